@@ -1,0 +1,267 @@
+"""Validated, frozen options with one sentence per field, and the error that stands for bad input."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+Grid = tuple[int, int, int, int]
+
+# Options that `run` knows on its command line; the others are set in the input file or from Python.
+COMMAND_LINE_OPTIONS = (
+    "grid",
+    "backend",
+    "threads",
+    "memory",
+    "tol",
+    "max_iterations",
+    "max_subspace",
+    "nroots",
+    "symmetry",
+    "start",
+    "save_vector",
+    "resume",
+    "checkpoint_every",
+    "time_limit",
+)
+
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "k": 10**3,
+    "kb": 10**3,
+    "m": 10**6,
+    "mb": 10**6,
+    "g": 10**9,
+    "gb": 10**9,
+    "t": 10**12,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+class InputError(ValueError):
+    """Bad input or options: one sentence for the user, which the command line turns into exit code 2."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A distance between checkpoints: a number of iterations or a number of seconds."""
+
+    iterations: int | None = None
+    """Number of iterations, or None if the interval is a time."""
+    seconds: float | None = None
+    """Time in seconds, or None if the interval counts iterations."""
+
+    def __post_init__(self) -> None:
+        """Checks that exactly one of the two is given and positive."""
+        given = [value for value in (self.iterations, self.seconds) if value is not None]
+        if len(given) != 1 or not 0 < given[0] < math.inf:
+            raise InputError("an interval needs a positive number of iterations or a positive number of seconds")
+
+    def __str__(self) -> str:
+        """Returns the text that `parse_interval` reads back."""
+        return str(self.iterations) if self.seconds is None else f"{self.seconds / 60!r}min"
+
+
+def parse_size(text: str | int | float) -> int:
+    """Returns a number of bytes.
+
+    Args:
+        text: a number with an optional unit: kB, MB, GB, TB are powers of 1000 (k, M, G, T alone as well),
+            KiB, MiB, GiB, TiB powers of 1024; any case.
+
+    Raises:
+        InputError: if the text is no positive size.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
+    factor = _SIZE_UNITS.get(match[2].lower()) if match else None
+    size = float(match[1]) * factor if match and factor else 0.0
+    if not 1 <= size < 2**63:
+        raise InputError(f"a size is a number with an optional unit such as 500MB, 12GB or 8GiB; got {text!r}")
+    return int(size)
+
+
+def parse_grid(text: Any) -> Literal["auto"] | Grid:
+    """Returns "auto" or the process grid (a, b, t, r).
+
+    Args:
+        text: "auto", "A,B,T,R" or a sequence of four integers.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if isinstance(text, str) and text.strip().lower() == "auto":
+        return "auto"
+    parts = text.split(",") if isinstance(text, str) else text
+    try:
+        numbers = [int(part) for part in parts]
+        a, b, t, r = numbers
+        if min(numbers) < 1 or not all(isinstance(part, str) or part == int(part) for part in parts):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"a grid is auto or four positive integers A,B,T,R; got {text!r}") from None
+    return a, b, t, r
+
+
+def parse_interval(text: str | int | Interval) -> Interval:
+    """Returns an interval: "5" is every 5 iterations, "10min" is every 600 s.
+
+    Raises:
+        InputError: if the text is neither.
+    """
+    if isinstance(text, Interval):
+        return text
+    match = re.fullmatch(r"\s*(?:(\d+)|(\d+\.?\d*|\.\d+)\s*min)\s*", str(text), re.IGNORECASE)
+    try:
+        if match:
+            return Interval(iterations=int(match[1])) if match[1] else Interval(seconds=60 * float(match[2]))
+    except InputError:
+        pass
+    raise InputError(
+        f"an interval is a number of iterations such as 5, or a number of minutes such as 10min; got {text!r}"
+    )
+
+
+def _not_a_bool(value: Any) -> Any:
+    """Returns the value; refuses True and False, which Python would take for the numbers 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a truth value is no number")
+    return value
+
+
+def _threads(value: Any) -> Any:
+    """Returns "auto" or what is to become an integer."""
+    if isinstance(value, str):
+        return value if value == "auto" else int(value)
+    return value
+
+
+_Count = Annotated[int, BeforeValidator(_not_a_bool), Field(ge=1)]
+_Real = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
+
+
+def _field(default: Any, needs: str, description: str) -> Any:
+    """Returns a pydantic field; `needs` completes the sentence '--option needs ...' of its error message."""
+    return Field(default, description=description, json_schema_extra={"needs": needs})
+
+
+class SolveOptions(BaseModel):
+    """The options of one subspace diagonalisation.
+
+    Values may be given as Python objects or as the text of the command line.
+
+    Raises:
+        InputError: for an unknown option or a value that does not fit, naming the option.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: Annotated[Literal["auto"] | Grid, BeforeValidator(parse_grid)] = _field(
+        "auto", "auto or four positive integers A,B,T,R", "Process grid A,B,T,R whose product is the number of ranks."
+    )
+    backend: Literal["auto", "cpu", "reference"] = _field(
+        "auto", "one of auto, cpu, reference", "Kernels that apply the Hamiltonian: auto, cpu or reference."
+    )
+    threads: Annotated[Literal["auto"] | _Count, BeforeValidator(_threads)] = _field(
+        "auto", "auto or a positive integer", "Threads per rank; auto divides a node's cores among its ranks."
+    )
+    memory: Annotated[int, BeforeValidator(_not_a_bool), BeforeValidator(parse_size)] | None = _field(
+        None,
+        "a size such as 500MB, 12GB or 8GiB",
+        "Memory per rank (500MB, 12GB, 8GiB); by default what is available divided by the ranks of the node.",
+    )
+    tol: Annotated[_Real, Field(gt=0)] = _field(
+        1e-6, "a positive number", "Residual norm of a normalised vector at which a root is converged."
+    )
+    max_iterations: _Count = _field(100, "a positive integer", "Number of Davidson iterations after which to give up.")
+    max_subspace: Annotated[_Count, Field(ge=2)] | None = _field(
+        None, "an integer of at least 2", "Largest number of Krylov vectors; by default what the memory allows."
+    )
+    nroots: _Count = _field(1, "a positive integer", "Number of lowest eigenpairs.")
+    symmetry: Literal["auto", "off"] = _field(
+        "auto", "auto or off", "Use of the exact zeros that orbital symmetry leaves in the integrals: auto or off."
+    )
+    model_space: _Count = _field(
+        300, "a positive integer", "Number of determinants of the model space that gives the start vector."
+    )
+    carry_over_threshold: Annotated[_Real, Field(ge=0)] = _field(
+        1e-4, "a number of at least 0", "Weight from which a string is carried over to the next subspace."
+    )
+    save_vector: bool = _field(False, "true or false", "Write the eigenvectors into the result file.")
+    start: Path | None = _field(None, "the path of a file", "Result file with eigenvectors that give the start vectors.")
+    resume: bool = _field(False, "true or false", "Go on from the checkpoint of this output file.")
+    checkpoint_every: Annotated[Interval, BeforeValidator(parse_interval)] | None = _field(
+        None,
+        "a number of iterations such as 5, or a number of minutes such as 10min",
+        "Distance between checkpoints: a number of iterations (5) or of minutes (10min).",
+    )
+    time_limit: Annotated[_Real, Field(gt=0)] | None = _field(
+        None, "a positive number of seconds", "Seconds after which to stop with a checkpoint."
+    )
+
+    def __init__(self, **values: Any) -> None:
+        """Checks the values and reports the first that does not fit."""
+        plain = {name: _plain(value) for name, value in values.items()}
+        try:
+            super().__init__(**plain)
+        except ValidationError as error:
+            raise InputError(_sentence(error, plain)) from None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> SolveOptions:
+        """Checks options that depend on each other."""
+        if self.max_subspace is not None and self.max_subspace < 2 * self.nroots:
+            raise InputError(
+                f"--max-subspace needs at least twice the number of roots, {2 * self.nroots} for --nroots "
+                f"{self.nroots}; got {self.max_subspace}"
+            )
+        return self
+
+    def replace(self, **changes: Any) -> SolveOptions:
+        """Returns a copy with other values, checked like the first."""
+        return SolveOptions(**{**dict(self), **changes})
+
+    def to_dict(self) -> dict[str, str | int | float | bool | None]:
+        """Returns every option as a plain value that JSON, an HDF5 attribute and `SolveOptions` understand."""
+        return {name: _as_plain_value(value) for name, value in self}
+
+
+def option_name(field: str) -> str:
+    """Returns the name of an option as its user types it: `--max-iterations`, or the attribute's name."""
+    return "--" + field.replace("_", "-") if field in COMMAND_LINE_OPTIONS else f"option {field}"
+
+
+def _as_plain_value(value: Any) -> str | int | float | bool | None:
+    """Returns text for the types that JSON does not know."""
+    if isinstance(value, tuple):
+        return ",".join(str(number) for number in value)
+    return str(value) if isinstance(value, Path | Interval) else value
+
+
+def _plain(value: Any) -> Any:
+    """Returns a Python object for a numpy scalar or array and text for bytes, as HDF5 attributes come."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _sentence(error: ValidationError, values: dict[str, Any]) -> str:
+    """Returns one sentence on the first thing that pydantic found."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(SolveOptions.model_fields))
+        return f"unknown option {first['loc'][0]!r}; the options are {known}"
+    if not first["loc"]:
+        return str(first.get("ctx", {}).get("error", first["msg"]))
+    name = str(first["loc"][0])
+    extra = SolveOptions.model_fields[name].json_schema_extra
+    needs = extra["needs"] if isinstance(extra, dict) else "another value"
+    return f"{option_name(name)} needs {needs}; got {str(values.get(name))!r}"
