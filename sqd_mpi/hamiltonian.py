@@ -1,0 +1,401 @@
+"""The electronic Hamiltonian in a basis of orthonormal real orbitals, from arrays, PySCF objects and FCIDUMP files.
+
+H = ecore + sum_pq h1e[p, q] E_pq + 1/2 sum_pqrs (pq|rs) (E_pq E_rs - delta_qr E_ps), with E_pq = E^alpha_pq + E^beta_pq
+and integrals in chemists' notation, in hartree. The only door to PySCF beside the adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sqd_mpi.options import InputError
+
+# Relative to the largest element: how far given arrays may be from the symmetry that is then imposed on them.
+_SYMMETRY_TOLERANCE = 1e-10
+# In hartree: how far two entries of a FCIDUMP for the same integral may differ.
+_DUPLICATE_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Hamiltonian:
+    """Integrals of a spin-free Hamiltonian; checked at construction.
+
+    Raises:
+        InputError: a shape, a symmetry or an electron number does not fit, or a number is not finite.
+    """
+
+    h1e: NDArray[np.float64]
+    """One-electron integrals (norb, norb), symmetric, in hartree."""
+
+    eri: NDArray[np.float64]
+    """(pq|rs) in PySCF's s8 order, (npair (npair + 1) / 2,) with npair = norb (norb + 1) / 2, in hartree."""
+
+    ecore: float
+    """Energy of nuclei and frozen electrons, in hartree."""
+
+    norb: int
+    """Number of spatial orbitals."""
+
+    nelec: tuple[int, int]
+    """Numbers of electrons (n_alpha, n_beta)."""
+
+    def __post_init__(self) -> None:
+        norb, nelec = _checked_norb(self.norb), _checked_nelec(self.nelec, self.norb)
+        h1e, eri = _real(self.h1e, "one-electron integrals"), _real(self.eri, "two-electron integrals")
+        ecore = _real(self.ecore, "core energy")
+        if h1e.shape != (norb, norb):
+            raise InputError(f"one-electron integrals of {norb} orbitals are ({norb}, {norb}); got {h1e.shape}")
+        if eri.shape != (_n_eri(norb),):
+            raise InputError(f"two-electron integrals of {norb} orbitals are {_n_eri(norb)} numbers; got {eri.shape}")
+        if ecore.shape != ():
+            raise InputError(f"the core energy is one number; got an array {ecore.shape}")
+        h1e = _symmetrised(h1e, h1e.T, "one-electron integrals are not symmetric")
+        checked = {"h1e": h1e, "eri": eri, "ecore": float(ecore), "norb": norb, "nelec": nelec}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_arrays(cls, h1e: ArrayLike, eri: ArrayLike, ecore: float, nelec: tuple[int, int]) -> Hamiltonian:
+        """Hamiltonian of given integrals.
+
+        Args:
+            h1e: one-electron integrals (norb, norb), in hartree.
+            eri: (pq|rs) with all eight symmetries, as (norb, norb, norb, norb), as (npair, npair) over p >= q and
+                r >= s, or as the s8 vector; in hartree.
+            ecore: core energy, in hartree.
+            nelec: (n_alpha, n_beta).
+
+        Raises:
+            InputError: as the class; also for two-electron integrals without the eight symmetries.
+        """
+        h1e = _real(h1e, "one-electron integrals")
+        if h1e.ndim != 2 or h1e.shape[0] != h1e.shape[1]:
+            raise InputError(f"one-electron integrals are a square matrix; got {h1e.shape}")
+        norb = len(h1e)
+        return cls(h1e, _packed_eri(_real(eri, "two-electron integrals"), norb), ecore, norb, nelec)
+
+    @classmethod
+    def from_pyscf(
+        cls, source: Any, ncas: int | None = None, nelecas: int | tuple[int, int] | None = None
+    ) -> Hamiltonian:
+        """Hamiltonian of a PySCF calculation, in its molecular orbitals.
+
+        Args:
+            source: a converged RHF or ROHF (or restricted Kohn-Sham) object, or a CASCI or CASSCF object.
+            ncas: number of active orbitals of a mean field; by default all. Doubly occupied orbitals below them are
+                folded into h1e and ecore.
+            nelecas: active electrons, as a number or as (n_alpha, n_beta); needed with ncas.
+
+        Raises:
+            InputError: spin-dependent or complex orbitals, a calculation that has not run, or an active space that
+                does not fit.
+        """
+        from pyscf.mcscf.casci import CASBase
+
+        if isinstance(source, CASBase):
+            if ncas is not None or nelecas is not None:
+                raise InputError("a CASCI or CASSCF object has its own active space; ncas and nelecas must be None")
+            _check_pyscf_orbitals(source)
+            active_space = source
+        else:
+            _check_mean_field(source)
+            active_space = _active_space(source, ncas, nelecas)
+        h1e, ecore = active_space.get_h1eff()
+        n_alpha, n_beta = active_space.nelecas
+        return cls.from_arrays(h1e, active_space.get_h2eff(), ecore, (n_alpha, n_beta))
+
+    @classmethod
+    def from_fcidump(cls, path: str | os.PathLike[str]) -> Hamiltonian:
+        """Hamiltonian of a FCIDUMP file (Knowles and Handy, Comput. Phys. Commun. 54, 75 (1989)).
+
+        The header may take several lines, be in upper or lower case and end with &END or a slash; exponents may be
+        written with D; integrals may stand in any symmetry-equivalent order, and more than once when they agree to
+        1e-9. Orbital energies (i 0 0 0) are ignored and a missing core energy is 0. All digits are kept.
+
+        Raises:
+            InputError: the file cannot be read or does not hold a spin-free Hamiltonian; the sentence names the file
+                and, where there is one, the line.
+        """
+        return _FcidumpReader(path).hamiltonian()
+
+    def eri_pairs(self) -> NDArray[np.float64]:
+        """(pq|rs) as a symmetric matrix (npair, npair); the index of a pair p >= q is p (p + 1) / 2 + q."""
+        npair = self.norb * (self.norb + 1) // 2
+        matrix = np.empty((npair, npair))
+        for row in range(npair):
+            values = self.eri[row * (row + 1) // 2 :][: row + 1]
+            matrix[row, : row + 1] = values
+            matrix[: row + 1, row] = values
+        return matrix
+
+    def fingerprint(self) -> str:
+        """SHA-256, as 64 hexadecimal digits, of every number of the Hamiltonian; equal if and only if all bits are."""
+        digest = hashlib.sha256(f"hamiltonian {self.norb} {self.nelec[0]} {self.nelec[1]} ".encode())
+        for numbers in (np.float64(self.ecore), self.h1e, self.eri):
+            digest.update(np.ascontiguousarray(numbers, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+
+def _n_eri(norb: int) -> int:
+    """Length of the s8 vector of norb orbitals."""
+    npair = norb * (norb + 1) // 2
+    return npair * (npair + 1) // 2
+
+
+def _real(numbers: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Numbers as a contiguous float64 array; InputError unless they are real and finite."""
+    array = np.asarray(numbers)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name} must be real numbers; got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} contain a value that is not finite (NaN or infinity)")
+    return np.asarray(array, dtype=np.float64, order="C")
+
+
+def _symmetrised(array: NDArray[np.float64], mirrored: NDArray[np.float64], complaint: str) -> NDArray[np.float64]:
+    """Mean of an array and its mirror image; InputError when they differ by more than the tolerance."""
+    difference = float(abs(array - mirrored).max())
+    if difference > _SYMMETRY_TOLERANCE * float(abs(array).max()):
+        raise InputError(f"{complaint}: they differ by up to {difference:.1e}")
+    return 0.5 * (array + mirrored)
+
+
+def _packed_eri(eri: NDArray[np.float64], norb: int) -> NDArray[np.float64]:
+    """The s8 vector of two-electron integrals given with 1-, 4- or 8-fold symmetry."""
+    npair = norb * (norb + 1) // 2
+    if eri.shape == (_n_eri(norb),):
+        return eri
+    complaint = "two-electron integrals lack the symmetry of real orbitals"
+    if eri.shape == (norb,) * 4:
+        eri = _symmetrised(eri, eri.transpose(1, 0, 2, 3), complaint)
+        eri = _symmetrised(eri, eri.transpose(0, 1, 3, 2), complaint)
+        p, q = np.tril_indices(norb)
+        eri = eri[p, q][:, p, q]
+    if eri.shape != (npair, npair):
+        raise InputError(
+            f"two-electron integrals of {norb} orbitals are ({norb}, {norb}, {norb}, {norb}), ({npair}, {npair}) "
+            f"or ({_n_eri(norb)},); got {eri.shape}"
+        )
+    return _symmetrised(eri, eri.T, complaint)[np.tril_indices(npair)]
+
+
+def _checked_norb(norb: Any) -> int:
+    if not isinstance(norb, (int, np.integer)) or norb < 1:
+        raise InputError(f"a Hamiltonian needs at least one orbital; got norb = {norb}")
+    return int(norb)
+
+
+def _checked_nelec(nelec: Any, norb: int) -> tuple[int, int]:
+    try:
+        n_alpha, n_beta = (value.__index__() for value in nelec)
+    except (AttributeError, TypeError, ValueError):
+        raise InputError(f"nelec is a pair of integers (n_alpha, n_beta); got {nelec!r}") from None
+    for number, spin_name in ((n_alpha, "alpha"), (n_beta, "beta")):
+        if not 0 <= number <= norb:
+            raise InputError(f"{norb} orbitals hold 0 to {norb} {spin_name} electrons; got {number}")
+    return n_alpha, n_beta
+
+
+def _check_mean_field(mean_field: Any) -> None:
+    """Raise InputError unless the object is a PySCF mean field with restricted real orbitals."""
+    from pyscf import scf
+
+    if isinstance(mean_field, scf.uhf.UHF):
+        raise InputError("spin-dependent (UHF) orbitals are not supported; use a restricted (RHF or ROHF) calculation")
+    if not isinstance(mean_field, scf.hf.RHF):
+        raise InputError(
+            "a PySCF object must be a restricted mean field (RHF or ROHF), CASCI or CASSCF; "
+            f"got {type(mean_field).__name__}"
+        )
+    _check_pyscf_orbitals(mean_field)
+    if not mean_field.converged:
+        warnings.warn("the mean field of PySCF is not converged; its orbitals are used as they are", stacklevel=4)
+
+
+def _active_space(mean_field: Any, ncas: int | None, nelecas: int | tuple[int, int] | None) -> Any:
+    """The CASCI object of an active space of a mean field, by default of all orbitals; InputError if it cannot be."""
+    from pyscf import mcscf
+
+    if (ncas is None) != (nelecas is None):
+        raise InputError("an active space needs both ncas and nelecas")
+    n_molecular = mean_field.mo_coeff.shape[1]
+    if ncas is None:
+        ncas, nelecas = n_molecular, mean_field.mol.nelec
+    try:
+        active_space = mcscf.CASCI(mean_field, ncas, nelecas)
+        fits = 0 <= active_space.ncore <= n_molecular - ncas
+    except (AssertionError, RuntimeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f"an active space of {nelecas} electrons in {ncas} orbitals does not fit "
+            f"{mean_field.mol.nelectron} electrons in {n_molecular} orbitals"
+        )
+    return active_space
+
+
+def _check_pyscf_orbitals(source: Any) -> None:
+    """Raise InputError unless a PySCF object holds one set of real orbitals."""
+    if source.mo_coeff is None:
+        raise InputError("the PySCF calculation has no orbitals yet; run it first")
+    if np.ndim(source.mo_coeff) != 2:
+        raise InputError("spin-dependent (UHF) orbitals are not supported; use a restricted (RHF or ROHF) calculation")
+    if np.iscomplexobj(source.mo_coeff):
+        raise InputError("complex orbitals are not supported; use real ones")
+
+
+class _FcidumpReader:
+    """One FCIDUMP file: the text, and the way from it to arrays, with errors that name file and line."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        try:
+            self.text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise InputError(f"cannot read the FCIDUMP file {path}: {error.strerror}") from error
+        # A namelist: "&FCI name = values, ..." up to "&END" or "/".
+        found = re.match(r"\s*[&$]FCI\b(.*?)(?:[&$]END\b|/)", self.text, re.IGNORECASE | re.DOTALL)
+        if found is None:
+            self._fail("is not a FCIDUMP file: it must start with a header from &FCI to &END or /")
+        self.fields = self._fields(found.group(1))
+        self.body = self.text[found.end() :]
+        self.body_line = 1 + self.text.count("\n", 0, found.end())
+
+    def hamiltonian(self) -> Hamiltonian:
+        """The Hamiltonian of the file."""
+        norb, nelec = self._numbers()
+        values, indices = self._table()
+        self._check_table(values, indices, norb)
+        p, q, r, s = indices.T - 1
+        n_used = (indices > 0).sum(axis=1)
+        # the places of the four indices of a line decide its meaning: (p q|r s), h(p, q), orbital energy, core energy
+        two, one, core = n_used == 4, (n_used == 2) & (q >= 0) & (r < 0), n_used == 0
+        energy = (n_used == 1) & (p >= 0)
+        unknown = np.flatnonzero(~(two | one | core | energy))
+        if len(unknown):
+            self._fail(f"indices {indices[unknown[0]].tolist()} name no integral", unknown[0])
+        if not one.any() and not core.any():
+            self._fail("has neither one-electron integrals nor a core energy: it seems to be cut off")
+        h1e, eri, ecore = np.zeros(norb * (norb + 1) // 2), np.zeros(_n_eri(norb)), np.zeros(1)
+        self._fill(h1e, _pair(p, q), values, one)
+        self._fill(eri, _pair(_pair(p, q), _pair(r, s)), values, two)
+        self._fill(ecore, np.zeros(len(values), dtype=np.int64), values, core)
+        matrix = np.empty((norb, norb))
+        lower = np.tril_indices(norb)
+        matrix[lower] = matrix.T[lower] = h1e
+        return Hamiltonian(matrix, eri, float(ecore[0]), norb, nelec)
+
+    def _fields(self, header: str) -> dict[str, str]:
+        """Names (upper case) and values of the header."""
+        header = re.sub(r"!.*", "", header)
+        parts = re.split(r"([A-Za-z_]\w*)\s*=", header)
+        return {
+            name.upper(): value.strip(" \t\r\n,") for name, value in zip(parts[1::2], parts[2::2], strict=True)
+        }
+
+    def _integer(self, name: str, default: int | None = None) -> int:
+        """An integer of the header."""
+        text = self.fields.get(name)
+        if text is None:
+            if default is None:
+                self._fail(f"has no {name} in its header")
+            return default
+        try:
+            return int(text)
+        except ValueError:
+            self._fail(f"has a header with {name} = {text!r}, which is not an integer")
+
+    def _numbers(self) -> tuple[int, tuple[int, int]]:
+        """norb and (n_alpha, n_beta) of the header."""
+        unrestricted = self.fields.get("UHF", "").strip(".").upper().startswith("T") or self._integer("IUHF", 0) != 0
+        if unrestricted:
+            self._fail("holds spin-dependent (UHF) integrals, which are not supported")
+        norb, n_electrons, ms2 = self._integer("NORB"), self._integer("NELEC"), self._integer("MS2", 0)
+        if norb < 1:
+            self._fail(f"has NORB = {norb}; at least one orbital is needed")
+        if (n_electrons + ms2) % 2:
+            self._fail(f"has NELEC = {n_electrons} and MS2 = {ms2}; they must be both even or both odd")
+        n_alpha, n_beta = (n_electrons + ms2) // 2, (n_electrons - ms2) // 2
+        if not (0 <= n_alpha <= norb and 0 <= n_beta <= norb):
+            self._fail(
+                f"has NELEC = {n_electrons} and MS2 = {ms2}, that is {n_alpha} alpha and {n_beta} beta electrons, "
+                f"which do not fit {norb} orbitals"
+            )
+        return norb, (n_alpha, n_beta)
+
+    def _table(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Values (n,) and indices (n, 4) of all lines below the header."""
+        if not self.body.strip():
+            self._fail("ends after its header: it seems to be cut off")
+        plain = self.body.translate(str.maketrans("Dd,", "Ee "))
+        try:
+            table = np.loadtxt(io.StringIO(plain), comments=None, ndmin=2)
+        except ValueError:
+            self._fail_at_bad_line(plain)
+        if table.shape[1] != 5:
+            self._fail_at_bad_line(plain)
+        if not np.isfinite(table).all():
+            self._fail("a value is not finite (NaN or infinity)", np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        indices = table[:, 1:].astype(np.int64)
+        fractional = np.flatnonzero((indices != table[:, 1:]).any(axis=1))
+        if len(fractional):
+            self._fail("an orbital index is not an integer", fractional[0])
+        return table[:, 0].copy(), indices
+
+    def _check_table(self, values: NDArray[np.float64], indices: NDArray[np.int64], norb: int) -> None:
+        """Raise InputError for an index out of range."""
+        outside = np.flatnonzero(((indices < 0) | (indices > norb)).any(axis=1))
+        if len(outside):
+            row = outside[0]
+            worst = indices[row][(indices[row] < 0) | (indices[row] > norb)][0]
+            self._fail(f"orbital {worst} is out of range; NORB = {norb}", row)
+
+    def _fill(
+        self,
+        out: NDArray[np.float64],
+        positions: NDArray[np.int64],
+        values: NDArray[np.float64],
+        wanted: NDArray[np.bool_],
+    ) -> None:
+        """out[positions] = values on the wanted rows; InputError when two rows give one position unlike values."""
+        out[positions[wanted]] = values[wanted]
+        unlike = np.flatnonzero(abs(out[positions[wanted]] - values[wanted]) > _DUPLICATE_TOLERANCE)
+        if len(unlike):
+            row = np.flatnonzero(wanted)[unlike[0]]
+            self._fail("gives an integral a value that another line contradicts", row)
+
+    def _fail_at_bad_line(self, plain: str) -> NoReturn:
+        """Raise InputError for the first line that is not a number and four integers."""
+        for row, line in enumerate(line for line in plain.split("\n") if line.strip()):
+            words = line.split()
+            if len(words) != 5:
+                self._fail(f"a value and four orbital indices were expected, {len(words)} words were found", row)
+            for word in words:
+                try:
+                    float(word)
+                except ValueError:
+                    self._fail(f"{word!r} is not a number", row)
+        self._fail("cannot be read as a table of integrals")
+
+    def _fail(self, complaint: str, row: int | np.integer | None = None) -> NoReturn:
+        """Raise InputError about the file, or about the row-th line below the header that is not blank."""
+        if row is None:
+            raise InputError(f"{self.path} {complaint}")
+        filled = [number for number, line in enumerate(self.body.split("\n"), self.body_line) if line.strip()]
+        raise InputError(f"{self.path} line {filled[int(row)]}: {complaint}")
+
+
+def _pair(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of an unordered pair: p (p + 1) / 2 + q for p >= q."""
+    larger, smaller = np.maximum(first, second), np.minimum(first, second)
+    return larger * (larger + 1) // 2 + smaller
