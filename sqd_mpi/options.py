@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,9 @@ class SolveOptions(BaseModel):
         1e-4, "a number of at least 0", "Weight from which a string is carried over to the next subspace."
     )
     save_vector: bool = _field(False, "true or false", "Write the eigenvectors into the result file.")
-    start: Path | None = _field(None, "the path of a file", "Result file with eigenvectors that give the start vectors.")
+    start: Path | None = _field(
+        None, "the path of a file", "Result file with eigenvectors that give the start vectors."
+    )
     resume: bool = _field(False, "true or false", "Go on from the checkpoint of this output file.")
     checkpoint_every: Annotated[Interval, BeforeValidator(parse_interval)] | None = _field(
         None,
@@ -265,3 +268,51 @@ def _sentence(error: ValidationError, values: dict[str, Any]) -> str:
     extra = SolveOptions.model_fields[name].json_schema_extra
     needs = extra["needs"] if isinstance(extra, dict) else "another value"
     return f"{option_name(name)} needs {needs}; got {str(values.get(name))!r}"
+
+
+def available_cores() -> int:
+    """Returns the number of cores in the affinity mask of this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_memory(
+    control_groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Returns the bytes of memory that this node, or this job's control group on it, has left.
+
+    Args:
+        control_groups: where the control groups are mounted.
+        membership: file that names the groups of this process.
+    """
+    import psutil
+
+    return int(min([psutil.virtual_memory().available, *_control_group_memory(control_groups, membership)]))
+
+
+def _control_group_memory(root: Path, membership: Path) -> list[int]:
+    """Returns the bytes left below every memory limit of the control groups, version 2 or 1, of this process."""
+    left = []
+    for line in _read_text(membership).splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = root / controllers
+        folder = top / name.lstrip("/")
+        # A container may see its own group as the root, so that the named folder does not exist.
+        for group in {top, folder, *(parent for parent in folder.parents if parent.is_relative_to(top))}:
+            limit = _read_text(group / "memory.max") or _read_text(group / "memory.limit_in_bytes")
+            used = _read_text(group / "memory.current") or _read_text(group / "memory.usage_in_bytes")
+            if limit.isdigit() and used.isdigit():
+                cached = re.search(r"^(?:total_)?inactive_file (\d+)$", _read_text(group / "memory.stat"), re.MULTILINE)
+                left.append(max(int(limit) - int(used) + int(cached[1] if cached else 0), 0))
+    return left
+
+
+def _read_text(path: Path) -> str:
+    """Returns the text of a file without its last line break, or nothing if it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,191 @@
+"""Messages for people from rank 0, progress of the iterations, and timers."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+
+COMPILE_NOTICE = "compiling kernels for this machine (once; about 30 s)"
+COMPILE_NOTICE_DELAY = 1.5
+
+_HEADER = f"{'iter':>5} {'subspace':>9} {'energy':>20} {'change':>11} {'residual':>10} {'sigmas':>7} {'seconds':>9}"
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one line of the progress of an eigensolver says."""
+
+    iteration: int
+    """Number of the iteration, from 1."""
+    subspace: int
+    """Number of Krylov vectors."""
+    energy: float | Sequence[float] | np.ndarray
+    """Energy of every root, hartree; the line gives the lowest."""
+    change: float
+    """Change of the lowest energy since the iteration before, hartree; NaN in the first."""
+    residual_norm: float | Sequence[float] | np.ndarray
+    """Residual norm of every root; the line gives the largest."""
+    n_sigma: int
+    """Number of applications of the Hamiltonian so far."""
+    seconds: float
+    """Seconds since the start of the solve."""
+
+    def line(self) -> str:
+        """Returns the line of the log."""
+        energy = float(np.min(self.energy))
+        residual_norm = float(np.max(self.residual_norm))
+        change = f"{self.change:11.3e}" if math.isfinite(self.change) else f"{'-':>11}"
+        return (
+            f"{self.iteration:5d} {self.subspace:9d} {energy:20.12f} {change} {residual_norm:10.3e} "
+            f"{self.n_sigma:7d} {self.seconds:9.2f}"
+        )
+
+
+class Log:
+    """Messages of a job, printed by rank 0 only.
+
+    On a terminal the iterations are one live line; in a batch log each is a line, flushed at once.
+    Every rank may call every method; none of them communicates.
+    """
+
+    def __init__(self, rank: int = 0, stream: TextIO | None = None, live: bool | None = None) -> None:
+        """Prepares the log.
+
+        Args:
+            rank: rank of this process; only 0 prints.
+            stream: where to print; standard error by default.
+            live: whether to show a live line; by default if the stream is a terminal.
+        """
+        self.rank = rank
+        self.warnings: list[str] = []
+        self._stream = sys.stderr if stream is None else stream
+        self._live = rank == 0 and (self._stream.isatty() if live is None else live)
+        self._console: Any = None
+        self._status: Any = None
+        self._last_line: str | None = None
+        self._started = False
+
+    @classmethod
+    def silent(cls) -> Log:
+        """Returns a log that prints nothing, for use as a library."""
+        return cls(rank=-1)
+
+    def info(self, text: str) -> None:
+        """Prints a line."""
+        self._print(text)
+
+    def warning(self, text: str) -> None:
+        """Prints a warning and remembers it, on every rank, in `warnings`."""
+        self.warnings.append(text)
+        self._print(f"sqd_mpi: warning: {text}")
+
+    def error(self, text: str) -> None:
+        """Prints an error."""
+        self._print(f"sqd_mpi: error: {text}")
+
+    def iteration(self, row: Iteration) -> None:
+        """Shows one iteration."""
+        if self.rank != 0:
+            return
+        if not self._started:
+            self._started = True
+            self._print(_HEADER)
+        self._last_line = row.line()
+        if self._live:
+            self._update_status(self._last_line)
+        else:
+            self._print(self._last_line)
+
+    @contextmanager
+    def compiling(self, delay: float = COMPILE_NOTICE_DELAY) -> Iterator[None]:
+        """Says that kernels are being compiled, if what stands inside takes longer than `delay` seconds."""
+        timer = threading.Timer(delay, self.info, (COMPILE_NOTICE,))
+        timer.daemon = True
+        if self.rank == 0:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Ends the live line, leaving the last iteration, so that a next solve starts a new table."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+            if self._last_line is not None:
+                self._print(self._last_line)
+        self._last_line = None
+        self._started = False
+
+    def __enter__(self) -> Log:
+        """Returns the log."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes the log."""
+        self.close()
+
+    def _print(self, text: str) -> None:
+        """Prints a line on rank 0, above the live line if there is one."""
+        if self.rank != 0:
+            return
+        if self._status is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _update_status(self, text: str) -> None:
+        """Shows the text on the live line."""
+        from rich.text import Text
+
+        if self._status is None:
+            from rich.console import Console
+
+            self._console = Console(file=self._stream)
+            self._status = self._console.status(Text(text, no_wrap=True))
+            self._status.start()
+        else:
+            self._status.update(Text(text, no_wrap=True))
+
+
+class Timers:
+    """Seconds spent in named phases; `with timers("sigma"):` adds to one of them."""
+
+    def __init__(self) -> None:
+        """Starts with no phase."""
+        self.seconds: dict[str, float] = {}
+        """Seconds of every phase so far."""
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside to phase `name`; phases may be nested and then count in both."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds seconds to phase `name`."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+
+def spread(timings: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:
+    """Returns (minimum, mean, maximum) over the ranks for every phase.
+
+    Args:
+        timings: `Timers.seconds` of every rank; a phase that a rank lacks counts as 0 s there.
+    """
+    ranks = list(timings)
+    names = dict.fromkeys(name for rank in ranks for name in rank)
+    columns = {name: [rank.get(name, 0.0) for rank in ranks] for name in names}
+    return {name: (min(column), sum(column) / len(column), max(column)) for name, column in columns.items()}
