@@ -6,7 +6,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -177,15 +177,3 @@ class Timers:
     def add(self, name: str, seconds: float) -> None:
         """Adds seconds to phase `name`."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-
-
-def spread(timings: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, float, float]]:
-    """Returns (minimum, mean, maximum) over the ranks for every phase.
-
-    Args:
-        timings: `Timers.seconds` of every rank; a phase that a rank lacks counts as 0 s there.
-    """
-    ranks = list(timings)
-    names = dict.fromkeys(name for rank in ranks for name in rank)
-    columns = {name: [rank.get(name, 0.0) for rank in ranks] for name in names}
-    return {name: (min(column), sum(column) / len(column), max(column)) for name, column in columns.items()}

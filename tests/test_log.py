@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from sqd_mpi.log import COMPILE_NOTICE, Iteration, Log, Timers, spread
+from sqd_mpi.log import COMPILE_NOTICE, Iteration, Log, Timers
 
 
 class Terminal(io.StringIO):
@@ -133,9 +133,3 @@ def test_timers_accumulate_and_nest():
         raise KeyError
     assert list(timers.seconds) == ["inner", "outer"]
     assert timers.seconds["outer"] >= timers.seconds["inner"] >= 0.02
-
-
-def test_spread_over_ranks():
-    """A phase that a rank lacks counts as zero."""
-    assert spread([{"sigma": 1.0, "io": 4.0}, {"sigma": 3.0}]) == {"sigma": (1.0, 2.0, 3.0), "io": (0.0, 2.0, 4.0)}
-    assert spread([]) == {}
