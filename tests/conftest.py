@@ -1,0 +1,41 @@
+"""Fixtures for all tests; those that need the published inputs skip where SQD_MPI_DATA does not point to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sqd_mpi.hamiltonian import Hamiltonian
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave tests/mpi to tests/test_mpi_driver.py, so that MPI does not start in the process of the ordinary tests."""
+    wanted = config.getoption("only_mpi") or config.getoption("with_mpi")
+    return True if collection_path == Path(__file__).parent / "mpi" and not wanted else None
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Directory of the published FCIDUMP files and bit-strings (h2o/ and n2/)."""
+    text = os.environ.get("SQD_MPI_DATA")
+    if not text or not Path(text).is_dir():
+        pytest.skip("SQD_MPI_DATA does not point to the published inputs")
+    return Path(text).resolve()
+
+
+@pytest.fixture(scope="session")
+def random_hamiltonian() -> Callable[..., Hamiltonian]:
+    """Maker of Hamiltonians of dense random integrals: random_hamiltonian(norb, nelec, seed)."""
+
+    def make(norb: int, nelec: tuple[int, int], seed: int = 0) -> Hamiltonian:
+        rng = np.random.default_rng(seed)
+        npair = norb * (norb + 1) // 2
+        h1e = rng.normal(size=(norb, norb))
+        eri = rng.normal(size=npair * (npair + 1) // 2)
+        return Hamiltonian.from_arrays(h1e + h1e.T, eri, rng.normal(), nelec)
+
+    return make
