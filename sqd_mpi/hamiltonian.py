@@ -81,7 +81,7 @@ class Hamiltonian:
         h1e = _real(h1e, "one-electron integrals")
         if h1e.ndim != 2 or h1e.shape[0] != h1e.shape[1]:
             raise InputError(f"one-electron integrals are a square matrix; got {h1e.shape}")
-        norb = len(h1e)
+        norb = _checked_norb(len(h1e))
         return cls(h1e, _packed_eri(_real(eri, "two-electron integrals"), norb), ecore, norb, nelec)
 
     @classmethod
