@@ -1,0 +1,277 @@
+"""The command line: verbs and options. Parsing only; what a verb needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from sqd_mpi import __version__
+from sqd_mpi.options import (
+    COMMAND_LINE_OPTIONS,
+    InputError,
+    SolveOptions,
+    available_cores,
+    available_memory,
+    option_name,
+)
+
+EXIT_BAD_INPUT = 2
+
+_PROGRAM = "python -m sqd_mpi"
+_METAVARS = {
+    "grid": "auto|A,B,T,R",
+    "backend": "auto|cpu|reference",
+    "threads": "auto|N",
+    "memory": "SIZE",
+    "tol": "R",
+    "max_iterations": "N",
+    "max_subspace": "N",
+    "nroots": "K",
+    "symmetry": "auto|off",
+    "start": "RESULT",
+    "checkpoint_every": "N|Nmin",
+    "time_limit": "SEC",
+}
+# How long a rank with bad input waits for the others to report the same, before it ends them.
+_AGREEMENT_SECONDS = 5.0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports an error as one line, from one rank."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Takes no abbreviated options: what is unknown today may become an option tomorrow."""
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one sentence and exits with code 2."""
+        if launcher_rank() == 0:
+            print(f"sqd_mpi: error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Collective over all ranks of the job: they take the same arguments and return the same exit code.
+
+    Args:
+        arguments: what stands after `python -m sqd_mpi`; by default that of this process.
+
+    Returns:
+        The exit code: 0 done, 2 bad input or options, 3 not converged, 4 stopped with a checkpoint.
+    """
+    parsed, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        parsed.parser.error(
+            f"unknown option {unknown[0]}" if unknown[0].startswith("-") else f"unexpected argument {unknown[0]!r}"
+        )
+    verb: Callable[[argparse.Namespace], int] = parsed.verb
+    try:
+        return verb(parsed)
+    except InputError as error:
+        if launcher_rank() == 0:
+            print(f"sqd_mpi: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def launcher_rank() -> int:
+    """Returns the rank that the launcher gave this process, without MPI; 0 if there is no launcher."""
+    for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all verbs."""
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Lowest eigenpairs of a molecular Hamiltonian in a product of alpha and beta bit-strings.",
+        epilog="Exit codes: 0 done, 2 bad input or options, 3 not converged, 4 stopped with a checkpoint, 1 anything "
+        "else. 'run' is started on N ranks with: mpirun -n N python -m sqd_mpi run INPUT",
+    )
+    parser.add_argument("--version", action="version", version=f"sqd_mpi {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_import(verbs)
+    _add_run(verbs)
+    _add_info(verbs)
+    return parser
+
+
+def _add_verb(verbs: Any, name: str, description: str) -> argparse.ArgumentParser:
+    """Returns the parser of a new verb."""
+    return verbs.add_parser(name, help=description, description=description)
+
+
+def _add_import(verbs: Any) -> None:
+    """Adds `import fcidump`."""
+    importer = _add_verb(verbs, "import", "Make an input file from files of other programs.")
+    sources = importer.add_subparsers(metavar="SOURCE", required=True)
+    parser = _add_verb(sources, "fcidump", "Make an input file from a FCIDUMP file and text files of bit-strings.")
+    parser.add_argument("fcidump", metavar="FCIDUMP", help="file of integrals")
+    strings_help = "bit-strings, one a line, rightmost character = orbital 0"
+    parser.add_argument("--alpha", metavar="FILE", required=True, help=f"alpha {strings_help}")
+    parser.add_argument("--beta", metavar="FILE", help=f"beta {strings_help}; by default those of alpha, if MS2 is 0")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="input file to write")
+    parser.set_defaults(verb=_import_fcidump, parser=parser)
+
+
+def _add_run(verbs: Any) -> None:
+    """Adds `run`; its options are those of `SolveOptions`."""
+    parser = _add_verb(verbs, "run", "Find the lowest eigenpairs of an input file; start it with mpirun.")
+    parser.add_argument("input", metavar="INPUT", help="input file")
+    parser.add_argument("-o", "--output", metavar="FILE", default="result.h5", help="result file (result.h5)")
+    for name in COMMAND_LINE_OPTIONS:
+        field = SolveOptions.model_fields[name]
+        settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(name)}
+        if field.annotation is bool:
+            parser.add_argument(option_name(name), action="store_true", **settings)
+        else:
+            parser.add_argument(option_name(name), metavar=_METAVARS[name], **settings)
+    parser.set_defaults(verb=_run, parser=parser)
+
+
+def _add_info(verbs: Any) -> None:
+    """Adds `info`."""
+    parser = _add_verb(verbs, "info", "Say what an input, result or checkpoint file or this installation holds.")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="the file; without it, this installation")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(verb=_info, parser=parser)
+
+
+def _help(name: str) -> str:
+    """Returns the sentence of an option with its default."""
+    field = SolveOptions.model_fields[name]
+    default = "" if field.default is None or field.default is False else f" ({field.default})"
+    return f"{field.description or ''}".rstrip(".").replace("%", "%%") + default
+
+
+def _import_fcidump(parsed: argparse.Namespace) -> int:
+    """Writes an input file."""
+    from sqd_mpi import bitstrings, files
+    from sqd_mpi.hamiltonian import Hamiltonian
+
+    files.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
+    hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
+    n_alpha, n_beta = hamiltonian.nelec
+    if parsed.beta is None and n_alpha != n_beta:
+        raise InputError(f"without --beta MS2 must be 0; {parsed.fcidump} has MS2 = {n_alpha - n_beta}")
+    sets: list[Any] = []
+    for path, n_electrons, spin_name in ((parsed.alpha, n_alpha, "alpha"), (parsed.beta, n_beta, "beta")):
+        if path is None:
+            sets.append(sets[0])
+            continue
+        strings = bitstrings.read_text_file(path, hamiltonian.norb)
+        try:
+            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        unique, n_duplicates = bitstrings.canonical(strings)
+        if n_duplicates:
+            print(f"sqd_mpi: warning: {path}: {n_duplicates} duplicate {spin_name} strings merged", file=sys.stderr)
+        sets.append(unique)
+    files.write_input(parsed.output, hamiltonian, sets[0], sets[1])
+    print(
+        f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, "
+        f"{len(sets[0])} x {len(sets[1])} strings"
+    )
+    return 0
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    """Solves an input file on all ranks."""
+    given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
+    SolveOptions(**given)  # bad options are reported before MPI starts
+
+    from sqd_mpi import grid, solve
+
+    communicator = grid.world()
+    try:
+        return solve.run_file(communicator, parsed.input, parsed.output, given)
+    except InputError as error:
+        if communicator is not None and communicator.size > 1 and not _all_arrive(communicator):
+            print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)
+            grid.abort(EXIT_BAD_INPUT)
+        raise
+
+
+def _all_arrive(communicator: Any) -> bool:
+    """Returns whether all ranks come here soon; if not, the error is this rank's alone and the others would hang."""
+    request = communicator.Ibarrier()
+    deadline = time.monotonic() + _AGREEMENT_SECONDS
+    while not request.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def _info(parsed: argparse.Namespace) -> int:
+    """Prints what a file or the installation holds."""
+    if parsed.file is None:
+        title, summary = "this installation", _installation()
+    else:
+        from sqd_mpi.files import read_summary
+
+        title, summary = parsed.file, read_summary(parsed.file)
+    print(json.dumps(summary, allow_nan=False) if parsed.json else _table(title, summary))
+    return 0
+
+
+def _installation() -> dict[str, Any]:
+    """Returns versions and what this machine offers; starts neither MPI nor a compiler."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions: dict[str, Any] = {"sqd_mpi": __version__, "python": platform.python_version()}
+    for package in ("numpy", "numba", "h5py", "mpi4py"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    try:
+        from sqd_mpi.grid import library_version
+
+        versions["mpi_library"] = library_version()
+    except ImportError:
+        versions["mpi_library"] = None
+    return {**versions, "n_cores": available_cores(), "memory_available_bytes": available_memory()}
+
+
+def _table(title: str, summary: dict[str, Any]) -> str:
+    """Returns the fields below each other, for people."""
+    rows = [row for name, value in summary.items() for row in _rows(name, value)]
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)])
+
+
+def _rows(name: str, value: Any) -> list[tuple[str, str]]:
+    """Returns the rows of one field: several for dictionaries and for the occupancies of roots and spins."""
+    if isinstance(value, dict):
+        return [row for key, item in value.items() for row in _rows(f"{name}.{key}", item)] or [(name, "none")]
+    if isinstance(value, list) and any(isinstance(item, list) for item in value):
+        rows = [row for number, item in enumerate(value) for row in _rows(f"{name}[{number}]", item)]
+        return [(label, text if "." not in text else _rounded(text)) for label, text in rows]
+    if isinstance(value, list):
+        return [(name, "  ".join(_text(item) for item in value))]
+    if name.endswith("_bytes") and value is not None:
+        return [(name, f"{value} ({value / 1e9:.3g} GB)")]
+    return [(name, _text(value))]
+
+
+def _rounded(text: str) -> str:
+    """Returns numbers with four decimals, for long rows."""
+    return "  ".join(f"{float(number):.4f}" for number in text.split())
+
+
+def _text(value: Any) -> str:
+    """Returns a value as people write it."""
+    if value is None:
+        return "-"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
