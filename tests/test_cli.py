@@ -1,0 +1,331 @@
+"""The command line, as its users start it: exit codes, one sentence for bad input, nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+
+from sqd_mpi import cli, files
+from sqd_mpi.options import InputError
+
+FCIDUMP = """ &FCI NORB=3,NELEC={nelec},MS2={ms2},
+  ORBSYM=1,1,1,
+ &END
+  0.7  1 1 1 1
+  0.1  2 1 2 1
+  0.6  2 2 1 1
+  0.5  3 3 3 3
+ -1.3  1 1 0 0
+ -0.9  2 2 0 0
+ -0.4  3 3 0 0
+  0.25 0 0 0 0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Returns a directory with good files: two FCIDUMPs and strings of one and two electrons."""
+    (tmp_path / "singlet.txt").write_text(FCIDUMP.format(nelec=2, ms2=0))
+    (tmp_path / "doublet.txt").write_text(FCIDUMP.format(nelec=3, ms2=1))
+    (tmp_path / "one.txt").write_text("001\n010\n\n100\n")
+    (tmp_path / "two.txt").write_text("011\n101\n")
+    (tmp_path / "twice.txt").write_text("001\n010\n001\n001\n")
+    return tmp_path
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Returns the environment without what a launcher sets."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_", "SLURM_", "PYTEST", "HYD"))}
+    root = str(Path(cli.__file__).parents[1])
+    return {**plain, "PYTHONPATH": os.pathsep.join(filter(None, [root, plain.get("PYTHONPATH")])), **changes}
+
+
+def sqd_mpi(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m sqd_mpi` in a directory."""
+    command = [sys.executable, "-m", "sqd_mpi", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(**changes), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def check_refusal(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Checks exit code 2 and one sentence, no traceback, that holds the words."""
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1
+    assert run.stderr.startswith("sqd_mpi: error: ")
+    for word in words:
+        assert word in run.stderr
+
+
+def import_command(fcidump: str = "singlet.txt", alpha: str = "one.txt", *more: str) -> list[str]:
+    """Returns the arguments of `import fcidump`."""
+    return ["import", "fcidump", fcidump, "--alpha", alpha, *more, "-o", "input.h5"]
+
+
+def test_version_and_help(folder):
+    """The verbs that exist are named, others are not."""
+    assert sqd_mpi(folder, "--version").stdout.startswith("sqd_mpi 0.")
+    text = sqd_mpi(folder, "--help").stdout
+    assert all(verb in text for verb in ("import", "run", "info", "Exit codes"))
+    assert "report" not in text
+    assert "--checkpoint-every N|Nmin" in sqd_mpi(folder, "run", "--help").stdout
+
+
+def test_import_closed_shell(folder):
+    """Without --beta the beta strings are those of alpha."""
+    run = sqd_mpi(folder, *import_command())
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "3 orbitals, 1 alpha and 1 beta electrons, 3 x 3 strings" in run.stdout
+    problem = files.read_input(folder / "input.h5")
+    assert problem.strings_a.ravel().tolist() == problem.strings_b.ravel().tolist() == [1, 2, 4]
+    assert problem.hamiltonian.ecore == 0.25
+    assert problem.options == {}
+
+
+def test_import_open_shell(folder):
+    """Alpha and beta strings of their own."""
+    run = sqd_mpi(folder, *import_command("doublet.txt", "two.txt", "--beta", "one.txt"))
+    assert run.returncode == 0
+    problem = files.read_input(folder / "input.h5")
+    assert problem.strings_a.ravel().tolist() == [3, 5]
+    assert problem.strings_b.ravel().tolist() == [1, 2, 4]
+    assert problem.hamiltonian.nelec == (2, 1)
+
+
+def test_import_merges_duplicates_with_a_warning(folder):
+    """The warning counts them."""
+    run = sqd_mpi(folder, *import_command(alpha="twice.txt"))
+    assert run.returncode == 0
+    assert run.stderr == "sqd_mpi: warning: twice.txt: 2 duplicate alpha strings merged\n"
+    assert len(files.read_input(folder / "input.h5").strings_a) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (import_command("missing.txt"), ["missing.txt"]),
+        (import_command(alpha="missing.txt"), ["missing.txt"]),
+        (import_command("doublet.txt", "two.txt"), ["--beta", "MS2 = 1"]),
+        (import_command(alpha="two.txt"), ["two.txt", "alpha string 1 has 2 electrons", "1 alpha"]),
+        (import_command("doublet.txt", "two.txt", "--beta", "two.txt"), ["beta string 1 has 2 electrons"]),
+        (import_command("doublet.txt", "one.txt", "--beta", "one.txt"), ["alpha string 1 has 1 electrons"]),
+        (import_command("one.txt"), ["one.txt"]),
+        (import_command(alpha="singlet.txt"), ["singlet.txt line 1"]),
+        ([*import_command()[:-1], "missing/input.h5"], ["missing", "does not exist"]),
+        ([*import_command()[:-1], "one.txt"], ["would replace the input file one.txt"]),
+        (["import", "fcidump", "singlet.txt", "-o", "input.h5"], ["--alpha", "import fcidump --help"]),
+        (["import", "wavefunction"], ["wavefunction"]),
+    ],
+)
+def test_import_refuses(folder, arguments, words):
+    """One sentence and no file."""
+    before = sorted(path.name for path in folder.iterdir())
+    check_refusal(sqd_mpi(folder, *arguments), *words)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert (folder / "one.txt").read_text().startswith("001")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("001\n0101\n", ["line 2"]),
+        ("001\n\n021\n", ["line 3", "'2' is not 0 or 1"]),
+        ("", ["no bit-strings"]),
+        ("0001\n", ["line 1"]),
+    ],
+)
+def test_import_names_the_line_of_a_bad_string(folder, content, words):
+    """Wrong length, not 0 or 1, nothing at all."""
+    (folder / "bad.txt").write_text(content)
+    check_refusal(sqd_mpi(folder, *import_command(alpha="bad.txt")), "bad.txt", *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["VERB", "--help"]),
+        (["solve"], ["solve"]),
+        (["run"], ["INPUT"]),
+        (["run", "input.h5", "--foo", "1"], ["unknown option --foo", "run --help"]),
+        (["run", "input.h5", "--nroo", "1"], ["unknown option --nroo"]),
+        (["run", "input.h5", "other.h5"], ["unexpected argument 'other.h5'"]),
+        (["run", "input.h5", "--tol"], ["--tol"]),
+        (["run", "input.h5", "--tol", "-1"], ["--tol needs a positive number; got '-1'"]),
+        (["run", "input.h5", "--grid", "2,2"], ["--grid needs auto or four positive integers", "'2,2'"]),
+        (["run", "input.h5", "--backend", "abacus"], ["--backend needs one of auto, cpu", "'abacus'"]),
+        (["run", "input.h5", "--memory", "much"], ["--memory needs a size"]),
+        (["run", "input.h5", "--checkpoint-every", "10h"], ["--checkpoint-every needs"]),
+        (["run", "input.h5", "--max-subspace", "3", "--nroots", "2"], ["--max-subspace needs", "--nroots 2"]),
+        (["info", "missing.h5"], ["missing.h5 does not exist"]),
+        (["info", "one.txt"], ["one.txt is not an HDF5 file"]),
+        (["info", "one.txt", "--json"], ["one.txt is not an HDF5 file"]),
+    ],
+)
+def test_bad_command_lines(folder, arguments, words):
+    """One sentence, exit code 2, nothing written."""
+    before = sorted(folder.iterdir())
+    check_refusal(sqd_mpi(folder, *arguments), *words)
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("variable", ["PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"])
+def test_only_the_first_rank_speaks(folder, variable):
+    """N ranks give one sentence, also before MPI starts."""
+    run = sqd_mpi(folder, "run", "input.h5", "--tol", "0", **{variable: "1"})
+    assert (run.returncode, run.stderr) == (2, "")
+    check_refusal(sqd_mpi(folder, "run", "input.h5", "--tol", "0", **{variable: "0"}), "--tol")
+
+
+def test_info_of_an_input(folder):
+    """A table for people, an object for programs."""
+    sqd_mpi(folder, *import_command())
+    found = json.loads(sqd_mpi(folder, "info", "input.h5", "--json").stdout)
+    assert found == files.read_summary(folder / "input.h5")
+    assert (found["dimension"], found["nelec"]) == (9, [1, 1])
+    lines = sqd_mpi(folder, "info", "input.h5").stdout.splitlines()
+    assert lines[0] == "input.h5"
+    assert ["dimension", "9"] in [line.split() for line in lines]
+
+
+def test_info_of_the_installation(folder):
+    """Versions and what the machine offers, without starting MPI."""
+    found = json.loads(sqd_mpi(folder, "info", "--json").stdout)
+    assert found["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert found["n_cores"] >= 1
+    assert found["memory_available_bytes"] > 0
+    assert {"sqd_mpi", "numpy", "numba", "h5py", "mpi4py", "mpi_library"} <= set(found)
+    assert "this installation" in sqd_mpi(folder, "info").stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["info", "input.h5"]])
+def test_fast_verbs_import_nothing_heavy(folder, arguments):
+    """Neither MPI nor a compiler nor PySCF, and so well below half a second."""
+    sqd_mpi(folder, *import_command())
+    code = (
+        "import sys; sys.argv[0] = 'sqd_mpi'\n"
+        "from sqd_mpi.__main__ import run\n"
+        "code = run()\n"
+        "heavy = {'numba', 'mpi4py', 'pyscf', 'rich', 'scipy'} & set(sys.modules)\n"
+        "print(sorted(heavy), file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "[]\n")
+
+
+def test_public_names_are_lazy():
+    """`import sqd_mpi` costs nothing and still has its names."""
+    code = (
+        "import sys, sqd_mpi\n"
+        "assert not {'numpy', 'h5py', 'numba', 'pydantic'} & set(sys.modules)\n"
+        "from sqd_mpi import SolveOptions, read_input\n"
+        "assert sqd_mpi.SolveOptions is SolveOptions and 'read_input' in dir(sqd_mpi)\n"
+        "try:\n    sqd_mpi.nothing\nexcept AttributeError as error:\n    print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("module 'sqd_mpi' has no attribute 'nothing'\n", "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "stderr"),
+    [
+        (ValueError("secret"), 1, ["[rank 3] Traceback", "ValueError: secret"]),
+        (KeyboardInterrupt(), 1, ["[rank 3] Traceback", "KeyboardInterrupt"]),
+        (SystemExit(5), 5, []),
+        (SystemExit("sentence"), 1, ["sentence"]),
+        (SystemExit(None), 0, []),
+        (InputError("only rank 0 says so"), 2, []),
+    ],
+)
+def test_uncaught_errors(monkeypatch, capsys, raised, code, stderr):
+    """The traceback names the rank, the job is aborted if it failed, exit codes are kept."""
+    from sqd_mpi import __main__
+
+    aborted: list[int] = []
+
+    def fail(parsed: object) -> int:
+        raise raised
+
+    monkeypatch.setenv("PMI_RANK", "3")
+    monkeypatch.setattr(sys, "argv", ["sqd_mpi", "info"])
+    monkeypatch.setattr(cli, "_info", fail)
+    monkeypatch.setattr(__main__, "_end_all_ranks", aborted.append)
+    for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert __main__.run() == code
+    printed = capsys.readouterr().err
+    assert all(text in printed for text in stderr)
+    assert bool(printed) == bool(stderr)
+    assert aborted == ([code] if code in (1, 5) else [])
+
+
+class LateBarrier:
+    """A communicator whose other ranks never come, or come after a while."""
+
+    def __init__(self, arrive: Callable[[], bool]) -> None:
+        """Takes what tells whether they are there."""
+        self.Test = arrive
+
+    def Ibarrier(self) -> LateBarrier:
+        """Returns the request."""
+        return self
+
+
+def test_bad_input_on_one_rank_only_is_noticed(monkeypatch):
+    """The others would wait for ever."""
+    monkeypatch.setattr(cli, "_AGREEMENT_SECONDS", 0.1)
+    assert not cli._all_arrive(LateBarrier(lambda: False))
+    start = time.monotonic()
+    assert cli._all_arrive(LateBarrier(lambda: time.monotonic() > start + 0.02))
+
+
+def test_table_of_a_result():
+    """Roots stand side by side, occupancies below each other, None is a dash."""
+    text = cli._table(
+        "result.h5",
+        {
+            "energy": [-1.25, -1.0],
+            "spin_square": [None, 2.0],
+            "all_converged": True,
+            "occupancies": [[[1.0, 1 / 3], [0.5, 1e-9]]],
+            "peak_rss_bytes": 123456789,
+            "symmetry": {"n_labels": 4, "tolerance": None},
+        },
+    )
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
+    assert rows["energy"] == ["-1.25", "-1.0"]
+    assert rows["spin_square"] == ["-", "2.0"]
+    assert rows["all_converged"] == ["yes"]
+    assert rows["occupancies[0][0]"] == ["1.0000", "0.3333"]
+    assert rows["occupancies[0][1]"] == ["0.5000", "0.0000"]
+    assert rows["peak_rss_bytes"] == ["123456789", "(0.123", "GB)"]
+    assert rows["symmetry.tolerance"] == ["-"]
+
+
+def test_info_reproduces_floats(folder):
+    """The last bit survives the way through file and JSON."""
+    summary = {"energy": [-76.2359466308 / 3, 0.1 + 0.2], "n_sigma": 5, "all_converged": True}
+    with files.AtomicFile(folder / "result.h5", files.RESULT) as file:
+        group = file.create_group("summary")
+        files._write_tree(group, summary)
+    with h5py.File(folder / "result.h5") as file:
+        assert file["summary/energy"].dtype == "f8"
+    found = json.loads(sqd_mpi(folder, "info", "result.h5", "--json").stdout)
+    assert {name: found[name] for name in summary} == summary
+    assert found["backend"] is None
