@@ -1,0 +1,62 @@
+"""Numba settings in one place: every compiled kernel of the package is made by `jit` or `parallel_jit`.
+
+The number of threads must be fixed before numba is first imported (numba reads NUMBA_NUM_THREADS once and
+ignores OMP_NUM_THREADS), so this module is imported only after `set_threads` of a caller has run, or with
+numba's own default of one thread per core of the affinity mask.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+# Contraction to fused multiply-add and reciprocal-free reassociation inside one kernel are wanted; finite-math
+# assumptions are not: a NaN must stay visible.
+_FASTMATH = {"contract", "reassoc", "nsz"}
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile a serial kernel: cached on disk, without the interpreter lock."""
+    import numba
+
+    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+
+
+def parallel_jit(function: Callable[..., Any]) -> Any:
+    """Compile a kernel whose `numba.prange` loops run on all threads of this rank."""
+    import numba
+
+    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, parallel=True)(function)
+
+
+def set_threads(n_threads: int) -> None:
+    """Fix the number of threads of this process, before numba is imported if that is still possible.
+
+    Args:
+        n_threads: threads for numba's parallel loops and for BLAS.
+    """
+    if "numba" not in sys.modules:
+        os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
+        os.environ[variable] = str(n_threads)
+    import numba
+    import threadpoolctl
+
+    numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
+    threadpoolctl.threadpool_limits(limits=n_threads, user_api="blas")
+
+
+def available_threads() -> int:
+    """Number of cores in this process' affinity mask."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def n_threads() -> int:
+    """Number of threads that numba's parallel loops use now."""
+    import numba
+
+    return int(numba.get_num_threads())
