@@ -1,0 +1,306 @@
+"""The process grid: communicators, ownership of coordinates, slides, reductions. The only door to mpi4py.
+
+Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so replicas of a block are neighbours (on a node,
+with the usual placement). Three communicators: *layer* (one replica of every block: fixed it, ir), *replicas* (all replicas of
+one block) and *task_groups* (the t replicas of one sub-block).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.options import InputError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    Communicator = MPI.Intracomm
+
+Shape = tuple[int, int, int, int]
+
+
+def world() -> Communicator | None:
+    """COMM_WORLD, or None where mpi4py or an MPI library is missing (then there is one process)."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return None
+    return MPI.COMM_WORLD
+
+
+def abort(code: int) -> None:
+    """End all ranks of this job at once, if MPI was started here; otherwise return."""
+    module = sys.modules.get("mpi4py.MPI")
+    if module is not None and module.Is_initialized() and not module.Is_finalized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        module.COMM_WORLD.Abort(code)
+
+
+def library_version() -> str:
+    """Name and version of the MPI library, or why there is none."""
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        return f"none ({str(error).splitlines()[0]}); install one with: pip install 'sqd_mpi[mpi]'"
+    return " ".join(MPI.Get_library_version().replace("\x00", "").split("\n")[0].split())
+
+
+def local_ranks(comm: Communicator | None) -> tuple[int, int]:
+    """This rank's number among the ranks of its node, and how many these are."""
+    if comm is None or comm.size == 1:
+        return 0, 1
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    result = node.rank, node.size
+    node.Free()
+    return result
+
+
+def broadcast(comm: Communicator | None, value: Any, root: int = 0) -> Any:
+    """The value of `root` on every rank of a communicator."""
+    return value if comm is None or comm.size == 1 else comm.bcast(value, root=root)
+
+
+def barrier(comm: Communicator | None) -> None:
+    """Wait for all ranks of a communicator."""
+    if comm is not None and comm.size > 1:
+        comm.Barrier()
+
+
+def agree_on_error(comm: Communicator | None, message: str | None) -> None:
+    """Raise the same InputError on every rank if any rank has a message.
+
+    Collective over the communicator.
+
+    Raises:
+        InputError: with the message of the lowest rank that has one.
+    """
+    messages = [message] if comm is None or comm.size == 1 else comm.allgather(message)
+    for text in messages:
+        if text is not None:
+            raise InputError(text)
+
+
+def minimum_mean_maximum(comm: Communicator | None, values: dict[str, float]) -> dict[str, tuple[float, float, float]]:
+    """(minimum, mean, maximum) over the ranks of every named number; names of rank 0 are used by all."""
+    names = sorted(broadcast(comm, list(values)))
+    mine = np.array([values.get(name, 0.0) for name in names])
+    gathered = mine[None, :] if comm is None or comm.size == 1 else np.array(comm.allgather(mine))
+    lows, means, highs = gathered.min(axis=0), gathered.mean(axis=0), gathered.max(axis=0)
+    return {name: (float(lows[k]), float(means[k]), float(highs[k])) for k, name in enumerate(names)}
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Place of a rank in the grid."""
+
+    ia: int
+    ib: int
+    it: int
+    ir: int
+
+
+class ProcessGrid:
+    """An (a, b, t, r) arrangement of the ranks of one communicator.
+
+    Args:
+        comm: communicator with a b t r ranks, or None for one process without MPI.
+        shape: (a, b, t, r).
+
+    Raises:
+        InputError: the shape does not fit the number of ranks.
+    """
+
+    def __init__(self, comm: Communicator | None, shape: Shape):
+        n_ranks = 1 if comm is None else comm.size
+        if int(np.prod(shape)) != n_ranks or min(shape) < 1:
+            text = ",".join(str(n) for n in shape)
+            raise InputError(f"--grid {text} needs {int(np.prod(shape))} ranks; this run has {n_ranks}")
+        self.comm = comm
+        self.shape = shape
+        self.n_ranks = n_ranks
+        self.rank = 0 if comm is None else comm.rank
+        self.coordinates = self.coordinates_of(self.rank)
+        a, b, t, r = shape
+        here = self.coordinates
+        self.layer = self._split(here.ir * t + here.it, here.ia * b + here.ib, a * b)
+        self.replicas = self._split(here.ia * b + here.ib, here.ir * t + here.it, t * r)
+        self.task_groups = self._split((here.ia * b + here.ib) * r + here.ir, here.it, t)
+
+    def _split(self, color: int, key: int, size: int) -> Communicator | None:
+        return None if self.comm is None or size == 1 else self.comm.Split(color, key)
+
+    def coordinates_of(self, rank: int) -> Coordinates:
+        """Coordinates of any rank."""
+        _, b, t, r = self.shape
+        block, replica = divmod(rank, r * t)
+        return Coordinates(ia=block // b, ib=block % b, it=replica % t, ir=replica // t)
+
+    def sum_over_all(self, values: NDArray[np.float64]) -> None:
+        """Add an array over all ranks, in place. Collective over the grid."""
+        if self.comm is not None and self.n_ranks > 1:
+            from mpi4py import MPI
+
+            self.comm.Allreduce(MPI.IN_PLACE, values, op=MPI.SUM)
+
+    def maximum_over_all(self, values: NDArray[Any]) -> None:
+        """Elementwise maximum over all ranks, in place. Collective over the grid."""
+        if self.comm is not None and self.n_ranks > 1:
+            from mpi4py import MPI
+
+            self.comm.Allreduce(MPI.IN_PLACE, values, op=MPI.MAX)
+
+    def gather_everywhere(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Concatenate small arrays (of unequal length along axis 0) of all ranks on all ranks. Collective."""
+        if self.comm is None or self.n_ranks == 1:
+            return values
+        return np.concatenate(self.comm.allgather(values))
+
+    def collect_slices(self, mine: NDArray[np.float64], whole: NDArray[np.float64], counts: list[int]) -> None:
+        """Put the slices of all replicas of this block together on each of them. Collective over the replicas.
+
+        Args:
+            mine: slice of this rank.
+            whole: the block, filled on return.
+            counts: sizes of the slices in replica order (ir, it).
+        """
+        if self.replicas is None:
+            whole[:] = mine
+            return
+        from mpi4py import MPI
+
+        displacements = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.replicas.Allgatherv(mine, [whole, (counts, displacements), MPI.DOUBLE])
+
+    def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
+        """Add the t partial sub-blocks and leave each task group its slice. Collective over the task groups."""
+        if self.task_groups is None:
+            if mine is not partial:
+                mine[:] = partial
+            return
+        from mpi4py import MPI
+
+        self.task_groups.Reduce_scatter(partial, mine, recvcounts=counts, op=MPI.SUM)
+
+    def collect_sub_block(self, mine: NDArray[np.float64], sub_block: NDArray[np.float64], counts: list[int]) -> None:
+        """Put the t slices of this sub-block together on its task group 0. Collective over the task groups."""
+        if self.task_groups is None:
+            if sub_block is not mine:
+                sub_block[:] = mine
+            return
+        from mpi4py import MPI
+
+        displacements = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        target = [sub_block, (counts, displacements), MPI.DOUBLE] if self.task_groups.rank == 0 else None
+        self.task_groups.Gatherv(mine, target, root=0)
+
+    def send(self, array: NDArray[Any], destination: int, tag: int) -> None:
+        """Blocking send of an array to a rank of the whole communicator."""
+        if self.comm is None:
+            raise RuntimeError("there is no other rank to send to")
+        self.comm.Send(array, dest=destination, tag=tag)
+
+    def receive(self, array: NDArray[Any], source: int, tag: int) -> None:
+        """Blocking receive from a rank of the whole communicator."""
+        if self.comm is None:
+            raise RuntimeError("there is no other rank to receive from")
+        self.comm.Recv(array, source=source, tag=tag)
+
+    def free(self) -> None:
+        """Give the communicators back."""
+        for comm in (self.layer, self.replicas, self.task_groups):
+            if comm is not None:
+                comm.Free()
+
+
+class KetExchange:
+    """The slides of one sigma: which ket blocks this rank receives, in which order, and to whom it sends its own.
+
+    Planned once; each sigma then starts two lists of persistent requests. All sends leave from the same buffer (this
+    rank's own block), receives alternate between two buffers: the next block travels while this one is used.
+
+    Collective over the layer at construction.
+
+    Args:
+        grid: the process grid.
+        needed: (ja, jb) of the ket blocks this rank needs, in order of use; its own block may be among them.
+        sizes: number of elements of every block, (a, b) int64.
+        own: flat buffer with this rank's own block.
+    """
+
+    def __init__(
+        self,
+        grid: ProcessGrid,
+        needed: list[tuple[int, int]],
+        sizes: NDArray[np.int64],
+        own: NDArray[np.float64],
+    ):
+        self.grid = grid
+        self.own = own
+        _, b, _, _ = grid.shape
+        here = grid.coordinates
+        self.remote = [key for key in needed if key != (here.ia, here.ib) and sizes[key] > 0]
+        self._sources = [ja * b + jb for ja, jb in self.remote]
+        self._sizes = [int(sizes[key]) for key in self.remote]
+        capacity = max(self._sizes, default=0)
+        self._buffers = [np.empty(capacity) for _ in range(min(2, len(self.remote)))]
+        self._sends: list[Any] = []
+        self._receives: list[Any] = []
+        self.bytes_received = 8 * sum(self._sizes)
+        if grid.layer is None:
+            return
+        wanted = np.zeros(grid.layer.size, np.uint8)
+        wanted[self._sources] = 1
+        wants_mine = np.empty_like(wanted)
+        grid.layer.Alltoall(wanted, wants_mine)
+        for destination in np.flatnonzero(wants_mine):
+            self._sends.append(grid.layer.Send_init(own, dest=int(destination)))
+        for k, source in enumerate(self._sources):
+            self._receives.append(grid.layer.Recv_init(self._buffers[k % 2][: self._sizes[k]], source=source))
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the receive buffers."""
+        return sum(buffer.nbytes for buffer in self._buffers)
+
+    def start(self) -> None:
+        """Begin all sends and the first two receives; the own block must be complete."""
+        if self._sends:
+            from mpi4py import MPI
+
+            MPI.Prequest.Startall(self._sends)
+        for request in self._receives[:2]:
+            request.Start()
+
+    def wait(self, k: int) -> NDArray[np.float64]:
+        """The k-th remote ket block, once it has arrived. Valid until `release(k)`."""
+        self._receives[k].Wait()
+        return self._buffers[k % 2][: self._sizes[k]]
+
+    def release(self, k: int) -> None:
+        """Say that the k-th block is used up: its buffer takes the block after the next."""
+        if k + 2 < len(self._receives):
+            self._receives[k + 2].Start()
+
+    def finish(self) -> None:
+        """Wait until all sends are done; then the own block may change."""
+        if self._sends:
+            from mpi4py import MPI
+
+            MPI.Request.Waitall(self._sends)
+
+    def free(self) -> None:
+        """Release the persistent requests."""
+        for request in self._sends + self._receives:
+            request.Free()
+        self._sends, self._receives = [], []
