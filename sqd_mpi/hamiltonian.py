@@ -6,6 +6,7 @@ and integrals in chemists' notation, in hartree. The only door to PySCF beside t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -128,8 +129,8 @@ class Hamiltonian:
         """
         return _FcidumpReader(path).hamiltonian()
 
-    def eri_pairs(self) -> NDArray[np.float64]:
-        """(pq|rs) as a symmetric matrix (npair, npair); the index of a pair p >= q is p (p + 1) / 2 + q."""
+    @functools.cached_property
+    def _eri_pairs(self) -> NDArray[np.float64]:
         npair = self.norb * (self.norb + 1) // 2
         matrix = np.empty((npair, npair))
         for row in range(npair):
@@ -137,6 +138,13 @@ class Hamiltonian:
             matrix[row, : row + 1] = values
             matrix[: row + 1, row] = values
         return matrix
+
+    def eri_pairs(self) -> NDArray[np.float64]:
+        """(pq|rs) as a symmetric matrix (npair, npair); the index of a pair p >= q is p (p + 1) / 2 + q.
+
+        Made once and kept: all callers get the same array and must not change it.
+        """
+        return self._eri_pairs
 
     def fingerprint(self) -> str:
         """SHA-256, as 64 hexadecimal digits, of every number of the Hamiltonian; equal if and only if all bits are."""

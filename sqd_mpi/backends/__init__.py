@@ -1,0 +1,113 @@
+"""Backends compute one rank's share of sigma = H C. They see arrays and ranges, never a communicator.
+
+A backend turns a layout and a place in the grid into a *block*: an object that lists its tasks with predicted costs,
+prepares those that it is given, and applies them one at a time to a ket block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.layout import Layout
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work of a rank: all connections of one kind to one ket block.
+
+    Attributes:
+        kind: "mixed" (one alpha and one beta string move), "alpha" (only alpha strings move) or "beta". Where exactly the
+            terms in which one string moves and the other contributes its density are counted is the backend's choice.
+        da, db: shift from the bra block to the ket block, on the periodic a x b torus.
+        cost: predicted seconds.
+    """
+
+    kind: str
+    da: int
+    db: int
+    cost: float
+
+
+@dataclass(frozen=True, eq=False)
+class Interaction:
+    """What is applied: constant + [H_alpha + H_beta] + sum (coupling_pq,rs - swap delta_ps delta_qr) E^alpha_pq E^beta_rs.
+
+    Attributes:
+        coupling: (n_pairs, n_pairs) float64, alpha pairs in rows.
+        swap: strength of the exchange term that makes S^2.
+        same_spin: whether the one-body and same-spin two-body parts take part.
+        constant: added to the diagonal.
+    """
+
+    coupling: FloatArray = field(repr=False)
+    swap: float
+    same_spin: bool
+    constant: float
+
+    @classmethod
+    def energy(cls, hamiltonian: Hamiltonian) -> Interaction:
+        """The Hamiltonian itself, core energy included."""
+        return cls(hamiltonian.eri_pairs(), 0.0, True, hamiltonian.ecore)
+
+    @classmethod
+    def spin_square(cls, hamiltonian: Hamiltonian) -> Interaction:
+        """S^2 = M (M + 1) + N_beta - sum_pq E^alpha_pq E^beta_qp with M = (N_alpha - N_beta) / 2."""
+        n_pairs = hamiltonian.norb * (hamiltonian.norb + 1) // 2
+        n_alpha, n_beta = hamiltonian.nelec
+        magnetisation = (n_alpha - n_beta) / 2
+        return cls(np.zeros((n_pairs, n_pairs)), 1.0, False, magnetisation * (magnetisation + 1) + n_beta)
+
+
+class SigmaBlock(Protocol):
+    """One rank's share of sigma for one sector."""
+
+    def tasks(self, interaction: Interaction) -> list[Task]:
+        """Every task of this rank's sub-block that has a connection, with predicted costs."""
+
+    def prepare(self, tasks: list[Task]) -> None:
+        """Build what these tasks need and forget what no task needs."""
+
+    def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
+        """sigma += (this task's part of the interaction) ket.
+
+        Args:
+            task: one of the prepared tasks.
+            ket: flat ket block (ia + da, ib + db).
+            sigma: flat bra sub-block of this rank.
+            interaction: what to apply.
+        """
+
+    def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
+        """Diagonal of the interaction on this rank's slice, into out (slice size,)."""
+
+
+def get_backend(name: str) -> Any:
+    """The module of a backend; it has `create_share` and `create_block`.
+
+    Args:
+        name: "cpu", "reference" or "auto" (the best that this machine has).
+    """
+    if name in ("auto", "cpu"):
+        from sqd_mpi.backends import cpu
+
+        return cpu
+    if name == "reference":
+        from sqd_mpi.backends import reference
+
+        return reference
+    raise ValueError(f"a backend is one of auto, cpu, reference; got {name!r}")
+
+
+def resolve_name(name: str) -> str:
+    """The name of the backend that "auto" stands for."""
+    return "cpu" if name == "auto" else name
+
+
+__all__ = ["FloatArray", "Hamiltonian", "Interaction", "SigmaBlock", "Task", "get_backend", "resolve_name"]

@@ -1,0 +1,221 @@
+"""The definition: Slater-Condon matrix elements by plain loops over all pairs of determinants.
+
+Quadratic in the number of determinants; for tests and for reading. Szabo and Ostlund, Modern Quantum Chemistry, tables 2.3
+and 2.4, with the opposite-spin Coulomb integrals replaced by the interaction's coupling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sqd_mpi._jit import jit
+from sqd_mpi.backends import FloatArray, Interaction, Task
+from sqd_mpi.excitations import differing_orbitals, occupied_between, occupied_orbitals, pair_index
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.layout import Layout, SpinStrings
+
+_KINDS = {"mixed": 0, "alpha": 1, "beta": 2}
+
+
+class ReferenceBlock:
+    """One rank's share of sigma by brute force; see `SigmaBlock`."""
+
+    def __init__(self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian):
+        self.layout = layout
+        self.ia, self.ib, self.it, self.ir = place
+        self.h1e = np.ascontiguousarray(hamiltonian.h1e)
+        self.eri = hamiltonian.eri_pairs()
+
+    def tasks(self, interaction: Interaction) -> list[Task]:
+        """All tasks with a determinant on both sides; cost is the number of pairs."""
+        a, b, _, _ = self.layout.grid
+        rows = self.layout.sub_block_size(self.ia, self.ir, self.ib)
+        found = []
+        for da in range(a):
+            for db in range(b):
+                pairs = rows * self.layout.block_size((self.ia + da) % a, (self.ib + db) % b)
+                kinds = ["mixed"] + (["alpha"] if db == 0 else []) + (["beta"] if da == 0 else [])
+                found += [Task(kind, da, db, 1e-8 * pairs) for kind in kinds if pairs]
+        return found
+
+    def prepare(self, tasks: list[Task]) -> None:
+        """Nothing is prepared: every element is evaluated anew."""
+
+    def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
+        """sigma += this task's part; see `SigmaBlock.apply`."""
+        layout, (a, b, _, _) = self.layout, self.layout.grid
+        ja, jb = (self.ia + task.da) % a, (self.ib + task.db) % b
+        bra_rows, bra_start = layout.bra_rows(self.ia, self.ir)
+        ket_rows, ket_start = layout.ket_rows(ja)
+        bra_columns, bra_column_start = layout.beta_rows(self.ib)
+        ket_columns, ket_column_start = layout.beta_rows(jb)
+        _apply(
+            ket, sigma, _KINDS[task.kind], layout.sector,
+            layout.alpha.strings[bra_rows], layout.alpha.strings[ket_rows], bra_start, ket_start,
+            layout.bra_offsets(self.ia, self.ir, self.ib), layout.ket_offsets(ja, jb),
+            layout.beta.strings[bra_columns], layout.beta.strings[ket_columns], bra_column_start, ket_column_start,
+            self.h1e, self.eri, interaction.coupling, interaction.swap, interaction.same_spin,
+        )  # fmt: skip
+
+    def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
+        """Diagonal on this rank's slice, determinant by determinant."""
+        where = self.layout.geometry(self.ia, self.ib, self.it, self.ir)
+        rows, columns = where.locate(np.arange(where.size, dtype=np.int64))
+        occupied_a = _occupied(self.layout.alpha)
+        occupied_b = _occupied(self.layout.beta)
+        for k, (row, column) in enumerate(zip(rows, columns, strict=True)):
+            alpha, beta = occupied_a[where.alpha[row]], occupied_b[where.beta[column]]
+            out[k] = interaction.constant + _diagonal_element(
+                alpha, beta, self.h1e, self.eri, interaction.coupling, interaction.swap, interaction.same_spin
+            )
+
+
+def create_share(*_: Any) -> None:
+    """Nothing is shared between the blocks of several sectors."""
+
+
+def create_block(
+    layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, share: Any = None
+) -> ReferenceBlock:
+    """The block of rank (ia, ib, it, ir)."""
+    return ReferenceBlock(layout, place, hamiltonian)
+
+
+def _occupied(strings: SpinStrings) -> Any:
+    return occupied_orbitals(strings.strings).astype(np.int64)
+
+
+@jit
+def _diagonal_element(alpha, beta, h1e, eri, coupling, swap, same_spin):  # type: ignore[no-untyped-def]
+    """<D|V|D> of one determinant from its occupied orbitals, without the constant."""
+    total = 0.0
+    if same_spin:
+        for occupied in (alpha, beta):
+            for p in occupied:
+                total += h1e[p, p]
+                for r in occupied:
+                    total += 0.5 * (eri[pair_index(p, p), pair_index(r, r)] - eri[pair_index(p, r), pair_index(p, r)])
+    for p in alpha:
+        for r in beta:
+            total += coupling[pair_index(p, p), pair_index(r, r)] - (swap if p == r else 0.0)
+    return total
+
+
+@jit
+def _distance(first, second):  # type: ignore[no-untyped-def]
+    """Number of orbitals occupied in the first string only."""
+    return differing_orbitals(first, second, np.empty(2, np.int64))
+
+
+@jit
+def _single(bra, ket):  # type: ignore[no-untyped-def]
+    """Orbitals p, q and sign of bra = sign a+_p a_q ket."""
+    p, q = np.empty(1, np.int64), np.empty(1, np.int64)
+    differing_orbitals(bra, ket, p)
+    differing_orbitals(ket, bra, q)
+    return p[0], q[0], 1.0 - 2.0 * (occupied_between(ket, p[0], q[0]) & 1)
+
+
+@jit
+def _occupied_in(words, orbital):  # type: ignore[no-untyped-def]
+    return (words[orbital >> 6] >> np.uint64(orbital & 63)) & np.uint64(1) == 1
+
+
+@jit
+def _one_spin_single(bra, ket, other, h1e, eri, coupling, transpose, same_spin):  # type: ignore[no-untyped-def]
+    """Element in which one string moves by a single and the other spin's string stays."""
+    p, q, sign = _single(bra, ket)
+    total = 0.0
+    pq = pair_index(p, q)
+    for r in range(h1e.shape[0]):
+        rr = pair_index(r, r)
+        if same_spin and _occupied_in(ket, r):
+            total += eri[pq, rr] - eri[pair_index(p, r), pair_index(q, r)]
+        if _occupied_in(other, r):
+            total += coupling[rr, pq] if transpose else coupling[pq, rr]
+    if same_spin:
+        total += h1e[p, q]
+    return sign * total
+
+
+@jit
+def _double(bra, ket, eri):  # type: ignore[no-untyped-def]
+    """Element in which one string moves by a double."""
+    created, annihilated = np.empty(2, np.int64), np.empty(2, np.int64)
+    differing_orbitals(bra, ket, created)
+    differing_orbitals(ket, bra, annihilated)
+    q, p = created
+    s, r = annihilated
+    middle = ket.copy()
+    middle[q >> 6] ^= np.uint64(1) << np.uint64(q & 63)
+    middle[s >> 6] ^= np.uint64(1) << np.uint64(s & 63)
+    parity = (occupied_between(ket, q, s) + occupied_between(middle, p, r)) & 1
+    direct = eri[pair_index(p, r), pair_index(q, s)]
+    exchange = eri[pair_index(p, s), pair_index(q, r)]
+    return (1.0 - 2.0 * parity) * (direct - exchange)
+
+
+@jit
+def _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):  # type: ignore[no-untyped-def]
+    """<bra|V|ket> if this pair of determinants belongs to this kind of task, else 0."""
+    moved_a, moved_b = _distance(bra_a, ket_a), _distance(bra_b, ket_b)
+    if kind == 0 and moved_a == 1 and moved_b == 1:
+        p, q, sign_a = _single(bra_a, ket_a)
+        r, s, sign_b = _single(bra_b, ket_b)
+        value = coupling[pair_index(p, q), pair_index(r, s)]
+        if p == s and q == r:
+            value -= swap
+        return sign_a * sign_b * value
+    if kind == 1 and moved_b == 0:
+        if moved_a == 1:
+            return _one_spin_single(bra_a, ket_a, bra_b, h1e, eri, coupling, False, same_spin)
+        if moved_a == 2 and same_spin:
+            return _double(bra_a, ket_a, eri)
+    if kind == 2 and moved_a == 0:
+        if moved_b == 1:
+            return _one_spin_single(bra_b, ket_b, bra_a, h1e, eri, coupling, True, same_spin)
+        if moved_b == 2 and same_spin:
+            return _double(bra_b, ket_b, eri)
+    return 0.0
+
+
+@jit
+def matrix_element(bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):  # type: ignore[no-untyped-def]
+    """<bra|V|ket> of any two determinants, without the constant of the diagonal."""
+    if _distance(bra_a, ket_a) == 0 and _distance(bra_b, ket_b) == 0:
+        alpha, beta = _occupied_of(bra_a), _occupied_of(bra_b)
+        return _diagonal_element(alpha, beta, h1e, eri, coupling, swap, same_spin)
+    total = 0.0
+    for kind in range(3):
+        total += _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin)
+    return total
+
+
+@jit
+def _occupied_of(words):  # type: ignore[no-untyped-def]
+    out = np.empty(64 * words.shape[0], np.int64)
+    return out[: differing_orbitals(words, np.zeros_like(words), out)]
+
+
+@jit
+def _apply(
+    ket, sigma, kind, sector, bra_a, ket_a, bra_start, ket_start, bra_offset, ket_offset,
+    bra_b, ket_b, bra_column_start, ket_column_start, h1e, eri, coupling, swap, same_spin,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    for x in range(bra_start.shape[0] - 1):
+        for i in range(bra_start[x], bra_start[x + 1]):
+            first = bra_column_start[x ^ sector]
+            for j in range(first, bra_column_start[(x ^ sector) + 1]):
+                total = 0.0
+                for x2 in range(ket_start.shape[0] - 1):
+                    first2 = ket_column_start[x2 ^ sector]
+                    for i2 in range(ket_start[x2], ket_start[x2 + 1]):
+                        for j2 in range(first2, ket_column_start[(x2 ^ sector) + 1]):
+                            element = _element(
+                                kind, bra_a[i], bra_b[j], ket_a[i2], ket_b[j2], h1e, eri, coupling, swap, same_spin
+                            )
+                            if element != 0.0:
+                                total += element * ket[ket_offset[i2] + j2 - first2]
+                sigma[bra_offset[i] + j - first] += total

@@ -1,0 +1,464 @@
+"""String structure of one rank: everything the factorised sigma needs that does not depend on the vector or the sector.
+
+Singles of the rank's alpha rows are sorted into groups of equal orbital pair; singles of its beta columns are kept as one
+sparse matrix per (beta label, label of the orbital pair); the same-spin Hamiltonians are sparse matrices over strings.
+All of it is linear in the number of connections of this rank's strings, about 1/(a r) of alpha's and 1/b of beta's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi._jit import jit, parallel_jit
+from sqd_mpi.excitations import Singles, find_doubles, find_singles, occupied_orbitals, pair_index
+from sqd_mpi.layout import Layout, owners
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Same-spin elements at or below this (hartree) are not stored: rounding noise of exact zeros.
+DROPPED_ELEMENT = 1e-14
+_ROWS_AT_A_TIME = 4096  # bounds the doubles that exist at one time
+
+
+@dataclass(frozen=True, eq=False)
+class AlphaSingles:
+    """Singles from a rank's alpha rows to the rows of one ket block, sorted by (thread, label, label of pq, pq, row).
+
+    Attributes:
+        pair_bra, pair_ket: (n,) int32 rows; pair_sign: (n,) int8.
+        directed: groups of equal directed pair; undirected: the same with both directions in one group.
+    """
+
+    pair_bra: NDArray[np.int32] = field(repr=False)
+    pair_ket: NDArray[np.int32] = field(repr=False)
+    pair_sign: NDArray[np.int8] = field(repr=False)
+    directed: Groups
+    undirected: Groups
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of alpha singles that meet the same beta matrix.
+
+    Attributes:
+        thread_group: (n_threads + 1,) int64 first group of every thread.
+        start: (n_groups + 1,) int64 first single of every group.
+        pair: (n_groups,) int32 directed orbital pair.
+        label: (n_groups,) int64 alpha label of the bra rows.
+    """
+
+    thread_group: IntArray = field(repr=False)
+    start: IntArray = field(repr=False)
+    pair: NDArray[np.int32] = field(repr=False)
+    label: IntArray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class BetaSingles:
+    """Singles from a rank's beta columns to the columns of one ket block: one sparse matrix per block q = y n_labels + d.
+
+    Rows of block q are the bra columns of label y; its entries are reached by orbital pairs of label d and lie in the ket
+    columns of label y XOR d.
+
+    Attributes:
+        block_row: (n_blocks + 1,) int64 first row of every block.
+        block_n_ket: (n_blocks,) int64 number of ket columns.
+        indptr: (n_rows + 1,) int64.
+        column, orbital_pair: (nnz,) int32 ket column and directed pair; sign: (nnz,) int8.
+        block_diagonal: (n_blocks,) int8, 1 where the bra columns are the ket columns (db = 0, d = 0).
+        occupied_pair: (n_rows, n_electrons) int32 pair(r, r) of the occupied orbitals of every row.
+    """
+
+    block_row: IntArray = field(repr=False)
+    block_n_ket: IntArray = field(repr=False)
+    indptr: IntArray = field(repr=False)
+    column: NDArray[np.int32] = field(repr=False)
+    orbital_pair: NDArray[np.int32] = field(repr=False)
+    sign: NDArray[np.int8] = field(repr=False)
+    block_diagonal: NDArray[np.int8] = field(repr=False)
+    occupied_pair: NDArray[np.int32] = field(repr=False)
+
+    @property
+    def block_entries(self) -> IntArray:
+        """(n_blocks,) number of singles of every block."""
+        return self.indptr[self.block_row[1:]] - self.indptr[self.block_row[:-1]]
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRows:
+    """A sparse matrix over strings of one spin in CSR: indptr (n_rows + 1,) int64, column (nnz,) int32, value (nnz,)."""
+
+    indptr: IntArray = field(repr=False)
+    column: NDArray[np.int32] = field(repr=False)
+    value: FloatArray = field(repr=False)
+
+
+def diagonal_pairs(strings: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """pair(r, r) of the occupied orbitals of every string, (n, n_electrons) int32."""
+    occupied = occupied_orbitals(strings).astype(np.int64)
+    return np.ascontiguousarray(occupied * (occupied + 1) // 2 + occupied, dtype=np.int32)
+
+
+def string_energies(strings: NDArray[np.uint64], h1e: FloatArray, eri: FloatArray) -> FloatArray:
+    """Same-spin part of the diagonal of every string, in hartree: sum h_pp + 1/2 sum ((pp|rr) - (pr|pr))."""
+    out = np.zeros(strings.shape[0])
+    _string_energies(occupied_orbitals(strings), h1e, eri, out)
+    return out
+
+
+def split_rows(cost: FloatArray, n_parts: int) -> IntArray:
+    """(n_parts + 1,) boundaries of consecutive rows whose costs add up to nearly equal sums."""
+    total = np.concatenate([[0.0], np.cumsum(cost)])
+    targets = total[-1] * np.arange(1, n_parts) / n_parts
+    middle = np.clip(np.searchsorted(total, targets), 0, len(cost))
+    return np.concatenate([[0], np.maximum.accumulate(middle), [len(cost)]]).astype(np.int64)
+
+
+def alpha_singles(
+    layout: Layout, ia: int, ir: int, norb: int, pair_labels: IntArray, row_cost: FloatArray, n_threads: int
+) -> list[AlphaSingles]:
+    """Singles of the rows of sub-block (ia, ir) to every alpha block, one entry per shift da.
+
+    Args:
+        pair_labels: (n_pairs,) label of every orbital pair.
+        row_cost: (n_labels,) cost of one single of a row, by alpha label of the bra.
+        n_threads: threads among which rows are divided by cost.
+    """
+    a, _, _, r = layout.grid
+    rows, label_start = layout.bra_rows(ia, ir)
+    strings = layout.alpha.strings
+    singles = find_singles(strings[rows], strings, norb)
+    row_label = np.repeat(np.arange(layout.n_labels), np.diff(label_start))
+    row_thread = _threads_of_rows(np.diff(singles.indptr) * row_cost[row_label], n_threads)
+    owner = owners(layout.alpha_bounds[:, ::r])
+    ket_row = np.empty(layout.alpha.size, np.int64)
+    for ja in range(a):
+        positions, _ = layout.ket_rows(ja)
+        ket_row[positions] = np.arange(len(positions))
+    n_directed = 2 * len(pair_labels)
+    order = np.argsort(np.repeat(pair_labels, 2), kind="stable")
+    rank_of_pair = np.empty(n_directed, np.int64)
+    rank_of_pair[order] = np.arange(n_directed)
+    shape = (a, n_threads, layout.n_labels, n_directed)
+    counts = np.zeros(int(np.prod(shape)) + 1, np.int64)
+    _count_keys(singles.indptr, singles.ket, singles.pair, row_thread, row_label, owner, rank_of_pair, shape, counts)
+    starts = np.cumsum(counts)
+    out = (
+        np.empty(singles.ket.size, np.int32),
+        np.empty(singles.ket.size, np.int32),
+        np.empty(singles.ket.size, np.int8),
+    )
+    _sort_singles(
+        singles.indptr, singles.ket, singles.pair, singles.sign, row_thread, row_label, owner, ket_row, rank_of_pair,
+        shape, starts.copy(), *out,
+    )  # fmt: skip
+    per_block = starts.reshape(-1)[:-1].reshape(a, -1)
+    ends = np.append(per_block[1:, 0], starts[-1])
+    result = []
+    for da in range(a):
+        ja = (ia + da) % a
+        first, last = int(per_block[ja, 0]), int(ends[ja])
+        key_counts = np.diff(np.append(per_block[ja], ends[ja])).reshape(shape[1:])
+        parts = tuple(array[first:last] for array in out)
+        result.append(AlphaSingles(*parts, _groups(key_counts, order, 1), _groups(key_counts, order, 2)))
+    return result
+
+
+def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> list[BetaSingles]:
+    """Singles of the columns of blocks with this ib to every beta block, one entry per shift db."""
+    _, b, _, _ = layout.grid
+    n_labels = layout.n_labels
+    rows, column_start = layout.beta_rows(ib)
+    strings = layout.beta.strings
+    singles = find_singles(strings[rows], strings, norb)
+    counts = np.diff(column_start)
+    block_row = np.concatenate([[0], np.cumsum(np.repeat(counts, n_labels))]).astype(np.int64)
+    row_label = np.repeat(np.arange(n_labels), counts)
+    first_row = block_row[row_label * n_labels] + np.arange(len(rows)) - column_start[row_label]
+    owner = owners(layout.beta_bounds)
+    n_rows = int(block_row[-1])
+    key_counts = np.zeros(b * n_rows + 1, np.int64)
+    stride = counts[row_label]
+    _count_beta(singles.indptr, singles.ket, singles.pair, first_row, stride, owner, pair_labels, n_rows, key_counts)
+    starts = np.cumsum(key_counts)
+    column = np.empty(singles.ket.size, np.int32)
+    orbital_pair = np.empty(singles.ket.size, np.int32)
+    sign = np.empty(singles.ket.size, np.int8)
+    ket_first = np.empty(layout.beta.size, np.int64)  # first working position of the piece that holds the ket column
+    for y in range(n_labels):
+        for jb in range(b):
+            ket_first[layout.beta_bounds[y, jb] : layout.beta_bounds[y, jb + 1]] = layout.beta_bounds[y, jb]
+    _sort_beta(
+        singles.indptr, singles.ket, singles.pair, singles.sign, first_row, stride, owner, pair_labels, n_rows,
+        ket_first, starts.copy(), column, orbital_pair, sign,
+    )  # fmt: skip
+    occupied = diagonal_pairs(strings[rows])
+    occupied_pair = np.concatenate(
+        [occupied[column_start[y] : column_start[y + 1]] for y in range(n_labels) for _ in range(n_labels)]
+    )
+    result = []
+    for db in range(b):
+        jb = (ib + db) % b
+        indptr = starts[jb * n_rows : (jb + 1) * n_rows + 1]
+        first, last = int(indptr[0]), int(indptr[-1])
+        widths = np.diff(layout.beta_bounds, axis=1)[:, jb]
+        n_ket = np.array([widths[y ^ d] for y in range(n_labels) for d in range(n_labels)], np.int64)
+        diagonal = np.array([int(db == 0 and d == 0) for _ in range(n_labels) for d in range(n_labels)], np.int8)
+        result.append(
+            BetaSingles(
+                block_row,
+                n_ket,
+                indptr - first,
+                column[first:last],
+                orbital_pair[first:last],
+                sign[first:last],
+                diagonal,
+                np.ascontiguousarray(occupied_pair),
+            )  # fmt: skip
+        )
+    return result
+
+
+def same_spin_rows(
+    strings: NDArray[np.uint64],
+    bra_ranges: list[tuple[int, int]],
+    ket_ranges: list[tuple[int, int]],
+    h1e: FloatArray,
+    eri: FloatArray,
+    singles_too: bool,
+) -> SparseRows:
+    """Same-spin Hamiltonian between the strings of equal label, diagonal left out.
+
+    Args:
+        strings: (n, nwords) all strings of this spin in working order.
+        bra_ranges, ket_ranges: working positions (start, stop) for every label; columns number the ket strings through
+            all ranges.
+        h1e: (norb, norb); eri: (n_pairs, n_pairs), both in hartree.
+        singles_too: whether single excitations are stored as well as doubles.
+
+    Returns:
+        CSR with the bra strings of all ranges as rows; elements of magnitude up to `DROPPED_ELEMENT` are left out.
+    """
+    indptrs, columns, values = [np.zeros(1, np.int64)], [], []
+    first_column = 0
+    norb = h1e.shape[0]
+    for (bra_start, bra_stop), (ket_start, ket_stop) in zip(bra_ranges, ket_ranges, strict=True):
+        ket = strings[ket_start:ket_stop]
+        for start in range(bra_start, bra_stop, _ROWS_AT_A_TIME):
+            bra = strings[start : min(start + _ROWS_AT_A_TIME, bra_stop)]
+            rows = _same_spin_chunk(bra, ket, norb, h1e, eri, singles_too)
+            indptrs.append(rows.indptr[1:] + indptrs[-1][-1])
+            columns.append(rows.column + np.int32(first_column))
+            values.append(rows.value)
+        first_column += ket_stop - ket_start
+    if not columns:
+        return SparseRows(indptrs[0], np.empty(0, np.int32), np.empty(0))
+    return SparseRows(np.concatenate(indptrs), np.concatenate(columns), np.concatenate(values))
+
+
+def single_values(
+    strings: NDArray[np.uint64], singles: BetaSingles, n_labels: int, rows: IntArray, h1e: FloatArray, eri: FloatArray
+) -> FloatArray:
+    """Same-spin element of every single of the blocks (y, 0), aligned with the singles; 0 for other blocks.
+
+    Args:
+        strings: all strings in working order; rows: working positions of the bra columns, label after label.
+    """
+    value = np.zeros(singles.column.size)
+    occupied = occupied_orbitals(strings[rows])
+    first = np.concatenate([[0], np.cumsum(np.diff(singles.block_row)[::n_labels])]).astype(np.int64)
+    _single_values(
+        singles.block_row,
+        n_labels,
+        first,
+        singles.indptr,
+        singles.orbital_pair,
+        singles.sign,
+        occupied,
+        h1e,
+        eri,
+        value,
+    )
+    return value
+
+
+def _same_spin_chunk(
+    bra: NDArray[np.uint64], ket: NDArray[np.uint64], norb: int, h1e: FloatArray, eri: FloatArray, singles_too: bool
+) -> SparseRows:
+    doubles = find_doubles(bra, ket, norb)
+    double_value = np.empty(doubles.ket.size)
+    _double_values(doubles.created, doubles.annihilated, doubles.sign, eri, double_value)
+    if singles_too:
+        singles = find_singles(bra, ket, norb)
+    else:
+        singles = Singles(
+            np.zeros(len(bra) + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8)
+        )
+    single_value = np.empty(singles.ket.size)
+    _plain_single_values(singles.indptr, singles.pair, singles.sign, occupied_orbitals(bra), h1e, eri, single_value)
+    counts = np.zeros(len(bra) + 1, np.int64)
+    empty_columns, empty_values = np.empty(0, np.int32), np.empty(0)
+    arguments = (singles.indptr, singles.ket, single_value, doubles.indptr, doubles.ket, double_value, DROPPED_ELEMENT)
+    _merge(*arguments, counts, empty_columns, empty_values, False)
+    indptr = np.cumsum(counts)
+    column, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1])
+    _merge(*arguments, indptr, column, value, True)
+    return SparseRows(indptr, column, value)
+
+
+def _threads_of_rows(cost: FloatArray, n_threads: int) -> IntArray:
+    return np.repeat(np.arange(n_threads), np.diff(split_rows(cost, n_threads)))
+
+
+def _groups(key_counts: IntArray, order: IntArray, directions: int) -> Groups:
+    """Non-empty groups of one ket block; directions = 2 merges the two directions of every orbital pair.
+
+    Args:
+        key_counts: (n_threads, n_labels, n_directed) number of singles, pairs in the order of `order`.
+    """
+    n_threads, n_labels, n_directed = key_counts.shape
+    merged = key_counts.reshape(n_threads, n_labels, n_directed // directions, directions).sum(axis=3)
+    flat = merged.reshape(-1)
+    present = np.flatnonzero(flat)
+    thread, rest = np.divmod(present, n_labels * merged.shape[2])
+    label, position = np.divmod(rest, merged.shape[2])
+    thread_group = np.searchsorted(thread, np.arange(n_threads + 1)).astype(np.int64)
+    start = np.concatenate([[0], np.cumsum(flat[present])]).astype(np.int64)
+    return Groups(thread_group, start, order[position * directions].astype(np.int32), label.astype(np.int64))
+
+
+@jit
+def _count_keys(indptr, ket, pair, row_thread, row_label, owner, rank_of_pair, shape, counts):  # type: ignore[no-untyped-def]
+    for row in range(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            key = (owner[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
+            counts[key * shape[3] + rank_of_pair[pair[k]] + 1] += 1
+
+
+@jit
+def _sort_singles(
+    indptr, ket, pair, sign, row_thread, row_label, owner, ket_row, rank_of_pair, shape, position,
+    pair_bra, pair_ket, pair_sign,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    for row in range(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            key = (owner[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
+            key = key * shape[3] + rank_of_pair[pair[k]]
+            target = position[key]
+            position[key] += 1
+            pair_bra[target] = row
+            pair_ket[target] = ket_row[ket[k]]
+            pair_sign[target] = sign[k]
+
+
+@jit
+def _count_beta(indptr, ket, pair, first_row, stride, owner, pair_labels, n_rows, counts):  # type: ignore[no-untyped-def]
+    for row in range(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            target = first_row[row] + stride[row] * pair_labels[pair[k] >> 1]
+            counts[owner[ket[k]] * n_rows + target + 1] += 1
+
+
+@jit
+def _sort_beta(
+    indptr, ket, pair, sign, first_row, stride, owner, pair_labels, n_rows, ket_first, position,
+    column, orbital_pair, out_sign,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    for row in range(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            key = owner[ket[k]] * n_rows + first_row[row] + stride[row] * pair_labels[pair[k] >> 1]
+            target = position[key]
+            position[key] += 1
+            column[target] = ket[k] - ket_first[ket[k]]
+            orbital_pair[target] = pair[k]
+            out_sign[target] = sign[k]
+
+
+@jit
+def _orbitals_of(pair):  # type: ignore[no-untyped-def]
+    """Orbitals p >= q of a pair index."""
+    p = np.int64((np.sqrt(8.0 * pair + 1.0) - 1.0) / 2.0)
+    while p * (p + 1) // 2 > pair:
+        p -= 1
+    while (p + 1) * (p + 2) // 2 <= pair:
+        p += 1
+    return p, np.int64(pair) - p * (p + 1) // 2
+
+
+@jit
+def _single_value(pair, sign, occupied, h1e, eri):  # type: ignore[no-untyped-def]
+    """Same-spin element of one single from the occupied orbitals of its bra string (created orbital included)."""
+    p, q = _orbitals_of(pair >> 1)
+    pq = np.int64(pair >> 1)
+    total = h1e[p, q]
+    for r in occupied:
+        # The created orbital cancels itself: (pq|pp) - (pp|qp) = 0, so the bra's occupation will do.
+        total += eri[pq, pair_index(np.int64(r), np.int64(r))]
+        total -= eri[pair_index(p, np.int64(r)), pair_index(q, np.int64(r))]
+    return sign * total
+
+
+@parallel_jit
+def _plain_single_values(indptr, pair, sign, occupied, h1e, eri, value):  # type: ignore[no-untyped-def]
+    for row in numba.prange(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            value[k] = _single_value(pair[k], sign[k], occupied[row], h1e, eri)
+
+
+@parallel_jit
+def _single_values(block_row, n_labels, first, indptr, pair, sign, occupied, h1e, eri, value):  # type: ignore[no-untyped-def]
+    for y in range(n_labels):
+        start = block_row[y * n_labels]
+        for row in numba.prange(block_row[y * n_labels + 1] - start):
+            for k in range(indptr[start + row], indptr[start + row + 1]):
+                value[k] = _single_value(pair[k], sign[k], occupied[first[y] + row], h1e, eri)
+
+
+@parallel_jit
+def _double_values(created, annihilated, sign, eri, value):  # type: ignore[no-untyped-def]
+    for k in numba.prange(created.shape[0]):
+        p, q = _orbitals_of(np.int64(created[k]))
+        r, s = _orbitals_of(np.int64(annihilated[k]))
+        direct = eri[pair_index(p, r), pair_index(q, s)]
+        exchange = eri[pair_index(p, s), pair_index(q, r)]
+        value[k] = sign[k] * (direct - exchange)
+
+
+@parallel_jit
+def _merge(s_indptr, s_ket, s_value, d_indptr, d_ket, d_value, threshold, indptr, column, value, fill):  # type: ignore[no-untyped-def]
+    """Merge sorted rows of singles and doubles, leaving out small elements; counts, or fills."""
+    for row in numba.prange(indptr.shape[0] - 1):
+        s, d = s_indptr[row], d_indptr[row]
+        position = indptr[row] if fill else np.int64(0)
+        while s < s_indptr[row + 1] or d < d_indptr[row + 1]:
+            if d >= d_indptr[row + 1] or (s < s_indptr[row + 1] and s_ket[s] < d_ket[d]):
+                ket, element = s_ket[s], s_value[s]
+                s += 1
+            else:
+                ket, element = d_ket[d], d_value[d]
+                d += 1
+            if abs(element) > threshold:
+                if fill:
+                    column[position] = ket
+                    value[position] = element
+                position += 1
+        if not fill:
+            indptr[row + 1] = position
+
+
+@parallel_jit
+def _string_energies(occupied, h1e, eri, out):  # type: ignore[no-untyped-def]
+    for i in numba.prange(occupied.shape[0]):
+        total = 0.0
+        for p in occupied[i]:
+            total += h1e[p, p]
+            pp = pair_index(np.int64(p), np.int64(p))
+            for r in occupied[i]:
+                pr = pair_index(np.int64(p), np.int64(r))
+                total += 0.5 * (eri[pp, pair_index(np.int64(r), np.int64(r))] - eri[pr, pr])
+        out[i] = total
