@@ -1,0 +1,165 @@
+"""The sigma operator: H applied to a vector that is distributed over the process grid.
+
+The operator hides the distribution from the eigensolver, which sees a vector space: local slices, `matvec`, `diagonal`, `sum_over_ranks`.
+One `matvec` collects this rank's block from the replicas' slices, walks through the rank's tasks while ket blocks slide in,
+adds the partial results over the task groups and leaves each rank its slice.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock, Task, vectors
+from sqd_mpi.grid import KetExchange, ProcessGrid
+from sqd_mpi.layout import Layout
+
+
+class SigmaOperator:
+    """One interaction in one sector on a process grid.
+
+    Collective over the grid at construction and in `matvec`.
+
+    Args:
+        grid: the process grid.
+        layout: ownership of the vector; equal on all ranks.
+        block: this rank's share, made by a backend.
+        interaction: what is applied.
+        timers: accumulates the seconds of each phase, or None.
+    """
+
+    def __init__(
+        self,
+        grid: ProcessGrid,
+        layout: Layout,
+        block: SigmaBlock,
+        interaction: Interaction,
+        timers: Any = None,
+    ):
+        self.grid = grid
+        self.layout = layout
+        self.block = block
+        self.interaction = interaction
+        self.timers = timers if timers is not None else (lambda name: nullcontext())
+        self.plan = TaskPlan(grid, layout, block, interaction)
+        self.vectors = vectors
+        self.n_sigma = 0
+        self._diagonal = np.empty(self.size)
+        block.diagonal(interaction, self._diagonal)
+
+    @property
+    def size(self) -> int:
+        """Number of vector elements on this rank."""
+        here = self.grid.coordinates
+        return self.layout.slice_size(here.ia, here.ib, here.it, here.ir)
+
+    @property
+    def dimension(self) -> int:
+        """Number of vector elements in all."""
+        return self.layout.dimension
+
+    def diagonal(self) -> FloatArray:
+        """This rank's slice of the diagonal, in hartree (or units of the interaction)."""
+        return self._diagonal
+
+    def sum_over_ranks(self, values: FloatArray) -> None:
+        """Add small arrays over all ranks, in place. Collective over the grid."""
+        with self.timers("reduce"):
+            self.grid.sum_over_all(values)
+
+    def matvec(self, vector: FloatArray, out: FloatArray) -> None:
+        """out = H vector, both (size,) slices of this rank. Collective over the grid."""
+        with self.timers("sigma"):
+            self._matvec(vector, out)
+        self.n_sigma += 1
+
+    def _matvec(self, vector: FloatArray, out: FloatArray) -> None:
+        plan = self.plan
+        with self.timers("collect"):
+            own = plan.collect(vector)
+        sigma = out if plan.sigma is None else plan.sigma
+        sigma[:] = 0.0
+        plan.exchange.start()
+        for task in plan.own_tasks:
+            with self.timers(task.kind):
+                self.block.apply(task, own, sigma, self.interaction)
+        for k, tasks in enumerate(plan.remote_tasks):
+            with self.timers("wait"):
+                ket = plan.exchange.wait(k)
+            for task in tasks:
+                with self.timers(task.kind):
+                    self.block.apply(task, ket, sigma, self.interaction)
+            plan.exchange.release(k)
+        with self.timers("wait"):
+            plan.exchange.finish()
+        with self.timers("scatter"):
+            self.grid.scatter_sum(sigma, out, plan.task_group_counts)
+        with self.timers("vectors"):
+            vectors.scale_and_add(self._diagonal, vector, out)
+
+    def expectation(self, vector: FloatArray, work: FloatArray) -> float:
+        """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
+        self.matvec(vector, work)
+        value = vectors.gram(vector[None, :], work[None, :])
+        self.sum_over_ranks(value)
+        return float(value[0, 0])
+
+
+class TaskPlan:
+    """Which tasks this rank does in which order, with the buffers for them. Planned once, run many times.
+
+    Collective over the grid at construction.
+    """
+
+    def __init__(self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction):
+        self.grid, self.layout = grid, layout
+        a, b, t, r = grid.shape
+        here = grid.coordinates
+        self.tasks = assign(block.tasks(interaction), t)[here.it]
+        block.prepare(self.tasks)
+        by_ket: dict[tuple[int, int], list[Task]] = {}
+        for task in sorted(self.tasks, key=lambda task: (task.da, task.db)):
+            by_ket.setdefault(((here.ia + task.da) % a, (here.ib + task.db) % b), []).append(task)
+        self.own_tasks = by_ket.get((here.ia, here.ib), [])
+        sizes = np.array([[layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
+        self._replica_counts = [layout.slice_size(here.ia, here.ib, it, ir) for ir in range(r) for it in range(t)]
+        self.task_group_counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
+        self._own = np.empty(int(sizes[here.ia, here.ib])) if grid.n_ranks > 1 else None
+        self.sigma = np.empty(layout.sub_block_size(here.ia, here.ir, here.ib)) if t > 1 else None
+        self.exchange = KetExchange(grid, list(by_ket), sizes, self._own if self._own is not None else np.empty(0))
+        self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
+
+    def collect(self, vector: FloatArray) -> FloatArray:
+        """This rank's own block, from the slices of its replicas."""
+        if self._own is None:
+            return vector
+        self.grid.collect_slices(vector, self._own, self._replica_counts)
+        return self._own
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the own block, the receive buffers and the partial sigma."""
+        own = [array.nbytes for array in (self._own, self.sigma) if array is not None]
+        return sum(own) + self.exchange.buffer_bytes
+
+    def free(self) -> None:
+        """Release the requests and buffers."""
+        self.exchange.free()
+        self._own = self.sigma = None
+
+
+def assign(tasks: list[Task], n_groups: int) -> list[list[Task]]:
+    """Deal tasks to task groups, longest first to the group with the least work (Graham, SIAM J. Appl. Math. 17, 416).
+
+    Deterministic, so that all replicas of a sub-block agree without talking.
+    """
+    groups: list[list[Task]] = [[] for _ in range(n_groups)]
+    loads: NDArray[np.float64] = np.zeros(n_groups)
+    for task in sorted(tasks, key=lambda task: (-task.cost, task.kind, task.da, task.db)):
+        group = int(np.argmin(loads))
+        groups[group].append(task)
+        loads[group] += task.cost
+    return groups
