@@ -1,0 +1,290 @@
+"""Lowest eigenpairs of a symmetric operator by the block Davidson method with thick restart; knows no MPI.
+
+E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors and those of the step before
+(generalized Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)), so a small subspace converges almost like
+an unrestricted one. The inner products of a step travel in two reductions: one with the residual norms, one with the
+matrix elements of the new vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+_DENOMINATOR_FLOOR = 1e-2  # hartree; smaller denominators of the preconditioner are moved to it
+_DEPENDENT = 1e-12  # a new direction whose squared norm falls below this share is not used
+_CANCELLED = 1e-2  # below this share of the squared norm left, orthogonalise once more
+
+
+class Operator(Protocol):
+    """A symmetric operator on distributed vectors; what `davidson` needs."""
+
+    vectors: Any
+
+    @property
+    def size(self) -> int:
+        """Number of elements on this rank."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of elements in all."""
+
+    def matvec(self, vector: FloatArray, out: FloatArray) -> None:
+        """out = H vector."""
+
+    def diagonal(self) -> FloatArray:
+        """Local part of the diagonal."""
+
+    def sum_over_ranks(self, values: FloatArray) -> None:
+        """Add small arrays over all ranks, in place."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """State of the solver at one iteration, given to the callback.
+
+    Attributes:
+        iteration: from 1.
+        subspace: number of basis vectors.
+        energies: (nroots,) Ritz values, hartree.
+        residual_norms: (nroots,) 2-norms for normalised vectors, hartree.
+        n_sigma: matrix-vector products so far.
+        seconds: since the start.
+        ritz_vectors: call it to bring the Ritz vectors to the first nroots rows of the basis and get them; collapses the
+            subspace, which costs a little convergence.
+    """
+
+    iteration: int
+    subspace: int
+    energies: FloatArray
+    residual_norms: FloatArray
+    n_sigma: int
+    seconds: float
+    ritz_vectors: Callable[[], FloatArray] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Result of `davidson`.
+
+    Attributes:
+        energies: (nroots,) hartree, ascending.
+        vectors: (nroots, size) local parts of the normalised eigenvectors.
+        residual_norms: (nroots,) hartree.
+        converged: (nroots,) bool.
+        n_iterations, n_sigma: counts.
+        stopped: whether the callback ended the iterations.
+    """
+
+    energies: FloatArray
+    vectors: FloatArray
+    residual_norms: FloatArray
+    converged: NDArray[np.bool_]
+    n_iterations: int
+    n_sigma: int
+    stopped: bool
+
+
+def default_subspace(nroots: int) -> int:
+    """Number of basis vectors kept by default; with their images and the diagonal 15 vectors for one root."""
+    return max(7, 4 * nroots + 2)
+
+
+def least_subspace(nroots: int) -> int:
+    """Smallest number of basis vectors that works: the Ritz vectors and one expansion of each."""
+    return 2 * nroots
+
+
+def davidson(
+    operator: Operator,
+    start: Callable[[FloatArray], int],
+    nroots: int = 1,
+    tol: float = 1e-6,
+    max_iterations: int = 100,
+    max_subspace: int | None = None,
+    callback: Callable[[Step], bool] | None = None,
+) -> Eigenpairs:
+    """Lowest eigenpairs of a symmetric operator.
+
+    Collective over the ranks of the operator; all arguments must agree.
+
+    Args:
+        operator: matvec, diagonal, sums.
+        start: fills the first rows of a (n, size) array with linearly independent start vectors and returns how many (at
+            least nroots, unless the space is smaller).
+        nroots: number of eigenpairs; at most the dimension.
+        tol: residual 2-norm of a normalised vector at which a root is converged, hartree.
+        max_iterations: iterations after which to give up.
+        max_subspace: basis vectors kept, at least `least_subspace(nroots)`; default `default_subspace(nroots)`.
+        callback: called once an iteration; returns True to stop.
+
+    Returns:
+        eigenpairs, converged or not.
+    """
+    size = max_subspace if max_subspace is not None else default_subspace(nroots)
+    subspace = _Subspace(operator, min(size, operator.dimension + nroots), nroots)
+    began = perf_counter()
+    subspace.begin(start)
+    iteration, stopped = 0, False
+    while True:
+        iteration += 1
+        energies, coefficients = subspace.ritz(nroots)
+        if subspace.count + nroots > subspace.capacity:
+            energies, coefficients = subspace.restart(nroots)
+        norms, overlaps, products = subspace.expand(energies, coefficients)
+        converged = norms <= tol
+        if callback is not None:
+            step = Step(
+                iteration, subspace.count, energies, norms, subspace.n_sigma, perf_counter() - began, subspace.collapse
+            )
+            stopped = callback(step)
+        if stopped or converged.all() or iteration >= max_iterations:
+            break
+        if not subspace.accept(~converged, overlaps, products):
+            break
+    return Eigenpairs(energies, subspace.give_up(), norms, converged, iteration, subspace.n_sigma, stopped)
+
+
+class _Subspace:
+    """Basis V, images W = H V and the projected matrices V^T H V and V^T V."""
+
+    def __init__(self, operator: Operator, capacity: int, nroots: int):
+        self.operator = operator
+        self.nroots = nroots
+        self.capacity = capacity
+        self.basis = np.empty((capacity, operator.size))
+        self.images = np.empty((capacity, operator.size))
+        self.matrix = np.zeros((capacity, capacity))
+        self.overlap = np.zeros((capacity, capacity))
+        self.count = 0
+        self.n_sigma = 0
+        self.previous: FloatArray = np.zeros((0, 0))  # Ritz coefficients of the iteration before
+        self.current: FloatArray = np.zeros((0, 0))
+
+    def begin(self, start: Callable[[FloatArray], int]) -> None:
+        """Orthonormalise the start vectors and apply the operator to them."""
+        n_start = start(self.basis)
+        gram = self._reduced(self.operator.vectors.gram(self.basis[:n_start], self.basis[:n_start]))
+        transform = _orthonormal(gram, _DEPENDENT)
+        self.operator.vectors.rotate(self.basis[:n_start], transform)
+        self._append(len(transform))
+
+    def ritz(self, nroots: int) -> tuple[FloatArray, FloatArray]:
+        """Lowest Ritz values and their coefficients (nroots, count), normalised in the metric of the overlap."""
+        matrix, overlap = self.matrix[: self.count, : self.count], self.overlap[: self.count, : self.count]
+        inverse = np.linalg.inv(np.linalg.cholesky(overlap))
+        energies, columns = np.linalg.eigh(inverse @ matrix @ inverse.T)
+        self.previous, self.current = self.current, np.ascontiguousarray((inverse.T @ columns[:, :nroots]).T)
+        return energies[:nroots].copy(), self.current
+
+    def restart(self, nroots: int) -> tuple[FloatArray, FloatArray]:
+        """Keep the Ritz vectors and, where there is room, those of the step before."""
+        kept = self.current
+        if len(self.previous) and self.capacity >= 3 * nroots:
+            before = np.zeros((len(self.previous), self.count))
+            before[:, : self.previous.shape[1]] = self.previous
+            kept = np.concatenate([kept, before])
+        self._keep(kept)
+        return self.ritz(nroots)
+
+    def collapse(self) -> FloatArray:
+        """Reduce the basis to the current Ritz vectors and return them."""
+        self._keep(self.current)
+        self.current = np.eye(self.count)
+        return self.basis[: self.count]
+
+    def give_up(self) -> FloatArray:
+        """The Ritz vectors in memory of their own; the basis and its images are released."""
+        self.operator.vectors.rotate(self.basis[: self.count], self.current)
+        n_vectors = len(self.current)
+        del self.images
+        return self.basis[:n_vectors].copy()
+
+    def expand(self, energies: FloatArray, coefficients: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Preconditioned residuals into the free rows of the basis, with their norms and inner products."""
+        k, m = self.count, len(energies)
+        squares, overlaps, products = self.operator.vectors.residuals(
+            self.basis[:k], self.images[:k], coefficients, energies, self.operator.diagonal(), _DENOMINATOR_FLOOR,
+            self.basis[k : k + m],
+        )  # fmt: skip
+        packed = self._reduced(np.concatenate([squares[:, None], overlaps, products], axis=1))
+        return np.sqrt(packed[:, 0]), packed[:, 1 : 1 + k], packed[:, 1 + k :]
+
+    def accept(self, wanted: NDArray[np.bool_], overlaps: FloatArray, products: FloatArray) -> bool:
+        """Orthonormalise the wanted expansion vectors against the basis; False if nothing new is left."""
+        k, m = self.count, len(wanted)
+        selection = np.eye(m)[wanted]
+        fresh = self.basis[k : k + m]
+        metric = self.overlap[:k, :k]
+        for _ in range(3):
+            inside = np.linalg.solve(metric, overlaps.T).T
+            left = products - inside @ overlaps.T
+            scale = np.diag(selection @ products @ selection.T)
+            small = selection @ left @ selection.T
+            transform = _orthonormal(small, _DEPENDENT * max(float(scale.max(initial=0.0)), 1e-300)) @ selection
+            if not len(transform):
+                return False
+            self.operator.vectors.project_out(fresh, self.basis[:k], inside, transform)
+            m = len(transform)
+            fresh, selection = self.basis[k : k + m], np.eye(m)
+            if np.linalg.eigvalsh(small).min() > _CANCELLED * scale.max():
+                break
+            both = self._reduced(self.operator.vectors.gram(fresh, self.basis[: k + m]))
+            overlaps, products = both[:, :k], both[:, k:]
+        self._append(m)
+        return True
+
+    def _append(self, n_new: int) -> None:
+        """Apply the operator to the n_new rows behind the basis and take them in."""
+        k, n = self.count, self.count + n_new
+        for row in range(k, n):
+            self.operator.matvec(self.basis[row], self.images[row])
+            self.n_sigma += 1
+        products = self.operator.vectors.gram(self.basis[k:n], self.basis[:n])
+        elements = self.operator.vectors.gram(self.images[k:n], self.basis[:n])
+        both = self._reduced(np.concatenate([products, elements], axis=1))
+        for target, values in ((self.overlap, both[:, :n]), (self.matrix, both[:, n:])):
+            target[k:n, :n] = values
+            target[:n, k:n] = values.T
+            target[k:n, k:n] = (values[:, k:] + values[:, k:].T) / 2
+        self.count = n
+
+    def _keep(self, coefficients: FloatArray) -> None:
+        """Replace the basis by combinations of it, made orthonormal in order; dependent ones are left out."""
+        k = self.count
+        overlap = self.overlap[:k, :k]
+        rows: list[FloatArray] = []
+        for row in coefficients:
+            for _ in range(2):
+                for kept in rows:
+                    row = row - (kept @ overlap @ row) * kept
+            square = row @ overlap @ row
+            if square > 1e-20:
+                rows.append(row / np.sqrt(square))
+        kept_rows = np.array(rows)
+        self.operator.vectors.rotate(self.basis[:k], kept_rows)
+        self.operator.vectors.rotate(self.images[:k], kept_rows)
+        n = len(kept_rows)
+        self.matrix[:n, :n] = kept_rows @ self.matrix[:k, :k] @ kept_rows.T
+        self.overlap[:n, :n] = kept_rows @ self.overlap[:k, :k] @ kept_rows.T
+        self.count = n
+        self.previous = self.current = np.zeros((0, 0))  # they belonged to the old basis
+
+    def _reduced(self, values: FloatArray) -> FloatArray:
+        packed = np.ascontiguousarray(values)
+        self.operator.sum_over_ranks(packed)
+        return packed
+
+
+def _orthonormal(gram: FloatArray, smallest: float) -> FloatArray:
+    """Rows that make vectors with this Gram matrix orthonormal; directions below `smallest` are left out."""
+    values, columns = np.linalg.eigh(gram)
+    used = values > max(smallest, _DEPENDENT * max(float(values.max(initial=0.0)), 0.0))
+    return np.ascontiguousarray((columns[:, used] / np.sqrt(values[used])).T)

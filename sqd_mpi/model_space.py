@@ -1,0 +1,114 @@
+"""Start vectors from a small model space: the determinants of lowest diagonal element, diagonalised exactly.
+
+A start vector that already has the leading correlation saves iterations, tells sectors apart before a single sigma, and finds
+open-shell states that one determinant cannot represent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi._jit import parallel_jit
+from sqd_mpi.backends import FloatArray, Interaction
+from sqd_mpi.backends.reference import matrix_element
+from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.layout import Layout
+
+# Diagonal elements closer than this (hartree) belong together: determinants that differ by flipped spins.
+_TIE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpace:
+    """Lowest determinants of a sector, their eigenpairs, and where they lie in this rank's slice.
+
+    Attributes:
+        energies: (n,) eigenvalues in hartree, ascending.
+        vectors: (n, n) eigenvectors in columns.
+        mine: (n,) int64, position in this rank's slice, -1 if another rank's.
+    """
+
+    energies: FloatArray = field(repr=False)
+    vectors: FloatArray = field(repr=False)
+    mine: NDArray[np.int64] = field(repr=False)
+
+    @classmethod
+    def create(
+        cls,
+        grid: ProcessGrid,
+        layout: Layout,
+        diagonal: FloatArray,
+        hamiltonian: Hamiltonian,
+        interaction: Interaction,
+        size: int,
+    ) -> ModelSpace:
+        """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
+
+        The same on every grid: ties are broken by the strings. Collective over the grid.
+
+        Args:
+            diagonal: this rank's slice of the diagonal.
+            size: number of determinants wanted.
+        """
+        here = grid.coordinates
+        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+        flat = _smallest(diagonal, 2 * size)
+        rows, columns = where.locate(flat)
+        n_beta = layout.beta.size
+        code = layout.alpha.canonical[where.alpha[rows]] * n_beta + layout.beta.canonical[where.beta[columns]]
+        everybody = grid.gather_everywhere(np.column_stack([diagonal[flat], code.astype(np.float64)]))
+        chosen = _choose(everybody, size)
+        position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
+        mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
+        alpha, beta = np.divmod(chosen, n_beta)
+        matrix = np.empty((len(chosen), len(chosen)))
+        _fill_matrix(
+            layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
+            layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
+            np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs(), interaction.coupling, interaction.swap,
+            interaction.same_spin, interaction.constant, matrix,
+        )  # fmt: skip
+        energies, vectors = np.linalg.eigh(matrix)
+        return cls(energies, vectors, mine)
+
+    def fill(self, out: FloatArray, n_vectors: int) -> int:
+        """Put the lowest eigenvectors into the first rows of `out` (rows, size); returns how many."""
+        n_vectors = min(n_vectors, len(self.energies))
+        out[:n_vectors] = 0.0
+        local = np.flatnonzero(self.mine >= 0)
+        out[:n_vectors, self.mine[local]] = self.vectors[local, :n_vectors].T
+        return n_vectors
+
+
+def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
+    if len(values) <= count:
+        return np.arange(len(values), dtype=np.int64)
+    return np.argpartition(values, count)[:count].astype(np.int64)
+
+
+def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
+    """Codes of the lowest candidates (value, code); a set of ties at the end is taken whole up to twice the size, or left."""
+    order = np.lexsort((candidates[:, 1], candidates[:, 0]))
+    values, codes = candidates[order, 0], candidates[order, 1].astype(np.int64)
+    if len(values) <= size:
+        return codes
+    stop = int(np.searchsorted(values, values[size - 1] + _TIE, side="right"))
+    if stop > 2 * size:
+        stop = size
+    return codes[:stop]
+
+
+@parallel_jit
+def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, matrix):  # type: ignore[no-untyped-def]
+    for i in numba.prange(alpha.shape[0]):
+        for j in range(i + 1):
+            element = matrix_element(alpha[i], beta[i], alpha[j], beta[j], h1e, eri, coupling, swap, same_spin)
+            matrix[i, j] = element + (constant if i == j else 0.0)
+    for i in range(alpha.shape[0]):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
