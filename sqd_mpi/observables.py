@@ -1,0 +1,97 @@
+"""What a distributed eigenvector says about orbitals and strings, without gathering it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi._jit import n_threads, parallel_jit
+from sqd_mpi.backends import FloatArray
+from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class StringWeights:
+    """How much of one normalised vector each string carries, in canonical order of the strings.
+
+    Attributes:
+        alpha: (n_alpha,) sum over beta of |C|^2; beta: (n_beta,) likewise.
+        largest_alpha: (n_alpha,) largest |C| of any determinant with this string; largest_beta: (n_beta,) likewise.
+    """
+
+    alpha: FloatArray = field(repr=False)
+    beta: FloatArray = field(repr=False)
+    largest_alpha: FloatArray = field(repr=False)
+    largest_beta: FloatArray = field(repr=False)
+
+
+def string_weights(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> StringWeights:
+    """Weights of all strings in one vector. Collective over the grid; the result lives on every rank.
+
+    Args:
+        vector: (size,) this rank's slice of a normalised vector.
+    """
+    here = grid.coordinates
+    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    n_alpha, n_beta = layout.alpha.size, layout.beta.size
+    weights = np.zeros(n_alpha + n_beta)
+    largest = np.zeros(n_alpha + n_beta)
+    rows = np.zeros((2, len(where.alpha)))
+    columns = np.zeros((2, len(where.beta)))
+    _row_weights(where.row_offset, where.row_length, where.start, where.stop, vector, rows)
+    _column_weights(where.row_offset, where.row_length, where.row_column, where.start, where.stop, vector, columns, n_threads())
+    alpha, beta = layout.alpha.canonical[where.alpha], n_alpha + layout.beta.canonical[where.beta]
+    for target, part in ((weights, 0), (largest, 1)):
+        target[alpha] = rows[part]
+        target[beta] = columns[part]
+    grid.sum_over_all(weights)
+    grid.maximum_over_all(largest)
+    return StringWeights(weights[:n_alpha], weights[n_alpha:], largest[:n_alpha], largest[n_alpha:])
+
+
+def occupancies(strings: NDArray[np.uint64], weights: FloatArray, norb: int) -> FloatArray:
+    """Mean occupation (norb,) of every orbital, from the strings of one spin and their weights."""
+    result = np.empty(norb)
+    for orbital in range(norb):
+        occupied = (strings[:, orbital // 64] >> np.uint64(orbital % 64)) & np.uint64(1)
+        result[orbital] = float(np.dot(occupied.astype(np.float64), weights))
+    return result
+
+
+def carry_over(strings: NDArray[np.uint64], largest: FloatArray, threshold: float) -> NDArray[np.uint64]:
+    """Strings of some determinant with |coefficient| above the threshold, heaviest first."""
+    chosen = np.flatnonzero(largest > threshold)
+    return np.ascontiguousarray(strings[chosen[np.argsort(-largest[chosen], kind="stable")]])
+
+
+@parallel_jit
+def _row_weights(row_offset, row_length, start, stop, vector, out):  # type: ignore[no-untyped-def]
+    for row in numba.prange(row_offset.shape[0]):
+        first = max(row_offset[row], start)
+        last = min(row_offset[row] + row_length[row], stop)
+        total, largest = 0.0, 0.0
+        for flat in range(first, last):
+            value = vector[flat - start]
+            total += value * value
+            largest = max(largest, abs(value))
+        out[0, row] = total
+        out[1, row] = largest
+
+
+@parallel_jit
+def _column_weights(row_offset, row_length, row_column, start, stop, vector, out, n_parts):  # type: ignore[no-untyped-def]
+    # Threads own ranges of columns; every thread walks through all rows, so memory is read once in all.
+    for part in numba.prange(n_parts):
+        begin, end = out.shape[1] * part // n_parts, out.shape[1] * (part + 1) // n_parts
+        for row in range(row_offset.shape[0]):
+            shift = row_offset[row] - row_column[row]  # flat position of column j is shift + j
+            first = max(row_offset[row], start, shift + begin)
+            last = min(row_offset[row] + row_length[row], stop, shift + end)
+            for flat in range(first, last):
+                value = vector[flat - start]
+                out[0, flat - shift] += value * value
+                out[1, flat - shift] = max(out[1, flat - shift], abs(value))

@@ -1,0 +1,170 @@
+"""Distributed vectors to and from files, in canonical order, in bounded pieces: no rank ever holds a whole vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi import bitstrings, files
+from sqd_mpi.backends import FloatArray
+from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.layout import Layout, SpinStrings
+
+_PIECE_BYTES = 32 * 2**20  # travels at a time
+_TAG = 77
+
+
+def labels_in_canonical_order(strings: SpinStrings) -> NDArray[np.int64]:
+    """(n,) label of every string, in canonical order."""
+    labels = np.empty(strings.size, np.int64)
+    labels[strings.canonical] = np.repeat(np.arange(strings.n_labels), np.diff(strings.label_start))
+    return labels
+
+
+def write_vectors(grid: ProcessGrid, file: Any, vectors: Sequence[tuple[Layout, FloatArray]]) -> None:
+    """Write vectors into an open result or checkpoint file. Collective over the grid.
+
+    Args:
+        grid: the process grid.
+        file: open file on rank 0, None elsewhere.
+        vectors: for every root its layout (they differ in the sector only) and this rank's slice.
+    """
+    if not vectors:
+        return
+    layout = vectors[0][0]
+    if grid.rank == 0:
+        files.create_vectors(
+            file,
+            labels_in_canonical_order(layout.alpha),
+            labels_in_canonical_order(layout.beta),
+            [each.sector for each, _ in vectors],
+            layout.n_labels,
+        )
+    for root, (each, vector) in enumerate(vectors):
+        _write_vector(grid, file, root, each, vector)
+
+
+def _write_vector(grid: ProcessGrid, file: Any, root: int, layout: Layout, vector: FloatArray) -> None:
+    here = grid.coordinates
+    t = grid.shape[2]
+    size = layout.sub_block_size(here.ia, here.ir, here.ib) if here.it == 0 else 0
+    sub_block = vector if t == 1 else np.empty(size)
+    counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
+    grid.collect_sub_block(vector, sub_block, counts)
+    if grid.rank == 0:
+        for source in range(0, grid.n_ranks, t):
+            _write_sub_block(grid, file, root, layout, source, sub_block if source == 0 else None)
+    elif here.it == 0:
+        for label, rows, width, start in _pieces(layout, here.ia, here.ir, here.ib):
+            for first, last in _row_chunks(rows, width):
+                grid.send(sub_block[start + first * width : start + last * width], 0, _TAG + label)
+
+
+def _write_sub_block(
+    grid: ProcessGrid, file: Any, root: int, layout: Layout, source: int, sub_block: FloatArray | None
+) -> None:
+    """On rank 0: write the pieces of one sub-block, its own or one that another rank sends."""
+    there = grid.coordinates_of(source)
+    part = there.ia * grid.shape[3] + there.ir
+    for label, rows, width, start in _pieces(layout, there.ia, there.ir, there.ib):
+        row0 = int(layout.alpha_bounds[label, part] - layout.alpha.label_start[label])
+        beta = label ^ layout.sector
+        column0 = int(layout.beta_bounds[beta, there.ib] - layout.beta.label_start[beta])
+        for first, last in _row_chunks(rows, width):
+            if sub_block is None:
+                chunk = np.empty((last - first) * width)
+                grid.receive(chunk, source, _TAG + label)
+            else:
+                chunk = sub_block[start + first * width : start + last * width]
+            files.write_block(file, root, label, row0 + first, column0, chunk.reshape(last - first, width))
+
+
+def _pieces(layout: Layout, ia: int, ir: int, ib: int) -> list[tuple[int, int, int, int]]:
+    """(label, rows, columns, flat start) of the pieces of a sub-block that are not empty."""
+    rows, widths, starts = layout.row_counts(ia, ir), layout.row_lengths(ib), layout.piece_starts(ia, ir, ib)
+    return [
+        (x, int(rows[x]), int(widths[x]), int(starts[x])) for x in range(layout.n_labels) if rows[x] and widths[x]
+    ]
+
+
+def _row_chunks(rows: int, width: int) -> list[tuple[int, int]]:
+    step = max(1, _PIECE_BYTES // (8 * width))
+    return [(first, min(first + step, rows)) for first in range(0, rows, step)]
+
+
+class StoredVectors:
+    """Vectors of an earlier result or checkpoint, matched by strings to a layout that may differ in every way.
+
+    Every rank reads what it needs by itself; determinants that the file does not have get 0.
+
+    Args:
+        path: result with vectors, or checkpoint.
+        alpha, beta: strings of the new problem in working order.
+
+    Raises:
+        InputError: the file holds no vectors or cannot be read.
+    """
+
+    def __init__(self, path: Path | str, alpha: SpinStrings, beta: SpinStrings):
+        self.reader = files.VectorReader(path)
+        self._rows = _positions(self.reader.strings_a, self.reader.labels_a, alpha)
+        self._columns = _positions(self.reader.strings_b, self.reader.labels_b, beta)
+
+    @property
+    def nroots(self) -> int:
+        """Number of vectors in the file."""
+        return self.reader.nroots
+
+    def fill(self, grid: ProcessGrid, layout: Layout, root: int, out: FloatArray) -> None:
+        """This rank's slice of one stored vector, as far as it lies in the layout's sector."""
+        here = grid.coordinates
+        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+        out[:] = 0.0
+        sector = self.reader.sectors[root]
+        old_label_a, old_row = (array[where.alpha] for array in self._rows)
+        old_label_b, old_column = (array[where.beta] for array in self._columns)
+        lengths = where.row_length
+        for label in range(self.reader.n_labels):
+            mine = np.flatnonzero((old_label_a == label) & (lengths > 0))
+            columns = np.flatnonzero(old_label_b == label ^ sector)
+            if not len(mine) or not len(columns):
+                continue
+            stored = old_column[columns]
+            low, high = int(stored.min()), int(stored.max()) + 1
+            for chunk in np.array_split(mine, -(-len(mine) * (high - low) * 8 // _PIECE_BYTES) or 1):
+                order = chunk[np.argsort(old_row[chunk], kind="stable")]
+                top, bottom = int(old_row[order[0]]), int(old_row[order[-1]]) + 1
+                block = self.reader.read_block(root, label, top, bottom, low, high)
+                for row in order:
+                    self._place(where, int(row), columns, block[old_row[row] - top, stored - low], out)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
+
+    @staticmethod
+    def _place(where: Any, row: int, columns: NDArray[np.int64], values: FloatArray, out: FloatArray) -> None:
+        """Put values of one row at those of its columns that lie in the slice."""
+        inside = columns - where.row_column[row]
+        flat = where.row_offset[row] + inside - where.start
+        keep = (inside >= 0) & (inside < where.row_length[row]) & (flat >= 0) & (flat < len(out))
+        out[flat[keep]] = values[keep]
+
+
+def _positions(
+    stored: NDArray[np.uint64], stored_labels: NDArray[Any], strings: SpinStrings
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For every working position: label and place inside the label of the same string in the file, or label -1."""
+    if stored.shape[1] != strings.strings.shape[1]:
+        return np.full(strings.size, -1, np.int64), np.zeros(strings.size, np.int64)
+    rank_in_label = np.empty(len(stored), np.int64)
+    for label in np.unique(stored_labels):
+        members = np.flatnonzero(stored_labels == label)
+        rank_in_label[members] = np.arange(len(members))
+    found = bitstrings.find(stored, strings.strings)
+    labels = np.where(found >= 0, np.asarray(stored_labels, np.int64)[found], -1)
+    return labels, np.where(found >= 0, rank_in_label[found], 0)
