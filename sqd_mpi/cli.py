@@ -189,11 +189,11 @@ def _run(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)  # bad options are reported before MPI starts
 
-    from sqd_mpi import grid, solve
+    from sqd_mpi import grid, job
 
     communicator = grid.world()
     try:
-        return solve.run_file(communicator, parsed.input, parsed.output, given)
+        return job.run_file(communicator, parsed.input, parsed.output, given)
     except InputError as error:
         if communicator is not None and communicator.size > 1 and not _all_arrive(communicator):
             print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,358 @@
+"""One run of the program: input file in, result file and exit code out, with checkpoints, signals and the time limit.
+
+Nothing numerical is imported at the top: the number of threads must be settled before numba is.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter, time
+from typing import Any
+
+import numpy as np
+
+from sqd_mpi import __version__, grid
+from sqd_mpi.log import Log, Timers
+from sqd_mpi.options import InputError, SolveOptions, available_cores
+
+DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
+
+
+def run_file(comm: Any, input_path: str, output_path: str, given: dict[str, Any]) -> int:
+    """Solve an input file and write the result file.
+
+    Collective over the communicator.
+
+    Args:
+        comm: communicator, or None without MPI.
+        input_path: input file.
+        output_path: result file, replaced only by a finished run.
+        given: options of the command line; they override those in the file.
+
+    Returns:
+        exit code, the same on all ranks: 0 done, 3 not converged, 4 stopped with a checkpoint.
+
+    Raises:
+        InputError: the same on all ranks.
+    """
+    return _Job(comm, input_path, output_path, given).run()
+
+
+def checkpoint_path(output_path: str | Path) -> Path:
+    """Where the checkpoint of a result file lies."""
+    return Path(f"{output_path}.checkpoint")
+
+
+class _Job:
+    def __init__(self, comm: Any, input_path: str, output_path: str, given: dict[str, Any]):
+        self.began = perf_counter() - _seconds_since_start()
+        self.comm = comm
+        self.rank = 0 if comm is None else comm.rank
+        self.output = Path(output_path)
+        self.checkpoint = checkpoint_path(output_path)
+        self.log = Log(self.rank)
+        self.timers = Timers()
+        with self.timers("read"):
+            self.problem, self.options, self.fingerprint = self._read(input_path, given)
+        for name, count in zip(("alpha", "beta"), self.problem.n_duplicates, strict=True):
+            if count:
+                self.log.warning(f"{count} duplicate {name} strings merged")
+        self.resuming = self.options.resume and self._checkpoint_fits()
+        self.last_written = perf_counter()
+        self.stop_signal = 0
+
+    def run(self) -> int:
+        """Solve and write."""
+        self._set_up_threads()
+        from sqd_mpi.solve import solve_subspace
+
+        self._announce()
+        options = self.options.replace(start=self.checkpoint) if self.resuming else self.options
+        problem = self.problem
+        with self._signals():
+            result = solve_subspace(
+                self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, options,
+                log=self.log, hook=self._hook, timers=self.timers,
+            )  # fmt: skip
+        if result.stopped:
+            self.log.close()
+            why = "signal" if self.stop_signal else "time limit"
+            self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
+            return STOPPED
+        self._write_result(result)
+        if self.rank == 0:
+            self.checkpoint.unlink(missing_ok=True)
+        self._report(result)
+        return DONE if result.converged else NOT_CONVERGED
+
+    def _read(self, input_path: str, given: dict[str, Any]) -> tuple[Any, SolveOptions, str]:
+        """Rank 0 reads and checks; all ranks get the problem or the same error."""
+        outcome: Any = None
+        if self.rank == 0:
+            from sqd_mpi import files
+
+            try:
+                problem = files.read_input(input_path)
+                options = SolveOptions(**{**problem.options, **given})
+                files.check_output(self.output, input_path, options.start)
+                self._check_grid(options)
+                print_ = files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
+                outcome = problem, options, print_
+            except InputError as error:
+                outcome = error
+        outcome = grid.broadcast(self.comm, outcome)
+        if isinstance(outcome, InputError):
+            raise outcome
+        return outcome
+
+    def _check_grid(self, options: SolveOptions) -> None:
+        n_ranks = 1 if self.comm is None else self.comm.size
+        if options.grid != "auto" and int(np.prod(options.grid)) != n_ranks:
+            text = ",".join(str(n) for n in options.grid)
+            raise InputError(f"--grid {text} needs {int(np.prod(options.grid))} ranks; this run has {n_ranks}")
+
+    def _checkpoint_fits(self) -> bool:
+        """Whether there is a checkpoint of this very problem.
+
+        Raises:
+            InputError: the checkpoint belongs to another Hamiltonian or other strings, or cannot be read.
+        """
+        outcome: Any = None
+        if self.rank == 0:
+            from sqd_mpi import files
+
+            try:
+                if self.checkpoint.exists():
+                    with files.VectorReader(self.checkpoint) as reader:
+                        if reader.fingerprint != self.fingerprint:
+                            raise InputError(
+                                f"--resume needs a checkpoint of this input; {self.checkpoint} was written for another "
+                                "Hamiltonian or other strings"
+                            )
+                        outcome = int(reader.state()["iteration"])
+            except InputError as error:
+                outcome = error
+        outcome = grid.broadcast(self.comm, outcome)
+        if isinstance(outcome, InputError):
+            raise outcome
+        if outcome is None:
+            self.log.warning(f"--resume: there is no checkpoint {self.checkpoint}; starting from the beginning")
+            return False
+        self.log.info(f"resuming from {self.checkpoint} (iteration {outcome})")
+        return True
+
+    def _set_up_threads(self) -> None:
+        local_rank, n_local = grid.local_ranks(self.comm)
+        _node_local_cache()
+        wanted = self.options.threads
+        n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
+        from sqd_mpi import _jit
+
+        _jit.set_threads(n_threads)
+        if self.options.threads != "auto" and self.options.threads > available_cores():
+            self.log.warning(f"--threads {n_threads} is more than the {available_cores()} cores of this rank")
+        with self.log.compiling(), self.timers("warm-up"):
+            # With a cold cache every rank would compile: the first of a node does, the others then load.
+            if local_rank == 0:
+                _warm_up()
+            grid.barrier(self.comm)
+            if local_rank != 0:
+                _warm_up()
+
+    def _announce(self) -> None:
+        problem = self.problem
+        n_alpha, n_beta = problem.hamiltonian.nelec
+        n_ranks = 1 if self.comm is None else self.comm.size
+        from sqd_mpi import _jit
+
+        self.log.info(
+            f"sqd_mpi {__version__}: {problem.hamiltonian.norb} orbitals, {n_alpha} + {n_beta} electrons, "
+            f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGUSR1 and SIGTERM ask for a checkpoint and the end of the run; all ranks act at the same iteration."""
+
+        def remember(number: int, _: Any) -> None:
+            self.stop_signal = number
+
+        before = {number: signal.signal(number, remember) for number in (signal.SIGUSR1, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hook(self, progress: Any) -> bool:
+        """Once an iteration: agree on signals and clocks, write a checkpoint if it is due."""
+        limit, every = self.options.time_limit, self.options.checkpoint_every
+        seconds = perf_counter()
+        late = limit is not None and seconds - self.began >= limit
+        due = False
+        if every is not None:
+            due = (
+                progress.iteration % every.iterations == 0
+                if every.iterations
+                else seconds - self.last_written >= (every.seconds or 0.0)
+            )
+        flags = np.array([self.stop_signal, int(late), int(due)], np.int64)
+        progress.grid.maximum_over_all(flags)
+        self.stop_signal = int(flags[0])
+        stop = bool(flags[0] or flags[1])
+        if stop or flags[2]:
+            self._write_checkpoint(progress)
+            self.last_written = perf_counter()
+        return stop
+
+    def _write_checkpoint(self, progress: Any) -> None:
+        from sqd_mpi import files, vector_io
+
+        with self.timers("checkpoint"), ExitStack() as stack:
+            file = None
+            step = progress.step
+            vectors = [(progress.layout, vector) for vector in step.ritz_vectors()]
+            energies, residuals = list(step.energies), list(step.residual_norms)
+            for layout, kept, kept_energies, kept_norms in progress.finished:
+                vectors += [(layout, vector) for vector in kept]
+                energies += list(kept_energies)
+                residuals += list(kept_norms)
+            if self.rank == 0:
+                file = stack.enter_context(files.AtomicFile(self.checkpoint, files.CHECKPOINT))
+                files.write_checkpoint_state(
+                    file, fingerprint=self.fingerprint, strings_a=self.problem.strings_a,
+                    strings_b=self.problem.strings_b, iteration=progress.iteration, energies=energies,
+                    residual_norms=residuals,
+                )  # fmt: skip
+            vector_io.write_vectors(progress.grid, file, vectors)
+
+    def _write_result(self, result: Any) -> None:
+        from sqd_mpi import files, vector_io
+        from sqd_mpi.solve import peak_rss_bytes
+
+        peak = np.array([peak_rss_bytes()], np.int64)
+        result.grid.maximum_over_all(peak)
+        with ExitStack() as stack:
+            file = None
+            if self.rank == 0:
+                file = stack.enter_context(files.AtomicFile(self.output, files.RESULT))
+            if self.options.save_vector:
+                vector_io.write_vectors(result.grid, file, [(root.layout, root.vector) for root in result.roots])
+            if self.rank == 0:
+                files.write_record(file, self._record(result, int(peak[0])))
+
+    def _record(self, result: Any, peak: int) -> Any:
+        from sqd_mpi.files import Record
+        from sqd_mpi.observables import carry_over
+
+        roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold
+        options = self.options.replace(max_subspace=result.max_subspace, grid=result.grid.shape).to_dict()
+        return Record(
+            summary=self._summary(result, peak),
+            fingerprint=self.fingerprint,
+            strings_a=problem.strings_a,
+            strings_b=problem.strings_b,
+            weights_a=np.array([root.weights.alpha for root in roots]),
+            weights_b=np.array([root.weights.beta for root in roots]),
+            carry_over_a=[carry_over(problem.strings_a, root.weights.largest_alpha, threshold) for root in roots],
+            carry_over_b=[carry_over(problem.strings_b, root.weights.largest_beta, threshold) for root in roots],
+            history=result.history,
+            timings=result.timings,
+            options={**options, "threads": result.n_threads, "backend": result.backend},
+            versions=_versions(),
+            warnings=self.log.warnings,
+        )
+
+    def _summary(self, result: Any, peak: int) -> dict[str, Any]:
+        roots, problem = result.roots, self.problem
+        return {
+            "energy": [root.energy for root in roots],
+            "converged": [root.converged for root in roots],
+            "residual_norm": [root.residual_norm for root in roots],
+            "spin_square": [root.spin_square for root in roots],
+            "sector": [root.sector for root in roots],
+            "spin_flip_parity": [None for _ in roots],
+            "occupancies": [root.occupancies.tolist() for root in roots],
+            "all_converged": result.converged,
+            "dimension": len(problem.strings_a) * len(problem.strings_b),
+            "sector_dimension": roots[0].layout.dimension,
+            "n_alpha_strings": len(problem.strings_a),
+            "n_beta_strings": len(problem.strings_b),
+            "norb": problem.hamiltonian.norb,
+            "nelec": list(problem.hamiltonian.nelec),
+            "grid": list(result.grid.shape),
+            "backend": result.backend,
+            "n_ranks": result.grid.n_ranks,
+            "n_threads": result.n_threads,
+            "n_iterations": result.n_iterations,
+            "n_sigma": result.n_sigma,
+            "sigma_seconds": result.sigma_seconds,
+            "solve_seconds": result.solve_seconds,
+            "wall_seconds": perf_counter() - self.began,
+            "peak_rss_bytes": peak,
+            "symmetry": {
+                "n_labels": result.symmetry.n_labels,
+                "tolerance": result.symmetry.tolerance,
+                "max_dropped": result.symmetry.max_dropped,
+                "effect_bound": result.symmetry.effect_bound,
+            },
+            "version": __version__,
+        }
+
+    def _report(self, result: Any) -> None:
+        for k, root in enumerate(result.roots):
+            name = "energy" if len(result.roots) == 1 else f"energy {k}"
+            self.log.info(
+                f"{name} {root.energy:.10f} hartree, residual {root.residual_norm:.1e}, <S^2> {root.spin_square:.6f}, "
+                f"sector {root.sector}" + ("" if root.converged else ", NOT CONVERGED")
+            )
+        self.log.info(f"{self.output} written after {perf_counter() - self.began:.2f} s")
+        if not result.converged:
+            self.log.warning(
+                f"not converged to a residual of {self.options.tol:g} in {result.n_iterations} iterations; "
+                "the result is marked so"
+            )
+
+
+def _seconds_since_start() -> float:
+    """Seconds since this process was started, where the system tells (Linux); else 0."""
+    try:
+        import psutil
+
+        return max(0.0, time() - psutil.Process().create_time())
+    except (ImportError, OSError):
+        return 0.0
+
+
+def _node_local_cache() -> None:
+    """Keep compiled kernels on node-local storage under a batch job: numba's cache has races on network file systems."""
+    if "NUMBA_CACHE_DIR" not in os.environ and any(name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")):
+        os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"sqd_mpi-kernels-{os.getuid()}")
+
+
+def _warm_up() -> None:
+    """Compile or load every kernel of a solve by solving a toy problem in this process."""
+    from sqd_mpi.hamiltonian import Hamiltonian
+    from sqd_mpi.solve import solve_subspace
+
+    h1e = -np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.1], [0.0, 0.1, 0.5]])
+    eri = np.full(21, 0.01)
+    strings = np.array([[3], [5], [6]], np.uint64)
+    solve_subspace(None, Hamiltonian(h1e, eri, 0.0, 3, (2, 2)), strings, strings, SolveOptions(memory=2**40))
+
+
+def _versions() -> dict[str, str]:
+    found = {"sqd_mpi": __version__, "python": platform.python_version(), "mpi_library": grid.library_version()}
+    for package in ("numpy", "numba", "h5py", "mpi4py"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found

@@ -1,0 +1,68 @@
+"""Chooses a process grid and predicts memory, by arithmetic on the numbers of strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Shape = tuple[int, int, int, int]
+
+# Share of a rank's memory that ket blocks may take before alpha strings are cut into more blocks.
+_KET_SHARE = 0.125
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Predicted bytes of one rank.
+
+    Attributes:
+        vectors: basis, images and diagonal of the eigensolver, 1/(a b t r) of the space each.
+        buffers: own block, two ket blocks and the partial sigma, 1/(a b) of the space each.
+    """
+
+    vectors: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """All predicted bytes."""
+        return self.vectors + self.buffers
+
+
+def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory: int) -> Shape:
+    """A sensible grid: row groups while whole ket vectors fit easily, then blocks of alpha strings, then of beta strings.
+
+    Row groups keep the groups of alpha singles long and balance well; they cost a ket block of D/(a b) numbers per rank.
+
+    Args:
+        n_ranks: number of ranks.
+        n_alpha, n_beta: numbers of strings.
+        dimension: number of determinants of a sector.
+        memory: bytes per rank.
+    """
+    for blocks in _divisors(n_ranks):
+        if 8 * 3 * dimension / blocks <= _KET_SHARE * memory or blocks == n_ranks:
+            break
+    a = max(divisor for divisor in _divisors(blocks) if divisor <= max(1, n_alpha // 2) or divisor == 1)
+    b = blocks // a
+    return a, b, 1, n_ranks // blocks
+
+
+def predict_memory(grid: Shape, dimension: int, max_subspace: int) -> Memory:
+    """Bytes of vectors and buffers of one rank, before anything is allocated.
+
+    Args:
+        grid: (a, b, t, r).
+        dimension: number of determinants of a sector.
+        max_subspace: number of basis vectors.
+    """
+    a, b, t, r = grid
+    block = -(-dimension // (a * b))
+    vectors = (2 * max_subspace + 1) * -(-dimension // (a * b * t * r))
+    own = block if a * b * t * r > 1 else 0
+    kets = min(2, a * b - 1) * block
+    partial = -(-block // r) if t > 1 else 0
+    return Memory(8 * vectors, 8 * (own + kets + partial))
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

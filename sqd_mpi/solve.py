@@ -1,0 +1,445 @@
+"""The main job: lowest eigenpairs of a Hamiltonian in the product of given alpha and beta strings, on all ranks of a communicator."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi import _jit, bitstrings, planner
+from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
+from sqd_mpi.davidson import Eigenpairs, Step, davidson, default_subspace, least_subspace
+from sqd_mpi.grid import ProcessGrid, local_ranks, minimum_mean_maximum
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.log import Iteration, Log, Timers
+from sqd_mpi.model_space import ModelSpace
+from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
+from sqd_mpi.options import InputError, SolveOptions, available_memory
+from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
+from sqd_mpi.vector_io import StoredVectors
+
+# A sector is left out without a sigma when its model-space energy minus this many times the correlation energy that
+# the model space missed in the best sector still lies above the wanted roots.
+_CAUTION = 1.5
+_LEAST_MARGIN = 0.02  # hartree
+# Largest share of the memory limit that vectors and buffers may be predicted to take.
+_MEMORY_SHARE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Root:
+    """One eigenpair.
+
+    Attributes:
+        energy: hartree, core included.
+        residual_norm: 2-norm of H v - E v for the normalised v, hartree.
+        converged: whether the residual norm reached the tolerance.
+        spin_square: <S^2>.
+        sector: label of the symmetry sector.
+        occupancies: (2, norb) mean occupations of alpha and beta orbitals.
+        weights: weights of the strings, canonical order.
+        layout: ownership of the vector.
+        vector: this rank's slice.
+    """
+
+    energy: float
+    residual_norm: float
+    converged: bool
+    spin_square: float
+    sector: int
+    occupancies: FloatArray = field(repr=False)
+    weights: StringWeights = field(repr=False)
+    layout: Layout = field(repr=False)
+    vector: FloatArray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class SubspaceResult:
+    """Result of `solve_subspace`; equal on all ranks but for the slices of the vectors.
+
+    Attributes:
+        roots: ascending in energy.
+        stopped: whether a signal or the time limit ended the solve early.
+        grid: the process grid.
+        symmetry: orbital labels used.
+        n_iterations, n_sigma: counts over all sectors.
+        sectors_examined: for every sector the lowest energy known and how ("solved", "bounded" or "model").
+        history: name -> one value per iteration.
+        timings: phase -> (minimum, mean, maximum) over ranks, seconds.
+        backend, n_threads, max_subspace: what was used.
+        solve_seconds: from the call to the end of the iterations.
+        sigma_seconds: mean seconds per application of the Hamiltonian, slowest rank.
+    """
+
+    roots: list[Root]
+    stopped: bool
+    grid: ProcessGrid = field(repr=False)
+    symmetry: OrbitalLabels
+    n_iterations: int
+    n_sigma: int
+    sectors_examined: dict[int, tuple[float, str]]
+    history: dict[str, FloatArray] = field(repr=False)
+    timings: dict[str, tuple[float, float, float]] = field(repr=False)
+    backend: str
+    n_threads: int
+    max_subspace: int
+    solve_seconds: float
+    sigma_seconds: float
+
+    @property
+    def energies(self) -> FloatArray:
+        """(nroots,) hartree."""
+        return np.array([root.energy for root in self.roots])
+
+    @property
+    def converged(self) -> bool:
+        """Whether all roots are."""
+        return all(root.converged for root in self.roots)
+
+    def gather(self, root: int = 0) -> FloatArray:
+        """The whole vector (n_alpha, n_beta) in canonical order, on every rank. Collective over the grid.
+
+        This is the one place that puts a distributed vector together; it takes 8 n_alpha n_beta bytes on every rank.
+        """
+        chosen = self.roots[root]
+        layout, here = chosen.layout, self.grid.coordinates
+        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+        whole = np.zeros((layout.alpha.size, layout.beta.size))
+        rows, columns = where.locate(np.arange(where.size, dtype=np.int64))
+        alpha = layout.alpha.canonical[where.alpha[rows]]
+        whole[alpha, layout.beta.canonical[where.beta[columns]]] = chosen.vector
+        self.grid.sum_over_all(whole)
+        return whole
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """Given to the caller's hook once an iteration, on all ranks.
+
+    Attributes:
+        step: state of the eigensolver.
+        iteration: counted over all sectors.
+        layout: of the sector being solved.
+        finished: eigenpairs of sectors that are done: (layout, vectors, energies, residual norms).
+        grid: the process grid.
+        symmetry: orbital labels.
+    """
+
+    step: Step
+    iteration: int
+    layout: Layout
+    finished: list[tuple[Layout, FloatArray, FloatArray, FloatArray]]
+    grid: ProcessGrid
+    symmetry: OrbitalLabels
+
+
+Hook = Callable[[Progress], bool]
+
+
+def solve_subspace(
+    comm: Any,
+    hamiltonian: Hamiltonian,
+    strings_a: NDArray[np.uint64],
+    strings_b: NDArray[np.uint64],
+    options: SolveOptions | None = None,
+    *,
+    log: Log | None = None,
+    hook: Hook | None = None,
+    timers: Timers | None = None,
+) -> SubspaceResult:
+    """Lowest eigenpairs of H in the space of all pairs of the given strings.
+
+    Collective over the communicator: all arguments must be the same on all ranks.
+
+    Args:
+        comm: MPI communicator, or None for this process alone.
+        hamiltonian: integrals in hartree.
+        strings_a, strings_b: (n, nwords) uint64; any order, duplicates are merged.
+        options: see `SolveOptions`.
+        log: where progress goes; by default nowhere.
+        hook: called once an iteration with the state; returns True to stop (it must agree on all ranks).
+        timers: collects seconds per phase.
+
+    Returns:
+        the result; a solve that does not converge is a result with `converged` False.
+
+    Raises:
+        InputError: strings or options do not fit.
+    """
+    return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers).run()
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class _Solve:
+    """One call of `solve_subspace`: the sectors, their operators and what is shared between them."""
+
+    def __init__(
+        self,
+        comm: Any,
+        hamiltonian: Hamiltonian,
+        strings_a: NDArray[np.uint64],
+        strings_b: NDArray[np.uint64],
+        options: SolveOptions | None,
+        log: Log | None,
+        hook: Hook | None,
+        timers: Timers | None,
+    ):
+        self.began = perf_counter()
+        self.options = options if options is not None else SolveOptions()
+        self.hamiltonian = hamiltonian
+        self.log = log if log is not None else Log.silent()
+        self.hook = hook
+        self.timers = timers if timers is not None else Timers()
+        for strings, n_electrons, spin in zip((strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True):
+            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin)
+        with self.timers("symmetry"):
+            off = self.options.symmetry == "off"
+            self.symmetry = trivial_labels(hamiltonian.norb) if off else find_labels(hamiltonian)
+            labels = self.symmetry.labels, self.symmetry.n_labels
+            self.alpha = SpinStrings.from_canonical(bitstrings.canonical(strings_a)[0], *labels)
+            self.beta = SpinStrings.from_canonical(bitstrings.canonical(strings_b)[0], *labels)
+        self.sectors = sectors(self.alpha, self.beta)
+        self.nroots = self.options.nroots
+        if self.nroots > self.alpha.size * self.beta.size:
+            total = self.alpha.size * self.beta.size
+            raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
+        self.memory = self.options.memory or int(available_memory() / local_ranks(comm)[1])
+        self.grid = ProcessGrid(comm, self._shape(1 if comm is None else comm.size))
+        self.max_subspace = self._subspace_that_fits()
+        self.backend = get_backend(self.options.backend)
+        self.interaction = Interaction.energy(hamiltonian)
+        here = self.grid.coordinates
+        self.place = (here.ia, here.ib, here.it, here.ir)
+        with self.timers("structure"):
+            self.share = self.backend.create_share(
+                self._layout(self.sectors[0]), self.place, hamiltonian, self.symmetry
+            )
+        self.n_iterations = self.n_sigma = 0
+        self.asked_to_stop = False
+        self.history: dict[str, list[Any]] = {name: [] for name in ("sector", "energy", "residual_norm", "seconds")}
+        self.stored = self._open_stored()
+
+    def run(self) -> SubspaceResult:
+        """Solve every sector that may hold one of the wanted roots."""
+        models = {sector: self._model(sector) for sector in self.sectors}
+        wanted = _lowest_per_sector({s: model.energies for s, model in models.items()}, self.nroots)
+        solved: dict[int, Eigenpairs] = {}
+        examined = {sector: (float(model.energies[0]), "model") for sector, model in models.items()}
+        stopped = False
+        while wanted and not stopped:
+            sector = min(wanted, key=lambda s: float(models[s].energies[0]))
+            count = wanted.pop(sector)
+            bound = self._bound(solved)
+            pairs = self._solve_sector(sector, count, models[sector], solved, bound)
+            stopped = self.asked_to_stop
+            solved[sector] = pairs
+            how = "bounded" if pairs.stopped and not stopped else "solved"
+            examined[sector] = (float(pairs.energies[0]), how)
+            if not wanted and not stopped:
+                wanted = self._candidates(models, solved)
+        timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
+        solve_seconds = perf_counter() - self.began
+        roots = self._roots(solved)
+        return SubspaceResult(
+            roots, stopped, self.grid, self.symmetry, self.n_iterations, self.n_sigma, examined,
+            {name: np.array(values) for name, values in self.history.items()}, timings,
+            resolve_name(self.options.backend), _jit.n_threads(), self.max_subspace, solve_seconds,
+            timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1),
+        )  # fmt: skip
+
+    def _shape(self, n_ranks: int) -> tuple[int, int, int, int]:
+        if self.options.grid != "auto":
+            return self.options.grid
+        largest = max(self._layout(sector, (1, 1, 1, 1)).dimension for sector in self.sectors)
+        return planner.choose_grid(n_ranks, self.alpha.size, self.beta.size, largest, self.memory)
+
+    def _layout(self, sector: int, grid: tuple[int, int, int, int] | None = None) -> Layout:
+        return Layout.create(self.alpha, self.beta, sector, self.grid.shape if grid is None else grid)
+
+    def _subspace_that_fits(self) -> int:
+        """Number of basis vectors: as asked for, or the default, or less where the memory limit wants it.
+
+        Raises:
+            InputError: not even the smallest subspace fits; says what is missing.
+        """
+        dimension = max(self._layout(sector).dimension for sector in self.sectors)
+        wanted = self.options.max_subspace or default_subspace(self.nroots)
+        smallest = wanted if self.options.max_subspace else least_subspace(self.nroots)
+        for size in range(wanted, smallest - 1, -1):
+            predicted = planner.predict_memory(self.grid.shape, dimension, size)
+            if predicted.total <= _MEMORY_SHARE * self.memory:
+                if size < wanted:
+                    self.log.info(f"memory limit: {size} basis vectors instead of {wanted}")
+                return size
+        missing = (predicted.total - _MEMORY_SHARE * self.memory) / 2**30
+        raise InputError(
+            f"--memory: vectors and buffers need {predicted.total / 2**30:.3g} GiB per rank on grid "
+            f"{','.join(str(n) for n in self.grid.shape)}; {self.memory / 2**30:.3g} GiB per rank are allowed, "
+            f"{missing:.3g} GiB too few"
+        )
+
+    def _open_stored(self) -> StoredVectors | None:
+        return None if self.options.start is None else StoredVectors(self.options.start, self.alpha, self.beta)
+
+    def _block(self, layout: Layout) -> Any:
+        return self.backend.create_block(layout, self.place, self.hamiltonian, self.share)
+
+    def _model(self, sector: int) -> ModelSpace:
+        layout, here = self._layout(sector), self.grid.coordinates
+        with self.timers("model space"):
+            diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
+            self._block(layout).diagonal(self.interaction, diagonal)
+            size = max(self.options.model_space, 2 * self.nroots)
+            return ModelSpace.create(self.grid, layout, diagonal, self.hamiltonian, self.interaction, size)
+
+    def _solve_sector(
+        self, sector: int, count: int, model: ModelSpace, solved: dict[int, Eigenpairs], bound: float
+    ) -> Eigenpairs:
+        """The `count` lowest eigenpairs of one sector; stops early once they are known to lie above the bound."""
+        layout = self._layout(sector)
+        with self.timers("structure"):
+            operator = SigmaOperator(self.grid, layout, self._block(layout), self.interaction, self.timers)
+        finished = [
+            (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
+            for other, pairs in solved.items()
+            if other != sector
+        ]
+
+        def callback(step: Step) -> bool:
+            self._record(sector, step)
+            if self.hook is not None:
+                progress = Progress(step, self.n_iterations, layout, finished, self.grid, self.symmetry)
+                self.asked_to_stop = self.hook(progress)
+            above = step.energies - step.residual_norms > bound + _LEAST_MARGIN
+            return self.asked_to_stop or bool(np.all(above | (step.residual_norms <= self.options.tol)))
+
+        pairs = davidson(
+            operator, lambda out: self._start(layout, model, solved.get(sector), count, out), nroots=count,
+            tol=self.options.tol, max_iterations=self.options.max_iterations,
+            max_subspace=max(self.max_subspace, least_subspace(count)), callback=callback,
+        )  # fmt: skip
+        self.n_sigma += pairs.n_sigma
+        self.log.close()
+        operator.plan.free()
+        return pairs
+
+    def _start(
+        self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray
+    ) -> int:
+        """Start vectors: those of an earlier solve or file, then the lowest of the model space."""
+        n_rows = 0
+        if before is not None:
+            n_rows = len(before.vectors)
+            out[:n_rows] = before.vectors
+        elif self.stored is not None:
+            for root in range(min(self.stored.nroots, len(out) // 2)):
+                self.stored.fill(self.grid, layout, root, out[n_rows])
+                square = np.array([np.dot(out[n_rows], out[n_rows])])
+                self.grid.sum_over_all(square)
+                if square[0] > 1e-4:
+                    out[n_rows] /= np.sqrt(square[0])
+                    n_rows += 1
+        # Model vectors come on top: they guard against a root that the stored vectors lack.
+        extra = count if n_rows < count else 0
+        return n_rows + model.fill(out[n_rows:], min(extra, len(out) - n_rows))
+
+    def _record(self, sector: int, step: Step) -> None:
+        self.n_iterations += 1
+        last = self.history["energy"][-1][0] if self.history["energy"] else np.nan
+        row = Iteration(
+            self.n_iterations, step.subspace, step.energies, float(step.energies[0] - last), step.residual_norms,
+            self.n_sigma + step.n_sigma, perf_counter() - self.began,
+        )  # fmt: skip
+        self.log.iteration(row)
+        padded = np.full((2, self.nroots), np.nan)
+        padded[0, : len(step.energies)] = step.energies
+        padded[1, : len(step.energies)] = step.residual_norms
+        for name, value in (("sector", sector), ("energy", padded[0]), ("residual_norm", padded[1])):
+            self.history[name].append(value)
+        self.history["seconds"].append(row.seconds)
+
+    def _bound(self, solved: dict[int, Eigenpairs]) -> float:
+        """Energy of the highest wanted root known so far, or infinity while fewer are known."""
+        energies = np.sort(np.concatenate([[np.inf] * self.nroots] + [pairs.energies for pairs in solved.values()]))
+        return float(energies[self.nroots - 1])
+
+    def _candidates(self, models: dict[int, ModelSpace], solved: dict[int, Eigenpairs]) -> dict[int, int]:
+        """Sectors in which one more root may lie below the highest wanted one, with the number of roots to solve for.
+
+        The model space gives an upper bound of a sector's energies; how far below it they may lie is judged by what it
+        missed in the sectors that were solved.
+        """
+        bound = self._bound(solved)
+        missed = max(
+            float(np.max(models[s].energies[: len(pairs.energies)] - pairs.energies)) for s, pairs in solved.items()
+        )
+        margin = max(_CAUTION * missed, _LEAST_MARGIN)
+        result = {}
+        for sector, model in models.items():
+            pairs = solved.get(sector)
+            known = 0 if pairs is None else len(pairs.energies)
+            if known < min(len(model.energies), self.nroots) and model.energies[known] - margin < bound:
+                # A root that was found above the bound already shows that the next ones are above as well.
+                if pairs is None or pairs.energies[-1] <= bound:
+                    result[sector] = known + 1
+        return result
+
+    def _roots(self, solved: dict[int, Eigenpairs]) -> list[Root]:
+        """The lowest roots over all sectors with everything that is reported about them."""
+        candidates = sorted(
+            ((float(pairs.energies[k]), sector, k) for sector, pairs in solved.items() for k in range(len(pairs.energies))),
+        )[: self.nroots]
+        squares: dict[tuple[int, int], float] = {}
+        with self.timers("observables"):
+            for sector in sorted({sector for _, sector, _ in candidates}):
+                chosen = [k for _, other, k in candidates if other == sector]
+                for k, value in zip(chosen, self._spin_squares(sector, solved[sector], chosen), strict=True):
+                    squares[sector, k] = value
+            return [self._root(solved[s], s, k, squares[s, k]) for _, s, k in candidates]
+
+    def _spin_squares(self, sector: int, pairs: Eigenpairs, chosen: list[int]) -> list[float]:
+        layout = self._layout(sector)
+        operator = SigmaOperator(self.grid, layout, self._block(layout), Interaction.spin_square(self.hamiltonian))
+        work = np.empty(operator.size)
+        values = [operator.expectation(pairs.vectors[k], work) for k in chosen]
+        operator.plan.free()
+        return values
+
+    def _root(self, pairs: Eigenpairs, sector: int, k: int, spin_square: float) -> Root:
+        layout = self._layout(sector)
+        weights = string_weights(self.grid, layout, pairs.vectors[k])
+        occupied = np.stack(
+            [
+                occupancies(strings.strings, weight[strings.canonical], self.hamiltonian.norb)
+                for strings, weight in ((self.alpha, weights.alpha), (self.beta, weights.beta))
+            ]
+        )
+        return Root(
+            float(pairs.energies[k]), float(pairs.residual_norms[k]), bool(pairs.converged[k]), spin_square, sector,
+            occupied, weights, layout, pairs.vectors[k],
+        )  # fmt: skip
+
+
+def _lowest_per_sector(energies: dict[int, FloatArray], nroots: int) -> dict[int, int]:
+    """How many of the nroots lowest model energies lie in each sector."""
+    merged = sorted((float(value), sector) for sector, values in energies.items() for value in values[:nroots])
+    counts: dict[int, int] = {}
+    for _, sector in merged[:nroots]:
+        counts[sector] = counts.get(sector, 0) + 1
+    return counts
+
+
+__all__ = ["Progress", "Root", "SubspaceResult", "carry_over", "peak_rss_bytes", "solve_subspace"]
