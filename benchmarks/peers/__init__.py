@@ -1,0 +1,1 @@
+"""What `compare_peers.py` is made of: inputs, the peers' environment, one runner per peer, tables."""
