@@ -1,0 +1,99 @@
+"""Sigma on every grid equals the dense definition, for both backends, with and without symmetry."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from sqd_mpi.backends import Interaction, get_backend
+from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.symmetry import find_labels, trivial_labels
+from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
+
+pytestmark = pytest.mark.mpi
+
+LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
+
+
+def shapes(n_ranks: int) -> list[tuple[int, int, int, int]]:
+    """Every grid of n_ranks ranks."""
+    divisors = [n for n in range(1, n_ranks + 1) if n_ranks % n == 0]
+    return [shape for shape in product(divisors, repeat=4) if np.prod(shape) == n_ranks]
+
+
+def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, seed=5):
+    """Sigma of a random vector as a whole array, with the vector; summed over sectors."""
+    alpha, beta = (SpinStrings.from_canonical(each, labels.labels, labels.n_labels) for each in strings)
+    whole = np.random.default_rng(seed).normal(size=(alpha.size, beta.size))
+    sigma = np.zeros_like(whole)
+    grid = ProcessGrid(comm, shape)
+    here = grid.coordinates
+    place = (here.ia, here.ib, here.it, here.ir)
+    module = get_backend(backend)
+    found = sectors(alpha, beta)
+    share = module.create_share(Layout.create(alpha, beta, found[0], shape), place, hamiltonian, labels)
+    for sector in found:
+        layout = Layout.create(alpha, beta, sector, shape)
+        operator = SigmaOperator(grid, layout, module.create_block(layout, place, hamiltonian, share), interaction)
+        where = layout.geometry(*place)
+        rows, columns = where.locate(np.arange(where.size))
+        index = alpha.canonical[where.alpha[rows]], beta.canonical[where.beta[columns]]
+        out = np.empty(where.size)
+        operator.matvec(np.ascontiguousarray(whole[index]), out)
+        sigma[index] = out
+        operator.plan.free()
+    grid.sum_over_all(sigma)
+    grid.free()
+    return whole, sigma
+
+
+def check(comm, hamiltonian, strings, labels, interaction, backend):
+    """All grids of this number of ranks against the dense matrix."""
+    matrix = dense_matrix(hamiltonian, *strings, interaction)
+    for shape in shapes(comm.size):
+        whole, sigma = apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend)
+        expected = (matrix @ whole.ravel()).reshape(whole.shape)
+        error = np.abs(sigma - expected).max() / np.abs(expected).max()
+        assert error < 1e-12, f"grid {shape}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_seven_by_five_strings_with_empty_blocks(comm, backend):
+    hamiltonian = make_hamiltonian(6, (3, 2))
+    strings = close_strings(6, 3, 7), close_strings(6, 2, 5, seed=1)
+    check(comm, hamiltonian, strings, trivial_labels(6), Interaction.energy(hamiltonian), backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("what", ["energy", "spin_square"])
+def test_four_labels(comm, backend, what):
+    hamiltonian = make_hamiltonian(7, (3, 4), labels=LABELS)
+    labels = find_labels(hamiltonian)
+    assert labels.n_labels == 4
+    strings = random_strings(7, 3, 17), random_strings(7, 4, 13, seed=1)
+    check(comm, hamiltonian, strings, labels, getattr(Interaction, what)(hamiltonian), backend)
+
+
+def test_sixty_five_orbitals(comm):
+    hamiltonian = make_hamiltonian(65, (2, 3))
+    strings = random_strings(65, 2, 9), close_strings(65, 3, 11)
+    check(comm, hamiltonian, strings, trivial_labels(65), Interaction.energy(hamiltonian), "cpu")
+
+
+@pytest.mark.parametrize("nelec", [(3, 0), (0, 2), (6, 6), (6, 1)])
+def test_no_electrons_and_full_shells(comm, nelec):
+    hamiltonian = make_hamiltonian(6, nelec)
+    strings = tuple(
+        random_strings(6, n, {0: 1, 6: 1}.get(n, 5), seed=k) for k, n in enumerate(nelec)
+    )
+    check(comm, hamiltonian, strings, trivial_labels(6), Interaction.energy(hamiltonian), "cpu")
+
+
+def test_no_connection_at_all(comm):
+    hamiltonian = make_hamiltonian(12, (3, 3))
+    far = np.array([[0b000000000111], [0b000000111000], [0b000111000000], [0b111000000000]], np.uint64)
+    check(comm, hamiltonian, (far, far), trivial_labels(12), Interaction.energy(hamiltonian), "cpu")

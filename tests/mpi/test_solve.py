@@ -1,0 +1,74 @@
+"""Whole solves: the same answer on every grid, against dense diagonalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.solve import solve_subspace
+from tests.mpi.test_sigma import LABELS, shapes
+from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
+
+pytestmark = pytest.mark.mpi
+
+
+def test_same_energies_on_every_grid(comm):
+    hamiltonian = make_hamiltonian(6, (3, 2), seed=3)
+    strings = close_strings(6, 3, 7), close_strings(6, 2, 5, seed=1)
+    exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings)) + 0.0
+    for shape in shapes(comm.size):
+        result = solve_subspace(comm, hamiltonian, *strings, SolveOptions(grid=shape, nroots=3, tol=1e-8))
+        assert result.converged
+        np.testing.assert_allclose(result.energies, exact[:3], atol=1e-10)
+
+
+def test_lowest_states_of_several_sectors(comm):
+    hamiltonian = make_hamiltonian(7, (3, 4), seed=2, labels=LABELS)
+    strings = random_strings(7, 3, 20), random_strings(7, 4, 20, seed=1)
+    exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))
+    for shape in shapes(comm.size)[:3]:
+        result = solve_subspace(comm, hamiltonian, *strings, SolveOptions(grid=shape, nroots=5, tol=1e-7))
+        np.testing.assert_allclose(result.energies, exact[:5], atol=1e-10)
+        assert len({root.sector for root in result.roots}) > 1
+
+
+def test_one_string_of_each_spin(comm):
+    hamiltonian = make_hamiltonian(5, (2, 2))
+    strings = close_strings(5, 2, 1), close_strings(5, 2, 1)
+    result = solve_subspace(comm, hamiltonian, *strings)
+    assert result.converged
+    assert result.energies[0] == pytest.approx(dense_matrix(hamiltonian, *strings)[0, 0], abs=1e-12)
+
+
+def test_gathered_vector_is_the_eigenvector(comm):
+    hamiltonian = make_hamiltonian(6, (3, 3), seed=4)
+    strings = close_strings(6, 3, 9), close_strings(6, 3, 8, seed=2)
+    matrix = dense_matrix(hamiltonian, *strings)
+    for shape in shapes(comm.size):
+        result = solve_subspace(comm, hamiltonian, *strings, SolveOptions(grid=shape, tol=1e-9))
+        vector = result.gather().ravel()
+        assert np.linalg.norm(matrix @ vector - result.energies[0] * vector) < 1e-8
+        root = result.roots[0]
+        np.testing.assert_allclose(root.weights.alpha, (vector.reshape(9, 8) ** 2).sum(axis=1), atol=1e-12)
+        np.testing.assert_allclose(root.weights.largest_beta, np.abs(vector.reshape(9, 8)).max(axis=0), atol=1e-12)
+        assert root.occupancies.sum() == pytest.approx(6.0, abs=1e-12)
+
+
+def test_a_grid_that_does_not_fit_is_refused_on_all_ranks(comm):
+    hamiltonian = make_hamiltonian(5, (2, 2))
+    strings = close_strings(5, 2, 4)
+    with pytest.raises(InputError, match="needs 5 ranks"):
+        solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(grid=(5, 1, 1, 1)))
+
+
+def test_memory_limit_shrinks_the_subspace_and_then_refuses(comm):
+    hamiltonian = make_hamiltonian(8, (4, 4))
+    strings = close_strings(8, 4, 40)
+    exact = solve_subspace(comm, hamiltonian, strings, strings).energies
+    total = 1600 / comm.size * 8
+    small = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(memory=int(total * 9 + 3 * 1600 * 8)))
+    assert small.max_subspace < 7
+    np.testing.assert_allclose(small.energies, exact, atol=1e-10)
+    with pytest.raises(InputError, match="GiB too few"):
+        solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(memory=1000))
