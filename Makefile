@@ -1,0 +1,54 @@
+# The commands for people and for CI. Everything is installed into .venv; nothing outside this folder is changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+RANKS ?= 2
+DEMO := build/demo
+DEMO_OPTIONS ?=
+PYTEST_OPTIONS ?=
+BENCH_OPTIONS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.installed-demo  ## N2 from PySCF to an energy on 2 ranks (RANKS=4, DEMO_OPTIONS="--bond-length 1.4")
+	@mkdir -p $(DEMO)
+	$(BIN)/python examples/n2/make_input.py -o $(DEMO)/n2.h5 $(DEMO_OPTIONS)
+	$(BIN)/mpiexec -n $(RANKS) $(BIN)/python -m sqd_mpi run $(DEMO)/n2.h5 -o $(DEMO)/result.h5
+	@$(BIN)/python examples/n2/compare_with_pyscf.py $(DEMO)/n2.h5 $(DEMO)/result.h5
+
+test: $(VENV)/.installed-test  ## all tests, on 1, 2, 3, 4 and 6 ranks as well (PYTEST_OPTIONS="-k davidson")
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: $(VENV)/.installed-test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy sqd_mpi
+
+bench: $(VENV)/.installed-demo  ## compare the speed with other programs (BENCH_OPTIONS="--help")
+	$(BIN)/python benchmarks/compare_peers.py $(BENCH_OPTIONS)
+
+clean:  ## remove .venv, build and caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "sqd_mpi needs Python 3.10 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Use make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps say which extras .venv holds; a change of the dependencies installs them again.
+$(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing sqd_mpi, MPI and PySCF into $(VENV) ..."
+	$(PIP_INSTALL) --editable '.[mpi]'
+	@touch $@
+
+$(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing sqd_mpi, MPI, PySCF and the tools for tests into $(VENV) ..."
+	$(PIP_INSTALL) --editable '.[mpi,test]'
+	@touch $@ $(VENV)/.installed-demo
