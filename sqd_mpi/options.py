@@ -195,7 +195,9 @@ class SolveOptions(BaseModel):
         300, "a positive integer", "Number of determinants of the model space that gives the start vector."
     )
     carry_over_threshold: Annotated[_Real, Field(ge=0)] = _field(
-        1e-4, "a number of at least 0", "Weight from which a string is carried over to the next subspace."
+        1e-4,
+        "a number of at least 0",
+        "Absolute coefficient above which the strings of a determinant are carried over to a next subspace.",
     )
     save_vector: bool = _field(False, "true or false", "Write the eigenvectors into the result file.")
     start: Path | None = _field(
