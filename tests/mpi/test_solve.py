@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sqd_mpi import planner
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS, shapes
@@ -65,10 +66,11 @@ def test_a_grid_that_does_not_fit_is_refused_on_all_ranks(comm):
 def test_memory_limit_shrinks_the_subspace_and_then_refuses(comm):
     hamiltonian = make_hamiltonian(8, (4, 4))
     strings = close_strings(8, 4, 40)
-    exact = solve_subspace(comm, hamiltonian, strings, strings).energies
-    total = 1600 / comm.size * 8
-    small = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(memory=int(total * 9 + 3 * 1600 * 8)))
-    assert small.max_subspace < 7
+    shape = (comm.size, 1, 1, 1)
+    exact = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(grid=shape)).energies
+    enough_for_four = int(planner.predict_memory(shape, 1600, 4).total / 0.95) + 8
+    small = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(grid=shape, memory=enough_for_four))
+    assert small.max_subspace == 4
     np.testing.assert_allclose(small.energies, exact, atol=1e-10)
     with pytest.raises(InputError, match="GiB too few"):
         solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(memory=1000))
