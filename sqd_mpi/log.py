@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import sys
 import threading
@@ -153,6 +154,7 @@ class Log:
             self._console = Console(file=self._stream)
             self._status = self._console.status(Text(text, no_wrap=True))
             self._status.start()
+            atexit.register(self._status.stop)  # an error must not leave the terminal without a cursor
         else:
             self._status.update(Text(text, no_wrap=True))
 
