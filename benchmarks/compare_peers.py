@@ -2,7 +2,7 @@
 
 Same input, same start determinant, same residual norm, same number of threads, in one run, the solvers in turn.
 Writes every sample and the medians as JSON and prints Markdown tables: seconds per sigma and per whole solve, and how
-many times as long as sqd_mpi each peer takes. `--setup` makes the peers' environment first. benchmarks/README.md says
+many times as long as sqd_mpi each peer takes. `--setup` makes the peers' environment, once. benchmarks/README.md says
 what is timed.
 """
 
@@ -20,6 +20,7 @@ from peers.solvers import OURS, PEERS, Ours, Peer, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN_PACKAGES = ("sqd_mpi", "numba", "numpy", "mpich")
+INPUTS = ("h2o-1em3", "h2o-1em4", "n2-1em5/5")
 MAX_COUNTED_STRINGS = 6000
 
 
@@ -28,10 +29,10 @@ def main() -> int:
     arguments = parse()
     if arguments.setup:
         environment.create(arguments.venv)
-        if not arguments.inputs:
+        if arguments.inputs is None:
             return 0
     record = describe(arguments)
-    for name in arguments.inputs:
+    for name in arguments.inputs or INPUTS:
         try:
             problem = load(name, data_directory(arguments.data), arguments.workdir / name.replace("/", "-every-"))
         except MissingInputError as error:
@@ -51,7 +52,7 @@ def parse() -> argparse.Namespace:
     peers = "; ".join(f"{peer.name}: {peer.about}" for peer in PEERS.values())
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"Peers: {peers}.")
     add = parser.add_argument
-    add("--inputs", type=names, default=["h2o-1em3", "h2o-1em4", "n2-1em5/5"], help="names with commas, /N: every N-th")
+    add("--inputs", type=names, help=f"names with commas, /N: every N-th string (default {','.join(INPUTS)})")
     add("--data", help="directory with h2o/ and n2/ (default: SQD_MPI_DATA)")
     add("--peers", type=names, default=["sbd", "pyscf"], help=f"of {', '.join(PEERS)}, or none")
     add("--variants", type=names, default=[ours.name for ours in OURS], help="of sqd_mpi, or none")
@@ -63,7 +64,7 @@ def parse() -> argparse.Namespace:
     add("--subspace", type=int, default=20, help="vectors of the peers' Davidson, enough for no restart (default 20)")
     add("--timeout", type=float, default=7200.0, help="seconds that one process may take")
     add("--quiet", type=float, default=0.0, help="seconds to wait at most for an idle machine before each sample")
-    add("--setup", action="store_true", help="make the peers' environment first (minutes, compiles C++)")
+    add("--setup", action="store_true", help="make the peers' environment (minutes, compiles C++); alone: only that")
     add("--venv", type=Path, default=ROOT / "build" / "peers-venv", help="the peers' environment")
     add("--workdir", type=Path, default=ROOT / "build" / "compare_peers", help="for input and result files")
     add("-o", "--output", type=Path, default=ROOT / "build" / "compare_peers.json")
