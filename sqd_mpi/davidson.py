@@ -1,9 +1,9 @@
 """Lowest eigenpairs of a symmetric operator by the block Davidson method with thick restart; knows no MPI.
 
 E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors and those of the step before
-(generalized Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)), so a small subspace converges almost like
-an unrestricted one. The inner products of a step travel in two reductions: one with the residual norms, one with the
-matrix elements of the new vectors.
+(generalized Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)), so a small subspace converges almost
+like an unrestricted one. The inner products of a step travel in two reductions: one with the residual norms, one with
+the matrix elements of the new vectors.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Step:
         residual_norms: (nroots,) 2-norms for normalised vectors, hartree.
         n_sigma: matrix-vector products so far.
         seconds: since the start.
-        ritz_vectors: call it to bring the Ritz vectors to the first nroots rows of the basis and get them; collapses the
-            subspace, which costs a little convergence.
+        ritz_vectors: call it to bring the Ritz vectors to the first nroots rows of the basis and get them; collapses
+            the subspace, which costs a little convergence.
     """
 
     iteration: int
@@ -117,8 +117,8 @@ def davidson(
 
     Args:
         operator: matvec, diagonal, sums.
-        start: fills the first rows of a (n, size) array with linearly independent start vectors and returns how many (at
-            least nroots, unless the space is smaller).
+        start: fills the first rows of a (n, size) array with linearly independent start vectors and returns how many
+            (at least nroots, unless the space is smaller).
         nroots: number of eigenpairs; at most the dimension.
         tol: residual 2-norm of a normalised vector at which a root is converged, hartree.
         max_iterations: iterations after which to give up.

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 
-# Measured on a 2-core Zen 4 at 2.6 GHz: one comparison of two words (both passes), and one generated excitation looked up.
+# Measured on a 2-core Zen 4 at 2.6 GHz: one comparison of two words (both passes), and one generated excitation
+# looked up.
 _NS_PER_COMPARED_WORD = 0.8
 _NS_PER_LOOK_UP = 22.0
 _SCAN = 512  # kets compared at a time
@@ -142,7 +143,7 @@ def _connected(
 
 
 @jit
-def _popcount(word):  # type: ignore[no-untyped-def]
+def _popcount(word):
     # The classical bit-slice sum; LLVM recognises it and emits popcnt, or vpopcntq in vector loops.
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -151,13 +152,13 @@ def _popcount(word):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _bit_position(word):  # type: ignore[no-untyped-def]
+def _bit_position(word):
     """Position of the lowest set bit of a non-zero word."""
     return np.int64(_popcount((word & (~word + np.uint64(1))) - np.uint64(1)))
 
 
 @jit
-def _distances(bra_words, ket_words, start, stop, out):  # type: ignore[no-untyped-def]
+def _distances(bra_words, ket_words, start, stop, out):
     """Number of differing orbitals of one bra string with kets start..stop; ket_words is (nwords, n_ket)."""
     for j in range(stop - start):
         out[j] = _popcount(bra_words[0] ^ ket_words[0, start + j])
@@ -167,7 +168,7 @@ def _distances(bra_words, ket_words, start, stop, out):  # type: ignore[no-untyp
 
 
 @parallel_jit
-def _count_by_comparison(bra, ket_words, degree, counts):  # type: ignore[no-untyped-def]
+def _count_by_comparison(bra, ket_words, degree, counts):
     n_ket = ket_words.shape[1]
     target = np.uint64(2 * degree)
     for i in numba.prange(bra.shape[0]):
@@ -182,7 +183,7 @@ def _count_by_comparison(bra, ket_words, degree, counts):  # type: ignore[no-unt
 
 
 @parallel_jit
-def _fill_by_comparison(bra, ket_words, degree, indptr, columns):  # type: ignore[no-untyped-def]
+def _fill_by_comparison(bra, ket_words, degree, indptr, columns):
     n_ket = ket_words.shape[1]
     target = np.uint64(2 * degree)
     for i in numba.prange(bra.shape[0]):
@@ -200,7 +201,7 @@ def _fill_by_comparison(bra, ket_words, degree, indptr, columns):  # type: ignor
 
 
 @jit
-def _hash(words):  # type: ignore[no-untyped-def]
+def _hash(words):
     value = np.uint64(0x9E3779B97F4A7C15)
     for word in words:
         value = (value ^ word) * np.uint64(0xBF58476D1CE4E5B9)
@@ -209,7 +210,7 @@ def _hash(words):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _fill_hash_table(strings, table):  # type: ignore[no-untyped-def]
+def _fill_hash_table(strings, table):
     mask = np.uint64(table.shape[0] - 1)
     for i in range(strings.shape[0]):
         slot = _hash(strings[i]) & mask
@@ -226,7 +227,7 @@ def _hash_table(strings: NDArray[np.uint64]) -> NDArray[np.int32]:
 
 
 @jit
-def _position(words, strings, table):  # type: ignore[no-untyped-def]
+def _position(words, strings, table):
     mask = np.uint64(table.shape[0] - 1)
     slot = _hash(words) & mask
     while table[slot] >= 0:
@@ -242,12 +243,12 @@ def _position(words, strings, table):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _flip(words, orbital):  # type: ignore[no-untyped-def]
+def _flip(words, orbital):
     words[orbital >> 6] ^= np.uint64(1) << np.uint64(orbital & 63)
 
 
 @parallel_jit
-def _look_up(bra, ket, table, occupied, norb, degree, counts, indptr, columns, fill):  # type: ignore[no-untyped-def]
+def _look_up(bra, ket, table, occupied, norb, degree, counts, indptr, columns, fill):
     """Generate all excitations of every bra string and look each up; counts them, or fills sorted rows."""
     n_electrons = occupied.shape[1]
     n_virtual = norb - n_electrons
@@ -292,7 +293,7 @@ def _look_up(bra, ket, table, occupied, norb, degree, counts, indptr, columns, f
 
 
 @jit
-def occupied_between(words, p, q):  # type: ignore[no-untyped-def]
+def occupied_between(words, p, q):
     """Number of occupied orbitals strictly between orbitals p and q of one string."""
     low, high = min(p, q) + 1, max(p, q)
     total = np.int64(0)
@@ -309,13 +310,13 @@ def occupied_between(words, p, q):  # type: ignore[no-untyped-def]
 
 
 @jit
-def pair_index(p, q):  # type: ignore[no-untyped-def]
+def pair_index(p, q):
     """pair(p, q) = p (p + 1) / 2 + q for p >= q, symmetric in its arguments."""
     return p * (p + 1) // 2 + q if p >= q else q * (q + 1) // 2 + p
 
 
 @jit
-def differing_orbitals(source, target, out):  # type: ignore[no-untyped-def]
+def differing_orbitals(source, target, out):
     """Orbitals occupied in `source` and not in `target`, ascending, into `out`; returns how many."""
     found = 0
     for word in range(source.shape[0]):
@@ -329,7 +330,7 @@ def differing_orbitals(source, target, out):  # type: ignore[no-untyped-def]
 
 
 @parallel_jit
-def _describe_singles(bra, ket, indptr, columns, pair, sign):  # type: ignore[no-untyped-def]
+def _describe_singles(bra, ket, indptr, columns, pair, sign):
     for i in numba.prange(bra.shape[0]):
         created = np.empty(1, np.int64)
         annihilated = np.empty(1, np.int64)
@@ -343,7 +344,7 @@ def _describe_singles(bra, ket, indptr, columns, pair, sign):  # type: ignore[no
 
 
 @parallel_jit
-def _describe_doubles(bra, ket, indptr, columns, created_pair, annihilated_pair, sign):  # type: ignore[no-untyped-def]
+def _describe_doubles(bra, ket, indptr, columns, created_pair, annihilated_pair, sign):
     for i in numba.prange(bra.shape[0]):
         created = np.empty(2, np.int64)
         annihilated = np.empty(2, np.int64)
@@ -364,7 +365,7 @@ def _describe_doubles(bra, ket, indptr, columns, created_pair, annihilated_pair,
 
 
 @parallel_jit
-def _fill_occupied(strings, out):  # type: ignore[no-untyped-def]
+def _fill_occupied(strings, out):
     for i in numba.prange(strings.shape[0]):
         found = 0
         for word in range(strings.shape[1]):

@@ -1,15 +1,15 @@
 """The process grid: communicators, ownership of coordinates, slides, reductions. The only door to mpi4py.
 
-Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so replicas of a block are neighbours (on a node,
-with the usual placement). Three communicators: *layer* (one replica of every block: fixed it, ir), *replicas* (all replicas of
-one block) and *task_groups* (the t replicas of one sub-block).
+Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so replicas of a block are neighbours
+(on a node, with the usual placement). Three communicators: *layer* (one replica of every block: fixed it, ir),
+*replicas* (all replicas of one block) and *task_groups* (the t replicas of one sub-block).
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +138,7 @@ class ProcessGrid:
         self.task_groups = self._split((here.ia * b + here.ib) * r + here.ir, here.it, t)
 
     def _split(self, color: int, key: int, size: int) -> Communicator | None:
-        return None if self.comm is None or size == 1 else self.comm.Split(color, key)
+        return None if self.comm is None or size == 1 else cast("Communicator", self.comm.Split(color, key))
 
     def coordinates_of(self, rank: int) -> Coordinates:
         """Coordinates of any rank."""

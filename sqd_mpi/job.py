@@ -332,8 +332,10 @@ def _seconds_since_start() -> float:
 
 
 def _node_local_cache() -> None:
-    """Keep compiled kernels on node-local storage under a batch job: numba's cache has races on network file systems."""
-    if "NUMBA_CACHE_DIR" not in os.environ and any(name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")):
+    """Keep compiled kernels on node-local storage under a batch job: network file systems have races."""
+    if "NUMBA_CACHE_DIR" not in os.environ and any(
+        name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+    ):
         os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"sqd_mpi-kernels-{os.getuid()}")
 
 

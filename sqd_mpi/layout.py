@@ -1,7 +1,8 @@
 """How the vector of one symmetry sector is cut into blocks, sub-blocks and slices: arithmetic, no communication.
 
-Any rank can ask it about any rank. The vector C has one dense piece per alpha label x: (alpha strings of label x) x (beta
-strings of label x XOR sector). The a x b blocks, r row groups and t task groups of the process grid cut it like this:
+Any rank can ask it about any rank. The vector C has one dense piece per alpha label x: (alpha strings of label x) x
+(beta strings of label x XOR sector). The a x b blocks, r row groups and t task groups of the process grid cut it like
+this:
 
 * *block* (ia, ib) owns a range of the alpha strings of every label and a range of the beta strings of every label;
 * *sub-block* (ia, ir, ib): the rows of a block are split over the r row groups. Stored label after label, row-major;
@@ -208,8 +209,9 @@ class Layout:
 class SliceGeometry:
     """Rows and columns of the sub-block around one rank's slice.
 
-    Element (row, j) of the sub-block stands at row_offset[row] + j for j < row_length[row]; its strings are alpha[row] and
-    beta[row_column[row] + j] (working positions). The slice holds flat positions start .. stop - 1 of the sub-block.
+    Element (row, j) of the sub-block stands at row_offset[row] + j for j < row_length[row]; its strings are
+    alpha[row] and beta[row_column[row] + j] (working positions). The slice holds flat positions start .. stop - 1 of
+    the sub-block.
     """
 
     alpha: IntArray = field(repr=False)

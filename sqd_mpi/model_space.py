@@ -1,7 +1,7 @@
 """Start vectors from a small model space: the determinants of lowest diagonal element, diagonalised exactly.
 
-A start vector that already has the leading correlation saves iterations, tells sectors apart before a single sigma, and finds
-open-shell states that one determinant cannot represent.
+A start vector that already has the leading correlation saves iterations, tells sectors apart before a single sigma,
+and finds open-shell states that one determinant cannot represent.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
 
 
 def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
-    """Codes of the lowest candidates (value, code); a set of ties at the end is taken whole up to twice the size, or left."""
+    """Codes of the lowest candidates (value, code); ties at the end are taken whole up to twice the size, or cut."""
     order = np.lexsort((candidates[:, 1], candidates[:, 0]))
     values, codes = candidates[order, 0], candidates[order, 1].astype(np.int64)
     if len(values) <= size:
@@ -104,7 +104,7 @@ def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
 
 
 @parallel_jit
-def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, matrix):  # type: ignore[no-untyped-def]
+def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, matrix):
     for i in numba.prange(alpha.shape[0]):
         for j in range(i + 1):
             element = matrix_element(alpha[i], beta[i], alpha[j], beta[j], h1e, eri, coupling, swap, same_spin)

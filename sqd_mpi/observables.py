@@ -43,7 +43,9 @@ def string_weights(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> Str
     rows = np.zeros((2, len(where.alpha)))
     columns = np.zeros((2, len(where.beta)))
     _row_weights(where.row_offset, where.row_length, where.start, where.stop, vector, rows)
-    _column_weights(where.row_offset, where.row_length, where.row_column, where.start, where.stop, vector, columns, n_threads())
+    _column_weights(
+        where.row_offset, where.row_length, where.row_column, where.start, where.stop, vector, columns, n_threads()
+    )
     alpha, beta = layout.alpha.canonical[where.alpha], n_alpha + layout.beta.canonical[where.beta]
     for target, part in ((weights, 0), (largest, 1)):
         target[alpha] = rows[part]
@@ -69,7 +71,7 @@ def carry_over(strings: NDArray[np.uint64], largest: FloatArray, threshold: floa
 
 
 @parallel_jit
-def _row_weights(row_offset, row_length, start, stop, vector, out):  # type: ignore[no-untyped-def]
+def _row_weights(row_offset, row_length, start, stop, vector, out):
     for row in numba.prange(row_offset.shape[0]):
         first = max(row_offset[row], start)
         last = min(row_offset[row] + row_length[row], stop)
@@ -83,7 +85,7 @@ def _row_weights(row_offset, row_length, start, stop, vector, out):  # type: ign
 
 
 @parallel_jit
-def _column_weights(row_offset, row_length, row_column, start, stop, vector, out, n_parts):  # type: ignore[no-untyped-def]
+def _column_weights(row_offset, row_length, row_column, start, stop, vector, out, n_parts):
     # Threads own ranges of columns; every thread walks through all rows, so memory is read once in all.
     for part in numba.prange(n_parts):
         begin, end = out.shape[1] * part // n_parts, out.shape[1] * (part + 1) // n_parts

@@ -29,9 +29,11 @@ class Memory:
 
 
 def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory: int) -> Shape:
-    """A sensible grid: row groups while whole ket vectors fit easily, then blocks of alpha strings, then of beta strings.
+    """A sensible grid: row groups while whole ket vectors fit easily, then blocks of alpha strings, then of beta
+    strings.
 
-    Row groups keep the groups of alpha singles long and balance well; they cost a ket block of D/(a b) numbers per rank.
+    Row groups keep the groups of alpha singles long and balance well; they cost a ket block of D/(a b) numbers per
+    rank.
 
     Args:
         n_ranks: number of ranks.

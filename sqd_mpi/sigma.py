@@ -1,8 +1,8 @@
 """The sigma operator: H applied to a vector that is distributed over the process grid.
 
-The operator hides the distribution from the eigensolver, which sees a vector space: local slices, `matvec`, `diagonal`, `sum_over_ranks`.
-One `matvec` collects this rank's block from the replicas' slices, walks through the rank's tasks while ket blocks slide in,
-adds the partial results over the task groups and leaves each rank its slice.
+The operator hides the distribution from the eigensolver, which sees a vector space: local slices, `matvec`,
+`diagonal`, `sum_over_ranks`. One `matvec` collects this rank's block from the replicas' slices, walks through the
+rank's tasks while ket blocks slide in, adds the partial results over the task groups and leaves each rank its slice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SigmaOperator:
         self.interaction = interaction
         self.timers = timers if timers is not None else (lambda name: nullcontext())
         self.plan = TaskPlan(grid, layout, block, interaction)
-        self.vectors = vectors
+        self.vectors: Any = vectors
         self.n_sigma = 0
         self._diagonal = np.empty(self.size)
         block.diagonal(interaction, self._diagonal)

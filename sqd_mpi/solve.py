@@ -1,4 +1,5 @@
-"""The main job: lowest eigenpairs of a Hamiltonian in the product of given alpha and beta strings, on all ranks of a communicator."""
+"""The main job: lowest eigenpairs of a Hamiltonian in the product of given alpha and beta strings, on all ranks of a
+communicator."""
 
 from __future__ import annotations
 
@@ -203,7 +204,9 @@ class _Solve:
         self.log = log if log is not None else Log.silent()
         self.hook = hook
         self.timers = timers if timers is not None else Timers()
-        for strings, n_electrons, spin in zip((strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True):
+        for strings, n_electrons, spin in zip(
+            (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
+        ):
             bitstrings.check(strings, hamiltonian.norb, n_electrons, spin)
         with self.timers("symmetry"):
             off = self.options.symmetry == "off"
@@ -336,9 +339,7 @@ class _Solve:
         operator.plan.free()
         return pairs
 
-    def _start(
-        self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray
-    ) -> int:
+    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray) -> int:
         """Start vectors: those of an earlier solve or file, then the lowest of the model space."""
         n_rows = 0
         if before is not None:
@@ -400,7 +401,11 @@ class _Solve:
     def _roots(self, solved: dict[int, Eigenpairs]) -> list[Root]:
         """The lowest roots over all sectors with everything that is reported about them."""
         candidates = sorted(
-            ((float(pairs.energies[k]), sector, k) for sector, pairs in solved.items() for k in range(len(pairs.energies))),
+            (
+                (float(pairs.energies[k]), sector, k)
+                for sector, pairs in solved.items()
+                for k in range(len(pairs.energies))
+            ),
         )[: self.nroots]
         squares: dict[tuple[int, int], float] = {}
         with self.timers("observables"):

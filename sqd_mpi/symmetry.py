@@ -160,7 +160,7 @@ def _labels_of_null_space(echelon: list[int], norb: int) -> tuple[NDArray[np.int
 
 
 @jit
-def _next_violation(eri, pair_labels, tolerance, start):  # type: ignore[no-untyped-def]
+def _next_violation(eri, pair_labels, tolerance, start):
     """First packed integral at or after `start` that is not zero but forbidden; (-1, 0, 0) if there is none."""
     n_pairs = pair_labels.shape[0]
     row = np.int64(np.floor((np.sqrt(8.0 * start + 1.0) - 1.0) / 2.0))
@@ -182,7 +182,7 @@ def _next_violation(eri, pair_labels, tolerance, start):  # type: ignore[no-unty
 
 
 @jit
-def _forbidden(eri, pair_labels):  # type: ignore[no-untyped-def]
+def _forbidden(eri, pair_labels):
     """Largest magnitude and sum of magnitudes of the packed integrals that the labels forbid."""
     largest = 0.0
     total = 0.0

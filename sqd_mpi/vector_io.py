@@ -86,9 +86,7 @@ def _write_sub_block(
 def _pieces(layout: Layout, ia: int, ir: int, ib: int) -> list[tuple[int, int, int, int]]:
     """(label, rows, columns, flat start) of the pieces of a sub-block that are not empty."""
     rows, widths, starts = layout.row_counts(ia, ir), layout.row_lengths(ib), layout.piece_starts(ia, ir, ib)
-    return [
-        (x, int(rows[x]), int(widths[x]), int(starts[x])) for x in range(layout.n_labels) if rows[x] and widths[x]
-    ]
+    return [(x, int(rows[x]), int(widths[x]), int(starts[x])) for x in range(layout.n_labels) if rows[x] and widths[x]]
 
 
 def _row_chunks(rows: int, width: int) -> list[tuple[int, int]]:

@@ -71,10 +71,6 @@ def dense_matrix(
     matrix = np.empty((len(determinants), len(determinants)))
     for i, (bra_a, bra_b) in enumerate(determinants):
         for j, (ket_a, ket_b) in enumerate(determinants[: i + 1]):
-            element = matrix_element(
-                bra_a, bra_b, ket_a, ket_b, *integrals, what.coupling, what.swap, what.same_spin
-            )
+            element = matrix_element(bra_a, bra_b, ket_a, ket_b, *integrals, what.coupling, what.swap, what.same_spin)
             matrix[i, j] = matrix[j, i] = element + (what.constant if i == j else 0.0)
     return matrix
-
-

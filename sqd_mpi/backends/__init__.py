@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.layout import Layout
 
 FloatArray = NDArray[np.float64]
 
@@ -23,8 +22,9 @@ class Task:
     """One unit of work of a rank: all connections of one kind to one ket block.
 
     Attributes:
-        kind: "mixed" (one alpha and one beta string move), "alpha" (only alpha strings move) or "beta". Where exactly the
-            terms in which one string moves and the other contributes its density are counted is the backend's choice.
+        kind: "mixed" (one alpha and one beta string move), "alpha" (only alpha strings move) or "beta". Where exactly
+            the terms in which one string moves and the other contributes its density are counted is the backend's
+            choice.
         da, db: shift from the bra block to the ket block, on the periodic a x b torus.
         cost: predicted seconds.
     """
@@ -37,7 +37,8 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Interaction:
-    """What is applied: constant + [H_alpha + H_beta] + sum (coupling_pq,rs - swap delta_ps delta_qr) E^alpha_pq E^beta_rs.
+    """What is applied: constant + [H_alpha + H_beta] + sum (coupling_pq,rs - swap delta_ps delta_qr) E^alpha_pq
+    E^beta_rs.
 
     Attributes:
         coupling: (n_pairs, n_pairs) float64, alpha pairs in rows.

@@ -1,4 +1,5 @@
-"""The factorised sigma on CPU threads (design of the sum: docs/theory.md; the loops: `plain_kernels`, `vector_kernels`)."""
+"""The factorised sigma on CPU threads (design of the sum: docs/theory.md; the loops: `plain_kernels`,
+`vector_kernels`)."""
 
 from __future__ import annotations
 
@@ -295,7 +296,7 @@ def _diagonal(
     density,
     constant,
     out,
-):  # type: ignore[no-untyped-def]
+):
     for row in numba.prange(row_offset.shape[0]):
         first = max(row_offset[row], start)
         last = min(row_offset[row] + row_length[row], stop)

@@ -1,7 +1,7 @@
 """The definition: Slater-Condon matrix elements by plain loops over all pairs of determinants.
 
-Quadratic in the number of determinants; for tests and for reading. Szabo and Ostlund, Modern Quantum Chemistry, tables 2.3
-and 2.4, with the opposite-spin Coulomb integrals replaced by the interaction's coupling.
+Quadratic in the number of determinants; for tests and for reading. Szabo and Ostlund, Modern Quantum Chemistry,
+tables 2.3 and 2.4, with the opposite-spin Coulomb integrals replaced by the interaction's coupling.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _occupied(strings: SpinStrings) -> Any:
 
 
 @jit
-def _diagonal_element(alpha, beta, h1e, eri, coupling, swap, same_spin):  # type: ignore[no-untyped-def]
+def _diagonal_element(alpha, beta, h1e, eri, coupling, swap, same_spin):
     """<D|V|D> of one determinant from its occupied orbitals, without the constant."""
     total = 0.0
     if same_spin:
@@ -104,13 +104,13 @@ def _diagonal_element(alpha, beta, h1e, eri, coupling, swap, same_spin):  # type
 
 
 @jit
-def _distance(first, second):  # type: ignore[no-untyped-def]
+def _distance(first, second):
     """Number of orbitals occupied in the first string only."""
     return differing_orbitals(first, second, np.empty(2, np.int64))
 
 
 @jit
-def _single(bra, ket):  # type: ignore[no-untyped-def]
+def _single(bra, ket):
     """Orbitals p, q and sign of bra = sign a+_p a_q ket."""
     p, q = np.empty(1, np.int64), np.empty(1, np.int64)
     differing_orbitals(bra, ket, p)
@@ -119,12 +119,12 @@ def _single(bra, ket):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _occupied_in(words, orbital):  # type: ignore[no-untyped-def]
+def _occupied_in(words, orbital):
     return (words[orbital >> 6] >> np.uint64(orbital & 63)) & np.uint64(1) == 1
 
 
 @jit
-def _one_spin_single(bra, ket, other, h1e, eri, coupling, transpose, same_spin):  # type: ignore[no-untyped-def]
+def _one_spin_single(bra, ket, other, h1e, eri, coupling, transpose, same_spin):
     """Element in which one string moves by a single and the other spin's string stays."""
     p, q, sign = _single(bra, ket)
     total = 0.0
@@ -141,7 +141,7 @@ def _one_spin_single(bra, ket, other, h1e, eri, coupling, transpose, same_spin):
 
 
 @jit
-def _double(bra, ket, eri):  # type: ignore[no-untyped-def]
+def _double(bra, ket, eri):
     """Element in which one string moves by a double."""
     created, annihilated = np.empty(2, np.int64), np.empty(2, np.int64)
     differing_orbitals(bra, ket, created)
@@ -158,7 +158,7 @@ def _double(bra, ket, eri):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):  # type: ignore[no-untyped-def]
+def _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):
     """<bra|V|ket> if this pair of determinants belongs to this kind of task, else 0."""
     moved_a, moved_b = _distance(bra_a, ket_a), _distance(bra_b, ket_b)
     if kind == 0 and moved_a == 1 and moved_b == 1:
@@ -182,7 +182,7 @@ def _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_sp
 
 
 @jit
-def matrix_element(bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):  # type: ignore[no-untyped-def]
+def matrix_element(bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):
     """<bra|V|ket> of any two determinants, without the constant of the diagonal."""
     if _distance(bra_a, ket_a) == 0 and _distance(bra_b, ket_b) == 0:
         alpha, beta = _occupied_of(bra_a), _occupied_of(bra_b)
@@ -194,7 +194,7 @@ def matrix_element(bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_sp
 
 
 @jit
-def _occupied_of(words):  # type: ignore[no-untyped-def]
+def _occupied_of(words):
     out = np.empty(64 * words.shape[0], np.int64)
     return out[: differing_orbitals(words, np.zeros_like(words), out)]
 
@@ -203,7 +203,7 @@ def _occupied_of(words):  # type: ignore[no-untyped-def]
 def _apply(
     ket, sigma, kind, sector, bra_a, ket_a, bra_start, ket_start, bra_offset, ket_offset,
     bra_b, ket_b, bra_column_start, ket_column_start, h1e, eri, coupling, swap, same_spin,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     for x in range(bra_start.shape[0] - 1):
         for i in range(bra_start[x], bra_start[x + 1]):
             first = bra_column_start[x ^ sector]

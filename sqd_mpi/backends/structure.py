@@ -1,8 +1,9 @@
 """String structure of one rank: everything the factorised sigma needs that does not depend on the vector or the sector.
 
-Singles of the rank's alpha rows are sorted into groups of equal orbital pair; singles of its beta columns are kept as one
-sparse matrix per (beta label, label of the orbital pair); the same-spin Hamiltonians are sparse matrices over strings.
-All of it is linear in the number of connections of this rank's strings, about 1/(a r) of alpha's and 1/b of beta's.
+Singles of the rank's alpha rows are sorted into groups of equal orbital pair; singles of its beta columns are kept as
+one sparse matrix per (beta label, label of the orbital pair); the same-spin Hamiltonians are sparse matrices over
+strings. All of it is linear in the number of connections of this rank's strings, about 1/(a r) of alpha's and 1/b of
+beta's.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class BetaSingles:
-    """Singles from a rank's beta columns to the columns of one ket block: one sparse matrix per block q = y n_labels + d.
+    """Singles from a rank's beta columns to the columns of one ket block: one sparse matrix per block q = y n_labels
+    + d.
 
-    Rows of block q are the bra columns of label y; its entries are reached by orbital pairs of label d and lie in the ket
-    columns of label y XOR d.
+    Rows of block q are the bra columns of label y; its entries are reached by orbital pairs of label d and lie in the
+    ket columns of label y XOR d.
 
     Attributes:
         block_row: (n_blocks + 1,) int64 first row of every block.
@@ -91,7 +93,8 @@ class BetaSingles:
 
 @dataclass(frozen=True, eq=False)
 class SparseRows:
-    """A sparse matrix over strings of one spin in CSR: indptr (n_rows + 1,) int64, column (nnz,) int32, value (nnz,)."""
+    """A sparse matrix over strings of one spin in CSR: indptr (n_rows + 1,) int64, column (nnz,) int32, value
+    (nnz,)."""
 
     indptr: IntArray = field(repr=False)
     column: NDArray[np.int32] = field(repr=False)
@@ -164,8 +167,16 @@ def alpha_singles(
         ja = (ia + da) % a
         first, last = int(per_block[ja, 0]), int(ends[ja])
         key_counts = np.diff(np.append(per_block[ja], ends[ja])).reshape(shape[1:])
-        parts = tuple(array[first:last] for array in out)
-        result.append(AlphaSingles(*parts, _groups(key_counts, order, 1), _groups(key_counts, order, 2)))
+        bra, ket, sign = out
+        result.append(
+            AlphaSingles(
+                bra[first:last],
+                ket[first:last],
+                sign[first:last],
+                _groups(key_counts, order, 1),
+                _groups(key_counts, order, 2),
+            )
+        )
     return result
 
 
@@ -333,7 +344,7 @@ def _groups(key_counts: IntArray, order: IntArray, directions: int) -> Groups:
 
 
 @jit
-def _count_keys(indptr, ket, pair, row_thread, row_label, owner, rank_of_pair, shape, counts):  # type: ignore[no-untyped-def]
+def _count_keys(indptr, ket, pair, row_thread, row_label, owner, rank_of_pair, shape, counts):
     for row in range(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             key = (owner[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
@@ -344,7 +355,7 @@ def _count_keys(indptr, ket, pair, row_thread, row_label, owner, rank_of_pair, s
 def _sort_singles(
     indptr, ket, pair, sign, row_thread, row_label, owner, ket_row, rank_of_pair, shape, position,
     pair_bra, pair_ket, pair_sign,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     for row in range(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             key = (owner[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
@@ -357,7 +368,7 @@ def _sort_singles(
 
 
 @jit
-def _count_beta(indptr, ket, pair, first_row, stride, owner, pair_labels, n_rows, counts):  # type: ignore[no-untyped-def]
+def _count_beta(indptr, ket, pair, first_row, stride, owner, pair_labels, n_rows, counts):
     for row in range(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             target = first_row[row] + stride[row] * pair_labels[pair[k] >> 1]
@@ -368,7 +379,7 @@ def _count_beta(indptr, ket, pair, first_row, stride, owner, pair_labels, n_rows
 def _sort_beta(
     indptr, ket, pair, sign, first_row, stride, owner, pair_labels, n_rows, ket_first, position,
     column, orbital_pair, out_sign,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     for row in range(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             key = owner[ket[k]] * n_rows + first_row[row] + stride[row] * pair_labels[pair[k] >> 1]
@@ -380,7 +391,7 @@ def _sort_beta(
 
 
 @jit
-def _orbitals_of(pair):  # type: ignore[no-untyped-def]
+def _orbitals_of(pair):
     """Orbitals p >= q of a pair index."""
     p = np.int64((np.sqrt(8.0 * pair + 1.0) - 1.0) / 2.0)
     while p * (p + 1) // 2 > pair:
@@ -391,7 +402,7 @@ def _orbitals_of(pair):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _single_value(pair, sign, occupied, h1e, eri):  # type: ignore[no-untyped-def]
+def _single_value(pair, sign, occupied, h1e, eri):
     """Same-spin element of one single from the occupied orbitals of its bra string (created orbital included)."""
     p, q = _orbitals_of(pair >> 1)
     pq = np.int64(pair >> 1)
@@ -404,14 +415,14 @@ def _single_value(pair, sign, occupied, h1e, eri):  # type: ignore[no-untyped-de
 
 
 @parallel_jit
-def _plain_single_values(indptr, pair, sign, occupied, h1e, eri, value):  # type: ignore[no-untyped-def]
+def _plain_single_values(indptr, pair, sign, occupied, h1e, eri, value):
     for row in numba.prange(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             value[k] = _single_value(pair[k], sign[k], occupied[row], h1e, eri)
 
 
 @parallel_jit
-def _single_values(block_row, n_labels, first, indptr, pair, sign, occupied, h1e, eri, value):  # type: ignore[no-untyped-def]
+def _single_values(block_row, n_labels, first, indptr, pair, sign, occupied, h1e, eri, value):
     for y in range(n_labels):
         start = block_row[y * n_labels]
         for row in numba.prange(block_row[y * n_labels + 1] - start):
@@ -420,7 +431,7 @@ def _single_values(block_row, n_labels, first, indptr, pair, sign, occupied, h1e
 
 
 @parallel_jit
-def _double_values(created, annihilated, sign, eri, value):  # type: ignore[no-untyped-def]
+def _double_values(created, annihilated, sign, eri, value):
     for k in numba.prange(created.shape[0]):
         p, q = _orbitals_of(np.int64(created[k]))
         r, s = _orbitals_of(np.int64(annihilated[k]))
@@ -430,7 +441,7 @@ def _double_values(created, annihilated, sign, eri, value):  # type: ignore[no-u
 
 
 @parallel_jit
-def _merge(s_indptr, s_ket, s_value, d_indptr, d_ket, d_value, threshold, indptr, column, value, fill):  # type: ignore[no-untyped-def]
+def _merge(s_indptr, s_ket, s_value, d_indptr, d_ket, d_value, threshold, indptr, column, value, fill):
     """Merge sorted rows of singles and doubles, leaving out small elements; counts, or fills."""
     for row in numba.prange(indptr.shape[0] - 1):
         s, d = s_indptr[row], d_indptr[row]
@@ -452,7 +463,7 @@ def _merge(s_indptr, s_ket, s_value, d_indptr, d_ket, d_value, threshold, indptr
 
 
 @parallel_jit
-def _string_energies(occupied, h1e, eri, out):  # type: ignore[no-untyped-def]
+def _string_energies(occupied, h1e, eri, out):
     for i in numba.prange(occupied.shape[0]):
         total = 0.0
         for p in occupied[i]:

@@ -1,7 +1,7 @@
 """Operations on the local parts of Krylov vectors, fused so that each pass streams every vector once.
 
-Vectors are rows of C-contiguous (n_vectors, size) float64 arrays. Sums run over a fixed number of ranges that are added in
-order, so they do not depend on the number of threads.
+Vectors are rows of C-contiguous (n_vectors, size) float64 arrays. Sums run over a fixed number of ranges that are
+added in order, so they do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def scale_and_add(diagonal: FloatArray, vector: FloatArray, out: FloatArray) -> 
 
 
 @jit
-def _dot(first, second, start, stop):  # type: ignore[no-untyped-def]
+def _dot(first, second, start, stop):
     total = 0.0
     for e in range(start, stop):
         total += first[e] * second[e]
@@ -82,7 +82,7 @@ def _dot(first, second, start, stop):  # type: ignore[no-untyped-def]
 
 
 @parallel_jit
-def _gram(first, second, partial):  # type: ignore[no-untyped-def]
+def _gram(first, second, partial):
     size = first.shape[1]
     for part in numba.prange(_RANGES):
         begin, end = size * part // _RANGES, size * (part + 1) // _RANGES
@@ -94,7 +94,7 @@ def _gram(first, second, partial):  # type: ignore[no-untyped-def]
 
 
 @parallel_jit
-def _residuals(basis, images, coefficients, energies, diagonal, floor, out, partial):  # type: ignore[no-untyped-def]
+def _residuals(basis, images, coefficients, energies, diagonal, floor, out, partial):
     m, k = coefficients.shape
     size = basis.shape[1]
     for part in numba.prange(_RANGES):
@@ -124,7 +124,7 @@ def _residuals(basis, images, coefficients, energies, diagonal, floor, out, part
 
 
 @parallel_jit
-def _project_out(vectors, basis, overlaps, transform):  # type: ignore[no-untyped-def]
+def _project_out(vectors, basis, overlaps, transform):
     m, k = overlaps.shape
     n = transform.shape[0]
     size = vectors.shape[1]
@@ -151,7 +151,7 @@ def _project_out(vectors, basis, overlaps, transform):  # type: ignore[no-untype
 
 
 @parallel_jit
-def _rotate(vectors, coefficients):  # type: ignore[no-untyped-def]
+def _rotate(vectors, coefficients):
     n, k = coefficients.shape
     size = vectors.shape[1]
     for part in numba.prange(_RANGES):
@@ -172,6 +172,6 @@ def _rotate(vectors, coefficients):  # type: ignore[no-untyped-def]
 
 
 @parallel_jit
-def _scale_and_add(diagonal, vector, out):  # type: ignore[no-untyped-def]
+def _scale_and_add(diagonal, vector, out):
     for e in numba.prange(out.shape[0]):
         out[e] += diagonal[e] * vector[e]

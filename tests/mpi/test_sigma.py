@@ -87,9 +87,7 @@ def test_sixty_five_orbitals(comm):
 @pytest.mark.parametrize("nelec", [(3, 0), (0, 2), (6, 6), (6, 1)])
 def test_no_electrons_and_full_shells(comm, nelec):
     hamiltonian = make_hamiltonian(6, nelec)
-    strings = tuple(
-        random_strings(6, n, {0: 1, 6: 1}.get(n, 5), seed=k) for k, n in enumerate(nelec)
-    )
+    strings = tuple(random_strings(6, n, {0: 1, 6: 1}.get(n, 5), seed=k) for k, n in enumerate(nelec))
     check(comm, hamiltonian, strings, trivial_labels(6), Interaction.energy(hamiltonian), "cpu")
 
 
