@@ -57,8 +57,8 @@ class Step:
         residual_norms: (nroots,) 2-norms for normalised vectors, hartree.
         n_sigma: matrix-vector products so far.
         seconds: since the start.
-        ritz_vectors: call it to bring the Ritz vectors to the first nroots rows of the basis and get them; collapses
-            the subspace, which costs a little convergence.
+        ritz_vectors: call it, on all ranks, to bring the Ritz vectors to the first nroots rows of the basis and get
+            them; the iterations go on as if it had not been called.
     """
 
     iteration: int
@@ -138,16 +138,16 @@ def davidson(
         energies, coefficients = subspace.ritz(nroots)
         if subspace.count + nroots > subspace.capacity:
             energies, coefficients = subspace.restart(nroots)
-        norms, overlaps, products = subspace.expand(energies, coefficients)
+        norms = subspace.expand(energies, coefficients)
         converged = norms <= tol
         if callback is not None:
             step = Step(
-                iteration, subspace.count, energies, norms, subspace.n_sigma, perf_counter() - began, subspace.collapse
+                iteration, subspace.count, energies, norms, subspace.n_sigma, perf_counter() - began, subspace.turn
             )
             stopped = callback(step)
         if stopped or converged.all() or iteration >= max_iterations:
             break
-        if not subspace.accept(~converged, overlaps, products):
+        if not subspace.accept(~converged):
             break
     return Eigenpairs(energies, subspace.give_up(), norms, converged, iteration, subspace.n_sigma, stopped)
 
@@ -167,6 +167,9 @@ class _Subspace:
         self.n_sigma = 0
         self.previous: FloatArray = np.zeros((0, 0))  # Ritz coefficients of the iteration before
         self.current: FloatArray = np.zeros((0, 0))
+        self.ritz_rows: FloatArray = np.zeros((0, 0))  # coefficients of all Ritz vectors
+        self.overlaps: FloatArray = np.zeros((0, 0))  # of the expansion vectors with the basis
+        self.products: FloatArray = np.zeros((0, 0))  # and among themselves
 
     def begin(self, start: Callable[[FloatArray], int]) -> None:
         """Orthonormalise the start vectors and apply the operator to them."""
@@ -181,24 +184,27 @@ class _Subspace:
         matrix, overlap = self.matrix[: self.count, : self.count], self.overlap[: self.count, : self.count]
         inverse = np.linalg.inv(np.linalg.cholesky(overlap))
         energies, columns = np.linalg.eigh(inverse @ matrix @ inverse.T)
-        self.previous, self.current = self.current, np.ascontiguousarray((inverse.T @ columns[:, :nroots]).T)
+        self.ritz_rows = np.ascontiguousarray((inverse.T @ columns).T)
+        self.previous, self.current = self.current, self.ritz_rows[:nroots]
         return energies[:nroots].copy(), self.current
 
     def restart(self, nroots: int) -> tuple[FloatArray, FloatArray]:
         """Keep the Ritz vectors and, where there is room, those of the step before."""
         kept = self.current
         if len(self.previous) and self.capacity >= 3 * nroots:
-            before = np.zeros((len(self.previous), self.count))
-            before[:, : self.previous.shape[1]] = self.previous
-            kept = np.concatenate([kept, before])
+            kept = np.concatenate([kept, self._padded(self.previous)])
         self._keep(kept)
         return self.ritz(nroots)
 
-    def collapse(self) -> FloatArray:
-        """Reduce the basis to the current Ritz vectors and return them."""
-        self._keep(self.current)
-        self.current = np.eye(self.count)
-        return self.basis[: self.count]
+    def turn(self) -> FloatArray:
+        """Make the basis consist of all its Ritz vectors and return the lowest; the space it spans stays the same."""
+        k, n = self.count, len(self.current)
+        rows, previous = self.ritz_rows, self._padded(self.previous)
+        overlap = self.overlap[:k, :k].copy()
+        self._keep(rows)
+        self.previous, self.current, self.ritz_rows = previous @ overlap @ rows.T, np.eye(n, k), np.eye(k)
+        self.overlaps = self.overlaps @ rows.T
+        return self.basis[:n]
 
     def give_up(self) -> FloatArray:
         """The Ritz vectors in memory of their own; the basis and its images are released."""
@@ -207,19 +213,21 @@ class _Subspace:
         del self.images
         return self.basis[:n_vectors].copy()
 
-    def expand(self, energies: FloatArray, coefficients: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Preconditioned residuals into the free rows of the basis, with their norms and inner products."""
+    def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
+        """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals."""
         k, m = self.count, len(energies)
         squares, overlaps, products = self.operator.vectors.residuals(
             self.basis[:k], self.images[:k], coefficients, energies, self.operator.diagonal(), _DENOMINATOR_FLOOR,
             self.basis[k : k + m],
         )  # fmt: skip
         packed = self._reduced(np.concatenate([squares[:, None], overlaps, products], axis=1))
-        return np.sqrt(packed[:, 0]), packed[:, 1 : 1 + k], packed[:, 1 + k :]
+        self.overlaps, self.products = packed[:, 1 : 1 + k], packed[:, 1 + k :]
+        return np.sqrt(packed[:, 0])
 
-    def accept(self, wanted: NDArray[np.bool_], overlaps: FloatArray, products: FloatArray) -> bool:
+    def accept(self, wanted: NDArray[np.bool_]) -> bool:
         """Orthonormalise the wanted expansion vectors against the basis; False if nothing new is left."""
         k, m = self.count, len(wanted)
+        overlaps, products = self.overlaps, self.products
         selection = np.eye(m)[wanted]
         fresh = self.basis[k : k + m]
         metric = self.overlap[:k, :k]
@@ -276,6 +284,12 @@ class _Subspace:
         self.overlap[:n, :n] = kept_rows @ self.overlap[:k, :k] @ kept_rows.T
         self.count = n
         self.previous = self.current = np.zeros((0, 0))  # they belonged to the old basis
+
+    def _padded(self, coefficients: FloatArray) -> FloatArray:
+        """Coefficients over the whole basis, from coefficients over its first vectors."""
+        padded = np.zeros((len(coefficients), self.count))
+        padded[:, : coefficients.shape[1]] = coefficients
+        return padded
 
     def _reduced(self, values: FloatArray) -> FloatArray:
         packed = np.ascontiguousarray(values)
