@@ -1,0 +1,308 @@
+"""The eigensolver on dense matrices in numpy: no package arrays, no kernels, no MPI."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sqd_mpi.backends import vectors as fast_vectors
+from sqd_mpi.davidson import Step, davidson, default_subspace, least_subspace
+
+
+def _residuals(basis, images, coefficients, energies, diagonal, floor, out):
+    """The definition of `vectors.residuals`."""
+    residual = coefficients @ images - energies[:, None] * (coefficients @ basis)
+    squares = (residual**2).sum(axis=1)
+    denominator = energies[:, None] - diagonal[None, :]
+    small = np.abs(denominator) < floor
+    denominator = np.where(small, np.where(denominator >= 0, floor, -floor), denominator)
+    out[:] = residual / denominator
+    return squares, out @ basis.T, out @ out.T
+
+
+def _project_out(vectors, basis, overlaps, transform):
+    """The definition of `vectors.project_out`."""
+    vectors[: len(transform)] = transform @ (vectors - overlaps @ basis)
+
+
+def _rotate(vectors, coefficients):
+    """The definition of `vectors.rotate`."""
+    vectors[: len(coefficients)] = coefficients @ vectors[: coefficients.shape[1]]
+
+
+PLAIN = SimpleNamespace(
+    gram=lambda first, second: first @ second.T, residuals=_residuals, project_out=_project_out, rotate=_rotate
+)
+
+
+class Dense:
+    """A symmetric matrix as an operator."""
+
+    def __init__(self, matrix, vectors=PLAIN):
+        self.matrix = matrix
+        self.vectors = vectors
+        self.size = self.dimension = len(matrix)
+        self.n_sigma = self.n_sums = 0
+
+    def matvec(self, vector, out):
+        """out = matrix vector."""
+        self.n_sigma += 1
+        out[:] = self.matrix @ vector
+
+    def diagonal(self):
+        """Diagonal of the matrix."""
+        return np.diag(self.matrix).copy()
+
+    def sum_over_ranks(self, values):
+        """There is one rank."""
+        assert values.flags.c_contiguous
+        self.n_sums += 1
+
+
+def molecule_like(size: int, seed: int = 0, coupling: float = 0.1) -> np.ndarray:
+    """A matrix with a spread diagonal and weaker random coupling."""
+    rng = np.random.default_rng(seed)
+    matrix = coupling * rng.normal(size=(size, size))
+    return matrix + matrix.T + np.diag(np.linspace(-3.0, 6.0, size) + 0.05 * rng.normal(size=size))
+
+
+def with_spectrum(values: list[float], size: int, seed: int = 1) -> np.ndarray:
+    """A matrix with these lowest eigenvalues (the others above them) and eigenvectors close to unit vectors."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.concatenate([values, np.linspace(max(values) + 1.0, max(values) + 8.0, size - len(values))])
+    noise = 0.02 * rng.normal(size=(size, size))
+    rotation, _ = np.linalg.qr(np.eye(size) + noise - noise.T)
+    return rotation @ np.diag(spectrum) @ rotation.T
+
+
+def unit_start(matrix: np.ndarray, count: int):
+    """Start vectors: the unit vectors of the lowest diagonal elements."""
+
+    def start(out):
+        n_start = min(count, len(matrix), len(out))
+        out[:n_start] = np.eye(len(matrix))[np.argsort(np.diag(matrix))[:n_start]]
+        return n_start
+
+    return start
+
+
+def check(matrix, found, nroots, tol):
+    """Energies, vectors, norms and residuals against numpy."""
+    exact = np.linalg.eigvalsh(matrix)[:nroots]
+    assert found.converged.tolist() == [True] * nroots
+    np.testing.assert_allclose(found.energies, exact, atol=1e-10)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(nroots), atol=1e-10)
+    residual = found.vectors @ matrix - found.energies[:, None] * found.vectors
+    np.testing.assert_allclose(np.linalg.norm(residual, axis=1), found.residual_norms, atol=1e-10)
+    assert np.all(found.residual_norms <= tol)
+    assert not found.stopped
+
+
+@pytest.mark.parametrize("vectors", [PLAIN, fast_vectors], ids=["plain", "fast"])
+@pytest.mark.parametrize("nroots", [1, 2, 5])
+def test_lowest_roots(nroots, vectors):
+    matrix = molecule_like(200)
+    operator = Dense(matrix, vectors)
+    found = davidson(operator, unit_start(matrix, nroots), nroots, tol=1e-7)
+    check(matrix, found, nroots, 1e-7)
+    assert found.n_sigma == operator.n_sigma
+    assert found.vectors.flags.c_contiguous
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("extra", [0, 1, 2, 4])
+@pytest.mark.parametrize("nroots", [1, 3])
+def test_small_subspaces(nroots, extra, seed):
+    matrix = molecule_like(60, seed, coupling=0.02)
+    size = least_subspace(nroots) + extra
+    found = davidson(Dense(matrix), unit_start(matrix, nroots), nroots, 1e-7, 2000, size)
+    check(matrix, found, nroots, 1e-7)
+
+
+def test_the_subspace_keeps_its_limit():
+    matrix = molecule_like(150, coupling=0.08)
+    sizes = []
+
+    def callback(step: Step) -> bool:
+        sizes.append(step.subspace)
+        return False
+
+    davidson(Dense(matrix), unit_start(matrix, 2), 2, 1e-7, 400, 6, callback)
+    assert max(sizes) <= 6 and len(sizes) > 6
+
+
+def test_restarts_cost_little():
+    matrix = molecule_like(300, coupling=0.02)
+    unlimited = davidson(Dense(matrix), unit_start(matrix, 1), 1, 1e-7, 200, 200)
+    default = davidson(Dense(matrix), unit_start(matrix, 1), 1, 1e-7, 200, default_subspace(1))
+    assert default.n_iterations <= 1.3 * unlimited.n_iterations + 2
+
+
+@pytest.mark.parametrize("nroots", [2, 3, 4])
+def test_degenerate_roots(nroots):
+    matrix = with_spectrum([-2.0, -2.0, -2.0, -1.5], 80)
+    found = davidson(Dense(matrix), unit_start(matrix, nroots), nroots, 1e-7)
+    check(matrix, found, nroots, 1e-7)
+
+
+def test_nearly_degenerate_roots():
+    matrix = with_spectrum([-2.0, -2.0 + 1e-7, -1.999], 60)
+    check(matrix, davidson(Dense(matrix), unit_start(matrix, 3), 3, 1e-8), 3, 1e-8)
+
+
+@pytest.mark.parametrize(("dimension", "nroots"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 4)])
+@pytest.mark.parametrize("max_subspace", ["least", None, 50])
+def test_smallest_spaces(dimension, nroots, max_subspace):
+    matrix = molecule_like(dimension, seed=4, coupling=0.5)
+    size = least_subspace(nroots) if max_subspace == "least" else max_subspace
+    found = davidson(Dense(matrix), unit_start(matrix, nroots), nroots, 1e-9, 200, size)
+    check(matrix, found, nroots, 1e-9)
+
+
+def test_diagonal_matrix_converges_at_once():
+    matrix = np.diag(np.arange(20.0))
+    found = davidson(Dense(matrix), unit_start(matrix, 3), 3)
+    check(matrix, found, 3, 1e-6)
+    assert (found.n_iterations, found.n_sigma) == (1, 3)
+
+
+def test_matrix_of_zeros():
+    matrix = np.zeros((6, 6))
+    check(matrix, davidson(Dense(matrix), unit_start(matrix, 2), 2), 2, 1e-6)
+
+
+def test_exact_start_vectors():
+    matrix = molecule_like(50)
+    eigenvectors = np.linalg.eigh(matrix)[1]
+
+    def start(out):
+        out[:2] = eigenvectors[:, :2].T
+        return 2
+
+    found = davidson(Dense(matrix), start, 2, 1e-8)
+    check(matrix, found, 2, 1e-8)
+    assert found.n_iterations == 1
+
+
+def test_start_vectors_need_no_normalisation():
+    matrix = molecule_like(50)
+
+    def start(out):
+        out[:2] = 1e3 * np.eye(50)[:2] + 5.0
+        return 2
+
+    check(matrix, davidson(Dense(matrix), start, 1, 1e-8), 1, 1e-8)
+
+
+@pytest.mark.parametrize("nroots", [1, 2])
+def test_linearly_dependent_start_vectors(nroots):
+    matrix = molecule_like(60)
+
+    def start(out):
+        rng = np.random.default_rng(0)
+        out[:2] = rng.normal(size=(2, 60))
+        out[2] = out[0] - 2.0 * out[1]
+        out[3] = out[1] + 1e-9 * out[0]
+        return 4
+
+    check(matrix, davidson(Dense(matrix), start, nroots, 1e-7), nroots, 1e-7)
+
+
+def test_fewer_independent_start_vectors_than_roots():
+    matrix = molecule_like(60)
+
+    def start(out):
+        out[:3] = np.random.default_rng(0).normal(size=60)
+        return 3
+
+    check(matrix, davidson(Dense(matrix), start, 3, 1e-7), 3, 1e-7)
+
+
+def test_not_converged_is_said():
+    matrix = molecule_like(200)
+    found = davidson(Dense(matrix), unit_start(matrix, 2), 2, tol=1e-9, max_iterations=3)
+    assert not found.converged.any() and not found.stopped
+    assert found.n_iterations == 3
+    assert np.all(found.residual_norms > 1e-9)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(np.einsum("ij,jk,ik->i", found.vectors, matrix, found.vectors), found.energies)
+
+
+def test_unreachable_tolerance_ends():
+    # Rounding bounds the residual; the solver must not spin or fail when nothing new is left.
+    matrix = molecule_like(30)
+    found = davidson(Dense(matrix), unit_start(matrix, 1), 1, tol=1e-300, max_iterations=150)
+    assert not found.converged[0]
+    assert found.energies[0] == pytest.approx(np.linalg.eigvalsh(matrix)[0], abs=1e-12)
+    assert found.residual_norms[0] < 1e-12
+
+
+def test_callback_sees_every_iteration_and_stops():
+    matrix = molecule_like(200)
+    steps: list[Step] = []
+
+    def callback(step: Step) -> bool:
+        steps.append(step)
+        return step.iteration == 4
+
+    found = davidson(Dense(matrix), unit_start(matrix, 1), 1, tol=1e-9, callback=callback)
+    assert found.stopped and not found.converged.any()
+    assert [step.iteration for step in steps] == [1, 2, 3, 4]
+    assert all(later.energies[0] < earlier.energies[0] for earlier, later in zip(steps, steps[1:], strict=False))
+    assert steps[-1].energies[0] == found.energies[0]
+    assert [step.n_sigma for step in steps] == [1, 2, 3, 4]
+    assert all(step.residual_norms.shape == (1,) and step.seconds >= 0 for step in steps)
+
+
+@pytest.mark.parametrize("nroots", [1, 2])
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("max_subspace", ["least", None])
+def test_ritz_vectors_for_a_checkpoint_do_not_disturb_the_solve(nroots, every, max_subspace):
+    matrix = molecule_like(120, coupling=0.08)
+    seen = []
+
+    def callback(step: Step) -> bool:
+        if step.iteration % every == 0:
+            vectors = step.ritz_vectors()[:nroots]
+            np.testing.assert_allclose(vectors @ vectors.T, np.eye(nroots), atol=1e-10)
+            energies = np.einsum("ij,jk,ik->i", vectors, matrix, vectors)
+            np.testing.assert_allclose(energies, step.energies, atol=1e-10)
+            seen.append(step.iteration)
+        return False
+
+    size = least_subspace(nroots) if max_subspace == "least" else None
+    found = davidson(Dense(matrix), unit_start(matrix, nroots), nroots, 1e-7, 300, size, callback)
+    check(matrix, found, nroots, 1e-7)
+    assert len(seen) >= 2
+
+
+def test_going_on_from_the_ritz_vectors_of_a_stopped_solve():
+    matrix = molecule_like(120, coupling=0.08)
+    first = davidson(Dense(matrix), unit_start(matrix, 2), 2, 1e-8, callback=lambda step: step.iteration == 8)
+
+    def start(out):
+        out[:2] = first.vectors
+        return 2
+
+    again = davidson(Dense(matrix), start, 2, 1e-8)
+    check(matrix, again, 2, 1e-8)
+    np.testing.assert_allclose(
+        np.einsum("ij,jk,ik->i", first.vectors, matrix, first.vectors), first.energies, atol=1e-12
+    )
+
+
+def test_few_reductions_per_iteration():
+    matrix = molecule_like(200)
+    operator = Dense(matrix)
+    found = davidson(operator, unit_start(matrix, 3), 3, 1e-7)
+    # Two per iteration, two for the start, and a few more where orthogonalisation is repeated.
+    assert operator.n_sums <= 3 * found.n_iterations + 2
+
+
+def test_state_below_the_lowest_diagonal_element_is_found():
+    # Off-diagonal coupling pulls a state from far above to the bottom.
+    matrix = np.diag(np.linspace(0.0, 1.0, 40))
+    matrix[20:, 20:] -= 0.5
+    check(matrix, davidson(Dense(matrix), unit_start(matrix, 21), 1, 1e-8, max_subspace=25), 1, 1e-8)
