@@ -327,7 +327,8 @@ class _Solve:
                 progress = Progress(step, self.n_iterations, layout, finished, self.grid, self.symmetry)
                 self.asked_to_stop = self.hook(progress)
             above = step.energies - step.residual_norms > bound + _LEAST_MARGIN
-            return self.asked_to_stop or bool(np.all(above | (step.residual_norms <= self.options.tol)))
+            open_roots = step.residual_norms > self.options.tol
+            return self.asked_to_stop or bool(open_roots.any() and above[open_roots].all())
 
         pairs = davidson(
             operator, lambda out: self._start(layout, model, solved.get(sector), count, out), nroots=count,
@@ -381,13 +382,19 @@ class _Solve:
         """Sectors in which one more root may lie below the highest wanted one, with the number of roots to solve for.
 
         The model space gives an upper bound of a sector's energies; how far below it they may lie is judged by what it
-        missed in the sectors that were solved.
+        missed in the sectors that were solved. As long as it missed nothing there because it was the whole sector,
+        the best of the other sectors is solved next.
         """
         bound = self._bound(solved)
-        missed = max(
-            float(np.max(models[s].energies[: len(pairs.energies)] - pairs.energies)) for s, pairs in solved.items()
-        )
-        margin = max(_CAUTION * missed, _LEAST_MARGIN)
+        exact = {s for s, model in models.items() if len(model.mine) == self._layout(s).dimension}
+        missed = [
+            float(np.max(models[s].energies[: len(pairs.energies)] - pairs.energies))
+            for s, pairs in solved.items()
+            if s not in exact
+        ]
+        if not missed and len(exact) < len(models):
+            return {min(models.keys() - exact, key=lambda s: float(models[s].energies[0])): 1}
+        margin = max(_CAUTION * max(missed, default=0.0), _LEAST_MARGIN)
         result = {}
         for sector, model in models.items():
             pairs = solved.get(sector)
