@@ -38,6 +38,8 @@ def _widest_row() -> int:
 
 
 MAX_WIDTH = _widest_row()
+# Two rows of results at a time share every vector of G that is loaded; both must fit the registers.
+MAX_TWIN_WIDTH = 8 if MAX_WIDTH == 8 else 2
 
 
 def _int(value: int) -> Any:
@@ -152,11 +154,11 @@ def _loop(
     return stopped, out
 
 
-def _switch_on_width(builder: Any, width: Any, emit: Callable[[int], None]) -> None:
-    """Emit one version for each width 1 ... MAX_WIDTH and the choice between them."""
+def _switch_on_width(builder: Any, width: Any, emit: Callable[[int], None], widest: int = MAX_WIDTH) -> None:
+    """Emit one version for each width 1 ... `widest` and the choice between them."""
     done = builder.append_basic_block("done")
     choice = builder.switch(width, done)
-    for w in range(1, MAX_WIDTH + 1):
+    for w in range(1, widest + 1):
         case = builder.append_basic_block(f"width{w}")
         choice.add_case(_int(w), case)
         builder.position_at_end(case)
@@ -200,11 +202,11 @@ def _accumulate(
 
 
 @intrinsic
-def table_row(typingctx, width, first, last, entries, table, matrix, out):  # type: ignore[no-untyped-def]
+def table_row(typingctx, width, first, last, entries, table, matrix, out):
     """out[:] = sum over k in first:last of table[hi(k)] G[lo(k), :], with (lo, hi) the int32 halves of entries[k]."""
     signature = types.void(*[types.int64] * 7)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         width, first, last, entries, table, matrix, out = arguments
 
         def emit(w: int) -> None:
@@ -227,11 +229,54 @@ def table_row(typingctx, width, first, last, entries, table, matrix, out):  # ty
 
 
 @intrinsic
-def table_dot(typingctx, first, last, entries, table, row):  # type: ignore[no-untyped-def]
+def table_row_twin(typingctx, width, first, last, entries, table, matrix, out, out_second):
+    """`table_row` with two tables, interleaved (table[2 k], table[2 k + 1]): two results for one load of G."""
+    signature = types.void(*[types.int64] * 8)
+
+    def codegen(context, builder, signature, arguments):
+        width, first, last, entries, table, matrix, out, out_second = arguments
+
+        def emit(w: int) -> None:
+            n_sets = 2 if w == 1 else 1
+            zero = ir.Constant(_VECTOR, [0.0] * LANES)
+
+            def add(k: Any, sums: list[Any]) -> list[Any]:
+                both = _load(builder, builder.add(entries, builder.mul(k, _int(8))), _INT)
+                place = builder.add(table, builder.mul(builder.lshr(both, _int(32)), _int(16)))
+                factor = _broadcast(builder, _load(builder, place, _DOUBLE))
+                second = _broadcast(builder, _load(builder, builder.add(place, _int(8)), _DOUBLE))
+                row = builder.add(matrix, builder.mul(builder.and_(both, _int(0xFFFFFFFF)), _int(VECTOR_BYTES * w)))
+                out = list(sums)
+                for v in range(w):
+                    vector = _load(builder, builder.add(row, _int(VECTOR_BYTES * v)), _VECTOR)
+                    out[v] = _multiply_add(builder, factor, vector, sums[v])
+                    out[w + v] = _multiply_add(builder, second, vector, sums[w + v])
+                return out
+
+            def several(k: Any, sums: list[Any]) -> list[Any]:
+                return add(k, sums[: 2 * w]) + add(builder.add(k, _int(1)), sums[2 * w :])
+
+            start, sums = first, [zero] * (2 * w)
+            if n_sets == 2:
+                start, sets = _loop(builder, first, last, 2, [zero] * (4 * w), several)
+                sums = [builder.fadd(a, b) for a, b in zip(sets[: 2 * w], sets[2 * w :], strict=True)]
+            sums = _loop(builder, start, last, 1, sums, add)[1]
+            for v in range(w):
+                _store(builder, sums[v], builder.add(out, _int(VECTOR_BYTES * v)))
+                _store(builder, sums[w + v], builder.add(out_second, _int(VECTOR_BYTES * v)))
+
+        _switch_on_width(builder, width, emit, MAX_TWIN_WIDTH)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def table_dot(typingctx, first, last, entries, table, row):
     """Sum over k in first:last of table[hi(k)] row[lo(k)]: `table_row` for a single row of C, in scalars."""
     signature = types.float64(*[types.int64] * 5)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         first, last, entries, table, row = arguments
         multiply_add = builder.module.declare_intrinsic("llvm.fmuladd", [_DOUBLE])
 
@@ -254,11 +299,11 @@ def table_dot(typingctx, first, last, entries, table, row):  # type: ignore[no-u
 
 
 @intrinsic
-def value_row(typingctx, width, first, last, column, value, matrix, shift, out):  # type: ignore[no-untyped-def]
+def value_row(typingctx, width, first, last, column, value, matrix, shift, out):
     """out[:] += sum over k in first:last of value[k] G[column[k] - shift, :]; column int32, value float64."""
     signature = types.void(*[types.int64] * 8)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         width, first, last, column, value, matrix, shift, out = arguments
 
         def emit(w: int) -> None:
@@ -283,11 +328,11 @@ def value_row(typingctx, width, first, last, column, value, matrix, shift, out):
 
 
 @intrinsic
-def field_row(typingctx, width, first, last, entries, value, sign, field, matrix, out):  # type: ignore[no-untyped-def]
+def field_row(typingctx, width, first, last, entries, value, sign, field, matrix, out):
     """out[:] += sum over k in first:last of (value[k] + sign[k] F[hi(k), :]) G[lo(k), :]; F has rows like G."""
     signature = types.void(*[types.int64] * 9)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         width, first, last, entries, value, sign, field, matrix, out = arguments
 
         def emit(w: int) -> None:
@@ -335,14 +380,14 @@ def _full_or_partial(builder: Any, count: Any, emit: Callable[[Any], None]) -> N
 
 
 @intrinsic
-def gather_tile(typingctx, rows, shift, count, out, stride):  # type: ignore[no-untyped-def]
+def gather_tile(typingctx, rows, shift, count, out, stride):
     """Transpose `count` <= 8 columns of eight rows: out[j, lane] = row[lane][j], out rows `stride` bytes apart.
 
     rows: address of eight int64 addresses; shift: bytes added to each.
     """
     signature = types.void(*[types.int64] * 5)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         rows, shift, count, out, stride = arguments
         addresses = _lane_addresses(builder, rows, shift)
 
@@ -361,11 +406,11 @@ def gather_tile(typingctx, rows, shift, count, out, stride):  # type: ignore[no-
 
 
 @intrinsic
-def scatter_tile(typingctx, tile, stride, signs, rows, shift, count):  # type: ignore[no-untyped-def]
+def scatter_tile(typingctx, tile, stride, signs, rows, shift, count):
     """Transpose back and add `count` <= 8 columns: row[lane][j] += signs[lane] tile[j, lane]."""
     signature = types.void(*[types.int64] * 6)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         tile, stride, signs, rows, shift, count = arguments
         columns = [_load(builder, builder.add(tile, builder.mul(stride, _int(j))), _VECTOR) for j in range(LANES)]
         lines = _transpose(builder, columns)
@@ -390,11 +435,11 @@ def scatter_tile(typingctx, tile, stride, signs, rows, shift, count):  # type: i
 
 
 @intrinsic
-def copy_vector(typingctx, source, count, out):  # type: ignore[no-untyped-def]
+def copy_vector(typingctx, source, count, out):
     """out[0:8] = source[0:count] and zeros."""
     signature = types.void(*[types.int64] * 3)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         source, count, out = arguments
 
         def emit(mask: Any) -> None:
@@ -408,19 +453,19 @@ def copy_vector(typingctx, source, count, out):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def add_vector(typingctx, source, count, out):  # type: ignore[no-untyped-def]
-    """out[0:count] += source[0:count], count <= 8; source has eight elements."""
+def store_vector(typingctx, source, count, out):
+    """out[0:count] = source[0:count], count <= 8; source has eight elements."""
     signature = types.void(*[types.int64] * 3)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         source, count, out = arguments
         line = _load(builder, source, _VECTOR)
 
         def emit(mask: Any) -> None:
             if mask is None:
-                _store(builder, builder.fadd(line, _load(builder, out, _VECTOR)), out)
+                _store(builder, line, out)
             else:
-                _masked_store(builder, builder.fadd(line, _masked_load(builder, out, mask)), out, mask)
+                _masked_store(builder, line, out, mask)
 
         _full_or_partial(builder, count, emit)
         return context.get_dummy_value()
@@ -428,20 +473,37 @@ def add_vector(typingctx, source, count, out):  # type: ignore[no-untyped-def]
     return signature, codegen
 
 
-@intrinsic
-def prefetch_lanes(typingctx, rows, shift, to_write):  # type: ignore[no-untyped-def]
+def _prefetch(builder: Any, address: Any, writes: bool) -> None:
+    byte = ir.IntType(8)
+    kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), _INT32, _INT32, _INT32])
+    function = _declare(builder, "llvm.prefetch.p0", kind)
+    options = [ir.Constant(_INT32, number) for number in (int(writes), 3 if writes else 2, 1)]
+    builder.call(function, [_pointer(builder, address, byte), *options])
+
+
+@intrinsic(prefer_literal=True)
+def prefetch_line(typingctx, address, to_write):
+    """Ask for one cache line: for writing into the first-level cache, else into the second."""
+    signature = types.void(types.int64, types.boolean)
+    writes = isinstance(to_write, types.BooleanLiteral) and to_write.literal_value
+
+    def codegen(context, builder, signature, arguments):
+        _prefetch(builder, arguments[0], writes)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def prefetch_lanes(typingctx, rows, shift, to_write):
     """Ask for the cache line at `shift` bytes of each of eight rows (for writing: into the first-level cache)."""
     signature = types.void(types.int64, types.int64, types.boolean)
     writes = isinstance(to_write, types.BooleanLiteral) and to_write.literal_value
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         rows, shift, _ = arguments
-        byte = ir.IntType(8)
-        kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), _INT32, _INT32, _INT32])
-        function = _declare(builder, "llvm.prefetch.p0", kind)
         for address in _lane_addresses(builder, rows, shift):
-            options = [ir.Constant(_INT32, number) for number in (int(writes), 3 if writes else 2, 1)]
-            builder.call(function, [_pointer(builder, address, byte), *options])
+            _prefetch(builder, address, writes)
         return context.get_dummy_value()
 
     return signature, codegen

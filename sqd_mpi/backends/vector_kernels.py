@@ -1,4 +1,9 @@
-"""The three sums of sigma = H C at the speed of the machine: fast twins of `plain_kernels`, same arguments."""
+"""The three sums of sigma = H C at the speed of the machine: fast twins of `plain_kernels`, same arguments.
+
+All three gather what they need of C into a packed matrix G (or, for same-spin alpha, a tile of columns), whose rows are
+`width` vectors of eight lanes and which stays in the second-level cache, and multiply it by a sparse matrix. The inner
+loop is "row of results = sum of coefficient times row of G", accumulators in registers (`simd`).
+"""
 
 from __future__ import annotations
 
@@ -7,51 +12,78 @@ import numpy as np
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.backends.simd import (
+    MAX_TWIN_WIDTH,
     MAX_WIDTH,
-    add_vector,
     copy_vector,
     field_row,
     gather_tile,
     prefetch_lanes,
+    prefetch_line,
     scatter_tile,
+    store_vector,
     table_dot,
     table_row,
+    table_row_twin,
     value_row,
 )
 
+# G is kept below half of a second-level cache of 1 MB; the rows of C and sigma that stream by take the rest.
 TILE_DOUBLES = 62_500
-CHUNK_LANES = 8 * MAX_WIDTH
-
-
-def _up8(n):
-    return (n + 7) // 8 * 8
+LANES = 8 * MAX_WIDTH  # most pairs in one chunk
 
 
 def scratch_size(max_rows: int, max_columns: int, max_block_entries: int, n_pair_b: int) -> int:
-    columns = _up8(max_columns) + 8
-    opposite = (
-        _up8(max_block_entries + columns)  # entries
-        + _up8(4 * n_pair_b + columns)  # table
-        + _up8(n_pair_b + 1)  # used pairs
-        + 2 * columns  # zero row and sink row
-        + 6 * CHUNK_LANES  # addresses and signs
-        + 8 * CHUNK_LANES  # tile of results
-    )
-    matrix = max(TILE_DOUBLES, 16 * columns) + 8 * CHUNK_LANES
-    beta = _up8(max_block_entries) + CHUNK_LANES * (2 * _up8(n_pair_b) + 8)
-    alpha = max(TILE_DOUBLES, 16 * max_rows)
-    return max(opposite + matrix + beta, alpha + CHUNK_LANES)
+    """Number of float64 of scratch that each thread needs (arguments: `plain_kernels.scratch_size`)."""
+    columns = (max_columns + 15) // 8 * 8
+    entries = (max_block_entries + 7) // 8 * 8 + columns
+    pairs = (n_pair_b + 15) // 8 * 8
+    matrix = max(TILE_DOUBLES, 16 * columns) + 64 * MAX_WIDTH
+    opposite = entries + 2 * (4 * pairs + columns) + pairs + 2 * columns + 10 * LANES + 16 * LANES
+    beta = 2 * entries + pairs + 2 * columns + 4 * LANES + 8 * LANES + 2 * LANES * pairs
+    alpha = max(TILE_DOUBLES, 16 * max_rows) + LANES
+    return max(matrix + max(opposite, beta), alpha)
 
 
 @jit
-def _width(n_rows):
-    """Vectors in a row of the packed matrix such that it stays in the second-level cache."""
-    return min(max(TILE_DOUBLES // (8 * max(n_rows, 1)), 2), MAX_WIDTH)
+def _width(n_rows, widest):
+    """Vectors in a row of G such that its n_rows stay in the second-level cache."""
+    return min(max(TILE_DOUBLES // (8 * max(n_rows, 1)), 2), widest)
 
 
 @jit
 def _take(scratch, start, size):
+    """The next `size` doubles of scratch, and where the following begin (64-byte aligned)."""
     return scratch[start : start + size], start + (size + 7) // 8 * 8
+
+
+@jit
+def _largest_block(block_row, block_n_ket, indptr):
+    """Most columns of a bra or ket row and most entries of a block."""
+    columns = np.int64(1)
+    entries = np.int64(1)
+    for block in range(block_n_ket.size):
+        columns = max(columns, block_n_ket[block], block_row[block + 1] - block_row[block])
+        entries = max(entries, indptr[block_row[block + 1]] - indptr[block_row[block]])
+    return columns, entries
+
+
+@jit
+def _gather(width, kets, n_ket, matrix):
+    """G[j, lane] = C[ket row of lane, j], by 8 x 8 transposes of full cache lines."""
+    stride = 64 * width
+    for j in range(0, n_ket, 8):
+        for v in range(width):
+            gather_tile(kets + 64 * v, 8 * j, n_ket - j, matrix + j * stride + 64 * v, stride)
+
+
+@jit
+def _scatter(width, tile, bras, signs, j, count):
+    """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes."""
+    for v in range(width):
+        scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+
+
+# --- opposite spin ---------------------------------------------------------------------------------------------------
 
 
 @jit
@@ -86,69 +118,66 @@ def _block_entries(
 
 
 @jit
-def _fill_table(pq, coupling, swap, used, n_used, with_diagonal, first_row, n_columns, occupied_pair, table):
-    """Values of M_pq: both signs of every used coupling and the diagonal."""
+def _fill_table(
+    pq, coupling, swap, used, n_used, with_diagonal, first_row, n_columns, occupied_pair, table, step, part
+):
+    """Values of M_pq at table[step * place + part]: both signs of every used coupling, and the diagonal."""
     row = coupling[pq >> 1]
     if swap == 0.0:
         for u in range(n_used):
             rs = used[u]
-            table[2 * rs] = row[rs]
-            table[2 * rs + 1] = -row[rs]
-        diagonal = 2 * row.size
+            table[step * 2 * rs + part] = row[rs]
+            table[step * (2 * rs + 1) + part] = -row[rs]
     else:
-        for u in range(n_used):
-            rs = used[u]
-            for direction in range(2):
-                value = row[rs] - (swap if 2 * rs + direction == (pq ^ 1) else 0.0)
-                table[4 * rs + 2 * direction] = value
-                table[4 * rs + 2 * direction + 1] = -value
-        diagonal = 4 * row.size
+        for u in range(2 * n_used):
+            rs = 2 * used[u >> 1] + (u & 1)
+            value = row[rs >> 1] - (swap if rs == (pq ^ 1) else 0.0)
+            table[step * 2 * rs + part] = value
+            table[step * (2 * rs + 1) + part] = -value
     if with_diagonal:
+        first = (2 if swap == 0.0 else 4) * row.size
         for j in range(n_columns):
             total = 0.0
             for r in range(occupied_pair.shape[1]):
                 total += row[occupied_pair[first_row + j, r]]
-            table[diagonal + j] = total
+            table[step * (first + j) + part] = total
+
+
+@jit
+def _is_twin(group, last_group, group_start, group_block, pair_ket):
+    """Whether the next group has the same beta block and the same ket rows."""
+    if group + 1 >= last_group or group_block[group] != group_block[group + 1]:
+        return False
+    first = group_start[group]
+    second = group_start[group + 1]
+    if group_start[group + 2] - second != second - first:
+        return False
+    for k in range(second - first):
+        if pair_ket[first + k] != pair_ket[second + k]:
+            return False
+    return True
 
 
 @jit
 def _fill_lanes(
-    first, count, width, c, sigma, bra_offset, ket_offset, pair_bra, pair_ket, pair_sign, zero_row, sink_row, lanes
-):
-    """Addresses of the ket rows and bra rows and the signs of `count` pairs; the rest of the lanes is padding."""
-    kets = lanes[0:CHUNK_LANES]
-    bras = lanes[CHUNK_LANES : 2 * CHUNK_LANES]
-    signs = lanes[2 * CHUNK_LANES : 3 * CHUNK_LANES].view(np.float64)
+    first, count, sigma, bra_offset, pair_bra, pair_sign, sink, bras, signs
+):  # fmt: skip
+    """Addresses of the bra rows and signs of `count` pairs; lanes up to the next multiple of 8 write to the sink."""
     for lane in range(count):
-        k = first + lane
-        kets[lane] = c + 8 * ket_offset[pair_ket[k]]
-        bras[lane] = sigma + 8 * bra_offset[pair_bra[k]]
-        signs[lane] = pair_sign[k]
-    for lane in range(count, 8 * width):
-        kets[lane] = zero_row
-        bras[lane] = sink_row
+        bras[lane] = sigma + 8 * bra_offset[pair_bra[first + lane]]
+        signs[lane] = pair_sign[first + lane]
+    for lane in range(count, (count + 7) // 8 * 8):
+        bras[lane] = sink
         signs[lane] = 0.0
 
 
 @jit
-def _gather(width, kets, n_ket, matrix):
-    """G[j, lane] = C[ket row of lane, j]."""
-    stride = 64 * width
-    for j in range(0, n_ket, 8):
-        for v in range(width):
-            gather_tile(kets + 64 * v, 8 * j, n_ket - j, matrix + j * stride + 64 * v, stride)
-
-
-@jit
-def _scatter(width, tile, bras, signs, j, count):
-    for v in range(width):
-        scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
-
-
-@jit
-def _chunk(remaining, width):
-    """Pairs of a group in the next chunk."""
-    return min(remaining, 8 * width)
+def _chunk(remaining, n_ket, twin):
+    """Pairs in the next chunk: vectors are dealt evenly to chunks of at most the width that suits the cache."""
+    widest = _width(n_ket, MAX_TWIN_WIDTH if twin else MAX_WIDTH)
+    vectors = (remaining + 7) // 8
+    n_chunks = (vectors + widest - 1) // widest
+    return min(remaining, (vectors + n_chunks - 1) // n_chunks * 8)
 
 
 @jit
@@ -157,96 +186,101 @@ def _opposite_spin_part(
     group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch,
 ):  # fmt: skip
-    n_pair = coupling.shape[1]
+    """The groups of one thread, chunk after chunk; the ket rows of the next chunk are prefetched during each."""
     if first_group == last_group:
         return
-    max_columns = 0
-    max_entries = 0
-    for block in range(block_n_ket.size):
-        max_columns = max(max_columns, block_n_ket[block], block_row[block + 1] - block_row[block])
-        max_entries = max(max_entries, indptr[block_row[block + 1]] - indptr[block_row[block]])
-    entries_, at = _take(scratch, 0, max_entries + max_columns)
-    entries = entries_.view(np.int64)
-    table, at = _take(scratch, at, 4 * n_pair + max_columns)
-    used_, at = _take(scratch, at, n_pair + 1)
-    used = used_.view(np.int64)
+    n_pair = coupling.shape[1]
+    max_columns, max_entries = _largest_block(block_row, block_n_ket, indptr)
+    entries, at = _take(scratch, 0, max_entries + max_columns)
+    entries = entries.view(np.int64)
+    table, at = _take(scratch, at, 2 * (4 * n_pair + max_columns))
+    used, at = _take(scratch, at, n_pair + 1)
+    used = used.view(np.int64)
     zero_row, at = _take(scratch, at, max_columns)
     sink_row, at = _take(scratch, at, max_columns)
-    lanes_, at = _take(scratch, at, 6 * CHUNK_LANES)
-    lanes = lanes_.view(np.int64)
-    tile_, at = _take(scratch, at, 8 * CHUNK_LANES)
+    all_kets, at = _take(scratch, at, 2 * LANES)
+    all_kets = all_kets.view(np.int64)
+    all_bras, at = _take(scratch, at, 2 * LANES)
+    all_bras = all_bras.view(np.int64)
+    all_signs, at = _take(scratch, at, 2 * LANES)
+    tiles, at = _take(scratch, at, 16 * LANES)
+    matrix = scratch.ctypes.data + 8 * at
     zero_row[:] = 0.0
     sink_row[:] = 0.0
     zero = zero_row.ctypes.data
     sink = sink_row.ctypes.data
-    tile = tile_.ctypes.data
-    matrix = scratch.ctypes.data + 8 * at
-    entry_address = entries_.ctypes.data
-    table_address = table.ctypes.data
-    c_address = c.ctypes.data
-    sigma_address = sigma.ctypes.data
-    lane_address = lanes_.ctypes.data
+    tile = tiles.ctypes.data
+    entry_data = entries.ctypes.data
+    table_data = table.ctypes.data
+    c_data = c.ctypes.data
+    sigma_data = sigma.ctypes.data
+    bras = all_bras.ctypes.data
+    signs = all_signs.ctypes.data
 
     block = np.int64(-1)
     n_used = 0
     n_ket = np.int64(0)
     first_row = np.int64(0)
     n_columns = np.int64(0)
-    diagonal = 0
-    buffer = 0
-    group = first_group
+    diagonal = np.int64(0)
+    group = np.int64(first_group)
     k = group_start[group]
-    width = _width(block_n_ket[group_block[group]])
-    count = _chunk(group_start[group + 1] - k, width)
-    _fill_lanes(
-        k, count, (count + 7) // 8, c_address, sigma_address, bra_offset, ket_offset, pair_bra, pair_ket, pair_sign,
-        zero, sink, lanes,
-    )  # fmt: skip
+    twin = _is_twin(group, last_group, group_start, group_block, pair_ket)
+    count = np.int64(0)
+    next_count = _chunk(group_start[group + 1] - k, block_n_ket[group_block[group]], twin)
+    _fill_kets(k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[:LANES])
+    buffer = 0
     new_group = True
-    while True:
-        # what follows
-        next_group = group
+    while group < last_group:
+        count = next_count
+        w = (count + 7) // 8
+        length = group_start[group + 1] - group_start[group]
+        # What follows this chunk, so that its ket rows can be asked for early.
         next_k = k + count
+        next_group = group
+        next_twin = twin
         if next_k == group_start[group + 1]:
-            next_group = group + 1
-        other = lanes[3 * CHUNK_LANES * (1 - buffer) : 3 * CHUNK_LANES * (2 - buffer)]
-        next_count = np.int64(0)
+            next_group = group + (2 if twin else 1)
+            next_twin = _is_twin(next_group, last_group, group_start, group_block, pair_ket)
+            next_k = group_start[next_group]
         next_n_ket = np.int64(0)
+        next_count = np.int64(0)
         if next_group < last_group:
             next_n_ket = block_n_ket[group_block[next_group]]
-            next_count = _chunk(group_start[next_group + 1] - next_k, _width(next_n_ket))
+            next_count = _chunk(group_start[next_group + 1] - next_k, next_n_ket, next_twin)
+            other = LANES * (1 - buffer)
+            _fill_kets(next_k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[other : other + LANES])
+        next_w = (next_count + 7) // 8
+        kets = all_kets.ctypes.data + 8 * LANES * buffer
+        next_kets = all_kets.ctypes.data + 8 * LANES * (1 - buffer)
+        _fill_lanes(k, count, sigma_data, bra_offset, pair_bra, pair_sign, sink, all_bras, all_signs)
+        if twin:
             _fill_lanes(
-                next_k, next_count, (next_count + 7) // 8, c_address, sigma_address, bra_offset, ket_offset,
-                pair_bra, pair_ket, pair_sign, zero, sink, other,
-            )  # fmt: skip
+                k + length,
+                count,
+                sigma_data,
+                bra_offset,
+                pair_bra,
+                pair_sign,
+                sink,
+                all_bras[LANES:],
+                all_signs[LANES:],
+            )
         if new_group:
             if group_block[group] != block:
                 block = np.int64(group_block[group])
                 first_row = block_row[block]
                 n_columns = block_row[block + 1] - first_row
                 n_ket = block_n_ket[block]
-                diagonal = 1 if block_diagonal[block] != 0 else 0
+                diagonal = np.int64(1 if block_diagonal[block] != 0 else 0)
                 n_used = _block_entries(
                     first_row, n_columns, indptr, column, orbital_pair, sign, diagonal != 0, swap, n_pair, entries, used
                 )
-            _fill_table(
-                group_pair[group],
-                coupling,
-                swap,
-                used,
-                n_used,
-                diagonal != 0,
-                first_row,
-                n_columns,
-                occupied_pair,
-                table,
-            )
-        w = (count + 7) // 8
-        kets = lane_address + 24 * CHUNK_LANES * buffer
-        bras = kets + 8 * CHUNK_LANES
-        signs = bras + 8 * CHUNK_LANES
-        next_kets = lane_address + 24 * CHUNK_LANES * (1 - buffer)
-        next_w = (next_count + 7) // 8
+            for part in range(2 if twin else 1):
+                _fill_table(
+                    group_pair[group + part], coupling, swap, used, n_used, diagonal != 0, first_row, n_columns,
+                    occupied_pair, table, 2 if twin else 1, part,
+                )  # fmt: skip
         _gather(w, kets, n_ket, matrix)
         base = indptr[first_row]
         for j in range(0, n_columns, 8):
@@ -254,22 +288,44 @@ def _opposite_spin_part(
             if j + 8 < n_columns:
                 for v in range(w):
                     prefetch_lanes(bras + 64 * v, 8 * (j + 8), True)
+                if twin:
+                    for v in range(w):
+                        prefetch_lanes(bras + 8 * LANES + 64 * v, 8 * (j + 8), True)
             if j < next_n_ket:
                 for v in range(next_w):
                     prefetch_lanes(next_kets + 64 * v, 8 * j, False)
-            for i in range(j, j + n):
-                table_row(
-                    w, indptr[first_row + i] - base + diagonal * i, indptr[first_row + i + 1] - base + diagonal * (i + 1),
-                    entry_address, table_address, matrix, tile + (i - j) * 64 * w,
-                )  # fmt: skip
-            _scatter(w, tile, bras, signs, j, n)
-        if next_group == last_group:
-            break
+            if twin:
+                for i in range(j, j + n):
+                    out = tile + (i - j) * 64 * w
+                    table_row_twin(
+                        w, indptr[first_row + i] - base + diagonal * i,
+                        indptr[first_row + i + 1] - base + diagonal * (i + 1),
+                        entry_data, table_data, matrix, out, out + 64 * LANES,
+                    )  # fmt: skip
+                _scatter(w, tile, bras, signs, j, n)
+                _scatter(w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, j, n)
+            else:
+                for i in range(j, j + n):
+                    table_row(
+                        w, indptr[first_row + i] - base + diagonal * i,
+                        indptr[first_row + i + 1] - base + diagonal * (i + 1),
+                        entry_data, table_data, matrix, tile + (i - j) * 64 * w,
+                    )  # fmt: skip
+                _scatter(w, tile, bras, signs, j, n)
         new_group = next_group != group
         group = next_group
+        twin = next_twin
         k = next_k
-        count = next_count
         buffer = 1 - buffer
+
+
+@jit
+def _fill_kets(first, count, c, ket_offset, pair_ket, zero, kets):
+    """Addresses of the ket rows of `count` pairs; lanes up to the next multiple of 8 read zeros."""
+    for lane in range(count):
+        kets[lane] = c + 8 * ket_offset[pair_ket[first + lane]]
+    for lane in range(count, (count + 7) // 8 * 8):
+        kets[lane] = zero
 
 
 @parallel_jit
@@ -287,14 +343,16 @@ def opposite_spin(
         )  # fmt: skip
 
 
+# --- same spin, alpha ------------------------------------------------------------------------------------------------
+
+
 @jit
-def _column_tile(first, last, row_bytes_width, c, ket_offset, first_ket, n_ket, matrix):
-    """Pack columns first:last of the ket rows of a label."""
-    w = row_bytes_width
+def _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, matrix):
+    """G[row, :] = C[ket row, first : first + count], zeros up to 8 w columns."""
     for r in range(n_ket):
         source = c + 8 * (ket_offset[first_ket + r] + first)
         for v in range(w):
-            copy_vector(source + 64 * v, last - first - 8 * v, matrix + 64 * (w * r + v))
+            copy_vector(source + 64 * v, count - 8 * v, matrix + 64 * (w * r + v))
 
 
 @jit
@@ -302,52 +360,57 @@ def _same_spin_alpha_part(
     thread, n_threads, c, sigma, bra_offset, ket_offset, row_length, label_bra_start, label_ket_start,
     indptr, column, value, scratch,
 ):  # fmt: skip
+    """One thread's part: the plane (column tile, entry of the label's sparse matrix) is cut into equal pieces."""
     total = scratch.ctypes.data
-    matrix = total + 8 * CHUNK_LANES
-    c_address = c.ctypes.data
-    sigma_address = sigma.ctypes.data
-    column_address = column.ctypes.data
-    value_address = value.ctypes.data
+    matrix = total + 8 * LANES
+    c_data = c.ctypes.data
+    sigma_data = sigma.ctypes.data
+    column_data = column.ctypes.data
+    value_data = value.ctypes.data
     for label in range(label_bra_start.size - 1):
         first_bra = label_bra_start[label]
         last_bra = label_bra_start[label + 1]
         first_ket = label_ket_start[label]
         n_ket = label_ket_start[label + 1] - first_ket
-        if first_bra == last_bra or n_ket == 0 or row_length[first_bra] == 0:
-            continue
-        n_entries = indptr[last_bra] - indptr[first_bra]
-        if n_entries == 0:
+        if first_bra == last_bra or n_ket == 0:
             continue
         length = row_length[first_bra]
-        width = min(_width(n_ket), (length + 7) // 8)
-        n_tiles = (length + 8 * width - 1) // (8 * width)
-        # the plane (tile, entry) is cut into equal parts
-        lo = n_tiles * n_entries * thread // n_threads
-        hi = n_tiles * n_entries * (thread + 1) // n_threads
-        if lo == hi:
+        n_entries = indptr[last_bra] - indptr[first_bra]
+        if n_entries == 0 or length == 0:
             continue
-        for t in range(lo // n_entries, (hi + n_entries - 1) // n_entries):
+        width = min(_width(n_ket, MAX_WIDTH), (length + 7) // 8)
+        n_tiles = (length + 8 * width - 1) // (8 * width)
+        lowest = n_tiles * n_entries * thread // n_threads
+        highest = n_tiles * n_entries * (thread + 1) // n_threads
+        rows = indptr[first_bra : last_bra + 1] - indptr[first_bra]
+        for t in range(lowest // n_entries, (highest + n_entries - 1) // n_entries):
             first = 8 * width * t
-            last = min(first + 8 * width, length)
-            w = (last - first + 7) // 8
-            a = first_bra
-            b = last_bra
-            if t * n_entries < lo:
-                a += np.searchsorted(indptr[first_bra : last_bra + 1], indptr[first_bra] + lo - t * n_entries)
-            if (t + 1) * n_entries > hi:
-                b = first_bra + np.searchsorted(
-                    indptr[first_bra : last_bra + 1], indptr[first_bra] + hi - t * n_entries
-                )
-            if a >= b:
+            count = min(8 * width, length - first)
+            w = (count + 7) // 8
+            start = first_bra + np.searchsorted(rows, lowest - t * n_entries)
+            stop = min(first_bra + np.searchsorted(rows, highest - t * n_entries), last_bra)
+            if start >= stop:
                 continue
-            _column_tile(first, last, w, c_address, ket_offset, first_ket, n_ket, matrix)
-            for bra in range(a, b):
-                for v in range(w):
-                    copy_vector(matrix, 0, total + 64 * v)
-                value_row(w, indptr[bra], indptr[bra + 1], column_address, value_address, matrix, first_ket, total)
-                target = sigma_address + 8 * (bra_offset[bra] + first)
-                for v in range(w):
-                    add_vector(total + 64 * v, last - first - 8 * v, target + 64 * v)
+            _pack_columns(first, count, w, c_data, ket_offset, first_ket, n_ket, matrix)
+            more = min(8 * width, length - first - 8 * width)  # columns of the next tile, to be packed soon
+            for bra in range(start, stop):
+                target = sigma_data + 8 * (bra_offset[bra] + first)
+                if bra + 4 < stop:
+                    soon = sigma_data + 8 * (bra_offset[bra + 4] + first)
+                    for v in range(w):
+                        prefetch_line(soon + 64 * v, True)
+                if bra - start < n_ket:
+                    soon = c_data + 8 * (ket_offset[first_ket + bra - start] + first + 8 * width)
+                    for v in range((more + 7) // 8):
+                        prefetch_line(soon + 64 * v, False)
+                if count == 8 * w:
+                    value_row(w, indptr[bra], indptr[bra + 1], column_data, value_data, matrix, first_ket, target)
+                else:
+                    for v in range(w):
+                        copy_vector(target + 64 * v, count - 8 * v, total + 64 * v)
+                    value_row(w, indptr[bra], indptr[bra + 1], column_data, value_data, matrix, first_ket, total)
+                    for v in range(w):
+                        store_vector(total + 64 * v, count - 8 * v, target + 64 * v)
 
 
 @parallel_jit
@@ -361,6 +424,9 @@ def same_spin_alpha(
             thread, n_threads, c, sigma, bra_offset, ket_offset, row_length, label_bra_start, label_ket_start,
             indptr, column, value, scratch[thread],
         )  # fmt: skip
+
+
+# --- same spin, beta -------------------------------------------------------------------------------------------------
 
 
 @jit
@@ -380,108 +446,102 @@ def _field(first, count, width, coupling, row_occupied_pair, used, n_used, rows,
 
 
 @jit
+def _number_pairs(first, last, n_pair, orbital_pair, column, sign, used, number, entries, signs):
+    """Renumber the orbital pairs of entries first:last without gaps; pack (column, number) and signs as float64."""
+    used[:n_pair] = 0
+    for m in range(first, last):
+        used[orbital_pair[m] >> 1] = 1
+    n_used = 0
+    for pair in range(n_pair):
+        number[pair] = n_used
+        if used[pair]:
+            used[n_used] = pair
+            n_used += 1
+    for m in range(first, last):
+        entries[m - first] = np.int64(column[m]) | (number[orbital_pair[m] >> 1] << 32)
+        signs[m - first] = sign[m]
+    return n_used
+
+
+@jit
 def _same_spin_beta_part(
-    first_row_thread, last_row_thread, c, sigma, bra_offset, own_ket_offset, label_bra_start, label_block,
+    first_bra, last_bra, c, sigma, bra_offset, own_ket_offset, label_bra_start, label_block,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value, d_block_row, d_indptr, d_column, d_value,
     coupling, row_occupied_pair, scratch,
 ):  # fmt: skip
+    """The bra rows of one thread, in chunks of 8 w rows of one label."""
     n_pair = coupling.shape[1]
-    max_columns = 0
-    max_entries = 0
-    for block in range(block_n_ket.size):
-        max_columns = max(max_columns, block_n_ket[block], block_row[block + 1] - block_row[block])
-        max_entries = max(max_entries, indptr[block_row[block + 1]] - indptr[block_row[block]])
-    entries_, at = _take(scratch, 0, max_entries)
-    entries = entries_.view(np.int64)
+    max_columns, max_entries = _largest_block(block_row, block_n_ket, indptr)
+    entries, at = _take(scratch, 0, max_entries)
+    entries = entries.view(np.int64)
     signs, at = _take(scratch, at, max_entries)
-    used_, at = _take(scratch, at, n_pair + 1)
-    used = used_.view(np.int64)
+    used, at = _take(scratch, at, n_pair + 1)
+    used = used.view(np.int64)
     zero_row, at = _take(scratch, at, max_columns)
     sink_row, at = _take(scratch, at, max_columns)
-    lanes_, at = _take(scratch, at, 4 * CHUNK_LANES)
-    lanes = lanes_.view(np.int64)
-    tile_, at = _take(scratch, at, 8 * CHUNK_LANES)
-    rows, at = _take(scratch, at, CHUNK_LANES * ((n_pair + 7) // 8 * 8))
-    field_, at = _take(scratch, at, CHUNK_LANES * ((n_pair + 7) // 8 * 8))
+    kets, at = _take(scratch, at, LANES)
+    kets = kets.view(np.int64)
+    bras, at = _take(scratch, at, LANES)
+    bras = bras.view(np.int64)
+    ones, at = _take(scratch, at, LANES)
+    tile, at = _take(scratch, at, 8 * LANES)
+    rows, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
+    field, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
+    matrix = scratch.ctypes.data + 8 * at
     zero_row[:] = 0.0
     sink_row[:] = 0.0
-    zero = zero_row.ctypes.data
-    sink = sink_row.ctypes.data
-    tile = tile_.ctypes.data
-    field = field_.ctypes.data
-    matrix = scratch.ctypes.data + 8 * at
-    kets = lanes_.ctypes.data
-    bras = kets + 8 * CHUNK_LANES
-    ones = bras + 8 * CHUNK_LANES
-    lanes_[2 * CHUNK_LANES : 3 * CHUNK_LANES] = 1.0
+    ones[:] = 1.0
+    tile_data = tile.ctypes.data
+    entry_data = entries.ctypes.data
+    sign_data = signs.ctypes.data
+    field_data = field.ctypes.data
+    d_column_data = d_column.ctypes.data
+    d_value_data = d_value.ctypes.data
+    bra_data = bras.ctypes.data
     for label in range(label_block.size):
         block = label_block[label]
-        first = max(first_row_thread, label_bra_start[label])
-        last = min(last_row_thread, label_bra_start[label + 1])
+        first = max(first_bra, label_bra_start[label])
+        last = min(last_bra, label_bra_start[label + 1])
         if block < 0 or first >= last:
             continue
         first_row = block_row[block]
         n_columns = block_row[block + 1] - first_row
         n_ket = block_n_ket[block]
         base = indptr[first_row]
-        # renumber pairs
-        used[:n_pair] = 0
-        for m in range(base, indptr[first_row + n_columns]):
-            used[orbital_pair[m] >> 1] = 1
-        n_used = 0
-        number = rows.view(np.int64)
-        for pair in range(n_pair):
-            number[pair] = n_used
-            if used[pair]:
-                used[n_used] = pair
-                n_used += 1
-        for m in range(base, indptr[first_row + n_columns]):
-            entries[m - base] = np.int64(column[m]) | (number[orbital_pair[m] >> 1] << 32)
-            signs[m - base] = sign[m]
-        width = _width(n_ket)
+        n_used = _number_pairs(
+            base, indptr[first_row + n_columns], n_pair, orbital_pair, column, sign, used, rows.view(np.int64),
+            entries, signs,
+        )  # fmt: skip
+        value_data = s_value.ctypes.data + 8 * base
+        width = _width(n_ket, MAX_WIDTH)
         d_row = d_block_row[label]
         for chunk in range(first, last, 8 * width):
             count = min(8 * width, last - chunk)
             w = (count + 7) // 8
-            _field(chunk, count, w, coupling, row_occupied_pair, used, n_used, rows, lanes, field)
+            _field(chunk, count, w, coupling, row_occupied_pair, used, n_used, rows, kets, field_data)
             for lane in range(8 * w):
+                kets[lane] = zero_row.ctypes.data
+                bras[lane] = sink_row.ctypes.data
                 if lane < count:
-                    lanes[lane] = c.ctypes.data + 8 * own_ket_offset[chunk + lane]
-                    lanes[CHUNK_LANES + lane] = sigma.ctypes.data + 8 * bra_offset[chunk + lane]
-                else:
-                    lanes[lane] = zero
-                    lanes[CHUNK_LANES + lane] = sink
-            _gather(w, kets, n_ket, matrix)
+                    kets[lane] = c.ctypes.data + 8 * own_ket_offset[chunk + lane]
+                    bras[lane] = sigma.ctypes.data + 8 * bra_offset[chunk + lane]
+            _gather(w, kets.ctypes.data, n_ket, matrix)
             for j in range(0, n_columns, 8):
                 n = min(8, n_columns - j)
                 if j + 8 < n_columns:
                     for v in range(w):
-                        prefetch_lanes(bras + 64 * v, 8 * (j + 8), True)
-                tile_[: 64 * w] = 0.0
+                        prefetch_lanes(bra_data + 64 * v, 8 * (j + 8), True)
+                tile[: 64 * w] = 0.0
                 for i in range(j, j + n):
-                    out = tile + (i - j) * 64 * w
+                    out = tile_data + (i - j) * 64 * w
                     value_row(
-                        w,
-                        d_indptr[d_row + i],
-                        d_indptr[d_row + i + 1],
-                        d_column.ctypes.data,
-                        d_value.ctypes.data,
-                        matrix,
-                        0,
-                        out,
+                        w, d_indptr[d_row + i], d_indptr[d_row + i + 1], d_column_data, d_value_data, matrix, 0, out
                     )
                     field_row(
-                        w,
-                        indptr[first_row + i] - base,
-                        indptr[first_row + i + 1] - base,
-                        entries_.ctypes.data,
-                        s_value.ctypes.data + 8 * base,
-                        signs.ctypes.data,
-                        field,
-                        matrix,
-                        out,
-                    )
-                _scatter(w, tile, bras, ones, j, n)
+                        w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
+                        entry_data, value_data, sign_data, field_data, matrix, out,
+                    )  # fmt: skip
+                _scatter(w, tile_data, bra_data, ones.ctypes.data, j, n)
 
 
 @parallel_jit
