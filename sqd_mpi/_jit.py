@@ -35,17 +35,16 @@ def set_threads(n_threads: int) -> None:
     """Fix the number of threads of this process, before numba is imported if that is still possible.
 
     Args:
-        n_threads: threads for numba's parallel loops and for BLAS.
+        n_threads: threads for numba's parallel loops. BLAS gets one: it only sees small matrices here, and its waiting
+            threads would take the cores away from the loops.
     """
     if "numba" not in sys.modules:
         os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
-        os.environ[variable] = str(n_threads)
     import numba
     import threadpoolctl
 
     numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
-    threadpoolctl.threadpool_limits(limits=n_threads, user_api="blas")
+    threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
 
 def available_threads() -> int:

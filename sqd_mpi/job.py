@@ -303,6 +303,7 @@ class _Job:
                 "max_dropped": result.symmetry.max_dropped,
                 "effect_bound": result.symmetry.effect_bound,
             },
+            "memory": result.memory,
             "version": __version__,
         }
 
@@ -347,7 +348,8 @@ def _warm_up() -> None:
     h1e = -np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.1], [0.0, 0.1, 0.5]])
     eri = np.full(21, 0.01)
     strings = np.array([[3], [5], [6]], np.uint64)
-    solve_subspace(None, Hamiltonian(h1e, eri, 0.0, 3, (2, 2)), strings, strings, SolveOptions(memory=2**40))
+    options = SolveOptions(memory=2**40, model_space=1)  # so small that the solver must iterate
+    solve_subspace(None, Hamiltonian(h1e, eri, 0.0, 3, (2, 2)), strings, strings, options)
 
 
 def _versions() -> dict[str, str]:

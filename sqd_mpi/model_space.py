@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numba
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
@@ -21,6 +22,7 @@ from sqd_mpi.layout import Layout
 
 # Diagonal elements closer than this (hartree) belong together: determinants that differ by flipped spins.
 _TIE = 1e-9
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +30,8 @@ class ModelSpace:
     """Lowest determinants of a sector, their eigenpairs, and where they lie in this rank's slice.
 
     Attributes:
-        energies: (n,) eigenvalues in hartree, ascending.
-        vectors: (n, n) eigenvectors in columns.
+        energies: (n_states,) lowest eigenvalues in hartree, ascending.
+        vectors: (n, n_states) their eigenvectors in columns.
         mine: (n,) int64, position in this rank's slice, -1 if another rank's.
     """
 
@@ -46,6 +48,7 @@ class ModelSpace:
         hamiltonian: Hamiltonian,
         interaction: Interaction,
         size: int,
+        n_states: int | None = None,
     ) -> ModelSpace:
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
@@ -54,6 +57,7 @@ class ModelSpace:
         Args:
             diagonal: this rank's slice of the diagonal.
             size: number of determinants wanted.
+            n_states: number of eigenpairs wanted; by default all.
         """
         here = grid.coordinates
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
@@ -73,7 +77,8 @@ class ModelSpace:
             np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs(), interaction.coupling, interaction.swap,
             interaction.same_spin, interaction.constant, matrix,
         )  # fmt: skip
-        energies, vectors = np.linalg.eigh(matrix)
+        last = min(n_states or len(matrix), len(matrix)) - 1
+        energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
         return cls(energies, vectors, mine)
 
     def fill(self, out: FloatArray, n_vectors: int) -> int:
@@ -86,9 +91,17 @@ class ModelSpace:
 
 
 def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
+    """Positions of the `count` smallest values, in one pass over chunks."""
     if len(values) <= count:
         return np.arange(len(values), dtype=np.int64)
-    return np.argpartition(values, count)[:count].astype(np.int64)
+    kept = np.empty(0, np.int64)
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        below = np.arange(len(chunk)) if len(kept) < count else np.flatnonzero(chunk < values[kept].max())
+        kept = np.concatenate([kept, below + start])
+        if len(kept) > count:
+            kept = kept[np.argpartition(values[kept], count)[:count]]
+    return kept
 
 
 def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:

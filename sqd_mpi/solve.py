@@ -78,6 +78,7 @@ class SubspaceResult:
         backend, n_threads, max_subspace: what was used.
         solve_seconds: from the call to the end of the iterations.
         sigma_seconds: mean seconds per application of the Hamiltonian, slowest rank.
+        memory: largest bytes of any rank of "vectors" (basis, images, diagonal), "buffers" and "structure".
     """
 
     roots: list[Root]
@@ -94,6 +95,7 @@ class SubspaceResult:
     max_subspace: int
     solve_seconds: float
     sigma_seconds: float
+    memory: dict[str, int]
 
     @property
     def energies(self) -> FloatArray:
@@ -232,6 +234,7 @@ class _Solve:
             )
         self.n_iterations = self.n_sigma = 0
         self.asked_to_stop = False
+        self.bytes_used = {"vectors": 0, "buffers": 0, "structure": 0}
         self.history: dict[str, list[Any]] = {name: [] for name in ("sector", "energy", "residual_norm", "seconds")}
         self.stored = self._open_stored()
 
@@ -260,7 +263,7 @@ class _Solve:
             roots, stopped, self.grid, self.symmetry, self.n_iterations, self.n_sigma, examined,
             {name: np.array(values) for name, values in self.history.items()}, timings,
             resolve_name(self.options.backend), _jit.n_threads(), self.max_subspace, solve_seconds,
-            timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1),
+            timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
         )  # fmt: skip
 
     def _shape(self, n_ranks: int) -> tuple[int, int, int, int]:
@@ -306,7 +309,9 @@ class _Solve:
             diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
             self._block(layout).diagonal(self.interaction, diagonal)
             size = max(self.options.model_space, 2 * self.nroots)
-            return ModelSpace.create(self.grid, layout, diagonal, self.hamiltonian, self.interaction, size)
+            return ModelSpace.create(
+                self.grid, layout, diagonal, self.hamiltonian, self.interaction, size, 2 * self.nroots + 2
+            )
 
     def _solve_sector(
         self, sector: int, count: int, model: ModelSpace, solved: dict[int, Eigenpairs], bound: float
@@ -315,6 +320,7 @@ class _Solve:
         layout = self._layout(sector)
         with self.timers("structure"):
             operator = SigmaOperator(self.grid, layout, self._block(layout), self.interaction, self.timers)
+        self._count_bytes(operator, max(self.max_subspace, least_subspace(count)))
         finished = [
             (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
             for other, pairs in solved.items()
@@ -339,6 +345,14 @@ class _Solve:
         self.log.close()
         operator.plan.free()
         return pairs
+
+    def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
+        """Note the largest memory of any rank; collective over the grid."""
+        structure = getattr(self.share, "nbytes", 0)
+        used = np.array([8 * operator.size * (2 * n_basis + 1), operator.plan.buffer_bytes, structure], np.int64)
+        self.grid.maximum_over_all(used)
+        for name, value in zip(("vectors", "buffers", "structure"), used, strict=True):
+            self.bytes_used[name] = max(self.bytes_used[name], int(value))
 
     def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray) -> int:
         """Start vectors: those of an earlier solve or file, then the lowest of the model space."""

@@ -90,6 +90,14 @@ class StringStructure:
             self._beta_rows[db] = doubles, values
         return self._beta_rows[db]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all lists and matrices."""
+        parts: list[Any] = [*self.alpha, *self.beta, *self._alpha_rows.values()]
+        parts += [doubles for doubles, _ in self._beta_rows.values()]
+        total = sum(values.nbytes for _, values in self._beta_rows.values())
+        return total + sum(structure.array_bytes(part) for part in parts)
+
     def keep_only(self, alpha_shifts: set[int], beta_shifts: set[int]) -> None:
         """Forget the same-spin matrices of shifts that this rank does not work on."""
         self._alpha_rows = {da: rows for da, rows in self._alpha_rows.items() if da in alpha_shifts}

@@ -101,6 +101,13 @@ class SparseRows:
     value: FloatArray = field(repr=False)
 
 
+def array_bytes(part: object) -> int:
+    """Bytes of the arrays of one of the classes of this module, groups included."""
+    values = vars(part).values()
+    own = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+    return own + sum(array_bytes(value) for value in values if isinstance(value, Groups))
+
+
 def diagonal_pairs(strings: NDArray[np.uint64]) -> NDArray[np.int32]:
     """pair(r, r) of the occupied orbitals of every string, (n, n_electrons) int32."""
     occupied = occupied_orbitals(strings).astype(np.int64)
