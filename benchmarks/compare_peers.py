@@ -21,6 +21,7 @@ from peers.solvers import OURS, PEERS, Ours, Peer, Settings
 ROOT = Path(__file__).resolve().parents[1]
 OWN_PACKAGES = ("sqd_mpi", "numba", "numpy", "mpich")
 INPUTS = ("h2o-1em3", "h2o-1em4", "n2-1em5/5")
+VARIANTS = tuple(ours.key for ours in OURS)
 MAX_COUNTED_STRINGS = 6000
 
 
@@ -55,7 +56,7 @@ def parse() -> argparse.Namespace:
     add("--inputs", type=names, help=f"names with commas, /N: every N-th string (default {','.join(INPUTS)})")
     add("--data", help="directory with h2o/ and n2/ (default: SQD_MPI_DATA)")
     add("--peers", type=names, default=["sbd", "pyscf"], help=f"of {', '.join(PEERS)}, or none")
-    add("--variants", type=names, default=[ours.name for ours in OURS], help="of sqd_mpi, or none")
+    add("--variants", type=names, default=list(VARIANTS), help=f"{', '.join(VARIANTS)}, or none")
     add("--threads", type=int, default=2)
     add("--tol", type=float, default=1e-5, help="residual norm at which a solve ends (default 1e-5)")
     add("--repeats", type=int, default=3, help="rounds of one sample per solver (default 3)")
@@ -69,9 +70,9 @@ def parse() -> argparse.Namespace:
     add("--workdir", type=Path, default=ROOT / "build" / "compare_peers", help="for input and result files")
     add("-o", "--output", type=Path, default=ROOT / "build" / "compare_peers.json")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.peers if name not in PEERS]
-    if unknown:
-        parser.error(f"--peers knows {', '.join(PEERS)}; got {', '.join(unknown)}")
+    for option, given, known in (("peers", arguments.peers, PEERS), ("variants", arguments.variants, VARIANTS)):
+        if unknown := [name for name in given if name not in known]:
+            parser.error(f"--{option} knows {', '.join(known)}; got {', '.join(unknown)}")
     if arguments.repeats < 1 or arguments.threads < 1:
         parser.error("--repeats and --threads need at least 1")
     return arguments
@@ -143,7 +144,7 @@ def available(
     solvers: list[Ours | Peer] = []
     prepared: dict[str, dict] = {}
     for ours in OURS:
-        if ours.name not in arguments.variants:
+        if ours.key not in arguments.variants:
             continue
         prepared[ours.name] = ours.prepare(problem, settings, workdir)
         if "error" in prepared[ours.name]:

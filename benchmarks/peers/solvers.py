@@ -94,6 +94,8 @@ class Peer:
 class Ours:
     """sqd_mpi as a user runs it: one rank, its own MPI, from an imported input file."""
 
+    key: str
+    """Name for --variants."""
     name: str
     """Name in the tables; starts with sqd_mpi."""
     about: str
@@ -178,9 +180,9 @@ PEERS = {
 }
 
 OURS = (
-    Ours("sqd_mpi, no symmetry", "--symmetry off, from the lowest determinant", "off", True),
-    Ours("sqd_mpi", "from the lowest determinant", "auto", True),
-    Ours("sqd_mpi, own start", "as a user runs it: from its own model space", "auto", False),
+    Ours("off", "sqd_mpi (no symmetry)", "--symmetry off, from the lowest determinant", "off", True),
+    Ours("auto", "sqd_mpi", "from the lowest determinant", "auto", True),
+    Ours("own-start", "sqd_mpi (own start)", "as a user runs it: from its own model space", "auto", False),
 )
 
 
