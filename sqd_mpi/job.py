@@ -87,7 +87,7 @@ class _Job:
             self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
             return STOPPED
         self._write_result(result)
-        if self.rank == 0:
+        if self.rank == 0 and result.converged:  # otherwise --resume can go on from it
             self.checkpoint.unlink(missing_ok=True)
         self._report(result)
         return DONE if result.converged else NOT_CONVERGED
