@@ -214,9 +214,15 @@ def timed(command: Sequence[str], settings: Settings, variables: dict[str, str])
         return {"error": f"{Path(command[0]).name}: {error}"[:300]}
     wall, others = watch.stop()
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        return {"error": f"exit code {done.returncode}: {lines[-1] if lines else 'no output'}"}
+        return {"error": f"exit code {done.returncode}: {_reason(done.stderr or done.stdout)}"}
     return {"wall_seconds": wall, "other_cores": others, "waited_for_quiet": quiet}
+
+
+def _reason(output: str) -> str:
+    """Returns the line that says why a process failed: the last that speaks of an error, else the last at all."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower()]
+    return (telling or lines or ["no output"])[-1]
 
 
 def _word_length(bits: int) -> int:
