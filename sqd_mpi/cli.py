@@ -33,6 +33,7 @@ _METAVARS = {
     "max_subspace": "N",
     "nroots": "K",
     "symmetry": "auto|off",
+    "spin_flip": "auto|off",
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",

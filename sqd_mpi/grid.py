@@ -182,6 +182,14 @@ class ProcessGrid:
         displacements = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self.replicas.Allgatherv(mine, [whole, (counts, displacements), MPI.DOUBLE])
 
+    def swap_with_mirror(self, mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
+        """Exchange arrays with the rank of the mirror block (ib, ia) in the same layer. Collective over the layer."""
+        here = self.coordinates
+        if self.layer is None or here.ia == here.ib:
+            raise RuntimeError("a diagonal block is its own mirror")
+        mirror = here.ib * self.shape[1] + here.ia
+        self.layer.Sendrecv(mine, dest=mirror, recvbuf=theirs, source=mirror)
+
     def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
         """Add the t partial sub-blocks and leave each task group its slice. Collective over the task groups."""
         if self.task_groups is None:

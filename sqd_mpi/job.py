@@ -278,7 +278,7 @@ class _Job:
             "residual_norm": [root.residual_norm for root in roots],
             "spin_square": [root.spin_square for root in roots],
             "sector": [root.sector for root in roots],
-            "spin_flip_parity": [None for _ in roots],
+            "spin_flip_parity": [root.parity or None for root in roots],
             "occupancies": [root.occupancies.tolist() for root in roots],
             "all_converged": result.converged,
             "dimension": len(problem.strings_a) * len(problem.strings_b),
@@ -312,7 +312,9 @@ class _Job:
             name = "energy" if len(result.roots) == 1 else f"energy {k}"
             self.log.info(
                 f"{name} {root.energy:.10f} hartree, residual {root.residual_norm:.1e}, <S^2> {root.spin_square:.6f}, "
-                f"sector {root.sector}" + ("" if root.converged else ", NOT CONVERGED")
+                f"sector {root.sector}"
+                + (f", parity {root.parity:+d}" if root.parity else "")
+                + ("" if root.converged else ", NOT CONVERGED")
             )
         self.log.info(f"{self.output} written after {perf_counter() - self.began:.2f} s")
         if not result.converged:

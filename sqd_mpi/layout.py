@@ -9,6 +9,10 @@ this:
   the r sub-blocks of a block follow each other, so a block is one flat buffer that slides as a whole;
 * *slice* (ia, ir, ib, it): a contiguous 1/t of a sub-block. Krylov vectors are kept in slices only.
 
+With spin-flip symmetry C = +-C^T only one of each pair of mirrored elements is stored in sub-blocks and slices, those
+off the mirror line times sqrt(2), so that inner products of stored vectors are inner products of whole ones. Ket
+blocks are whole.
+
 Rows of a block or sub-block are numbered label after label; `row_offsets` says where each begins in the flat buffer.
 """
 
@@ -22,6 +26,7 @@ from numpy.typing import NDArray
 from sqd_mpi.symmetry import string_labels
 
 IntArray = NDArray[np.int64]
+Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,22 +89,32 @@ class Layout:
         alpha, beta: strings in working order.
         sector: label(alpha) XOR label(beta) of every determinant of the vector.
         grid: (a, b, t, r).
-        alpha_bounds: (n_labels, a r + 1) working positions; sub-block (ia, ir) owns part ia r + ir of every label.
-        beta_bounds: (n_labels, b + 1) working positions.
+        parity: +1 or -1 for vectors with C = +C^T or -C^T, of which each element and its mirror image are stored once;
+            0 where spin-flip symmetry is not used.
+        alpha_bounds: (n_labels, a + 1) working positions of the alpha strings of every block.
+        beta_bounds: (n_labels, b + 1) working positions of the beta strings.
+        group_bounds: (n_labels, a r + 1) equal cuts of the alpha strings, used without parity.
     """
 
     alpha: SpinStrings = field(repr=False)
     beta: SpinStrings = field(repr=False)
     sector: int
-    grid: tuple[int, int, int, int]
+    grid: Shape
+    parity: int
     alpha_bounds: IntArray = field(repr=False)
     beta_bounds: IntArray = field(repr=False)
+    group_bounds: IntArray = field(repr=False)
 
     @classmethod
-    def create(cls, alpha: SpinStrings, beta: SpinStrings, sector: int, grid: tuple[int, int, int, int]) -> Layout:
-        """Cut both string lists for a grid."""
+    def create(cls, alpha: SpinStrings, beta: SpinStrings, sector: int, grid: Shape, parity: int = 0) -> Layout:
+        """Cut both string lists for a grid; parity needs alpha = beta and a = b."""
         a, b, _, r = grid
-        return cls(alpha, beta, sector, grid, alpha.bounds(a * r), beta.bounds(b))
+        if parity and (a != b or alpha is not beta):
+            raise ValueError("spin-flip symmetry needs equal strings and a grid with a = b")
+        groups = alpha.bounds(a * r)
+        return cls(
+            alpha, beta, sector, grid, parity, groups[:, ::r], groups[:, ::r] if parity else beta.bounds(b), groups
+        )
 
     @property
     def n_labels(self) -> int:
@@ -107,34 +122,113 @@ class Layout:
         return self.alpha.n_labels
 
     @property
-    def dimension(self) -> int:
+    def n_determinants(self) -> int:
         """Number of determinants of the sector."""
         n_alpha = np.diff(self.alpha.label_start)
         n_beta = np.diff(self.beta.label_start)
         return int(sum(int(n_alpha[x]) * int(n_beta[x ^ self.sector]) for x in range(self.n_labels)))
 
+    @property
+    def dimension(self) -> int:
+        """Number of independent elements of a vector: the determinants, or one of each mirrored pair."""
+        if not self.parity:
+            return self.n_determinants
+        on_diagonal = self.alpha.size if self.sector == 0 else 0
+        return (self.n_determinants + self.parity * on_diagonal) // 2
+
     def row_lengths(self, ib: int) -> IntArray:
-        """(n_labels,) number of beta columns of the piece of every alpha label in blocks with this ib."""
+        """(n_labels,) number of beta columns that go with every alpha label in blocks with this ib."""
         widths = np.diff(self.beta_bounds, axis=1)[:, ib]
         return widths[np.arange(self.n_labels) ^ self.sector]
 
-    def row_counts(self, ia: int, ir: int) -> IntArray:
-        """(n_labels,) number of alpha rows of every label in sub-block (ia, ir)."""
-        part = ia * self.grid[3] + ir
-        return self.alpha_bounds[:, part + 1] - self.alpha_bounds[:, part]
+    def block_size(self, ia: int, ib: int) -> int:
+        """Number of elements of a whole block."""
+        return int(np.dot(np.diff(self.alpha_bounds, axis=1)[:, ia], self.row_lengths(ib)))
+
+    def ket_rows(self, ia: int) -> tuple[IntArray, IntArray]:
+        """Rows of a block: working positions of its alpha strings and (n_labels + 1,) first row of every label."""
+        ranges = [np.arange(bounds[ia], bounds[ia + 1]) for bounds in self.alpha_bounds]
+        return np.concatenate(ranges), _starts([len(rows) for rows in ranges])
+
+    def ket_offsets(self, ia: int, ib: int) -> IntArray:
+        """Flat offset in the whole block of every one of its rows (rows are numbered label after label)."""
+        lengths = self.row_lengths(ib)
+        _, label_start = self.ket_rows(ia)
+        if self.parity:
+            return _exclusive_sum(np.repeat(lengths, np.diff(label_start)))
+        offsets = np.empty(int(label_start[-1]), np.int64)
+        start = 0
+        for ir in range(self.grid[3]):
+            for x, (first, last) in enumerate(self._row_ranges(ia, ir, ib)):
+                rows = slice(label_start[x] + first, label_start[x] + last)
+                offsets[rows] = start + lengths[x] * np.arange(last - first)
+                start += lengths[x] * (last - first)
+        return offsets
+
+    def row_stops(self, ia: int, ib: int, parity: int | None = None) -> IntArray:
+        """How many columns of every row of block (ia, ib) are stored: all, or those before the mirror line.
+
+        With parity, a diagonal block keeps its lower triangle. Of a block and its mirror image, whose ranks share the
+        work, the one below keeps the first half of its columns, the one above the rows from the middle on.
+        """
+        lengths = self.row_lengths(ib)
+        stops = []
+        for x, bounds in enumerate(self.alpha_bounds):
+            n_rows, width = int(bounds[ia + 1] - bounds[ia]), int(lengths[x])
+            row = np.arange(n_rows, dtype=np.int64)
+            mirror = x ^ self.sector
+            if not self.parity or x > mirror:
+                stop = np.full(n_rows, width, np.int64)
+            elif x < mirror:
+                stop = np.zeros(n_rows, np.int64)
+            elif ia == ib:
+                stop = row + (1 if (self.parity if parity is None else parity) > 0 else 0)
+            elif ia > ib:
+                stop = np.full(n_rows, width // 2, np.int64)
+            else:
+                stop = np.where(row >= n_rows // 2, width, 0).astype(np.int64)
+            stops.append(stop)
+        return np.concatenate(stops)
+
+    def _row_ranges(self, ia: int, ir: int, ib: int) -> list[tuple[int, int]]:
+        """For every label the rows of row group ir, counted from the label's first row in the block."""
+        r = self.grid[3]
+        if not self.parity:
+            cuts = self.group_bounds[:, ia * r : ia * r + r + 1] - self.group_bounds[:, ia * r : ia * r + 1]
+            return [(int(row[ir]), int(row[ir + 1])) for row in cuts]
+        _, label_start = self.ket_rows(ia)
+        stops = self.row_stops(ia, ib, parity=1)  # the same rows for both parities
+        ranges = []
+        for x in range(self.n_labels):
+            total = np.concatenate([[0], np.cumsum(stops[label_start[x] : label_start[x + 1]])])
+            cuts = np.searchsorted(total, total[-1] * np.arange(1, r) / r)
+            edges = np.concatenate([[0], cuts, [len(total) - 1]])
+            ranges.append((int(edges[ir]), int(edges[ir + 1])))
+        return ranges
+
+    def bra_rows(self, ia: int, ir: int, ib: int) -> BraRows:
+        """The stored rows of sub-block (ia, ir, ib)."""
+        positions, label_start = self.ket_rows(ia)
+        stops, lengths = self.row_stops(ia, ib), self.row_lengths(ib)
+        used = np.ones(len(stops), bool) if not self.parity else self.row_stops(ia, ib, parity=1) > 0
+        chosen = []
+        for x, (first, last) in enumerate(self._row_ranges(ia, ir, ib)):
+            rows = np.arange(label_start[x] + first, label_start[x] + last, dtype=np.int64)
+            chosen.append(rows[used[rows]])
+        block_row = np.concatenate(chosen)
+        counts = [len(rows) for rows in chosen]
+        return BraRows(
+            alpha=positions[block_row],
+            block_row=block_row,
+            label_start=_starts(counts),
+            offset=_exclusive_sum(stops[block_row]),
+            stop=stops[block_row],
+            length=np.repeat(lengths, counts),
+        )
 
     def sub_block_size(self, ia: int, ir: int, ib: int) -> int:
-        """Number of elements of a sub-block."""
-        return int(np.dot(self.row_counts(ia, ir), self.row_lengths(ib)))
-
-    def sub_block_starts(self, ia: int, ib: int) -> IntArray:
-        """(r + 1,) flat start of every sub-block in its block; the last entry is the size of the block."""
-        sizes = [self.sub_block_size(ia, ir, ib) for ir in range(self.grid[3])]
-        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-    def block_size(self, ia: int, ib: int) -> int:
-        """Number of elements of a block."""
-        return int(self.sub_block_starts(ia, ib)[-1])
+        """Number of stored elements of a sub-block."""
+        return int(self.bra_rows(ia, ir, ib).stop.sum())
 
     def slice_bounds(self, ia: int, ir: int, ib: int) -> IntArray:
         """(t + 1,) boundaries of the slices in sub-block (ia, ir, ib), relative to its start."""
@@ -146,42 +240,10 @@ class Layout:
         bounds = self.slice_bounds(ia, ir, ib)
         return int(bounds[it + 1] - bounds[it])
 
-    def piece_starts(self, ia: int, ir: int, ib: int) -> IntArray:
-        """(n_labels + 1,) flat start of every label's piece in a sub-block."""
-        sizes = self.row_counts(ia, ir) * self.row_lengths(ib)
-        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-
-    def bra_rows(self, ia: int, ir: int) -> tuple[IntArray, IntArray]:
-        """Rows of a sub-block: working positions of its alpha strings and (n_labels + 1,) first row of every label."""
-        part = ia * self.grid[3] + ir
-        ranges = [np.arange(bounds[part], bounds[part + 1]) for bounds in self.alpha_bounds]
-        return np.concatenate(ranges), _starts([len(rows) for rows in ranges])
-
-    def ket_rows(self, ia: int) -> tuple[IntArray, IntArray]:
-        """Rows of a block: working positions of its alpha strings and (n_labels + 1,) first row of every label."""
-        r = self.grid[3]
-        ranges = [np.arange(bounds[ia * r], bounds[(ia + 1) * r]) for bounds in self.alpha_bounds]
-        return np.concatenate(ranges), _starts([len(rows) for rows in ranges])
-
-    def bra_offsets(self, ia: int, ir: int, ib: int) -> IntArray:
-        """Flat offset in the sub-block of every one of its rows."""
-        lengths = self.row_lengths(ib)
-        starts = self.piece_starts(ia, ir, ib)
-        counts = self.row_counts(ia, ir)
-        pieces = [starts[x] + np.arange(counts[x], dtype=np.int64) * lengths[x] for x in range(self.n_labels)]
-        return np.concatenate(pieces)
-
-    def ket_offsets(self, ia: int, ib: int) -> IntArray:
-        """Flat offset in the block of every one of its rows (rows are numbered label after label)."""
-        r = self.grid[3]
-        block_starts = self.sub_block_starts(ia, ib)
-        per_label: list[list[IntArray]] = [[] for _ in range(self.n_labels)]
-        for ir in range(r):
-            lengths, counts = self.row_lengths(ib), self.row_counts(ia, ir)
-            starts = self.piece_starts(ia, ir, ib) + block_starts[ir]
-            for x in range(self.n_labels):
-                per_label[x].append(starts[x] + np.arange(counts[x], dtype=np.int64) * lengths[x])
-        return np.concatenate([part for parts in per_label for part in parts])
+    def replica_counts(self, ia: int, ib: int) -> list[int]:
+        """Sizes of the slices of all replicas of a block, in replica order (ir, it)."""
+        _, _, t, r = self.grid
+        return [int(n) for ir in range(r) for n in np.diff(self.slice_bounds(ia, ir, ib))]
 
     def beta_rows(self, ib: int) -> tuple[IntArray, IntArray]:
         """Columns of a block: working positions of its beta strings and (n_labels + 1,) first of every beta label."""
@@ -190,19 +252,45 @@ class Layout:
 
     def geometry(self, ia: int, ib: int, it: int, ir: int) -> SliceGeometry:
         """Where the elements of one rank's slice lie among rows and columns."""
-        rows, label_start = self.bra_rows(ia, ir)
+        rows = self.bra_rows(ia, ir, ib)
         columns, column_start = self.beta_rows(ib)
-        counts = np.diff(label_start)
         bounds = self.slice_bounds(ia, ir, ib)
+        start, stop = int(bounds[it]), int(bounds[it + 1])
+        diagonal = np.empty(0, np.int64)
+        if self.parity > 0 and self.sector == 0 and ia == ib:
+            diagonal = rows.offset + rows.stop - 1 - start  # the last element of every row
+            diagonal = diagonal[(diagonal >= 0) & (diagonal < stop - start)]
         return SliceGeometry(
-            alpha=rows,
+            alpha=rows.alpha,
             beta=columns,
-            row_offset=self.bra_offsets(ia, ir, ib),
-            row_length=np.repeat(self.row_lengths(ib), counts),
-            row_column=np.repeat(column_start[np.arange(self.n_labels) ^ self.sector], counts),
-            start=int(bounds[it]),
-            stop=int(bounds[it + 1]),
+            row_offset=rows.offset,
+            row_length=rows.stop,
+            row_column=np.repeat(column_start[np.arange(self.n_labels) ^ self.sector], np.diff(rows.label_start)),
+            start=start,
+            stop=stop,
+            diagonal=diagonal,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class BraRows:
+    """The stored rows of one sub-block, label after label.
+
+    Attributes:
+        alpha: (n,) working positions of the alpha strings.
+        block_row: (n,) row numbers in the whole block.
+        label_start: (n_labels + 1,) first row of every label.
+        offset: (n,) flat offset of every row in the sub-block.
+        stop: (n,) number of stored columns of every row.
+        length: (n,) number of columns of the row in the whole block.
+    """
+
+    alpha: IntArray = field(repr=False)
+    block_row: IntArray = field(repr=False)
+    label_start: IntArray = field(repr=False)
+    offset: IntArray = field(repr=False)
+    stop: IntArray = field(repr=False)
+    length: IntArray = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +299,7 @@ class SliceGeometry:
 
     Element (row, j) of the sub-block stands at row_offset[row] + j for j < row_length[row]; its strings are
     alpha[row] and beta[row_column[row] + j] (working positions). The slice holds flat positions start .. stop - 1 of
-    the sub-block.
+    the sub-block; `diagonal` lists those of its own positions (from 0) that are their own mirror image.
     """
 
     alpha: IntArray = field(repr=False)
@@ -221,6 +309,7 @@ class SliceGeometry:
     row_column: IntArray = field(repr=False)
     start: int
     stop: int
+    diagonal: IntArray = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -229,9 +318,7 @@ class SliceGeometry:
 
     def locate(self, flat: IntArray) -> tuple[IntArray, IntArray]:
         """Rows and column numbers (into alpha and beta) of elements given by their position in the slice."""
-        ends = self.row_offset + self.row_length
-        order = np.argsort(ends, kind="stable")
-        rows = order[np.searchsorted(ends[order], flat + self.start, side="right")]
+        rows = np.searchsorted(self.row_offset + self.row_length, flat + self.start, side="right")
         return rows, flat + self.start - self.row_offset[rows] + self.row_column[rows]
 
 
@@ -248,6 +335,10 @@ def sectors(alpha: SpinStrings, beta: SpinStrings) -> list[int]:
     present_a = np.flatnonzero(np.diff(alpha.label_start))
     present_b = np.flatnonzero(np.diff(beta.label_start))
     return [int(sector) for sector in np.unique(present_a[:, None] ^ present_b[None, :])]
+
+
+def _exclusive_sum(sizes: IntArray) -> IntArray:
+    return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if len(sizes) else np.empty(0, np.int64)
 
 
 def _starts(counts: list[int]) -> IntArray:

@@ -71,11 +71,12 @@ class ModelSpace:
         mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
         alpha, beta = np.divmod(chosen, n_beta)
         matrix = np.empty((len(chosen), len(chosen)))
+        mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
         _fill_matrix(
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
             layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
             np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs(), interaction.coupling, interaction.swap,
-            interaction.same_spin, interaction.constant, matrix,
+            interaction.same_spin, interaction.constant, layout.parity, mirror, matrix,
         )  # fmt: skip
         last = min(n_states or len(matrix), len(matrix)) - 1
         energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
@@ -117,10 +118,17 @@ def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
 
 
 @parallel_jit
-def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, matrix):
+def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, parity, on_line, matrix):
+    """Matrix between determinants or, with parity, between (|IJ> + parity |JI>) / sqrt(2), and |II> itself."""
+    half = np.sqrt(0.5)
     for i in numba.prange(alpha.shape[0]):
         for j in range(i + 1):
             element = matrix_element(alpha[i], beta[i], alpha[j], beta[j], h1e, eri, coupling, swap, same_spin)
+            if parity != 0:
+                element += parity * matrix_element(
+                    alpha[i], beta[i], beta[j], alpha[j], h1e, eri, coupling, swap, same_spin
+                )
+                element *= (half if on_line[i] else 1.0) * (half if on_line[j] else 1.0)
             matrix[i, j] = element + (constant if i == j else 0.0)
     for i in range(alpha.shape[0]):
         for j in range(i):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import n_threads, parallel_jit
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.grid import ProcessGrid
-from sqd_mpi.layout import Layout
+from sqd_mpi.layout import Layout, SliceGeometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +47,17 @@ def string_weights(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> Str
         where.row_offset, where.row_length, where.row_column, where.start, where.stop, vector, columns, n_threads()
     )
     alpha, beta = layout.alpha.canonical[where.alpha], n_alpha + layout.beta.canonical[where.beta]
+    if layout.parity:
+        _unscale_largest(where, vector, rows[1], columns[1])
     for target, part in ((weights, 0), (largest, 1)):
         target[alpha] = rows[part]
         target[beta] = columns[part]
     grid.sum_over_all(weights)
     grid.maximum_over_all(largest)
+    if layout.parity:
+        # Every stored element off the mirror line stands for two determinants with exchanged strings.
+        weights = np.tile((weights[:n_alpha] + weights[n_alpha:]) / 2, 2)
+        largest = np.tile(np.maximum(largest[:n_alpha], largest[n_alpha:]), 2)
     return StringWeights(weights[:n_alpha], weights[n_alpha:], largest[:n_alpha], largest[n_alpha:])
 
 
@@ -68,6 +74,20 @@ def carry_over(strings: NDArray[np.uint64], largest: FloatArray, threshold: floa
     """Strings of some determinant with |coefficient| above the threshold, heaviest first."""
     chosen = np.flatnonzero(largest > threshold)
     return np.ascontiguousarray(strings[chosen[np.argsort(-largest[chosen], kind="stable")]])
+
+
+def _unscale_largest(where: SliceGeometry, vector: FloatArray, rows: FloatArray, columns: FloatArray) -> None:
+    """From stored elements (times sqrt(2) off the mirror line) to coefficients, in the largest of rows and columns.
+
+    An element on the line was scaled down with the rest of its row, to below its true value; the true value is put
+    back as a candidate for the maximum.
+    """
+    rows *= np.sqrt(0.5)
+    columns *= np.sqrt(0.5)
+    line_rows, line_columns = where.locate(where.diagonal)
+    values = np.abs(vector[where.diagonal])
+    np.maximum.at(rows, line_rows, values)
+    np.maximum.at(columns, line_columns, values)
 
 
 @parallel_jit

@@ -24,6 +24,7 @@ COMMAND_LINE_OPTIONS = (
     "max_subspace",
     "nroots",
     "symmetry",
+    "spin_flip",
     "start",
     "save_vector",
     "resume",
@@ -190,6 +191,9 @@ class SolveOptions(BaseModel):
     nroots: _Count = _field(1, "a positive integer", "Number of lowest eigenpairs.")
     symmetry: Literal["auto", "off"] = _field(
         "auto", "auto or off", "Use of the exact zeros that orbital symmetry leaves in the integrals: auto or off."
+    )
+    spin_flip: Literal["auto", "off"] = _field(
+        "auto", "auto or off", "Use of the spin-flip symmetry of equal alpha and beta strings: auto or off."
     )
     model_space: _Count = _field(
         300, "a positive integer", "Number of determinants of the model space that gives the start vector."

@@ -28,7 +28,7 @@ class Memory:
         return self.vectors + self.buffers
 
 
-def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory: int) -> Shape:
+def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory: int, square: bool = False) -> Shape:
     """A sensible grid: row groups while whole ket vectors fit easily, then blocks of alpha strings, then of beta
     strings.
 
@@ -40,7 +40,13 @@ def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory:
         n_alpha, n_beta: numbers of strings.
         dimension: number of determinants of a sector.
         memory: bytes per rank.
+        square: whether a = b is wanted (spin-flip symmetry).
     """
+    if square:
+        sides = [side for side in _divisors(n_ranks) if n_ranks % (side * side) == 0]
+        fits = [side for side in sides if 8 * 3 * dimension / side**2 <= _KET_SHARE * memory]
+        side = min(fits) if fits else max(sides)
+        return side, side, 1, n_ranks // side**2
     for blocks in _divisors(n_ranks):
         if 8 * 3 * dimension / blocks <= _KET_SHARE * memory or blocks == n_ranks:
             break
@@ -49,21 +55,25 @@ def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory:
     return a, b, 1, n_ranks // blocks
 
 
-def predict_memory(grid: Shape, dimension: int, max_subspace: int) -> Memory:
+def predict_memory(grid: Shape, dimension: int, max_subspace: int, n_determinants: int | None = None) -> Memory:
     """Bytes of vectors and buffers of one rank, before anything is allocated.
 
     Args:
         grid: (a, b, t, r).
-        dimension: number of determinants of a sector.
+        dimension: number of stored elements of a vector of a sector.
         max_subspace: number of basis vectors.
+        n_determinants: number of determinants of the sector, if spin-flip symmetry makes it differ from the dimension.
     """
     a, b, t, r = grid
-    block = -(-dimension // (a * b))
+    folded = n_determinants is not None and n_determinants != dimension
+    block = -(-(n_determinants if n_determinants is not None else dimension) // (a * b))
+    stored = -(-dimension // (a * b))
     vectors = (2 * max_subspace + 1) * -(-dimension // (a * b * t * r))
-    own = block if a * b * t * r > 1 else 0
+    own = block if a * b * t * r > 1 or folded else 0
     kets = min(2, a * b - 1) * block
-    partial = -(-block // r) if t > 1 else 0
-    return Memory(8 * vectors, 8 * (own + kets + partial))
+    partial = -(-stored // r) if t > 1 else 0
+    halves = (int(t * r > 1) + int(a > 1)) * stored if folded else 0
+    return Memory(8 * vectors, 8 * (own + kets + partial + halves))
 
 
 def _divisors(number: int) -> list[int]:

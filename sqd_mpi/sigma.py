@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock, Task, vectors
+from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.grid import KetExchange, ProcessGrid
 from sqd_mpi.layout import Layout
 
@@ -98,7 +99,7 @@ class SigmaOperator:
         with self.timers("scatter"):
             self.grid.scatter_sum(sigma, out, plan.task_group_counts)
         with self.timers("vectors"):
-            vectors.scale_and_add(self._diagonal, vector, out)
+            plan.finish(self._diagonal, vector, out)
 
     def expectation(self, vector: FloatArray, work: FloatArray) -> float:
         """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
@@ -116,7 +117,7 @@ class TaskPlan:
 
     def __init__(self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction):
         self.grid, self.layout = grid, layout
-        a, b, t, r = grid.shape
+        a, b, t, _ = grid.shape
         here = grid.coordinates
         self.tasks = assign(block.tasks(interaction), t)[here.it]
         block.prepare(self.tasks)
@@ -125,30 +126,91 @@ class TaskPlan:
             by_ket.setdefault(((here.ia + task.da) % a, (here.ib + task.db) % b), []).append(task)
         self.own_tasks = by_ket.get((here.ia, here.ib), [])
         sizes = np.array([[layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
-        self._replica_counts = [layout.slice_size(here.ia, here.ib, it, ir) for ir in range(r) for it in range(t)]
+        self._replica_counts = layout.replica_counts(here.ia, here.ib)
         self.task_group_counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
-        self._own = np.empty(int(sizes[here.ia, here.ib])) if grid.n_ranks > 1 else None
+        whole = grid.n_ranks > 1 or layout.parity != 0
+        self._own = np.empty(int(sizes[here.ia, here.ib])) if whole else None
         self.sigma = np.empty(layout.sub_block_size(here.ia, here.ir, here.ib)) if t > 1 else None
         self.exchange = KetExchange(grid, list(by_ket), sizes, self._own if self._own is not None else np.empty(0))
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
+        self._fold = Fold(grid, layout) if layout.parity else None
 
     def collect(self, vector: FloatArray) -> FloatArray:
-        """This rank's own block, from the slices of its replicas."""
+        """This rank's own whole block, from the slices of its replicas (and the stored half of its mirror block)."""
         if self._own is None:
             return vector
-        self.grid.collect_slices(vector, self._own, self._replica_counts)
+        if self._fold is None:
+            self.grid.collect_slices(vector, self._own, self._replica_counts)
+        else:
+            self._fold.unfold(vector, self._own)
         return self._own
+
+    def finish(self, diagonal: FloatArray, vector: FloatArray, out: FloatArray) -> None:
+        """Turn the sum of all tasks into stored elements and add the diagonal."""
+        if self._fold is None:
+            vectors.scale_and_add(diagonal, vector, 1.0, out)
+            return
+        line = out[self._fold.line]
+        vectors.scale_and_add(diagonal, vector, float(np.sqrt(2.0)), out)
+        out[self._fold.line] += (1.0 - np.sqrt(2.0)) * line
 
     @property
     def buffer_bytes(self) -> int:
         """Bytes of the own block, the receive buffers and the partial sigma."""
         own = [array.nbytes for array in (self._own, self.sigma) if array is not None]
-        return sum(own) + self.exchange.buffer_bytes
+        folded = self._fold.buffer_bytes if self._fold is not None else 0
+        return sum(own) + self.exchange.buffer_bytes + folded
 
     def free(self) -> None:
         """Release the requests and buffers."""
         self.exchange.free()
-        self._own = self.sigma = None
+        self._own = self.sigma = self._fold = None
+
+
+class Fold:
+    """Whole blocks from stored halves, with spin-flip symmetry.
+
+    Args:
+        grid: the process grid, a = b.
+        layout: with parity +1 or -1.
+    """
+
+    def __init__(self, grid: ProcessGrid, layout: Layout):
+        self.grid = grid
+        here = grid.coordinates
+        self._unfolding = Unfolding(layout, here.ia, here.ib)
+        self._counts = layout.replica_counts(here.ia, here.ib)
+        self._own = np.empty(self._unfolding.own.size) if grid.replicas is not None else None
+        self._mirror = np.empty(self._unfolding.mirror.size) if here.ia != here.ib else None
+        self.line = layout.geometry(here.ia, here.ib, here.it, here.ir).diagonal
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the stored halves that are put together here."""
+        return sum(array.nbytes for array in (self._own, self._mirror) if array is not None)
+
+    def unfold(self, vector: FloatArray, whole: FloatArray) -> None:
+        """The whole block of this rank from the slices of all replicas. Collective over the grid."""
+        own = vector
+        if self._own is not None:
+            self.grid.collect_slices(vector, self._own, self._counts)
+            own = self._own
+        mirror = own
+        if self._mirror is not None:
+            self.grid.swap_with_mirror(own, self._mirror)
+            mirror = self._mirror
+        self._unfolding.unfold(own, mirror, whole)
+
+
+def whole_block(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> FloatArray:
+    """The whole block of this rank, (block size,), from the slices of a vector. Collective over the grid."""
+    here = grid.coordinates
+    whole = np.empty(layout.block_size(here.ia, here.ib))
+    if layout.parity:
+        Fold(grid, layout).unfold(vector, whole)
+    else:
+        grid.collect_slices(vector, whole, layout.replica_counts(here.ia, here.ib))
+    return whole
 
 
 def assign(tasks: list[Task], n_groups: int) -> list[list[Task]]:

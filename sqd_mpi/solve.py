@@ -27,6 +27,8 @@ from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
 from sqd_mpi.vector_io import StoredVectors
 
+Sector = tuple[int, int]  # label, and parity of the spin flip or 0
+
 # A sector is left out without a sigma when its model-space energy minus this many times the correlation energy that
 # the model space missed in the best sector still lies above the wanted roots.
 _CAUTION = 1.5
@@ -45,6 +47,7 @@ class Root:
         converged: whether the residual norm reached the tolerance.
         spin_square: <S^2>.
         sector: label of the symmetry sector.
+        parity: +1 or -1 for C = +C^T (even spin) or -C^T (odd spin); 0 where spin-flip symmetry was not used.
         occupancies: (2, norb) mean occupations of alpha and beta orbitals.
         weights: weights of the strings, canonical order.
         layout: ownership of the vector.
@@ -56,6 +59,7 @@ class Root:
     converged: bool
     spin_square: float
     sector: int
+    parity: int
     occupancies: FloatArray = field(repr=False)
     weights: StringWeights = field(repr=False)
     layout: Layout = field(repr=False)
@@ -72,7 +76,7 @@ class SubspaceResult:
         grid: the process grid.
         symmetry: orbital labels used.
         n_iterations, n_sigma: counts over all sectors.
-        sectors_examined: for every sector the lowest energy known and how ("solved", "bounded" or "model").
+        sectors_examined: for every (label, parity) the lowest energy known and how ("solved", "bounded" or "model").
         history: name -> one value per iteration.
         timings: phase -> (minimum, mean, maximum) over ranks, seconds.
         backend, n_threads, max_subspace: what was used.
@@ -87,7 +91,7 @@ class SubspaceResult:
     symmetry: OrbitalLabels
     n_iterations: int
     n_sigma: int
-    sectors_examined: dict[int, tuple[float, str]]
+    sectors_examined: dict[Sector, tuple[float, str]]
     history: dict[str, FloatArray] = field(repr=False)
     timings: dict[str, tuple[float, float, float]] = field(repr=False)
     backend: str
@@ -117,8 +121,12 @@ class SubspaceResult:
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
         whole = np.zeros((layout.alpha.size, layout.beta.size))
         rows, columns = where.locate(np.arange(where.size, dtype=np.int64))
-        alpha = layout.alpha.canonical[where.alpha[rows]]
-        whole[alpha, layout.beta.canonical[where.beta[columns]]] = chosen.vector
+        alpha, beta = layout.alpha.canonical[where.alpha[rows]], layout.beta.canonical[where.beta[columns]]
+        whole[alpha, beta] = chosen.vector
+        if layout.parity:
+            whole = np.sqrt(0.5) * (whole + layout.parity * whole.T)
+            on_line = where.diagonal
+            whole[alpha[on_line], beta[on_line]] = chosen.vector[on_line]
         self.grid.sum_over_all(whole)
         return whole
 
@@ -216,33 +224,34 @@ class _Solve:
             labels = self.symmetry.labels, self.symmetry.n_labels
             self.alpha = SpinStrings.from_canonical(bitstrings.canonical(strings_a)[0], *labels)
             self.beta = SpinStrings.from_canonical(bitstrings.canonical(strings_b)[0], *labels)
-        self.sectors = sectors(self.alpha, self.beta)
+            if np.array_equal(self.alpha.strings, self.beta.strings):
+                self.beta = self.alpha
         self.nroots = self.options.nroots
         if self.nroots > self.alpha.size * self.beta.size:
             total = self.alpha.size * self.beta.size
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
         self.memory = self.options.memory or int(available_memory() / local_ranks(comm)[1])
+        self.sectors = self._sectors(spin_flip=self._flips())
         self.grid = ProcessGrid(comm, self._shape(1 if comm is None else comm.size))
         self.max_subspace = self._subspace_that_fits()
         self.backend = get_backend(self.options.backend)
         self.interaction = Interaction.energy(hamiltonian)
         here = self.grid.coordinates
         self.place = (here.ia, here.ib, here.it, here.ir)
-        with self.timers("structure"):
-            self.share = self.backend.create_share(
-                self._layout(self.sectors[0]), self.place, hamiltonian, self.symmetry
-            )
+        self._shares: dict[int, Any] = {}
         self.n_iterations = self.n_sigma = 0
         self.asked_to_stop = False
         self.bytes_used = {"vectors": 0, "buffers": 0, "structure": 0}
-        self.history: dict[str, list[Any]] = {name: [] for name in ("sector", "energy", "residual_norm", "seconds")}
+        self.history: dict[str, list[Any]] = {
+            name: [] for name in ("sector", "parity", "energy", "residual_norm", "seconds")
+        }
         self.stored = self._open_stored()
 
     def run(self) -> SubspaceResult:
         """Solve every sector that may hold one of the wanted roots."""
         models = {sector: self._model(sector) for sector in self.sectors}
         wanted = _lowest_per_sector({s: model.energies for s, model in models.items()}, self.nroots)
-        solved: dict[int, Eigenpairs] = {}
+        solved: dict[Sector, Eigenpairs] = {}
         examined = {sector: (float(model.energies[0]), "model") for sector, model in models.items()}
         stopped = False
         while wanted and not stopped:
@@ -266,14 +275,28 @@ class _Solve:
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
         )  # fmt: skip
 
+    def _flips(self) -> bool:
+        """Whether spin-flip symmetry is used: equal string sets, and a grid with a = b."""
+        grid = self.options.grid
+        possible = self.beta is self.alpha and (grid == "auto" or grid[0] == grid[1])
+        return possible and self.options.spin_flip == "auto"
+
+    def _sectors(self, spin_flip: bool) -> list[Sector]:
+        """Every (label, parity) that holds a vector."""
+        parities = (1, -1) if spin_flip else (0,)
+        found = [(label, parity) for label in sectors(self.alpha, self.beta) for parity in parities]
+        return [sector for sector in found if self._layout(sector, (1, 1, 1, 1)).dimension > 0]
+
     def _shape(self, n_ranks: int) -> tuple[int, int, int, int]:
         if self.options.grid != "auto":
             return self.options.grid
         largest = max(self._layout(sector, (1, 1, 1, 1)).dimension for sector in self.sectors)
-        return planner.choose_grid(n_ranks, self.alpha.size, self.beta.size, largest, self.memory)
+        square = self.sectors[0][1] != 0
+        return planner.choose_grid(n_ranks, self.alpha.size, self.beta.size, largest, self.memory, square)
 
-    def _layout(self, sector: int, grid: tuple[int, int, int, int] | None = None) -> Layout:
-        return Layout.create(self.alpha, self.beta, sector, self.grid.shape if grid is None else grid)
+    def _layout(self, sector: Sector, grid: tuple[int, int, int, int] | None = None) -> Layout:
+        label, parity = sector
+        return Layout.create(self.alpha, self.beta, label, self.grid.shape if grid is None else grid, parity)
 
     def _subspace_that_fits(self) -> int:
         """Number of basis vectors: as asked for, or the default, or less where the memory limit wants it.
@@ -281,11 +304,13 @@ class _Solve:
         Raises:
             InputError: not even the smallest subspace fits; says what is missing.
         """
-        dimension = max(self._layout(sector).dimension for sector in self.sectors)
+        layouts = [self._layout(sector) for sector in self.sectors]
+        dimension = max(layout.dimension for layout in layouts)
+        n_determinants = max(layout.n_determinants for layout in layouts)
         wanted = self.options.max_subspace or default_subspace(self.nroots)
         smallest = wanted if self.options.max_subspace else least_subspace(self.nroots)
         for size in range(wanted, smallest - 1, -1):
-            predicted = planner.predict_memory(self.grid.shape, dimension, size)
+            predicted = planner.predict_memory(self.grid.shape, dimension, size, n_determinants)
             if predicted.total <= _MEMORY_SHARE * self.memory:
                 if size < wanted:
                     self.log.info(f"memory limit: {size} basis vectors instead of {wanted}")
@@ -301,9 +326,15 @@ class _Solve:
         return None if self.options.start is None else StoredVectors(self.options.start, self.alpha, self.beta)
 
     def _block(self, layout: Layout) -> Any:
-        return self.backend.create_block(layout, self.place, self.hamiltonian, self.share)
+        """This rank's block; string structure is shared by all sectors, or by both parities of one label."""
+        key = layout.sector if layout.parity else 0
+        if key not in self._shares:
+            self._shares.clear()  # one at a time
+            with self.timers("structure"):
+                self._shares[key] = self.backend.create_share(layout, self.place, self.hamiltonian, self.symmetry)
+        return self.backend.create_block(layout, self.place, self.hamiltonian, self._shares[key])
 
-    def _model(self, sector: int) -> ModelSpace:
+    def _model(self, sector: Sector) -> ModelSpace:
         layout, here = self._layout(sector), self.grid.coordinates
         with self.timers("model space"):
             diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
@@ -314,7 +345,7 @@ class _Solve:
             )
 
     def _solve_sector(
-        self, sector: int, count: int, model: ModelSpace, solved: dict[int, Eigenpairs], bound: float
+        self, sector: Sector, count: int, model: ModelSpace, solved: dict[Sector, Eigenpairs], bound: float
     ) -> Eigenpairs:
         """The `count` lowest eigenpairs of one sector; stops early once they are known to lie above the bound."""
         layout = self._layout(sector)
@@ -348,7 +379,7 @@ class _Solve:
 
     def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
         """Note the largest memory of any rank; collective over the grid."""
-        structure = getattr(self.share, "nbytes", 0)
+        structure = max((getattr(share, "nbytes", 0) for share in self._shares.values()), default=0)
         used = np.array([8 * operator.size * (2 * n_basis + 1), operator.plan.buffer_bytes, structure], np.int64)
         self.grid.maximum_over_all(used)
         for name, value in zip(("vectors", "buffers", "structure"), used, strict=True):
@@ -372,7 +403,7 @@ class _Solve:
         extra = count if n_rows < count else 0
         return n_rows + model.fill(out[n_rows:], min(extra, len(out) - n_rows))
 
-    def _record(self, sector: int, step: Step) -> None:
+    def _record(self, sector: Sector, step: Step) -> None:
         self.n_iterations += 1
         last = self.history["energy"][-1][0] if self.history["energy"] else np.nan
         row = Iteration(
@@ -383,16 +414,17 @@ class _Solve:
         padded = np.full((2, self.nroots), np.nan)
         padded[0, : len(step.energies)] = step.energies
         padded[1, : len(step.energies)] = step.residual_norms
-        for name, value in (("sector", sector), ("energy", padded[0]), ("residual_norm", padded[1])):
+        for name, value in (("sector", sector[0]), ("parity", sector[1]), ("energy", padded[0]), ("residual_norm",
+        padded[1])):
             self.history[name].append(value)
         self.history["seconds"].append(row.seconds)
 
-    def _bound(self, solved: dict[int, Eigenpairs]) -> float:
+    def _bound(self, solved: dict[Sector, Eigenpairs]) -> float:
         """Energy of the highest wanted root known so far, or infinity while fewer are known."""
         energies = np.sort(np.concatenate([[np.inf] * self.nroots] + [pairs.energies for pairs in solved.values()]))
         return float(energies[self.nroots - 1])
 
-    def _candidates(self, models: dict[int, ModelSpace], solved: dict[int, Eigenpairs]) -> dict[int, int]:
+    def _candidates(self, models: dict[Sector, ModelSpace], solved: dict[Sector, Eigenpairs]) -> dict[Sector, int]:
         """Sectors in which one more root may lie below the highest wanted one, with the number of roots to solve for.
 
         The model space gives an upper bound of a sector's energies; how far below it they may lie is judged by what it
@@ -419,7 +451,7 @@ class _Solve:
                     result[sector] = known + 1
         return result
 
-    def _roots(self, solved: dict[int, Eigenpairs]) -> list[Root]:
+    def _roots(self, solved: dict[Sector, Eigenpairs]) -> list[Root]:
         """The lowest roots over all sectors with everything that is reported about them."""
         candidates = sorted(
             (
@@ -428,7 +460,7 @@ class _Solve:
                 for k in range(len(pairs.energies))
             ),
         )[: self.nroots]
-        squares: dict[tuple[int, int], float] = {}
+        squares: dict[tuple[Sector, int], float] = {}
         with self.timers("observables"):
             for sector in sorted({sector for _, sector, _ in candidates}):
                 chosen = [k for _, other, k in candidates if other == sector]
@@ -436,7 +468,7 @@ class _Solve:
                     squares[sector, k] = value
             return [self._root(solved[s], s, k, squares[s, k]) for _, s, k in candidates]
 
-    def _spin_squares(self, sector: int, pairs: Eigenpairs, chosen: list[int]) -> list[float]:
+    def _spin_squares(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[float]:
         layout = self._layout(sector)
         operator = SigmaOperator(self.grid, layout, self._block(layout), Interaction.spin_square(self.hamiltonian))
         work = np.empty(operator.size)
@@ -444,7 +476,7 @@ class _Solve:
         operator.plan.free()
         return values
 
-    def _root(self, pairs: Eigenpairs, sector: int, k: int, spin_square: float) -> Root:
+    def _root(self, pairs: Eigenpairs, sector: Sector, k: int, spin_square: float) -> Root:
         layout = self._layout(sector)
         weights = string_weights(self.grid, layout, pairs.vectors[k])
         occupied = np.stack(
@@ -454,15 +486,15 @@ class _Solve:
             ]
         )
         return Root(
-            float(pairs.energies[k]), float(pairs.residual_norms[k]), bool(pairs.converged[k]), spin_square, sector,
+            float(pairs.energies[k]), float(pairs.residual_norms[k]), bool(pairs.converged[k]), spin_square, *sector,
             occupied, weights, layout, pairs.vectors[k],
         )  # fmt: skip
 
 
-def _lowest_per_sector(energies: dict[int, FloatArray], nroots: int) -> dict[int, int]:
+def _lowest_per_sector(energies: dict[Sector, FloatArray], nroots: int) -> dict[Sector, int]:
     """How many of the nroots lowest model energies lie in each sector."""
     merged = sorted((float(value), sector) for sector, values in energies.items() for value in values[:nroots])
-    counts: dict[int, int] = {}
+    counts: dict[Sector, int] = {}
     for _, sector in merged[:nroots]:
         counts[sector] = counts.get(sector, 0) + 1
     return counts

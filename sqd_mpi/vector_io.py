@@ -13,6 +13,7 @@ from sqd_mpi import bitstrings, files
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.sigma import whole_block
 
 _PIECE_BYTES = 32 * 2**20  # travels at a time
 _TAG = 77
@@ -50,43 +51,46 @@ def write_vectors(grid: ProcessGrid, file: Any, vectors: Sequence[tuple[Layout, 
 
 def _write_vector(grid: ProcessGrid, file: Any, root: int, layout: Layout, vector: FloatArray) -> None:
     here = grid.coordinates
-    t = grid.shape[2]
-    size = layout.sub_block_size(here.ia, here.ir, here.ib) if here.it == 0 else 0
-    sub_block = vector if t == 1 else np.empty(size)
-    counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
-    grid.collect_sub_block(vector, sub_block, counts)
+    _, _, t, r = grid.shape
+    whole = vector if grid.n_ranks == 1 and not layout.parity else whole_block(grid, layout, vector)
     if grid.rank == 0:
-        for source in range(0, grid.n_ranks, t):
-            _write_sub_block(grid, file, root, layout, source, sub_block if source == 0 else None)
-    elif here.it == 0:
-        for label, rows, width, start in _pieces(layout, here.ia, here.ir, here.ib):
-            for first, last in _row_chunks(rows, width):
-                grid.send(sub_block[start + first * width : start + last * width], 0, _TAG + label)
+        for source in range(0, grid.n_ranks, t * r):
+            _write_block(grid, file, root, layout, source, whole if source == 0 else None)
+    elif here.it == 0 and here.ir == 0:
+        for label, rows, width in _pieces(layout, here.ia, here.ib):
+            for first, last in _row_chunks(len(rows), width):
+                grid.send(_rows(whole, rows[first:last], width), 0, _TAG + label)
 
 
-def _write_sub_block(
-    grid: ProcessGrid, file: Any, root: int, layout: Layout, source: int, sub_block: FloatArray | None
+def _write_block(
+    grid: ProcessGrid, file: Any, root: int, layout: Layout, source: int, whole: FloatArray | None
 ) -> None:
-    """On rank 0: write the pieces of one sub-block, its own or one that another rank sends."""
+    """On rank 0: write the pieces of one block, its own or one that another rank sends."""
     there = grid.coordinates_of(source)
-    part = there.ia * grid.shape[3] + there.ir
-    for label, rows, width, start in _pieces(layout, there.ia, there.ir, there.ib):
-        row0 = int(layout.alpha_bounds[label, part] - layout.alpha.label_start[label])
+    for label, rows, width in _pieces(layout, there.ia, there.ib):
+        row0 = int(layout.alpha_bounds[label, there.ia] - layout.alpha.label_start[label])
         beta = label ^ layout.sector
         column0 = int(layout.beta_bounds[beta, there.ib] - layout.beta.label_start[beta])
-        for first, last in _row_chunks(rows, width):
-            if sub_block is None:
+        for first, last in _row_chunks(len(rows), width):
+            if whole is None:
                 chunk = np.empty((last - first) * width)
                 grid.receive(chunk, source, _TAG + label)
             else:
-                chunk = sub_block[start + first * width : start + last * width]
+                chunk = _rows(whole, rows[first:last], width)
             files.write_block(file, root, label, row0 + first, column0, chunk.reshape(last - first, width))
 
 
-def _pieces(layout: Layout, ia: int, ir: int, ib: int) -> list[tuple[int, int, int, int]]:
-    """(label, rows, columns, flat start) of the pieces of a sub-block that are not empty."""
-    rows, widths, starts = layout.row_counts(ia, ir), layout.row_lengths(ib), layout.piece_starts(ia, ir, ib)
-    return [(x, int(rows[x]), int(widths[x]), int(starts[x])) for x in range(layout.n_labels) if rows[x] and widths[x]]
+def _pieces(layout: Layout, ia: int, ib: int) -> list[tuple[int, NDArray[np.int64], int]]:
+    """(label, flat offsets of the rows, number of columns) of the pieces of a whole block that are not empty."""
+    offsets, widths = layout.ket_offsets(ia, ib), layout.row_lengths(ib)
+    _, start = layout.ket_rows(ia)
+    pieces = [(x, offsets[start[x] : start[x + 1]], int(widths[x])) for x in range(layout.n_labels)]
+    return [(x, rows, width) for x, rows, width in pieces if len(rows) and width]
+
+
+def _rows(whole: FloatArray, offsets: NDArray[np.int64], width: int) -> FloatArray:
+    """Rows of a whole block, one after another."""
+    return np.concatenate([whole[start : start + width] for start in offsets])
 
 
 def _row_chunks(rows: int, width: int) -> list[tuple[int, int]]:

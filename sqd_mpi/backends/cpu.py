@@ -38,6 +38,7 @@ class StringStructure:
     def __init__(self, layout: Layout, place: Place, hamiltonian: Hamiltonian, orbital_labels: OrbitalLabels):
         self.layout = layout
         self.ia, self.ib, _, self.ir = place
+        self.bra = layout.bra_rows(self.ia, self.ir, self.ib)
         self.h1e = np.ascontiguousarray(hamiltonian.h1e)
         self.eri = hamiltonian.eri_pairs()
         norb = hamiltonian.norb
@@ -46,9 +47,7 @@ class StringStructure:
         self.beta = structure.beta_singles(layout, self.ib, norb, self.pair_labels)
         entries = np.sum([table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
         row_cost = 1.0 + entries[np.arange(layout.n_labels) ^ layout.sector].astype(np.float64)
-        self.alpha = structure.alpha_singles(
-            layout, self.ia, self.ir, norb, self.pair_labels, row_cost, _jit.n_threads()
-        )
+        self.alpha = structure.alpha_singles(layout, place, norb, self.pair_labels, row_cost, _jit.n_threads())
         self._alpha_rows: dict[int, structure.SparseRows] = {}
         self._beta_rows: dict[int, tuple[structure.SparseRows, FloatArray]] = {}
 
@@ -56,10 +55,10 @@ class StringStructure:
         """H_alpha from this rank's rows to those of block ia + da, singles and doubles; built when first asked for."""
         if da not in self._alpha_rows:
             layout, ja = self.layout, (self.ia + da) % self.layout.grid[0]
-            r = layout.grid[3]
-            part = self.ia * r + self.ir
-            bra = [(int(row[part]), int(row[part + 1])) for row in layout.alpha_bounds]
-            ket = [(int(row[ja * r]), int(row[(ja + 1) * r])) for row in layout.alpha_bounds]
+            starts = self.bra.label_start
+            ends = [(starts[x], starts[x + 1]) for x in range(layout.n_labels)]
+            bra = [(int(self.bra.alpha[i]), int(self.bra.alpha[j - 1]) + 1) if j > i else (0, 0) for i, j in ends]
+            ket = [(int(row[ja]), int(row[ja + 1])) for row in layout.alpha_bounds]
             self._alpha_rows[da] = structure.same_spin_rows(layout.alpha.strings, bra, ket, self.h1e, self.eri, True)
         return self._alpha_rows[da]
 
@@ -112,17 +111,14 @@ class CpuBlock:
         self.ia, self.ib, self.it, self.ir = place
         self.share = share
         self.kernels = kernels
-        self._bra_offset = layout.bra_offsets(self.ia, self.ir, self.ib)
-        _, self._bra_start = layout.bra_rows(self.ia, self.ir)
+        self._bra = layout.bra_rows(self.ia, self.ir, self.ib)
         self._labels = np.arange(layout.n_labels)
-        self._row_length = np.repeat(layout.row_lengths(self.ib), np.diff(self._bra_start))
-        rows, _ = layout.bra_rows(self.ia, self.ir)
-        self._row_occupied = structure.diagonal_pairs(layout.alpha.strings[rows])
+        self._row_occupied = structure.diagonal_pairs(layout.alpha.strings[self._bra.alpha])
         self._label_block = ((self._labels ^ layout.sector) * layout.n_labels).astype(np.int32)
         self._ket_offset: dict[tuple[int, int], IntArray] = {}
         self._group_block: dict[tuple[int, bool], NDArray[np.int32]] = {}
         self._scratch = self._make_scratch()
-        self._thread_row = structure.split_rows(self._row_length.astype(np.float64), len(self._scratch))
+        self._thread_row = structure.split_rows(self._bra.stop.astype(np.float64), len(self._scratch))
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that has a connection."""
@@ -135,10 +131,9 @@ class CpuBlock:
                     found.append(Task("mixed", da, db, cost))
         if not interaction.same_spin:
             return found
-        row_length = self._row_length
         for da in range(a):
             rows = self.share.alpha_hamiltonian(da)
-            cost = SAME_SPIN_SECONDS * float(np.dot(np.diff(rows.indptr), row_length))
+            cost = SAME_SPIN_SECONDS * float(np.dot(np.diff(rows.indptr), self._bra.stop))
             if cost > 0.0:
                 found.append(Task("alpha", da, 0, cost))
         for db in range(b):
@@ -192,7 +187,7 @@ class CpuBlock:
         alpha, beta = self.share.alpha[task.da], self.share.beta[task.db]
         groups = alpha.directed if interaction.swap else alpha.undirected
         self.kernels.opposite_spin(
-            ket, sigma, self._bra_offset, ket_offset, interaction.coupling, interaction.swap,
+            ket, sigma, self._bra.offset, self._bra.stop, ket_offset, interaction.coupling, interaction.swap,
             groups.thread_group, groups.start, groups.pair, self._blocks_of(task.da, bool(interaction.swap)),
             alpha.pair_bra, alpha.pair_ket, alpha.pair_sign,
             beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
@@ -203,7 +198,7 @@ class CpuBlock:
         rows = self.share.alpha_hamiltonian(task.da)
         _, ket_start = self.layout.ket_rows((self.ia + task.da) % self.layout.grid[0])
         self.kernels.same_spin_alpha(
-            ket, sigma, self._bra_offset, ket_offset, self._row_length, self._bra_start, ket_start,
+            ket, sigma, self._bra.offset, self._bra.stop, ket_offset, self._bra.label_start, ket_start,
             rows.indptr, rows.column, rows.value, self._scratch,
         )  # fmt: skip
 
@@ -213,20 +208,11 @@ class CpuBlock:
         doubles, single_value = self.share.beta_hamiltonian(task.db)
         beta = self.share.beta[task.db]
         self.kernels.same_spin_beta(
-            ket, sigma, self._bra_offset, ket_offset[self._own_rows()], self._bra_start, self._label_block,
-            self._thread_row, beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
-            single_value, self._doubles_row(), doubles.indptr, doubles.column, doubles.value,
-            interaction.coupling, self._row_occupied, self._scratch,
+            ket, sigma, self._bra.offset, self._bra.stop, ket_offset[self._bra.block_row], self._bra.label_start,
+            self._label_block, self._thread_row, beta.block_row, beta.block_n_ket, beta.indptr, beta.column,
+            beta.orbital_pair, beta.sign, single_value, self._doubles_row(), doubles.indptr, doubles.column,
+            doubles.value, interaction.coupling, self._row_occupied, self._scratch,
         )  # fmt: skip
-
-    def _own_rows(self) -> IntArray:
-        """Row numbers, in the own block, of the rows of the sub-block."""
-        r = self.layout.grid[3]
-        bounds = self.layout.alpha_bounds
-        _, ket_start = self.layout.ket_rows(self.ia)
-        first = bounds[:, self.ia * r + self.ir] - bounds[:, self.ia * r] + ket_start[:-1]
-        counts = np.diff(self._bra_start)
-        return np.repeat(first - self._bra_start[:-1], counts) + np.arange(len(self._bra_offset))
 
     def _doubles_row(self) -> IntArray:
         """(n_labels,) first row in the doubles of H_beta of the columns that go with every alpha label."""
@@ -262,13 +248,14 @@ class CpuBlock:
         _, column_start = layout.beta_rows(self.ib)
         per_label = doubles.indptr[column_start[1:]] - doubles.indptr[column_start[:-1]]
         per_label = per_label + beta.block_entries[:: layout.n_labels]
-        return float(np.dot(layout.row_counts(self.ia, self.ir), per_label[self._labels ^ layout.sector]))
+        shares = self._bra.stop / np.maximum(self._bra.length, 1)
+        row_terms = np.repeat(per_label[self._labels ^ layout.sector], np.diff(self._bra.label_start))
+        return float(np.dot(shares, row_terms))
 
     def _make_scratch(self) -> FloatArray:
         """One row of 64-byte aligned scratch for every thread."""
         layout = self.layout
-        a, b, _, r = layout.grid
-        rows = max(int(np.diff(layout.alpha_bounds[:, ::r], axis=1).max(initial=0)), 1)
+        rows = max(int(np.diff(layout.alpha_bounds, axis=1).max(initial=0)), 1)
         columns = max(int(np.diff(layout.beta_bounds, axis=1).max(initial=0)), 1)
         entries = max(int(table.block_entries.max(initial=0)) for table in self.share.beta)
         size = max(8, self.kernels.scratch_size(rows, columns, entries, len(self.share.pair_labels)))

@@ -32,14 +32,14 @@ def scratch_size(max_rows: int, max_columns: int, max_block_entries: int, n_pair
 
 @jit
 def _opposite_spin_group(
-    c, sigma, bra_offset, ket_offset, coupling, swap, pq, first_pair, last_pair, pair_bra, pair_ket, pair_sign,
-    first_row, n_columns, indptr, column, orbital_pair, sign, with_diagonal, occupied_pair,
+    c, sigma, bra_offset, row_stop, ket_offset, coupling, swap, pq, first_pair, last_pair, pair_bra, pair_ket,
+    pair_sign, first_row, indptr, column, orbital_pair, sign, with_diagonal, occupied_pair,
 ):  # fmt: skip
     """One group of alpha singles that share pq: sigma[I, :] += eps M_pq C[I', :] for each of its pairs (I, I')."""
     for k in range(first_pair, last_pair):
         bra = bra_offset[pair_bra[k]]
         ket = ket_offset[pair_ket[k]]
-        for j in range(n_columns):
+        for j in range(row_stop[pair_bra[k]]):
             row = first_row + j
             total = 0.0
             for m in range(indptr[row], indptr[row + 1]):
@@ -58,7 +58,7 @@ def _opposite_spin_group(
 
 @parallel_jit
 def opposite_spin(
-    c, sigma, bra_offset, ket_offset, coupling, swap,
+    c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
     thread_group, group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch,
 ):  # fmt: skip
@@ -72,6 +72,8 @@ def opposite_spin(
         c: (n,) float64, the ket vector.
         sigma: (m,) float64, the bra vector; added to.
         bra_offset: (n_bra,) int64, flat offset in sigma of each bra row.
+        row_stop: (n_bra,) int64, number of columns of each bra row that are wanted; the others are neither computed nor
+            stored (spin-flip symmetry). Does not decrease inside a label.
         ket_offset: (n_ket,) int64, flat offset in c of each ket row.
         coupling: (n_pair_a, n_pair_b) float64, (pq|rs) with alpha pairs first, hartree.
         swap: float64, strength of the term -delta_ps delta_qr of a spin penalty. With 0 a group may mix both directions
@@ -100,9 +102,9 @@ def opposite_spin(
             block = group_block[group]
             first_row = block_row[block]
             _opposite_spin_group(
-                c, sigma, bra_offset, ket_offset, coupling, swap, group_pair[group],
+                c, sigma, bra_offset, row_stop, ket_offset, coupling, swap, group_pair[group],
                 group_start[group], group_start[group + 1], pair_bra, pair_ket, pair_sign,
-                first_row, block_row[block + 1] - first_row, indptr, column, orbital_pair, sign,
+                first_row, indptr, column, orbital_pair, sign,
                 block_diagonal[block] != 0, occupied_pair,
             )  # fmt: skip
 
@@ -118,7 +120,7 @@ def _alpha_row(c, sigma, bra, length, ket_offset, first, last, column, value):
 
 @parallel_jit
 def same_spin_alpha(
-    c, sigma, bra_offset, ket_offset, row_length, label_bra_start, label_ket_start, indptr, column, value, scratch,
+    c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start, indptr, column, value, scratch,
 ):  # fmt: skip
     """Add H_alpha from the left: sigma[I, :] += sum_k value[k] C[column[k], :], k in indptr[I]:indptr[I + 1].
 
@@ -126,10 +128,10 @@ def same_spin_alpha(
         c: (n,) float64, the ket vector.
         sigma: (m,) float64, the bra vector; added to.
         bra_offset: (n_bra,) int64, flat offset in sigma of each bra row.
+        row_stop: (n_bra,) int64, number of columns of each bra row that are wanted; the others are neither computed nor
+            stored (spin-flip symmetry). Does not decrease inside a label.
         ket_offset: (n_ket,) int64, flat offset in c of each ket row.
-        row_length: (n_bra,) int64, columns of each bra row (and of the ket rows it connects to).
-        label_bra_start: (n_labels + 1,) int64, bra rows label_bra_start[x]:label_bra_start[x + 1] have label x and one
-            length.
+        label_bra_start: (n_labels + 1,) int64, bra rows label_bra_start[x]:label_bra_start[x + 1] have label x.
         label_ket_start: (n_labels + 1,) int64, likewise for ket rows; rows of label x connect to ket rows of label x
             only.
         indptr: (n_bra + 1,) int64.
@@ -142,7 +144,7 @@ def same_spin_alpha(
     for thread in numba.prange(n_threads):
         for bra in range(n_bra * thread // n_threads, n_bra * (thread + 1) // n_threads):
             _alpha_row(
-                c, sigma, bra_offset[bra], row_length[bra], ket_offset, indptr[bra], indptr[bra + 1], column, value
+                c, sigma, bra_offset[bra], row_stop[bra], ket_offset, indptr[bra], indptr[bra + 1], column, value
             )
 
 
@@ -167,7 +169,7 @@ def _beta_row(
 
 @parallel_jit
 def same_spin_beta(
-    c, sigma, bra_offset, own_ket_offset, label_bra_start, label_block, thread_row,
+    c, sigma, bra_offset, row_stop, own_ket_offset, label_bra_start, label_block, thread_row,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value, d_block_row, d_indptr, d_column, d_value,
     coupling, row_occupied_pair, scratch,
 ):  # fmt: skip
@@ -181,6 +183,7 @@ def same_spin_beta(
         c: (n,) float64, the ket vector.
         sigma: (m,) float64, the bra vector; added to.
         bra_offset: (n_bra,) int64, flat offset in sigma of each bra row.
+        row_stop: (n_bra,) int64, as in `opposite_spin`.
         own_ket_offset: (n_bra,) int64, flat offset in c of the ket row of the same alpha string.
         label_bra_start: (n_labels + 1,) int64, bra rows of each label.
         label_block: (n_labels,) int32, beta block of the rows of each label, or -1: nothing to add.
@@ -207,11 +210,10 @@ def same_spin_beta(
             if block < 0:
                 continue
             first_row = block_row[block]
-            n_columns = block_row[block + 1] - first_row
             first = max(thread_row[thread], label_bra_start[label])
             for row in range(first, min(thread_row[thread + 1], label_bra_start[label + 1])):
                 _beta_row(
-                    c, sigma, bra_offset[row], own_ket_offset[row], row, first_row, n_columns,
+                    c, sigma, bra_offset[row], own_ket_offset[row], row, first_row, row_stop[row],
                     indptr, column, orbital_pair, sign, s_value,
                     d_block_row[label], d_indptr, d_column, d_value, coupling, row_occupied_pair,
                 )  # fmt: skip

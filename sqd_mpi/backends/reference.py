@@ -47,14 +47,14 @@ class ReferenceBlock:
         """sigma += this task's part; see `SigmaBlock.apply`."""
         layout, (a, b, _, _) = self.layout, self.layout.grid
         ja, jb = (self.ia + task.da) % a, (self.ib + task.db) % b
-        bra_rows, bra_start = layout.bra_rows(self.ia, self.ir)
+        bra = layout.bra_rows(self.ia, self.ir, self.ib)
         ket_rows, ket_start = layout.ket_rows(ja)
         bra_columns, bra_column_start = layout.beta_rows(self.ib)
         ket_columns, ket_column_start = layout.beta_rows(jb)
         _apply(
             ket, sigma, _KINDS[task.kind], layout.sector,
-            layout.alpha.strings[bra_rows], layout.alpha.strings[ket_rows], bra_start, ket_start,
-            layout.bra_offsets(self.ia, self.ir, self.ib), layout.ket_offsets(ja, jb),
+            layout.alpha.strings[bra.alpha], layout.alpha.strings[ket_rows], bra.label_start, ket_start,
+            bra.offset, bra.stop, layout.ket_offsets(ja, jb),
             layout.beta.strings[bra_columns], layout.beta.strings[ket_columns], bra_column_start, ket_column_start,
             self.h1e, self.eri, interaction.coupling, interaction.swap, interaction.same_spin,
         )  # fmt: skip
@@ -201,13 +201,13 @@ def _occupied_of(words):
 
 @jit
 def _apply(
-    ket, sigma, kind, sector, bra_a, ket_a, bra_start, ket_start, bra_offset, ket_offset,
+    ket, sigma, kind, sector, bra_a, ket_a, bra_start, ket_start, bra_offset, bra_stop, ket_offset,
     bra_b, ket_b, bra_column_start, ket_column_start, h1e, eri, coupling, swap, same_spin,
 ):  # fmt: skip
     for x in range(bra_start.shape[0] - 1):
         for i in range(bra_start[x], bra_start[x + 1]):
             first = bra_column_start[x ^ sector]
-            for j in range(first, bra_column_start[(x ^ sector) + 1]):
+            for j in range(first, first + bra_stop[i]):
                 total = 0.0
                 for x2 in range(ket_start.shape[0] - 1):
                     first2 = ket_column_start[x2 ^ sector]

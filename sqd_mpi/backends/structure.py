@@ -20,6 +20,7 @@ from sqd_mpi.layout import Layout, owners
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Place = tuple[int, int, int, int]
 
 # Same-spin elements at or below this (hartree) are not stored: rounding noise of exact zeros.
 DROPPED_ELEMENT = 1e-14
@@ -130,22 +131,26 @@ def split_rows(cost: FloatArray, n_parts: int) -> IntArray:
 
 
 def alpha_singles(
-    layout: Layout, ia: int, ir: int, norb: int, pair_labels: IntArray, row_cost: FloatArray, n_threads: int
+    layout: Layout, place: Place, norb: int, pair_labels: IntArray, row_cost: FloatArray, n_threads: int
 ) -> list[AlphaSingles]:
-    """Singles of the rows of sub-block (ia, ir) to every alpha block, one entry per shift da.
+    """Singles of the rows of a rank's sub-block to every alpha block, one entry per shift da.
 
     Args:
+        place: (ia, ib, it, ir) of the rank.
         pair_labels: (n_pairs,) label of every orbital pair.
         row_cost: (n_labels,) cost of one single of a row, by alpha label of the bra.
         n_threads: threads among which rows are divided by cost.
     """
-    a, _, _, r = layout.grid
-    rows, label_start = layout.bra_rows(ia, ir)
+    a = layout.grid[0]
+    ia, ib, _, ir = place
+    bra = layout.bra_rows(ia, ir, ib)
     strings = layout.alpha.strings
-    singles = find_singles(strings[rows], strings, norb)
-    row_label = np.repeat(np.arange(layout.n_labels), np.diff(label_start))
-    row_thread = _threads_of_rows(np.diff(singles.indptr) * row_cost[row_label], n_threads)
-    owner = owners(layout.alpha_bounds[:, ::r])
+    singles = find_singles(strings[bra.alpha], strings, norb)
+    row_label = np.repeat(np.arange(layout.n_labels), np.diff(bra.label_start))
+    # Ket rows are gathered whole even where only a part of the bra row is wanted.
+    wanted = 0.3 + 0.7 * bra.stop / np.maximum(bra.length, 1)
+    row_thread = _threads_of_rows(np.diff(singles.indptr) * row_cost[row_label] * wanted, n_threads)
+    owner = owners(layout.alpha_bounds)
     ket_row = np.empty(layout.alpha.size, np.int64)
     for ja in range(a):
         positions, _ = layout.ket_rows(ja)
@@ -174,12 +179,12 @@ def alpha_singles(
         ja = (ia + da) % a
         first, last = int(per_block[ja, 0]), int(ends[ja])
         key_counts = np.diff(np.append(per_block[ja], ends[ja])).reshape(shape[1:])
-        bra, ket, sign = out
+        pair_bra, pair_ket, pair_sign = out
         result.append(
             AlphaSingles(
-                bra[first:last],
-                ket[first:last],
-                sign[first:last],
+                pair_bra[first:last],
+                pair_ket[first:last],
+                pair_sign[first:last],
                 _groups(key_counts, order, 1),
                 _groups(key_counts, order, 2),
             )

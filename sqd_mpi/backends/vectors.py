@@ -68,9 +68,9 @@ def rotate(vectors: FloatArray, coefficients: FloatArray) -> None:
     _rotate(vectors, coefficients)
 
 
-def scale_and_add(diagonal: FloatArray, vector: FloatArray, out: FloatArray) -> None:
-    """out += diagonal * vector."""
-    _scale_and_add(diagonal, vector, out)
+def scale_and_add(diagonal: FloatArray, vector: FloatArray, factor: float, out: FloatArray) -> None:
+    """out = factor out + diagonal * vector, elementwise."""
+    _scale_and_add(diagonal, vector, factor, out)
 
 
 @jit
@@ -172,6 +172,6 @@ def _rotate(vectors, coefficients):
 
 
 @parallel_jit
-def _scale_and_add(diagonal, vector, out):
+def _scale_and_add(diagonal, vector, factor, out):
     for e in numba.prange(out.shape[0]):
-        out[e] += diagonal[e] * vector[e]
+        out[e] = factor * out[e] + diagonal[e] * vector[e]

@@ -25,6 +25,45 @@ def shapes(n_ranks: int) -> list[tuple[int, int, int, int]]:
     return [shape for shape in product(divisors, repeat=4) if np.prod(shape) == n_ranks]
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("parity", [1, -1])
+@pytest.mark.parametrize("what", ["energy", "spin_square"])
+def test_spin_flip_parity(comm, backend, parity, what):
+    """Stored halves on every square grid, against the dense matrix on a whole symmetric vector."""
+    hamiltonian = make_hamiltonian(7, (3, 3), labels=LABELS)
+    labels = find_labels(hamiltonian)
+    strings = random_strings(7, 3, 23)
+    interaction = getattr(Interaction, what)(hamiltonian)
+    matrix = dense_matrix(hamiltonian, strings, strings, interaction)
+    alpha = SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
+    whole = np.random.default_rng(5).normal(size=(23, 23))
+    whole = whole + parity * whole.T
+    expected = (matrix @ whole.ravel()).reshape(whole.shape)
+    module = get_backend(backend)
+    for shape in [shape for shape in shapes(comm.size) if shape[0] == shape[1]]:
+        grid = ProcessGrid(comm, shape)
+        here = grid.coordinates
+        place = (here.ia, here.ib, here.it, here.ir)
+        n_stored = 0
+        for sector in sectors(alpha, alpha):
+            layout = Layout.create(alpha, alpha, sector, shape, parity)
+            share = module.create_share(layout, place, hamiltonian, labels)
+            operator = SigmaOperator(grid, layout, module.create_block(layout, place, hamiltonian, share), interaction)
+            where = layout.geometry(*place)
+            rows, columns = where.locate(np.arange(where.size))
+            index = alpha.canonical[where.alpha[rows]], alpha.canonical[where.beta[columns]]
+            scale = np.full(where.size, np.sqrt(2.0))
+            scale[where.diagonal] = 1.0
+            out = np.empty(where.size)
+            operator.matvec(scale * whole[index], out)
+            error = np.abs(out / scale - expected[index]).max(initial=0.0) / np.abs(expected).max()
+            assert error < 1e-12, f"grid {shape}, sector {sector}: relative error {error:.1e}"
+            n_stored += where.size
+            operator.plan.free()
+        assert comm.allreduce(n_stored) == 23 * (23 + parity) // 2
+        grid.free()
+
+
 def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, seed=5):
     """Sigma of a random vector as a whole array, with the vector; summed over sectors."""
     alpha, beta = (SpinStrings.from_canonical(each, labels.labels, labels.n_labels) for each in strings)

@@ -67,10 +67,31 @@ def test_memory_limit_shrinks_the_subspace_and_then_refuses(comm):
     hamiltonian = make_hamiltonian(8, (4, 4))
     strings = close_strings(8, 4, 40)
     shape = (comm.size, 1, 1, 1)
-    exact = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(grid=shape)).energies
+    exact = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(grid=shape, spin_flip="off")).energies
     enough_for_four = int(planner.predict_memory(shape, 1600, 4).total / 0.95) + 8
-    small = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(grid=shape, memory=enough_for_four))
+    options = SolveOptions(grid=shape, spin_flip="off", memory=enough_for_four)
+    small = solve_subspace(comm, hamiltonian, strings, strings, options)
     assert small.max_subspace == 4
     np.testing.assert_allclose(small.energies, exact, atol=1e-10)
     with pytest.raises(InputError, match="GiB too few"):
         solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(memory=1000))
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_both_parities_of_equal_string_sets(comm, labels):
+    hamiltonian = make_hamiltonian(7, (3, 3), seed=6, labels=labels)
+    strings = random_strings(7, 3, 15)
+    exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, strings, strings))
+    for shape in [shape for shape in shapes(comm.size) if shape[0] == shape[1]]:
+        result = solve_subspace(comm, hamiltonian, strings, strings, SolveOptions(grid=shape, nroots=6, tol=1e-7))
+        np.testing.assert_allclose(result.energies, exact[:6], atol=1e-10)
+        assert {root.parity for root in result.roots} == {1, -1}
+        plain = solve_subspace(
+            comm, hamiltonian, strings, strings, SolveOptions(grid=shape, nroots=6, tol=1e-7, spin_flip="off")
+        )
+        for with_flip, without in zip(result.roots, plain.roots, strict=True):
+            assert with_flip.spin_square == pytest.approx(without.spin_square, abs=1e-5)
+            np.testing.assert_allclose(with_flip.weights.alpha, without.weights.alpha, atol=1e-6)
+            np.testing.assert_allclose(with_flip.weights.largest_alpha, without.weights.largest_alpha, atol=1e-6)
+        vector = result.gather(1)
+        np.testing.assert_array_equal(vector, result.roots[1].parity * vector.T)

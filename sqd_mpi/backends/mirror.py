@@ -1,0 +1,115 @@
+"""Spin-flip symmetry C = +-C^T: from stored halves to whole ket blocks.
+
+Of each pair of mirrored elements one is stored, times sqrt(2); elements on the mirror line are stored as they are.
+Whole blocks are exactly symmetric because every element is copied from its stored twin: the rounding that would grow
+if a half-computed sigma met a vector that is symmetric only nearly has nowhere to enter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi._jit import parallel_jit
+from sqd_mpi.layout import Layout
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_HALF = float(np.sqrt(0.5))
+_ROWS = 32  # rows that a thread turns at a time: their cache lines stay in the first-level cache
+
+
+@dataclass(frozen=True, eq=False)
+class StoredBlock:
+    """Where the stored elements of a block lie in the concatenation of its sub-blocks.
+
+    Attributes:
+        row: (n,) row number in the whole block; offset: (n,) flat start; stop: (n,) number of elements.
+        label: (n,) alpha label of the row; column: (n,) row number inside its label.
+        size: number of stored elements.
+    """
+
+    row: IntArray = field(repr=False)
+    offset: IntArray = field(repr=False)
+    stop: IntArray = field(repr=False)
+    label: IntArray = field(repr=False)
+    column: IntArray = field(repr=False)
+    size: int
+
+    @classmethod
+    def create(cls, layout: Layout, ia: int, ib: int) -> StoredBlock:
+        """The stored elements of block (ia, ib), row group after row group."""
+        groups = [layout.bra_rows(ia, ir, ib) for ir in range(layout.grid[3])]
+        starts = np.concatenate([[0], np.cumsum([group.stop.sum() for group in groups])]).astype(np.int64)
+        row = np.concatenate([group.block_row for group in groups])
+        _, label_start = layout.ket_rows(ia)
+        label = np.searchsorted(label_start, row, side="right") - 1
+        return cls(
+            row,
+            np.concatenate([group.offset + starts[k] for k, group in enumerate(groups)]),
+            np.concatenate([group.stop for group in groups]),
+            label.astype(np.int64),
+            row - label_start[label],
+            int(starts[-1]),
+        )
+
+
+class Unfolding:
+    """Makes the whole block (ia, ib) from its stored half and that of the mirror block (ib, ia).
+
+    Args:
+        layout: with parity +1 or -1.
+        ia, ib: the block.
+    """
+
+    def __init__(self, layout: Layout, ia: int, ib: int):
+        self.parity = layout.parity
+        self.own = StoredBlock.create(layout, ia, ib)
+        self.mirror = self.own if ia == ib else StoredBlock.create(layout, ib, ia)
+        self._offset = layout.ket_offsets(ia, ib)
+        _, label_start = layout.ket_rows(ia)
+        self._first_row = label_start[self.mirror.label ^ layout.sector]
+        on_line = ia == ib and layout.sector == 0
+        self._line = self.own.column if on_line else np.empty(0, np.int64)
+
+    def unfold(self, own: FloatArray, mirror: FloatArray, whole: FloatArray) -> None:
+        """Fill the whole block.
+
+        Args:
+            own: (own.size,) stored elements of this block; mirror: (mirror.size,) those of the mirror block.
+            whole: flat block, filled.
+        """
+        _place(own, self.own.offset, self.own.stop, self._offset[self.own.row], _HALF, whole)
+        mine = self.mirror
+        factor = self.parity * _HALF
+        _turn(mirror, mine.offset, mine.stop, self._first_row, mine.column, self._offset, factor, whole)
+        if len(self._line):
+            last = self.own.offset + self.own.stop - 1
+            values = own[last] if self.parity > 0 else 0.0
+            whole[self._offset[self.own.row] + self._line] = values
+
+
+@parallel_jit
+def _place(stored, offset, stop, target, factor, whole):
+    for row in numba.prange(offset.shape[0]):
+        for j in range(stop[row]):
+            whole[target[row] + j] = factor * stored[offset[row] + j]
+
+
+@parallel_jit
+def _turn(stored, offset, stop, first_row, column, row_offset, factor, whole):
+    """Element j of stored row i goes to row first_row[i] + j, column column[i], of the whole block."""
+    n_blocks = (offset.shape[0] + _ROWS - 1) // _ROWS
+    for block in numba.prange(n_blocks):
+        first, last = block * _ROWS, min((block + 1) * _ROWS, offset.shape[0])
+        longest = np.int64(0)
+        for row in range(first, last):
+            longest = max(longest, stop[row])
+        for j in range(longest):
+            for row in range(first, last):
+                if j < stop[row]:
+                    whole[row_offset[first_row[row] + j] + column[row]] = factor * stored[offset[row] + j]
