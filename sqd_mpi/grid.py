@@ -200,18 +200,6 @@ class ProcessGrid:
 
         self.task_groups.Reduce_scatter(partial, mine, recvcounts=counts, op=MPI.SUM)
 
-    def collect_sub_block(self, mine: NDArray[np.float64], sub_block: NDArray[np.float64], counts: list[int]) -> None:
-        """Put the t slices of this sub-block together on its task group 0. Collective over the task groups."""
-        if self.task_groups is None:
-            if sub_block is not mine:
-                sub_block[:] = mine
-            return
-        from mpi4py import MPI
-
-        displacements = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        target = [sub_block, (counts, displacements), MPI.DOUBLE] if self.task_groups.rank == 0 else None
-        self.task_groups.Gatherv(mine, target, root=0)
-
     def send(self, array: NDArray[Any], destination: int, tag: int) -> None:
         """Blocking send of an array to a rank of the whole communicator."""
         if self.comm is None:

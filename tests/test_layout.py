@@ -45,18 +45,24 @@ def check(layout: Layout) -> None:
         rows, columns = where.locate(np.arange(where.size, dtype=np.int64))
         np.add.at(seen, (where.alpha[rows], where.beta[columns]), 1)
         total += where.size
-        starts = layout.sub_block_starts(ia, ib)
-        assert starts[-1] == layout.block_size(ia, ib)
-        assert starts[ir + 1] - starts[ir] == layout.sub_block_size(ia, ir, ib)
+        sizes = [layout.sub_block_size(ia, group, ib) for group in range(layout.grid[3])]
         # A bra row lies in its sub-block where the ket view of the whole block has it.
-        bra, _ = layout.bra_rows(ia, ir)
+        bra = layout.bra_rows(ia, ir, ib)
         ket, _ = layout.ket_rows(ia)
-        ket_offset = dict(zip(ket.tolist(), layout.ket_offsets(ia, ib).tolist(), strict=True))
-        bra_offset = (layout.bra_offsets(ia, ir, ib) + starts[ir]).tolist()
-        assert [ket_offset[row] for row in bra.tolist()] == bra_offset
+        assert np.array_equal(ket[bra.block_row], bra.alpha)
+        if not layout.parity:
+            assert sum(sizes) == layout.block_size(ia, ib)
+            assert np.array_equal(layout.ket_offsets(ia, ib)[bra.block_row], bra.offset + sum(sizes[:ir]))
+    if layout.parity:
+        # One of each mirrored pair is stored, never both.
+        seen = seen + seen.T - np.diag(np.diag(seen))
+        assert layout.parity > 0 or not np.diag(seen).any()
+        seen[np.diag_indices(len(seen))] += layout.parity < 0 and layout.sector == 0
     expected = (label_of(layout.alpha)[:, None] ^ label_of(layout.beta)[None, :]) == layout.sector
     assert np.array_equal(seen, expected.astype(np.int64))
-    assert total == layout.dimension == expected.sum()
+    assert total == layout.dimension
+    assert layout.n_determinants == expected.sum()
+    assert layout.parity or total == expected.sum()
 
 
 GRIDS = [(1, 1, 1, 1), (2, 1, 1, 1), (1, 3, 1, 1), (1, 1, 4, 1), (1, 1, 1, 4), (2, 2, 3, 2), (3, 2, 2, 3), (7, 5, 2, 2)]
@@ -68,6 +74,14 @@ def test_four_labels(grid, sector):
     alpha = SpinStrings.from_canonical(random_strings(7, 3, 21), LABELS, 4)
     beta = SpinStrings.from_canonical(random_strings(7, 4, 17, seed=1), LABELS, 4)
     check(Layout.create(alpha, beta, sector, grid))
+
+
+@pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid[0] == grid[1]] + [(3, 3, 1, 2), (9, 9, 1, 1)])
+@pytest.mark.parametrize("sector", range(4))
+@pytest.mark.parametrize("parity", [1, -1])
+def test_one_of_each_mirrored_pair(grid, sector, parity):
+    alpha = SpinStrings.from_canonical(random_strings(7, 3, 21), LABELS, 4)
+    check(Layout.create(alpha, alpha, sector, grid, parity))
 
 
 @pytest.mark.parametrize("grid", [(5, 4, 1, 1), (8, 8, 1, 2), (3, 3, 3, 3), (1, 9, 1, 1)])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numba
@@ -41,15 +42,24 @@ class StringStructure:
         self.bra = layout.bra_rows(self.ia, self.ir, self.ib)
         self.h1e = np.ascontiguousarray(hamiltonian.h1e)
         self.eri = hamiltonian.eri_pairs()
-        norb = hamiltonian.norb
-        rows, columns = np.tril_indices(norb)
+        rows, columns = np.tril_indices(hamiltonian.norb)
         self.pair_labels = (orbital_labels.labels[rows] ^ orbital_labels.labels[columns]).astype(np.int64)
-        self.beta = structure.beta_singles(layout, self.ib, norb, self.pair_labels)
-        entries = np.sum([table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
-        row_cost = 1.0 + entries[np.arange(layout.n_labels) ^ layout.sector].astype(np.float64)
-        self.alpha = structure.alpha_singles(layout, place, norb, self.pair_labels, row_cost, _jit.n_threads())
+        self._place = place
         self._alpha_rows: dict[int, structure.SparseRows] = {}
         self._beta_rows: dict[int, tuple[structure.SparseRows, FloatArray]] = {}
+
+    @cached_property
+    def beta(self) -> list[structure.BetaSingles]:
+        """Beta singles, one entry per shift db."""
+        return structure.beta_singles(self.layout, self.ib, len(self.h1e), self.pair_labels)
+
+    @cached_property
+    def alpha(self) -> list[structure.AlphaSingles]:
+        """Alpha singles, one entry per shift da."""
+        layout = self.layout
+        entries = np.sum([table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
+        row_cost = 1.0 + entries[np.arange(layout.n_labels) ^ layout.sector].astype(np.float64)
+        return structure.alpha_singles(layout, self._place, len(self.h1e), self.pair_labels, row_cost, _jit.n_threads())
 
     def alpha_hamiltonian(self, da: int) -> structure.SparseRows:
         """H_alpha from this rank's rows to those of block ia + da, singles and doubles; built when first asked for."""
@@ -117,8 +127,8 @@ class CpuBlock:
         self._label_block = ((self._labels ^ layout.sector) * layout.n_labels).astype(np.int32)
         self._ket_offset: dict[tuple[int, int], IntArray] = {}
         self._group_block: dict[tuple[int, bool], NDArray[np.int32]] = {}
-        self._scratch = self._make_scratch()
-        self._thread_row = structure.split_rows(self._bra.stop.astype(np.float64), len(self._scratch))
+        self._n_threads = _jit.n_threads()
+        self._thread_row = structure.split_rows(self._bra.stop.astype(np.float64), self._n_threads)
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that has a connection."""
@@ -238,7 +248,7 @@ class CpuBlock:
         gathered = (beta.block_n_ket + columns) * (terms > 0) / 2
         pairs = np.diff(groups.start)
         work = GATHER_SECONDS * np.dot(pairs, gathered[block]) + MIXED_SECONDS * np.dot(pairs, terms[block])
-        return float(work) / len(self._scratch)
+        return float(work) / self._n_threads
 
     def _beta_terms(self, db: int) -> float:
         """Multiply-adds of a beta task."""
@@ -252,7 +262,8 @@ class CpuBlock:
         row_terms = np.repeat(per_label[self._labels ^ layout.sector], np.diff(self._bra.label_start))
         return float(np.dot(shares, row_terms))
 
-    def _make_scratch(self) -> FloatArray:
+    @cached_property
+    def _scratch(self) -> FloatArray:
         """One row of 64-byte aligned scratch for every thread."""
         layout = self.layout
         rows = max(int(np.diff(layout.alpha_bounds, axis=1).max(initial=0)), 1)
@@ -260,9 +271,9 @@ class CpuBlock:
         entries = max(int(table.block_entries.max(initial=0)) for table in self.share.beta)
         size = max(8, self.kernels.scratch_size(rows, columns, entries, len(self.share.pair_labels)))
         size = -(-size // 8) * 8
-        flat = np.empty(_jit.n_threads() * size + 8)
+        flat = np.empty(self._n_threads * size + 8)
         first = (-flat.ctypes.data // 8) % 8
-        return flat[first : first + _jit.n_threads() * size].reshape(-1, size)
+        return flat[first : first + self._n_threads * size].reshape(-1, size)
 
 
 def create_block(layout: Layout, place: Place, hamiltonian: Hamiltonian, share: StringStructure) -> CpuBlock:

@@ -115,8 +115,8 @@ def test_alpha_singles_are_all_there_once(grid, n_threads):
     found = []
     for ia in range(a):
         for ir in range(r):
-            rows, _ = layout.bra_rows(ia, ir)
-            shifts = structure.alpha_singles(layout, ia, ir, 7, pair_labels, np.ones(4), n_threads)
+            rows = layout.bra_rows(ia, ir, 0).alpha
+            shifts = structure.alpha_singles(layout, (ia, 0, 0, ir), 7, pair_labels, np.ones(4), n_threads)
             assert len(shifts) == a
             for da, singles in enumerate(shifts):
                 kets, _ = layout.ket_rows((ia + da) % a)
