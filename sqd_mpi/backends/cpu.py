@@ -199,7 +199,7 @@ class CpuBlock:
         self.kernels.opposite_spin(
             ket, sigma, self._bra.offset, self._bra.stop, ket_offset, interaction.coupling, interaction.swap,
             groups.thread_group, groups.start, groups.pair, self._blocks_of(task.da, bool(interaction.swap)),
-            alpha.pair_bra, alpha.pair_ket, alpha.pair_sign,
+            groups.pair_bra, groups.pair_ket, groups.pair_sign,
             beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
             beta.block_diagonal, beta.occupied_pair, self._scratch,
         )  # fmt: skip

@@ -2,14 +2,15 @@
 
 The opposite-spin kernel gathers the ket rows of a group (all singles by one orbital pair pq) and multiplies them by the
 sparse matrix M_pq. It is bound by the loads of that tile from the second-level cache. Two groups with the same list of
-ket rows can be multiplied together: one gather, one load for two multiply-adds. Most ket strings allow many
-excitations, so common lists are long: between half and four fifths of all singles of dense sets end in such twins.
+ket rows can be multiplied together: one gather, one load for two multiply-adds. Most ket strings allow many excitations,
+so common lists are long: between half and four fifths of all singles of dense sets end in such twins.
 """
 
 from __future__ import annotations
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 
@@ -17,7 +18,19 @@ from sqd_mpi._jit import jit, parallel_jit
 SHORTEST_TWIN = 16
 
 
-def share_gathers(thread_group, group_class, group_start, group_pair, pair_bra, pair_ket, pair_sign, n_ket):
+IntArray = NDArray[np.int64]
+Rows = NDArray[np.int32]
+
+
+def share_gathers(
+    thread_group: IntArray,
+    group_class: IntArray,
+    group_start: IntArray,
+    pair_bra: Rows,
+    pair_ket: Rows,
+    pair_sign: NDArray[np.int8],
+    n_ket: int,
+) -> tuple[IntArray, IntArray, IntArray, Rows, Rows, NDArray[np.int8]]:
     """Regrouped singles in which twins, two consecutive groups with identical ket rows, are as large as can be.
 
     The sum that the tables describe stays the same. Within a class, the two groups with most ket rows in common give a
@@ -29,7 +42,6 @@ def share_gathers(thread_group, group_class, group_start, group_pair, pair_bra, 
         group_class: (n_groups,) integer; groups of one class, which are consecutive within a thread, meet the same beta
             block.
         group_start: (n_groups + 1,) int64 range of every group in the lists of singles.
-        group_pair: (n_groups,) int32 directed orbital pair.
         pair_bra, pair_ket: (n,) int32 rows; no ket row stands twice in a group.
         pair_sign: (n,) int8.
         n_ket: number of ket rows.
@@ -38,7 +50,6 @@ def share_gathers(thread_group, group_class, group_start, group_pair, pair_bra, 
         thread_group, source, group_start, pair_bra, pair_ket, pair_sign as above; source: (new n_groups,) int64 old
         group from which each group was cut (its class and orbital pair).
     """
-    n_threads = thread_group.size - 1
     n_singles = pair_bra.size
     order = np.empty(n_singles, np.int64)
     cut = np.zeros(n_singles, np.int8)
@@ -48,12 +59,9 @@ def share_gathers(thread_group, group_class, group_start, group_pair, pair_bra, 
     )
     start = np.flatnonzero(cut).astype(np.int64)
     first_single = group_start[thread_group]
+    new_start = np.append(start, n_singles).astype(np.int64)
     new_thread_group = np.searchsorted(start, first_single).astype(np.int64)
-    assert new_thread_group.size == n_threads + 1
-    return (
-        new_thread_group, source_of[start], np.append(start, n_singles),
-        pair_bra[order], pair_ket[order], pair_sign[order],
-    )  # fmt: skip
+    return new_thread_group, source_of[start], new_start, pair_bra[order], pair_ket[order], pair_sign[order]
 
 
 @parallel_jit

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
+from sqd_mpi.backends.gather_sharing import share_gathers
 from sqd_mpi.excitations import Singles, find_doubles, find_singles, occupied_orbitals, pair_index
 from sqd_mpi.layout import Layout, owners
 
@@ -29,35 +30,37 @@ _ROWS_AT_A_TIME = 4096  # bounds the doubles that exist at one time
 
 @dataclass(frozen=True, eq=False)
 class AlphaSingles:
-    """Singles from a rank's alpha rows to the rows of one ket block, sorted by (thread, label, label of pq, pq, row).
+    """Singles from a rank's alpha rows to the rows of one ket block, in groups that meet the same beta matrix.
 
     Attributes:
-        pair_bra, pair_ket: (n,) int32 rows; pair_sign: (n,) int8.
-        directed: groups of equal directed pair; undirected: the same with both directions in one group.
+        directed: groups of equal directed orbital pair, in the order (thread, label, label of pq, pq, row).
+        undirected: both directions of a pair in one group, regrouped so that ket rows are gathered once for two groups
+            where possible (`gather_sharing`).
     """
 
-    pair_bra: NDArray[np.int32] = field(repr=False)
-    pair_ket: NDArray[np.int32] = field(repr=False)
-    pair_sign: NDArray[np.int8] = field(repr=False)
     directed: Groups
     undirected: Groups
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Groups of alpha singles that meet the same beta matrix.
+    """Groups of alpha singles.
 
     Attributes:
         thread_group: (n_threads + 1,) int64 first group of every thread.
         start: (n_groups + 1,) int64 first single of every group.
         pair: (n_groups,) int32 directed orbital pair.
         label: (n_groups,) int64 alpha label of the bra rows.
+        pair_bra, pair_ket: (n,) int32 rows of every single; pair_sign: (n,) int8.
     """
 
     thread_group: IntArray = field(repr=False)
     start: IntArray = field(repr=False)
     pair: NDArray[np.int32] = field(repr=False)
     label: IntArray = field(repr=False)
+    pair_bra: NDArray[np.int32] = field(repr=False)
+    pair_ket: NDArray[np.int32] = field(repr=False)
+    pair_sign: NDArray[np.int8] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,16 +182,10 @@ def alpha_singles(
         ja = (ia + da) % a
         first, last = int(per_block[ja, 0]), int(ends[ja])
         key_counts = np.diff(np.append(per_block[ja], ends[ja])).reshape(shape[1:])
-        pair_bra, pair_ket, pair_sign = out
-        result.append(
-            AlphaSingles(
-                pair_bra[first:last],
-                pair_ket[first:last],
-                pair_sign[first:last],
-                _groups(key_counts, order, 1),
-                _groups(key_counts, order, 2),
-            )
-        )
+        lists = out[0][first:last], out[1][first:last], out[2][first:last]
+        n_ket = len(layout.ket_rows(ja)[0])
+        undirected = _share_gathers(_groups(key_counts, order, 2, *lists), pair_labels, layout.n_labels, n_ket)
+        result.append(AlphaSingles(_groups(key_counts, order, 1, *lists), undirected))
     return result
 
 
@@ -338,7 +335,24 @@ def _threads_of_rows(cost: FloatArray, n_threads: int) -> IntArray:
     return np.repeat(np.arange(n_threads), np.diff(split_rows(cost, n_threads)))
 
 
-def _groups(key_counts: IntArray, order: IntArray, directions: int) -> Groups:
+def _share_gathers(groups: Groups, pair_labels: IntArray, n_labels: int, n_ket: int) -> Groups:
+    """The same singles regrouped for shared gathers; groups of one alpha label and pair label meet one beta block."""
+    group_class = groups.label * n_labels + pair_labels[groups.pair >> 1]
+    thread_group, source, start, pair_bra, pair_ket, pair_sign = share_gathers(
+        groups.thread_group, group_class, groups.start, groups.pair_bra, groups.pair_ket, groups.pair_sign,
+        n_ket,
+    )  # fmt: skip
+    return Groups(thread_group, start, groups.pair[source], groups.label[source], pair_bra, pair_ket, pair_sign)
+
+
+def _groups(
+    key_counts: IntArray,
+    order: IntArray,
+    directions: int,
+    pair_bra: NDArray[np.int32],
+    pair_ket: NDArray[np.int32],
+    pair_sign: NDArray[np.int8],
+) -> Groups:
     """Non-empty groups of one ket block; directions = 2 merges the two directions of every orbital pair.
 
     Args:
@@ -352,7 +366,8 @@ def _groups(key_counts: IntArray, order: IntArray, directions: int) -> Groups:
     label, position = np.divmod(rest, merged.shape[2])
     thread_group = np.searchsorted(thread, np.arange(n_threads + 1)).astype(np.int64)
     start = np.concatenate([[0], np.cumsum(flat[present])]).astype(np.int64)
-    return Groups(thread_group, start, order[position * directions].astype(np.int32), label.astype(np.int64))
+    pair = order[position * directions].astype(np.int32)
+    return Groups(thread_group, start, pair, label.astype(np.int64), pair_bra, pair_ket, pair_sign)
 
 
 @jit

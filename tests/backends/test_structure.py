@@ -122,16 +122,16 @@ def test_alpha_singles_are_all_there_once(grid, n_threads):
                 kets, _ = layout.ket_rows((ia + da) % a)
                 assert len(singles.directed.thread_group) == n_threads + 1
                 for groups, directed in ((singles.directed, True), (singles.undirected, False)):
-                    assert groups.start[0] == 0 and groups.start[-1] == len(singles.pair_bra)
+                    assert groups.start[0] == 0 and groups.start[-1] == len(groups.pair_bra)
                     assert groups.thread_group[-1] == len(groups.pair) == len(groups.start) - 1
                     for g, pair in enumerate(groups.pair):
                         for k in range(groups.start[g], groups.start[g + 1]):
-                            bra, ket = int(rows[singles.pair_bra[k]]), int(kets[singles.pair_ket[k]])
+                            bra, ket = int(rows[groups.pair_bra[k]]), int(kets[groups.pair_ket[k]])
                             assert labels[bra] == groups.label[g]
                             if directed:
-                                found.append((bra, ket, int(pair), int(singles.pair_sign[k])))
+                                found.append((bra, ket, int(pair), int(groups.pair_sign[k])))
                             else:
-                                both = {(bra, ket, int(pair) ^ d, int(singles.pair_sign[k])) for d in (0, 1)}
+                                both = {(bra, ket, int(pair) ^ d, int(groups.pair_sign[k])) for d in (0, 1)}
                                 assert both & wanted
     assert len(found) == len(wanted) and set(found) == wanted
 
