@@ -109,7 +109,7 @@ def _regroup_class(first, last, group_start, pair_ket, n_ket, order, cut, source
     at = base
     twin = np.empty((2, n_singles), np.int64)
     while True:
-        g = np.argmax(most)
+        g = int(np.argmax(most))
         if most[g] < SHORTEST_TWIN:
             break
         other = np.argmax(common[g])

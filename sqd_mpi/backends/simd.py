@@ -435,6 +435,27 @@ def scatter_tile(typingctx, tile, stride, signs, rows, shift, count):
 
 
 @intrinsic
+def scatter_tile_ragged(typingctx, tile, stride, signs, rows, shift, stops, first):
+    """`scatter_tile` of the columns from `first` on in rows that end at different columns (stops: int64 a lane)."""
+    signature = types.void(*[types.int64] * 7)
+
+    def codegen(context, builder, signature, arguments):
+        tile, stride, signs, rows, shift, stops, first = arguments
+        columns = [_load(builder, builder.add(tile, builder.mul(stride, _int(j))), _VECTOR) for j in range(LANES)]
+        lines = _transpose(builder, columns)
+        addresses = _lane_addresses(builder, rows, shift)
+        for lane, (address, line) in enumerate(zip(addresses, lines, strict=True)):
+            factor = _broadcast(builder, _load(builder, builder.add(signs, _int(8 * lane)), _DOUBLE))
+            stop = _load(builder, builder.add(stops, _int(8 * lane)), _INT)
+            mask = _first_lanes(builder, builder.sub(stop, first))
+            old = _masked_load(builder, address, mask)
+            _masked_store(builder, _multiply_add(builder, factor, line, old), address, mask)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def copy_vector(typingctx, source, count, out):
     """out[0:8] = source[0:count] and zeros."""
     signature = types.void(*[types.int64] * 3)

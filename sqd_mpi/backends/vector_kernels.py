@@ -20,6 +20,7 @@ from sqd_mpi.backends.simd import (
     prefetch_lanes,
     prefetch_line,
     scatter_tile,
+    scatter_tile_ragged,
     store_vector,
     table_row,
     table_row_twin,
@@ -79,10 +80,18 @@ def _gather(width, kets, n_ket, matrix):
 
 
 @jit
-def _scatter(width, tile, bras, signs, j, count):
-    """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes."""
+def _scatter(width, tile, bras, signs, stops, j, count):
+    """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes; lanes end at their stops."""
     for v in range(width):
-        scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+        lowest, highest = stops[8 * v], stops[8 * v]
+        for lane in range(8 * v + 1, 8 * v + 8):
+            lowest = min(lowest, stops[lane])
+            highest = max(highest, stops[lane])
+        if j + count <= lowest:
+            scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+        elif j < highest:
+            stop_data = stops.ctypes.data + 64 * v
+            scatter_tile_ragged(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, stop_data, j)
 
 
 # --- opposite spin ---------------------------------------------------------------------------------------------------
@@ -162,15 +171,24 @@ def _is_twin(group, last_group, group_start, group_block, pair_ket):
 
 @jit
 def _fill_lanes(
-    first, count, sigma, bra_offset, pair_bra, pair_sign, sink, bras, signs
+    first, count, sigma, bra_offset, row_stop, pair_bra, pair_sign, sink, bras, signs, stops
 ):  # fmt: skip
-    """Addresses of the bra rows and signs of `count` pairs; lanes up to the next multiple of 8 write to the sink."""
+    """Addresses, signs and ends of the bra rows of `count` pairs; lanes up to the next multiple of 8 write to the sink.
+
+    Returns the number of columns that some lane wants.
+    """
+    most = np.int64(0)
     for lane in range(count):
-        bras[lane] = sigma + 8 * bra_offset[pair_bra[first + lane]]
+        bra = pair_bra[first + lane]
+        bras[lane] = sigma + 8 * bra_offset[bra]
         signs[lane] = pair_sign[first + lane]
+        stops[lane] = row_stop[bra]
+        most = max(most, row_stop[bra])
     for lane in range(count, (count + 7) // 8 * 8):
         bras[lane] = sink
         signs[lane] = 0.0
+        stops[lane] = most
+    return most
 
 
 @jit
@@ -184,7 +202,7 @@ def _chunk(remaining, n_ket, twin):
 
 @jit
 def _opposite_spin_part(
-    first_group, last_group, c, sigma, bra_offset, ket_offset, coupling, swap,
+    first_group, last_group, c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
     group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch,
 ):  # fmt: skip
@@ -205,6 +223,8 @@ def _opposite_spin_part(
     all_bras, at = _take(scratch, at, 2 * LANES)
     all_bras = all_bras.view(np.int64)
     all_signs, at = _take(scratch, at, 2 * LANES)
+    all_stops, at = _take(scratch, at, 2 * LANES)
+    all_stops = all_stops.view(np.int64)
     tiles, at = _take(scratch, at, 16 * LANES)
     matrix = scratch.ctypes.data + 8 * at
     zero_row[:] = 0.0
@@ -255,19 +275,15 @@ def _opposite_spin_part(
         next_w = (next_count + 7) // 8
         kets = all_kets.ctypes.data + 8 * LANES * buffer
         next_kets = all_kets.ctypes.data + 8 * LANES * (1 - buffer)
-        _fill_lanes(k, count, sigma_data, bra_offset, pair_bra, pair_sign, sink, all_bras, all_signs)
+        wanted = _fill_lanes(
+            k, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink, all_bras, all_signs, all_stops
+        )
         if twin:
-            _fill_lanes(
-                k + length,
-                count,
-                sigma_data,
-                bra_offset,
-                pair_bra,
-                pair_sign,
-                sink,
-                all_bras[LANES:],
-                all_signs[LANES:],
-            )
+            more = _fill_lanes(
+                k + length, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
+                all_bras[LANES:], all_signs[LANES:], all_stops[LANES:],
+            )  # fmt: skip
+            wanted = max(wanted, more)
         if new_group:
             if group_block[group] != block:
                 block = np.int64(group_block[group])
@@ -285,9 +301,9 @@ def _opposite_spin_part(
                 )  # fmt: skip
         _gather(w, kets, n_ket, matrix)
         base = indptr[first_row]
-        for j in range(0, n_columns, 8):
-            n = min(8, n_columns - j)
-            if j + 8 < n_columns:
+        for j in range(0, wanted, 8):
+            n = min(8, wanted - j)
+            if j + 8 < wanted:
                 for v in range(w):
                     prefetch_lanes(bras + 64 * v, 8 * (j + 8), True)
                 if twin:
@@ -304,8 +320,8 @@ def _opposite_spin_part(
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, matrix, out, out + 64 * LANES,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, j, n)
-                _scatter(w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, j, n)
+                _scatter(w, tile, bras, signs, all_stops, j, n)
+                _scatter(w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:], j, n)
             else:
                 for i in range(j, j + n):
                     table_row(
@@ -313,7 +329,7 @@ def _opposite_spin_part(
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, matrix, tile + (i - j) * 64 * w,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, j, n)
+                _scatter(w, tile, bras, signs, all_stops, j, n)
         new_group = next_group != group
         group = next_group
         twin = next_twin
@@ -332,14 +348,14 @@ def _fill_kets(first, count, c, ket_offset, pair_ket, zero, kets):
 
 @parallel_jit
 def opposite_spin(
-    c, sigma, bra_offset, ket_offset, coupling, swap,
+    c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
     thread_group, group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch,
 ):  # fmt: skip
     """Add the terms in which one alpha electron moves (arguments: `plain_kernels.opposite_spin`)."""
     for thread in numba.prange(thread_group.size - 1):
         _opposite_spin_part(
-            thread_group[thread], thread_group[thread + 1], c, sigma, bra_offset, ket_offset, coupling, swap,
+            thread_group[thread], thread_group[thread + 1], c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
             group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
             block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch[thread],
         )  # fmt: skip
@@ -361,8 +377,8 @@ def _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, matrix):
 def _alpha_shape(n_bra, n_ket, length, n_entries):
     """Vectors in a column tile and number of ket blocks, such that a packed block stays in the second-level cache.
 
-    Chosen for the least traffic beyond that cache: per column and bra row, each block reads and writes sigma (16 bytes),
-    and each tile reads the sparse matrix again (12 bytes an entry).
+    Chosen for the least traffic beyond that cache: per element, each block reads and writes sigma (16 bytes), and each
+    tile reads the sparse matrix again (12 bytes an entry).
     """
     best = 1
     least = np.inf
@@ -391,7 +407,7 @@ def _divide_rows(first_bra, last_bra, indptr, column, first_ket, n_ket, n_blocks
 
 @jit
 def _alpha_tile(
-    start, stop, first_bra, first, count, w, c, sigma, bra_offset, ket_offset, first_ket, n_ket, next_count,
+    start, stop, first_bra, first, count, w, c, sigma, bra_offset, row_stop, ket_offset, first_ket, n_ket, next_count,
     begin, end, column, value, total, matrix,
 ):  # fmt: skip
     """sigma[start:stop, first : first + count] += sparse matrix times the packed columns of ket rows of one block.
@@ -412,19 +428,20 @@ def _alpha_tile(
         last = end[bra - first_bra]
         if k == last:
             continue
-        if count == 8 * w:
+        wanted = min(count, row_stop[bra] - first)
+        if wanted == 8 * w:
             value_row(w, k, last, column, value, matrix, first_ket, target)
         else:
-            for v in range(w):
-                copy_vector(target + 64 * v, count - 8 * v, total + 64 * v)
+            for v in range((wanted + 7) // 8):
+                copy_vector(target + 64 * v, wanted - 8 * v, total + 64 * v)
             value_row(w, k, last, column, value, matrix, first_ket, total)
-            for v in range(w):
-                store_vector(total + 64 * v, count - 8 * v, target + 64 * v)
+            for v in range((wanted + 7) // 8):
+                store_vector(total + 64 * v, wanted - 8 * v, target + 64 * v)
 
 
 @jit
 def _same_spin_alpha_part(
-    thread, n_threads, c, sigma, bra_offset, ket_offset, row_length, label_bra_start, label_ket_start,
+    thread, n_threads, c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start,
     indptr, column, value, scratch,
 ):  # fmt: skip
     """One thread's part: the plane (column tile, entry of the label's sparse matrix) is cut into equal pieces."""
@@ -434,23 +451,30 @@ def _same_spin_alpha_part(
     for label in range(label_bra_start.size - 1):
         first_bra = label_bra_start[label]
         last_bra = label_bra_start[label + 1]
-        n_ket = label_ket_start[label + 1] - label_ket_start[label]
-        n_entries = indptr[last_bra] - indptr[first_bra]
-        if first_bra == last_bra or n_entries == 0 or row_length[first_bra] == 0:
-            continue
-        length = row_length[first_bra]
-        width, n_blocks = _alpha_shape(last_bra - first_bra, n_ket, length, n_entries)
-        n_tiles = (length + 8 * width - 1) // (8 * width)
-        lowest = n_tiles * n_entries * thread // n_threads
-        highest = n_tiles * n_entries * (thread + 1) // n_threads
-        rows = indptr[first_bra : last_bra + 1]
         n_bra = last_bra - first_bra
+        n_ket = label_ket_start[label + 1] - label_ket_start[label]
+        rows = indptr[first_bra : last_bra + 1]
+        if n_bra == 0 or rows[-1] == rows[0] or row_stop[last_bra - 1] == 0:
+            continue
+        stops = row_stop[first_bra:last_bra]
+        length = stops[-1]
+        width, n_blocks = _alpha_shape(n_bra, n_ket, length, rows[-1] - rows[0])
+        n_tiles = (length + 8 * width - 1) // (8 * width)
         _divide_rows(first_bra, last_bra, indptr, column, label_ket_start[label], n_ket, n_blocks, ends)
-        for t in range(lowest // n_entries, (highest + n_entries - 1) // n_entries):
+        total_entries = np.int64(0)
+        for t in range(n_tiles):
+            total_entries += rows[-1] - rows[np.searchsorted(stops, 8 * width * t, side="right")]
+        lowest = total_entries * thread // n_threads
+        highest = total_entries * (thread + 1) // n_threads
+        passed = np.int64(0)
+        for t in range(n_tiles):
             first = 8 * width * t
             count = min(8 * width, length - first)
-            start = first_bra + np.searchsorted(rows, rows[0] + lowest - t * n_entries)
-            stop = min(first_bra + np.searchsorted(rows, rows[0] + highest - t * n_entries), last_bra)
+            top = np.searchsorted(stops, first, side="right")  # rows above end before this tile
+            origin = rows[top] - passed  # entry number of the first entry that this tile has
+            passed += rows[-1] - rows[top]
+            start = first_bra + max(np.searchsorted(rows, lowest + origin), top)
+            stop = min(first_bra + np.searchsorted(rows, highest + origin), last_bra)
             if start >= stop:
                 continue
             for block in range(n_blocks):
@@ -458,7 +482,7 @@ def _same_spin_alpha_part(
                 last_ket = label_ket_start[label] + n_ket * (block + 1) // n_blocks
                 _alpha_tile(
                     start, stop, first_bra, first, count, (count + 7) // 8, c.ctypes.data, sigma.ctypes.data,
-                    bra_offset, ket_offset, first_ket, last_ket - first_ket,
+                    bra_offset, row_stop, ket_offset, first_ket, last_ket - first_ket,
                     max(min(8 * width, length - first - count), 0),
                     ends[block * n_bra : (block + 1) * n_bra], ends[(block + 1) * n_bra : (block + 2) * n_bra],
                     column.ctypes.data, value.ctypes.data, total.ctypes.data, matrix,
@@ -467,13 +491,13 @@ def _same_spin_alpha_part(
 
 @parallel_jit
 def same_spin_alpha(
-    c, sigma, bra_offset, ket_offset, row_length, label_bra_start, label_ket_start, indptr, column, value, scratch,
+    c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start, indptr, column, value, scratch,
 ):  # fmt: skip
     """Add H_alpha from the left (arguments: `plain_kernels.same_spin_alpha`)."""
     n_threads = scratch.shape[0]
     for thread in numba.prange(n_threads):
         _same_spin_alpha_part(
-            thread, n_threads, c, sigma, bra_offset, ket_offset, row_length, label_bra_start, label_ket_start,
+            thread, n_threads, c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start,
             indptr, column, value, scratch[thread],
         )  # fmt: skip
 
@@ -517,7 +541,7 @@ def _number_pairs(first, last, n_pair, orbital_pair, column, sign, used, number,
 
 @jit
 def _same_spin_beta_part(
-    first_bra, last_bra, c, sigma, bra_offset, own_ket_offset, label_bra_start, label_block,
+    first_bra, last_bra, c, sigma, bra_offset, row_stop, own_ket_offset, label_bra_start, label_block,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value, d_block_row, d_indptr, d_column, d_value,
     coupling, row_occupied_pair, scratch,
 ):  # fmt: skip
@@ -536,6 +560,8 @@ def _same_spin_beta_part(
     bras, at = _take(scratch, at, LANES)
     bras = bras.view(np.int64)
     ones, at = _take(scratch, at, LANES)
+    stops, at = _take(scratch, at, LANES)
+    stops = stops.view(np.int64)
     tile, at = _take(scratch, at, 8 * LANES)
     rows, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
     field, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
@@ -571,16 +597,19 @@ def _same_spin_beta_part(
             count = min(8 * width, last - chunk)
             w = (count + 7) // 8
             _field(chunk, count, w, coupling, row_occupied_pair, used, n_used, rows, kets, field_data)
+            wanted = row_stop[chunk + count - 1]
             for lane in range(8 * w):
                 kets[lane] = zero_row.ctypes.data
                 bras[lane] = sink_row.ctypes.data
+                stops[lane] = wanted
                 if lane < count:
+                    stops[lane] = row_stop[chunk + lane]
                     kets[lane] = c.ctypes.data + 8 * own_ket_offset[chunk + lane]
                     bras[lane] = sigma.ctypes.data + 8 * bra_offset[chunk + lane]
             _gather(w, kets.ctypes.data, n_ket, matrix)
-            for j in range(0, n_columns, 8):
-                n = min(8, n_columns - j)
-                if j + 8 < n_columns:
+            for j in range(0, wanted, 8):
+                n = min(8, wanted - j)
+                if j + 8 < wanted:
                     for v in range(w):
                         prefetch_lanes(bra_data + 64 * v, 8 * (j + 8), True)
                 tile[: 64 * w] = 0.0
@@ -593,19 +622,19 @@ def _same_spin_beta_part(
                         w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
                         entry_data, value_data, sign_data, field_data, matrix, out,
                     )  # fmt: skip
-                _scatter(w, tile_data, bra_data, ones.ctypes.data, j, n)
+                _scatter(w, tile_data, bra_data, ones.ctypes.data, stops, j, n)
 
 
 @parallel_jit
 def same_spin_beta(
-    c, sigma, bra_offset, own_ket_offset, label_bra_start, label_block, thread_row,
+    c, sigma, bra_offset, row_stop, own_ket_offset, label_bra_start, label_block, thread_row,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value, d_block_row, d_indptr, d_column, d_value,
     coupling, row_occupied_pair, scratch,
 ):  # fmt: skip
     """Add H_beta from the right and alpha diagonal x beta single (arguments: `plain_kernels.same_spin_beta`)."""
     for thread in numba.prange(thread_row.size - 1):
         _same_spin_beta_part(
-            thread_row[thread], thread_row[thread + 1], c, sigma, bra_offset, own_ket_offset, label_bra_start,
-            label_block, block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value,
+            thread_row[thread], thread_row[thread + 1], c, sigma, bra_offset, row_stop, own_ket_offset,
+            label_bra_start, label_block, block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value,
             d_block_row, d_indptr, d_column, d_value, coupling, row_occupied_pair, scratch[thread],
         )  # fmt: skip
