@@ -7,7 +7,7 @@ import resource
 import time
 from pathlib import Path
 
-QUIET_CORES = 0.2
+QUIET_CORES = 0.1
 """A sample counts as undisturbed if other processes used less than this many cores on average."""
 
 
