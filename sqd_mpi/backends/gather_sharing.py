@@ -2,8 +2,8 @@
 
 The opposite-spin kernel gathers the ket rows of a group (all singles by one orbital pair pq) and multiplies them by the
 sparse matrix M_pq. It is bound by the loads of that tile from the second-level cache. Two groups with the same list of
-ket rows can be multiplied together: one gather, one load for two multiply-adds. Most ket strings allow many excitations,
-so common lists are long: between half and four fifths of all singles of dense sets end in such twins.
+ket rows can be multiplied together: one gather, one load for two multiply-adds. Most ket strings allow many
+excitations, so common lists are long: between half and four fifths of all singles of dense sets end in such twins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from sqd_mpi._jit import jit, parallel_jit
 
 # Shorter common lists do not pay for the two further tables of values.
 SHORTEST_TWIN = 16
-
 
 IntArray = NDArray[np.int64]
 Rows = NDArray[np.int32]
