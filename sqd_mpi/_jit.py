@@ -40,6 +40,8 @@ def set_threads(n_threads: int) -> None:
     """
     if "numba" not in sys.modules:
         os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
+    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
+        os.environ[variable] = "1"  # for BLAS libraries that are loaded later, such as SciPy's own
     import numba
     import threadpoolctl
 
