@@ -40,6 +40,9 @@ def set_threads(n_threads: int) -> None:
     """
     if "numba" not in sys.modules:
         os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
+    # Waiting threads sleep after a short spin: endless spinning takes the core from a busy neighbour (libgomp).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
         os.environ[variable] = "1"  # for BLAS libraries that are loaded later, such as SciPy's own
     import numba

@@ -55,6 +55,7 @@ class Step:
         subspace: number of basis vectors.
         energies: (nroots,) Ritz values, hartree.
         residual_norms: (nroots,) 2-norms for normalised vectors, hartree.
+        corrections: (nroots,) hartree, second-order estimate sum r^2 / (E - d) of how much lower the roots will come.
         n_sigma: matrix-vector products so far.
         seconds: since the start.
         ritz_vectors: call it, on all ranks, to bring the Ritz vectors to the first nroots rows of the basis and get
@@ -65,6 +66,7 @@ class Step:
     subspace: int
     energies: FloatArray
     residual_norms: FloatArray
+    corrections: FloatArray
     n_sigma: int
     seconds: float
     ritz_vectors: Callable[[], FloatArray] = field(repr=False)
@@ -98,8 +100,8 @@ def default_subspace(nroots: int) -> int:
 
 
 def least_subspace(nroots: int) -> int:
-    """Smallest number of basis vectors that works: the Ritz vectors and one expansion of each."""
-    return 2 * nroots
+    """Smallest number of basis vectors that works well: Ritz vectors, those of the step before, one expansion each."""
+    return 3 * nroots
 
 
 def davidson(
@@ -118,7 +120,7 @@ def davidson(
     Args:
         operator: matvec, diagonal, sums.
         start: fills the first rows of a (n, size) array with linearly independent start vectors and returns how many
-            (at least nroots, unless the space is smaller).
+            (if fewer than nroots are independent, random ones are added).
         nroots: number of eigenpairs; at most the dimension.
         tol: residual 2-norm of a normalised vector at which a root is converged, hartree.
         max_iterations: iterations after which to give up.
@@ -142,12 +144,13 @@ def davidson(
         converged = norms <= tol
         if callback is not None:
             step = Step(
-                iteration, subspace.count, energies, norms, subspace.n_sigma, perf_counter() - began, subspace.turn
-            )
+                iteration, subspace.count, energies, norms, subspace.corrections, subspace.n_sigma,
+                perf_counter() - began, subspace.turn,
+            )  # fmt: skip
             stopped = callback(step)
         if stopped or converged.all() or iteration >= max_iterations:
             break
-        if not subspace.accept(~converged):
+        if not subspace.accept(~converged) and not subspace.accept_random():
             break
     return Eigenpairs(energies, subspace.give_up(), norms, converged, iteration, subspace.n_sigma, stopped)
 
@@ -165,19 +168,28 @@ class _Subspace:
         self.overlap = np.zeros((capacity, capacity))
         self.count = 0
         self.n_sigma = 0
+        self.random = np.random.default_rng(1)
         self.previous: FloatArray = np.zeros((0, 0))  # Ritz coefficients of the iteration before
         self.current: FloatArray = np.zeros((0, 0))
         self.ritz_rows: FloatArray = np.zeros((0, 0))  # coefficients of all Ritz vectors
+        self.corrections: FloatArray = np.zeros(0)  # second-order estimates of what the Ritz values miss
         self.overlaps: FloatArray = np.zeros((0, 0))  # of the expansion vectors with the basis
         self.products: FloatArray = np.zeros((0, 0))  # and among themselves
 
     def begin(self, start: Callable[[FloatArray], int]) -> None:
         """Orthonormalise the start vectors and apply the operator to them."""
         n_start = start(self.basis)
-        gram = self._reduced(self.operator.vectors.gram(self.basis[:n_start], self.basis[:n_start]))
-        transform = _orthonormal(gram, _DEPENDENT)
-        self.operator.vectors.rotate(self.basis[:n_start], transform)
-        self._append(len(transform))
+        while True:
+            gram = self._reduced(self.operator.vectors.gram(self.basis[:n_start], self.basis[:n_start]))
+            transform = _orthonormal(gram, _DEPENDENT)
+            self.operator.vectors.rotate(self.basis[:n_start], transform)
+            n_start = len(transform)
+            if n_start >= min(self.nroots, self.operator.dimension):
+                break
+            for row in range(n_start, self.nroots):
+                self.basis[row] = self.random.normal(size=self.operator.size)
+            n_start = self.nroots
+        self._append(n_start)
 
     def ritz(self, nroots: int) -> tuple[FloatArray, FloatArray]:
         """Lowest Ritz values and their coefficients (nroots, count), normalised in the metric of the overlap."""
@@ -191,8 +203,9 @@ class _Subspace:
     def restart(self, nroots: int) -> tuple[FloatArray, FloatArray]:
         """Keep the Ritz vectors and, where there is room, those of the step before."""
         kept = self.current
-        if len(self.previous) and self.capacity >= 3 * nroots:
-            kept = np.concatenate([kept, self._padded(self.previous)])
+        room = self.capacity - 2 * nroots
+        if len(self.previous) and room > 0:
+            kept = np.concatenate([kept, self._padded(self.previous[:room])])
         self._keep(kept)
         return self.ritz(nroots)
 
@@ -216,12 +229,12 @@ class _Subspace:
     def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
         """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals."""
         k, m = self.count, len(energies)
-        squares, overlaps, products = self.operator.vectors.residuals(
+        squares, corrections, overlaps, products = self.operator.vectors.residuals(
             self.basis[:k], self.images[:k], coefficients, energies, self.operator.diagonal(), _DENOMINATOR_FLOOR,
             self.basis[k : k + m],
         )  # fmt: skip
-        packed = self._reduced(np.concatenate([squares[:, None], overlaps, products], axis=1))
-        self.overlaps, self.products = packed[:, 1 : 1 + k], packed[:, 1 + k :]
+        packed = self._reduced(np.column_stack([squares, corrections, overlaps, products]))
+        self.corrections, self.overlaps, self.products = packed[:, 1], packed[:, 2 : 2 + k], packed[:, 2 + k :]
         return np.sqrt(packed[:, 0])
 
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
@@ -248,6 +261,16 @@ class _Subspace:
             overlaps, products = both[:, :k], both[:, k:]
         self._append(m)
         return True
+
+    def accept_random(self) -> bool:
+        """Take in a random direction where the preconditioner gave none (a diagonal matrix); False if none is left."""
+        k = self.count
+        if k >= self.operator.dimension:
+            return False
+        self.basis[k] = self.random.normal(size=self.operator.size)
+        both = self._reduced(self.operator.vectors.gram(self.basis[k : k + 1], self.basis[: k + 1]))
+        self.overlaps, self.products = both[:, :k], both[:, k:]
+        return self.accept(np.ones(1, bool))
 
     def _append(self, n_new: int) -> None:
         """Apply the operator to the n_new rows behind the basis and take them in."""

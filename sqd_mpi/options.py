@@ -184,7 +184,9 @@ class SolveOptions(BaseModel):
     tol: Annotated[_Real, Field(gt=0)] = _field(
         1e-6, "a positive number", "Residual norm of a normalised vector at which a root is converged."
     )
-    max_iterations: _Count = _field(100, "a positive integer", "Number of Davidson iterations after which to give up.")
+    max_iterations: _Count = _field(
+        100, "a positive integer", "Number of Davidson iterations in one symmetry sector after which to give up."
+    )
     max_subspace: Annotated[_Count, Field(ge=2)] | None = _field(
         None, "an integer of at least 2", "Largest number of Krylov vectors; by default what the memory allows."
     )

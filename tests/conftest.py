@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
+# Threads of small solves that wait should not take cores from others; read when numba starts its threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 from sqd_mpi.hamiltonian import Hamiltonian
 

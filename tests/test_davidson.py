@@ -19,7 +19,7 @@ def _residuals(basis, images, coefficients, energies, diagonal, floor, out):
     small = np.abs(denominator) < floor
     denominator = np.where(small, np.where(denominator >= 0, floor, -floor), denominator)
     out[:] = residual / denominator
-    return squares, out @ basis.T, out @ out.T
+    return squares, (residual * out).sum(axis=1), out @ basis.T, out @ out.T
 
 
 def _project_out(vectors, basis, overlaps, transform):
@@ -306,3 +306,15 @@ def test_state_below_the_lowest_diagonal_element_is_found():
     matrix = np.diag(np.linspace(0.0, 1.0, 40))
     matrix[20:, 20:] -= 0.5
     check(matrix, davidson(Dense(matrix), unit_start(matrix, 21), 1, 1e-8, max_subspace=25), 1, 1e-8)
+
+
+def test_dependent_exact_start_vectors_are_filled_up():
+    matrix = np.diag(np.arange(5.0))
+
+    def start(out):
+        out[:2] = np.eye(5)[0]
+        return 2
+
+    result = davidson(Dense(matrix), start, nroots=2, tol=1e-8)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.energies, [0.0, 1.0], atol=1e-12)

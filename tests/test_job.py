@@ -198,7 +198,7 @@ def test_start_from_a_result_takes_fewer_iterations(folder, hamiltonian, exact):
     before = Path("first.h5").read_bytes()
     assert run_here(start="first.h5") == 0
     first, second = summary("first.h5"), summary()
-    assert second["n_iterations"] <= 2 < first["n_iterations"]
+    assert second["n_iterations"] < first["n_iterations"]  # the other sectors are looked at in both
     assert second["energy"] == pytest.approx([exact[0]], abs=1e-10)
     assert Path("first.h5").read_bytes() == before
     # Without labels, and in a larger space than that of the vector (its lowest state has the same label).

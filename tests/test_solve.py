@@ -241,7 +241,7 @@ def test_history_timings_and_counts():
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 30)
     timers = Timers()
-    options = SolveOptions(model_space=4)
+    options = SolveOptions(model_space=4, spin_flip="off")  # one sector
     result = solve_subspace(None, hamiltonian, strings, strings, options, log=Log.silent(), timers=timers)
     n_iterations = result.n_iterations
     assert {"sector", "energy", "residual_norm", "seconds"} <= set(result.history)
@@ -261,7 +261,8 @@ def test_history_timings_and_counts():
 def test_not_converged_is_a_result():
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 30)
-    result = solve_subspace(None, hamiltonian, strings, strings, SolveOptions(model_space=4, max_iterations=3))
+    options = SolveOptions(model_space=4, max_iterations=3, spin_flip="off")
+    result = solve_subspace(None, hamiltonian, strings, strings, options)
     assert not result.converged and not result.roots[0].converged and not result.stopped
     assert result.n_iterations == 3
     assert result.roots[0].residual_norm > 1e-6
@@ -343,3 +344,14 @@ def test_published_inputs(data_dir, folder, name, n_strings, energy):
     assert result.converged
     assert result.energies[0] == pytest.approx(energy, abs=1e-9)
     assert -1e-6 < result.roots[0].spin_square < 0.01  # a singlet, up to what the choice of strings breaks
+
+
+@pytest.mark.parametrize("seed", [3, 4, 17])
+@pytest.mark.parametrize("model_space, nroots", [(10, 1), (10, 3), (60, 1), (120, 3)])
+def test_no_state_is_missed_for_a_poor_model_space(seed, model_space, nroots):
+    hamiltonian = make_hamiltonian(7, (3, 4), seed, np.array([0, 1, 2, 3, 0, 1, 2]))
+    strings = all_strings(7, 3)[:30], all_strings(7, 4)[5:]
+    exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))
+    result = solve_subspace(None, hamiltonian, *strings, SolveOptions(model_space=model_space, nroots=nroots))
+    assert result.converged
+    np.testing.assert_allclose(result.energies, exact[:nroots], atol=1e-10)

@@ -33,7 +33,7 @@ def residuals(
     diagonal: FloatArray,
     floor: float,
     out: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Preconditioned residuals of Ritz vectors, and all inner products that the next step needs, in one pass.
 
     r_i = sum_j c_ij (images_j - energy_i basis_j); out_i = r_i / (energy_i - diagonal), denominators of magnitude below
@@ -45,13 +45,14 @@ def residuals(
         out: (m, size), filled.
 
     Returns:
-        local parts of |r_i|^2 (m,), out basis^T (m, k) and out out^T (m, m).
+        local parts of |r_i|^2 (m,), r_i . out_i (m,) (a second-order estimate of what the energy misses), out basis^T
+        (m, k) and out out^T (m, m).
     """
     m, k = coefficients.shape
-    partial = np.zeros((_RANGES, m, 1 + k + m))
+    partial = np.zeros((_RANGES, m, 2 + k + m))
     _residuals(basis, images, coefficients, energies, diagonal, floor, out, partial)
     total = partial.sum(axis=0)
-    return total[:, 0].copy(), total[:, 1 : 1 + k].copy(), total[:, 1 + k :].copy()
+    return total[:, 0].copy(), total[:, 1].copy(), total[:, 2 : 2 + k].copy(), total[:, 2 + k :].copy()
 
 
 def project_out(vectors: FloatArray, basis: FloatArray, overlaps: FloatArray, transform: FloatArray) -> None:
@@ -111,16 +112,20 @@ def _residuals(basis, images, coefficients, energies, diagonal, floor, out, part
                     for e in range(start, stop):
                         target[e] += c * image[e] - shifted * vector[e]
                 partial[part, i, 0] += _dot(target, target, start, stop)
+                correction = 0.0
                 for e in range(start, stop):
                     denominator = energies[i] - diagonal[e]
                     if abs(denominator) < floor:
                         denominator = floor if denominator >= 0.0 else -floor
-                    target[e] /= denominator
+                    residual = target[e]
+                    target[e] = residual / denominator
+                    correction += residual * target[e]
+                partial[part, i, 1] += correction
                 for j in range(k):
-                    partial[part, i, 1 + j] += _dot(target, basis[j], start, stop)
+                    partial[part, i, 2 + j] += _dot(target, basis[j], start, stop)
             for i in range(m):
                 for j in range(m):
-                    partial[part, i, 1 + k + j] += _dot(out[i], out[j], start, stop)
+                    partial[part, i, 2 + k + j] += _dot(out[i], out[j], start, stop)
 
 
 @parallel_jit
