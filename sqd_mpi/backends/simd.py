@@ -272,33 +272,6 @@ def table_row_twin(typingctx, width, first, last, entries, table, matrix, out, o
 
 
 @intrinsic
-def table_dot(typingctx, first, last, entries, table, row):
-    """Sum over k in first:last of table[hi(k)] row[lo(k)]: `table_row` for a single row of C, in scalars."""
-    signature = types.float64(*[types.int64] * 5)
-
-    def codegen(context, builder, signature, arguments):
-        first, last, entries, table, row = arguments
-        multiply_add = builder.module.declare_intrinsic("llvm.fmuladd", [_DOUBLE])
-
-        def add(k: Any, total: Any) -> Any:
-            both = _load(builder, builder.add(entries, builder.mul(k, _int(8))), _INT)
-            column = builder.mul(builder.and_(both, _int(0xFFFFFFFF)), _int(8))
-            place = builder.mul(builder.lshr(both, _int(32)), _int(8))
-            left = _load(builder, builder.add(table, place), _DOUBLE)
-            return builder.call(multiply_add, [left, _load(builder, builder.add(row, column), _DOUBLE), total])
-
-        def four(k: Any, totals: list[Any]) -> list[Any]:
-            return [add(builder.add(k, _int(s)), total) for s, total in enumerate(totals)]
-
-        zero = ir.Constant(_DOUBLE, 0.0)
-        first, totals = _loop(builder, first, last, 4, [zero] * 4, four)
-        total = builder.fadd(builder.fadd(totals[0], totals[1]), builder.fadd(totals[2], totals[3]))
-        return _loop(builder, first, last, 1, [total], lambda k, sums: [add(k, sums[0])])[1][0]
-
-    return signature, codegen
-
-
-@intrinsic
 def value_row(typingctx, width, first, last, column, value, matrix, shift, out):
     """out[:] += sum over k in first:last of value[k] G[column[k] - shift, :]; column int32, value float64."""
     signature = types.void(*[types.int64] * 8)

@@ -1,8 +1,17 @@
 """The three sums of sigma = H C at the speed of the machine: fast twins of `plain_kernels`, same arguments.
 
-All three gather what they need of C into a packed matrix G (or, for same-spin alpha, a tile of columns), whose rows are
-`width` vectors of eight lanes and which stays in the second-level cache, and multiply it by a sparse matrix. The inner
-loop is "row of results = sum of coefficient times row of G", accumulators in registers (`simd`).
+Each kernel copies what it needs of C into a packed matrix G of rows of `width` vectors of eight lanes, kept in the
+second-level cache, and multiplies it by a sparse matrix: row of results = sum of coefficient times row of G, with the
+results in registers (`simd`). Opposite spin and same-spin beta gather rows of C as lanes, by 8 x 8 transposes of full
+cache lines, since there the sparse matrix acts on columns; same-spin alpha packs a tile of columns as it stands.
+
+Limits of the inner loop on a Zen 4 core: DGEMM does 27 GFMA/s; one load per multiply-add allows 23 from the first-level
+cache and 14 from the second. Rates below are executed multiply-adds per second on two threads of a core pair with a
+DGEMM of 54 GFMA/s; inputs: h2o 1em4, n2 1em5 (1543 and 4041 strings) in one block without labels, in one sector of
+four labels, and every fifth string of n2 1em5.
+
+Tried without gain: scalars instead of vectors for groups of one to three pairs; asking for lines two or three steps
+ahead; huge pages for G; one width for all. Sorting strings by shared singles gives 10 % where G is small (h2o 1em4).
 """
 
 from __future__ import annotations
@@ -80,16 +89,15 @@ def _gather(width, kets, n_ket, matrix):
 
 
 @jit
-def _scatter(width, tile, bras, signs, stops, j, count):
-    """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes; lanes end at their stops."""
+def _scatter(width, tile, bras, signs, stops, lowest, j, count):
+    """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes; lanes end at their stops.
+
+    lowest: smallest of the stops; the columns before it need no look at single lanes.
+    """
     for v in range(width):
-        lowest, highest = stops[8 * v], stops[8 * v]
-        for lane in range(8 * v + 1, 8 * v + 8):
-            lowest = min(lowest, stops[lane])
-            highest = max(highest, stops[lane])
         if j + count <= lowest:
             scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
-        elif j < highest:
+        elif j < stops[8 * v : 8 * v + 8].max():
             stop_data = stops.ctypes.data + 64 * v
             scatter_tile_ragged(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, stop_data, j)
 
@@ -129,6 +137,27 @@ def _block_entries(
 
 
 @jit
+def _diagonal_values(row, occupied_pair, out, step):
+    """out[step j] = sum over r of row[occupied_pair[j, r]], four j at a time."""
+    n = occupied_pair.shape[0]
+    j = 0
+    while j < n:
+        last = n - 1
+        second, third, fourth = min(j + 1, last), min(j + 2, last), min(j + 3, last)
+        a = b = c = d = 0.0
+        for r in range(occupied_pair.shape[1]):
+            a += row[np.uint64(occupied_pair[j, r])]
+            b += row[np.uint64(occupied_pair[second, r])]
+            c += row[np.uint64(occupied_pair[third, r])]
+            d += row[np.uint64(occupied_pair[fourth, r])]
+        out[step * fourth] = d
+        out[step * third] = c
+        out[step * second] = b
+        out[step * j] = a
+        j += 4
+
+
+@jit
 def _fill_table(
     pq, coupling, swap, used, n_used, with_diagonal, first_row, n_columns, occupied_pair, table, step, part
 ):
@@ -147,11 +176,7 @@ def _fill_table(
             table[step * (2 * rs + 1) + part] = -value
     if with_diagonal:
         first = (2 if swap == 0.0 else 4) * row.size
-        for j in range(n_columns):
-            total = 0.0
-            for r in range(occupied_pair.shape[1]):
-                total += row[occupied_pair[first_row + j, r]]
-            table[step * (first + j) + part] = total
+        _diagonal_values(row, occupied_pair[first_row : first_row + n_columns], table[step * first + part :], step)
 
 
 @jit
@@ -175,20 +200,22 @@ def _fill_lanes(
 ):  # fmt: skip
     """Addresses, signs and ends of the bra rows of `count` pairs; lanes up to the next multiple of 8 write to the sink.
 
-    Returns the number of columns that some lane wants.
+    Returns the numbers of columns that all lanes and that some lane want.
     """
+    least = row_stop[pair_bra[first]]
     most = np.int64(0)
     for lane in range(count):
         bra = pair_bra[first + lane]
         bras[lane] = sigma + 8 * bra_offset[bra]
         signs[lane] = pair_sign[first + lane]
         stops[lane] = row_stop[bra]
+        least = min(least, row_stop[bra])
         most = max(most, row_stop[bra])
     for lane in range(count, (count + 7) // 8 * 8):
         bras[lane] = sink
         signs[lane] = 0.0
         stops[lane] = most
-    return most
+    return least, most
 
 
 @jit
@@ -275,14 +302,15 @@ def _opposite_spin_part(
         next_w = (next_count + 7) // 8
         kets = all_kets.ctypes.data + 8 * LANES * buffer
         next_kets = all_kets.ctypes.data + 8 * LANES * (1 - buffer)
-        wanted = _fill_lanes(
+        lowest, wanted = _fill_lanes(
             k, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink, all_bras, all_signs, all_stops
         )
         if twin:
-            more = _fill_lanes(
+            lowest_second, more = _fill_lanes(
                 k + length, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
                 all_bras[LANES:], all_signs[LANES:], all_stops[LANES:],
             )  # fmt: skip
+            lowest = min(lowest, lowest_second)
             wanted = max(wanted, more)
         if new_group:
             if group_block[group] != block:
@@ -320,8 +348,8 @@ def _opposite_spin_part(
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, matrix, out, out + 64 * LANES,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, all_stops, j, n)
-                _scatter(w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:], j, n)
+                _scatter(w, tile, bras, signs, all_stops, lowest, j, n)
+                _scatter(w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:], lowest, j, n)
             else:
                 for i in range(j, j + n):
                     table_row(
@@ -329,7 +357,7 @@ def _opposite_spin_part(
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, matrix, tile + (i - j) * 64 * w,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, all_stops, j, n)
+                _scatter(w, tile, bras, signs, all_stops, lowest, j, n)
         new_group = next_group != group
         group = next_group
         twin = next_twin
@@ -352,7 +380,17 @@ def opposite_spin(
     thread_group, group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
     block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch,
 ):  # fmt: skip
-    """Add the terms in which one alpha electron moves (arguments: `plain_kernels.opposite_spin`)."""
+    """Add the terms in which one alpha electron moves (arguments: `plain_kernels.opposite_spin`).
+
+    A chunk is up to 8 w pairs of one group. Its ket rows are gathered into G, M_pq is applied row by row, eight rows of
+    results are transposed back and added to the bra rows. Values of M_pq stand once per group in a table of 2 n_pair
+    couplings and n_columns diagonal elements. A twin, two consecutive groups of one block with identical ket rows (see
+    `gather_sharing`), shares gather and loads: two multiply-adds for each vector of G.
+
+    Floor: pairs x (entries + diagonal) multiply-adds; pairs x (8 n_ket + 16 n_columns) bytes of C and sigma from the
+    third-level cache or memory. Measured: 28 GFMA/s (h2o 1em4), 30 (n2 1em5), 15 and 19 in one sector, 10 sparse. One
+    thread needs 0.066 ns a multiply-add + 0.48 ns x pairs (n_ket + n_columns) / 2 + 2 us a group.
+    """
     for thread in numba.prange(thread_group.size - 1):
         _opposite_spin_part(
             thread_group[thread], thread_group[thread + 1], c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
@@ -493,7 +531,15 @@ def _same_spin_alpha_part(
 def same_spin_alpha(
     c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start, indptr, column, value, scratch,
 ):  # fmt: skip
-    """Add H_alpha from the left (arguments: `plain_kernels.same_spin_alpha`)."""
+    """Add H_alpha from the left (arguments: `plain_kernels.same_spin_alpha`).
+
+    A tile of 8 w columns of a block of ket rows is packed and every bra row's entries of that block are applied to it,
+    straight into sigma. Columns must ascend in each sparse row: that is how rows are divided among blocks.
+
+    Floor: entries x row length multiply-adds; 24 bytes of C and sigma per element and 12 bytes per entry and tile.
+    Measured: 21 GFMA/s (h2o 1em4), 19 (n2 1em5), 22 and 21 in one sector, 15 sparse. Above some 3,000 rows of a label
+    the passes over sigma and the entries from the third-level cache are the limit.
+    """
     n_threads = scratch.shape[0]
     for thread in numba.prange(n_threads):
         _same_spin_alpha_part(
@@ -622,7 +668,7 @@ def _same_spin_beta_part(
                         w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
                         entry_data, value_data, sign_data, field_data, matrix, out,
                     )  # fmt: skip
-                _scatter(w, tile_data, bra_data, ones.ctypes.data, stops, j, n)
+                _scatter(w, tile_data, bra_data, ones.ctypes.data, stops, row_stop[chunk], j, n)
 
 
 @parallel_jit
@@ -631,7 +677,14 @@ def same_spin_beta(
     block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value, d_block_row, d_indptr, d_column, d_value,
     coupling, row_occupied_pair, scratch,
 ):  # fmt: skip
-    """Add H_beta from the right and alpha diagonal x beta single (arguments: `plain_kernels.same_spin_beta`)."""
+    """Add H_beta from the right and alpha diagonal x beta single (arguments: `plain_kernels.same_spin_beta`).
+
+    A chunk is 8 w consecutive rows of a label, gathered once. Doubles have one value for all lanes; singles have the
+    value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the pairs that occur.
+
+    Floor: rows x (doubles + 2 singles) multiply-adds; 24 bytes of C and sigma per element, 12 bytes per double and 24
+    per single and chunk. Measured: 23 GFMA/s (h2o 1em4), 23 (n2 1em5), 22 and 26 in one sector, 17 sparse.
+    """
     for thread in numba.prange(thread_row.size - 1):
         _same_spin_beta_part(
             thread_row[thread], thread_row[thread + 1], c, sigma, bra_offset, row_stop, own_ket_offset,
