@@ -1,0 +1,146 @@
+"""Kernels against this machine: the rate of each part of sigma beside DGEMM and copy rates of the same run.
+
+    python benchmarks/kernels.py [--data DIR] [--inputs h2o-1em4 n2-1em5 n2-1em5/5] [--threads 2] [--repeats 5]
+
+Counted are useful multiply-adds: alpha singles times the entries of the beta matrix that each meets (opposite spin),
+and entries of the same-spin matrices times the columns or rows that they act on. Padding lanes are not counted. Modes: no
+symmetry at all, the ground-state sector, and the sector with spin-flip symmetry (half of the rows are wanted).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+INPUTS = {"h2o-1em3": "h2o-1em3-alpha.txt", "h2o-1em4": "h2o-1em4-alpha.txt", "h2o-1em6": "h2o-1em6-alpha.txt",
+          "n2-1em3": "1em3-alpha.txt", "n2-1em4": "1em4-alpha.txt", "n2-1em5": "1em5-alpha.txt"}  # fmt: skip
+SOURCE = "the data directory of the sbd project (r-ccs-cms/sbd on GitHub)"
+
+
+def median_seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Median wall time of a call, after one that is not counted."""
+    function()
+    samples = []
+    for _ in range(repeats):
+        began = perf_counter()
+        function()
+        samples.append(perf_counter() - began)
+    return statistics.median(samples)
+
+
+def machine_rates(threads: int, repeats: int) -> tuple[float, float]:
+    """Multiply-adds per second of DGEMM and bytes per second of a copy (read and write), on the given threads."""
+    import threadpoolctl
+
+    n = 1536
+    a, b, c = (np.ones((n, n)) for _ in range(3))
+    with threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
+        gemm = n**3 / median_seconds(lambda: np.matmul(a, b, out=c), repeats)
+    from sqd_mpi.backends import vectors
+
+    x, y, zero = np.ones(20_000_000), np.ones(20_000_000), np.zeros(20_000_000)
+    seconds = median_seconds(lambda: vectors.scale_and_add(zero, x, 1.0, y), repeats)
+    return gemm, 4 * x.nbytes / seconds
+
+
+def useful(block: Any, task: Any) -> float:
+    """Multiply-adds of a task that are needed."""
+    share = block.share
+    if task.kind == "alpha":
+        return float(np.dot(np.diff(share.alpha_hamiltonian(task.da).indptr), block._bra.stop))
+    if task.kind == "beta":
+        return float(block._beta_terms(task.db))
+    groups, beta = share.alpha[task.da].undirected, share.beta[task.db]
+    columns = np.diff(beta.block_row)
+    terms = beta.block_entries + beta.block_diagonal * columns
+    of_group = block._blocks_of(task.da, False)
+    per_single = np.repeat(terms[of_group], np.diff(groups.start)).astype(float)
+    wanted = block._bra.stop / np.maximum(block._bra.length, 1)
+    return float(np.dot(per_single, wanted[groups.pair_bra]))
+
+
+def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str, dict[str, float]]:
+    """Useful multiply-adds and seconds of every kind of task in one mode."""
+    from sqd_mpi import layout as layouts
+    from sqd_mpi import symmetry
+    from sqd_mpi.backends import Interaction, cpu
+
+    labels = symmetry.trivial_labels(hamiltonian.norb) if mode == "off" else symmetry.find_labels(hamiltonian)
+    alpha = layouts.SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
+    layout = layouts.Layout.create(alpha, alpha, 0, (1, 1, 1, 1), 1 if mode == "flip" else 0)
+    place = (0, 0, 0, 0)
+    share = cpu.create_share(layout, place, hamiltonian, labels)
+    block = cpu.create_block(layout, place, hamiltonian, share)
+    interaction = Interaction.energy(hamiltonian)
+    tasks = block.tasks(interaction)
+    block.prepare(tasks)
+    ket = np.random.default_rng(0).normal(size=layout.block_size(0, 0))
+    sigma = np.zeros(layout.sub_block_size(0, 0, 0))
+    result = {}
+    for task in tasks:
+        seconds = median_seconds(lambda task=task: block.apply(task, ket, sigma, interaction), repeats)  # type: ignore[misc]
+        result[task.kind] = {"fma": useful(block, task), "seconds": seconds}
+    return result
+
+
+def load(name: str, data: Path) -> tuple[Any, Any]:
+    """Hamiltonian and strings of a published input; /5 takes every fifth string."""
+    from sqd_mpi import bitstrings
+    from sqd_mpi.hamiltonian import Hamiltonian
+
+    base, _, step = name.partition("/")
+    folder = data / base.split("-")[0]
+    hamiltonian = Hamiltonian.from_fcidump(folder / "fcidump.txt")
+    strings, _ = bitstrings.canonical(bitstrings.read_text_file(folder / INPUTS[base], hamiltonian.norb))
+    return hamiltonian, np.ascontiguousarray(strings[:: int(step or 1)])
+
+
+def main() -> int:
+    """Measure all inputs and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SQD_MPI_DATA", "data")))
+    parser.add_argument("--inputs", nargs="+", default=["h2o-1em4", "n2-1em5", "n2-1em5/5"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    unknown = [name for name in options.inputs if name.partition("/")[0] not in INPUTS]
+    if unknown:
+        parser.error(f"unknown input {unknown[0]}; the inputs are {', '.join(INPUTS)}")
+    if not options.data.is_dir():
+        print(f"skipped: --data DIR or SQD_MPI_DATA must name {SOURCE}")
+        return 0
+    from sqd_mpi import _jit
+
+    _jit.set_threads(options.threads)
+    gemm, copy = machine_rates(options.threads, options.repeats)
+    print(f"{options.threads} threads: DGEMM {gemm / 1e9:.1f} GFMA/s, streams {copy / 1e9:.1f} GB/s")
+    print(f"{'input':<12} {'mode':<5} {'part':<6} {'GFMA':>8} {'ms':>9} {'GFMA/s':>7} {'of DGEMM':>9}")
+    rows = []
+    for name in options.inputs:
+        hamiltonian, strings = load(name, options.data)
+        for mode in ("off", "auto", "flip"):
+            for kind, found in measure(hamiltonian, strings, mode, options.repeats).items():
+                rate = found["fma"] / found["seconds"]
+                rows.append({"input": name, "mode": mode, "part": kind, **found, "share_of_dgemm": rate / gemm})
+                print(
+                    f"{name:<12} {mode:<5} {kind:<6} {found['fma'] / 1e9:8.3f} {1e3 * found['seconds']:9.2f} "
+                    f"{rate / 1e9:7.1f} {rate / gemm:9.0%}",
+                    flush=True,
+                )
+    if options.output:
+        options.output.write_text(json.dumps({"dgemm": gemm, "streams": copy, "rows": rows}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
