@@ -467,12 +467,12 @@ def _alpha_tile(
         if k == last:
             continue
         wanted = min(count, row_stop[bra] - first)
-        if wanted == 8 * w:
-            value_row(w, k, last, column, value, matrix, first_ket, target)
-        else:
+        whole = wanted == 8 * w
+        if not whole:
             for v in range((wanted + 7) // 8):
                 copy_vector(target + 64 * v, wanted - 8 * v, total + 64 * v)
-            value_row(w, k, last, column, value, matrix, first_ket, total)
+        value_row(w, k, last, column, value, matrix, first_ket, target if whole else total)
+        if not whole:
             for v in range((wanted + 7) // 8):
                 store_vector(total + 64 * v, wanted - 8 * v, target + 64 * v)
 
@@ -537,7 +537,7 @@ def same_spin_alpha(
     straight into sigma. Columns must ascend in each sparse row: that is how rows are divided among blocks.
 
     Floor: entries x row length multiply-adds; 24 bytes of C and sigma per element and 12 bytes per entry and tile.
-    Measured: 21 GFMA/s (h2o 1em4), 19 (n2 1em5), 22 and 21 in one sector, 15 sparse. Above some 3,000 rows of a label
+    Measured: 21 GFMA/s (h2o 1em4), 18 (n2 1em5), 22 and 21 in one sector, 18 sparse. Above some 3,000 rows of a label
     the passes over sigma and the entries from the third-level cache are the limit.
     """
     n_threads = scratch.shape[0]
@@ -683,7 +683,7 @@ def same_spin_beta(
     value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the pairs that occur.
 
     Floor: rows x (doubles + 2 singles) multiply-adds; 24 bytes of C and sigma per element, 12 bytes per double and 24
-    per single and chunk. Measured: 23 GFMA/s (h2o 1em4), 23 (n2 1em5), 22 and 26 in one sector, 17 sparse.
+    per single and chunk. Measured: 22 GFMA/s (h2o 1em4), 22 (n2 1em5), 20 and 26 in one sector, 18 sparse.
     """
     for thread in numba.prange(thread_row.size - 1):
         _same_spin_beta_part(
