@@ -3,8 +3,8 @@
     python benchmarks/kernels.py [--data DIR] [--inputs h2o-1em4 n2-1em5 n2-1em5/5] [--threads 2] [--repeats 5]
 
 Counted are useful multiply-adds: alpha singles times the entries of the beta matrix that each meets (opposite spin),
-and entries of the same-spin matrices times the columns or rows that they act on. Padding lanes are not counted. Modes: no
-symmetry at all, the ground-state sector, and the sector with spin-flip symmetry (half of the rows are wanted).
+and entries of the same-spin matrices times the columns or rows that they act on. Padding lanes are not counted. Modes:
+no symmetry at all, the ground-state sector, and the sector with spin-flip symmetry (half of the rows are wanted).
 """
 
 from __future__ import annotations

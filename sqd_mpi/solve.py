@@ -36,9 +36,12 @@ Sector = tuple[int, int]  # label, and parity of the spin flip or 0
 _CAUTION_MODEL = 2.5
 _CAUTION_CORRECTION = 2.5
 _LEAST_MARGIN = 0.02  # hartree
-# Sectors below this size are never left out before so many iterations: they cost next to nothing.
+# Sectors below this size are never left out without iterations, which cost next to nothing: two, or more where the
+# model space is too small to trust its correction.
 _SMALL_DIMENSION = 1_000_000
-_SMALL_ITERATIONS = 5
+_LEAST_ITERATIONS = 2
+_POOR_MODEL_SPACE = 100  # determinants
+_POOR_ITERATIONS = 5
 _LARGE_MODEL_SPACE = 1000  # determinants, for sectors above that size
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
@@ -270,8 +273,13 @@ class _Solve:
             solved[sector] = pairs
             how = "bounded" if pairs.stopped and not stopped else "solved"
             examined[sector] = (float(pairs.energies[0]), how)
+            if np.isfinite(bound) and how == "solved":
+                self.log.info(f"also solved: {_name(sector)}, energy {pairs.energies[0]:.10f}")
             if not wanted and not stopped:
                 wanted = self._candidates(models, solved)
+        others = sum(how != "solved" for _, how in examined.values())
+        if others and not stopped:
+            self.log.info(f"{others} other symmetry sectors lie above, judged by their model spaces and corrections")
         timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
         solve_seconds = perf_counter() - self.began
         roots = self._roots(solved)
@@ -367,14 +375,16 @@ class _Solve:
             if other != sector
         ]
 
+        least = _LEAST_ITERATIONS if len(model.mine) >= _POOR_MODEL_SPACE else _POOR_ITERATIONS
+
         def callback(step: Step) -> bool:
-            self._record(sector, step)
+            self._record(sector, step, shown=not np.isfinite(bound))
             if self.hook is not None:
                 progress = Progress(step, self.n_iterations, layout, finished, self.grid, self.symmetry)
                 self.asked_to_stop = self.hook(progress)
             lowest = step.energies + _CAUTION_CORRECTION * step.corrections
             above = lowest > bound + _LEAST_MARGIN
-            if layout.dimension <= _SMALL_DIMENSION and step.iteration < _SMALL_ITERATIONS:
+            if layout.dimension <= _SMALL_DIMENSION and step.iteration < least:
                 above[:] = False
             open_roots = step.residual_norms > self.options.tol
             return self.asked_to_stop or bool(open_roots.any() and above[open_roots].all())
@@ -415,14 +425,15 @@ class _Solve:
         extra = count if n_rows < count else 0
         return n_rows + model.fill(out[n_rows:], min(extra, len(out) - n_rows))
 
-    def _record(self, sector: Sector, step: Step) -> None:
+    def _record(self, sector: Sector, step: Step, shown: bool) -> None:
         self.n_iterations += 1
         last = self.history["energy"][-1][0] if self.history["energy"] else np.nan
         row = Iteration(
             self.n_iterations, step.subspace, step.energies, float(step.energies[0] - last), step.residual_norms,
             self.n_sigma + step.n_sigma, perf_counter() - self.began,
         )  # fmt: skip
-        self.log.iteration(row)
+        if shown:
+            self.log.iteration(row)
         padded = np.full((2, self.nroots), np.nan)
         padded[0, : len(step.energies)] = step.energies
         padded[1, : len(step.energies)] = step.residual_norms
@@ -501,6 +512,11 @@ class _Solve:
             float(pairs.energies[k]), float(pairs.residual_norms[k]), bool(pairs.converged[k]), spin_square, *sector,
             occupied, weights, layout, pairs.vectors[k],
         )  # fmt: skip
+
+
+def _name(sector: Sector) -> str:
+    label, parity = sector
+    return f"sector {label}" + (f", parity {parity:+d}" if parity else "")
 
 
 def _lowest_per_sector(energies: dict[Sector, FloatArray], nroots: int) -> dict[Sector, int]:
