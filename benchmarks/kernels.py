@@ -16,7 +16,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ def machine_rates(threads: int, repeats: int) -> tuple[float, float]:
         gemm = n**3 / median_seconds(lambda: np.matmul(a, b, out=c), repeats)
     from sqd_mpi.backends import vectors
 
+    sleep(0.5)  # threads of BLAS go on spinning for a while
     x, y, zero = np.ones(20_000_000), np.ones(20_000_000), np.zeros(20_000_000)
     seconds = median_seconds(lambda: vectors.scale_and_add(zero, x, 1.0, y), repeats)
     return gemm, 4 * x.nbytes / seconds
