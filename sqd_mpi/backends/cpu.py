@@ -129,6 +129,8 @@ class CpuBlock:
         self._row_occupied = structure.diagonal_pairs(layout.alpha.strings[self._bra.alpha])
         self._label_block = ((self._labels ^ layout.sector) * layout.n_labels).astype(np.int32)
         self._ket_offset: dict[tuple[int, int], IntArray] = {}
+        self._ket_start: dict[int, IntArray] = {}  # by alpha block
+        self._own_offset: dict[int, IntArray] = {}  # by shift db: where the rows of the sub-block lie in that ket block
         self._group_block: dict[tuple[int, bool], NDArray[np.int32]] = {}
         self._n_threads = _jit.n_threads()
         self._thread_row = structure.split_rows(self._bra.stop.astype(np.float64), self._n_threads)
@@ -165,6 +167,10 @@ class CpuBlock:
             key = ((self.ia + task.da) % a, (self.ib + task.db) % b)
             if key not in self._ket_offset:
                 self._ket_offset[key] = self.layout.ket_offsets(*key)
+            if task.kind == "alpha":
+                self._ket_start[key[0]] = self.layout.ket_rows(key[0])[1]
+            elif task.kind == "beta":
+                self._own_offset[task.db] = self._ket_offset[key][self._bra.block_row]
 
     def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
         """sigma += this task's part; see `SigmaBlock.apply`."""
@@ -175,7 +181,7 @@ class CpuBlock:
         elif interaction.same_spin and task.kind == "alpha":
             self._apply_alpha(task, ket, sigma, ket_offset)
         elif interaction.same_spin:
-            self._apply_beta(task, ket, sigma, interaction, ket_offset)
+            self._apply_beta(task, ket, sigma, interaction)
 
     def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
         """Diagonal of the interaction on this rank's slice."""
@@ -209,24 +215,23 @@ class CpuBlock:
 
     def _apply_alpha(self, task: Task, ket: FloatArray, sigma: FloatArray, ket_offset: IntArray) -> None:
         rows = self.share.alpha_hamiltonian(task.da)
-        _, ket_start = self.layout.ket_rows((self.ia + task.da) % self.layout.grid[0])
+        ket_start = self._ket_start[(self.ia + task.da) % self.layout.grid[0]]
         self.kernels.same_spin_alpha(
             ket, sigma, self._bra.offset, self._bra.stop, ket_offset, self._bra.label_start, ket_start,
             rows.indptr, rows.column, rows.value, self._scratch,
         )  # fmt: skip
 
-    def _apply_beta(
-        self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction, ket_offset: IntArray
-    ) -> None:
+    def _apply_beta(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
         doubles, single_value = self.share.beta_hamiltonian(task.db)
         beta = self.share.beta[task.db]
         self.kernels.same_spin_beta(
-            ket, sigma, self._bra.offset, self._bra.stop, ket_offset[self._bra.block_row], self._bra.label_start,
+            ket, sigma, self._bra.offset, self._bra.stop, self._own_offset[task.db], self._bra.label_start,
             self._label_block, self._thread_row, beta.block_row, beta.block_n_ket, beta.indptr, beta.column,
-            beta.orbital_pair, beta.sign, single_value, self._doubles_row(), doubles.indptr, doubles.column,
+            beta.orbital_pair, beta.sign, single_value, self._doubles_row, doubles.indptr, doubles.column,
             doubles.value, interaction.coupling, self._row_occupied, self._scratch,
         )  # fmt: skip
 
+    @cached_property
     def _doubles_row(self) -> IntArray:
         """(n_labels,) first row in the doubles of H_beta of the columns that go with every alpha label."""
         _, column_start = self.layout.beta_rows(self.ib)
