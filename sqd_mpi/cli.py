@@ -34,6 +34,7 @@ _METAVARS = {
     "nroots": "K",
     "symmetry": "auto|off",
     "spin_flip": "auto|off",
+    "string_order": "auto|sorted|dealt",
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",
