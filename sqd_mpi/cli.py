@@ -38,6 +38,7 @@ _METAVARS = {
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",
+    "trace": "FILE",
 }
 # How long a rank with bad input waits for the others to report the same, before it ends them.
 _AGREEMENT_SECONDS = 5.0

@@ -5,6 +5,7 @@ Everything here runs in one process: rank 0 writes; any number of ranks may read
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 import os
@@ -125,7 +126,7 @@ class AtomicFile:
         """
         self.path = Path(path)
         self.file_format = file_format
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = _temporary_name(self.path)
         self._file: h5py.File | None = None
 
     def __enter__(self) -> h5py.File:
@@ -145,12 +146,22 @@ class AtomicFile:
             if self._file is not None:
                 self._file.close()
             if kind is None:
-                _to_disk(self._temporary)
-                os.replace(self._temporary, self.path)
-                with suppress(OSError):
-                    _to_disk(self.path.parent)
+                _into_place(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_binary_file(path: PathLike) -> Iterator[Any]:
+    """Gives a new file of bytes, packed by gzip if its name ends in .gz, that appears when it is complete."""
+    target = Path(path)
+    temporary = _temporary_name(target)
+    try:
+        with gzip.open(temporary, "wb") if target.suffix == ".gz" else open(temporary, "wb") as stream:
+            yield stream
+        _into_place(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_output(path: PathLike, *inputs: PathLike | None) -> None:
@@ -168,6 +179,8 @@ def check_output(path: PathLike, *inputs: PathLike | None) -> None:
         raise InputError(f"cannot write {target}: the directory {target.parent} does not exist")
     if target.is_dir():
         raise InputError(f"cannot write {target}: it is a directory")
+    if target.exists() and not target.is_file():
+        raise InputError(f"cannot write {target}: it is no ordinary file")
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"cannot write {target}: the directory {target.parent} is not writable")
     for source in inputs:
@@ -449,6 +462,20 @@ def read_summary(path: PathLike) -> dict[str, Any]:
         return {"format": file_format, **_summary_of_checkpoint(file)}
 
 
+def read_run(path: PathLike) -> dict[str, Any]:
+    """Returns what a result says about its run: `summary`, `history`, `timings`, `options`, `versions`, `fingerprint`.
+
+    Each is a dictionary but the last; arrays are nested lists, and what is not finite is None.
+
+    Raises:
+        InputError: if the file is missing, damaged or no result.
+    """
+    with _open(path, RESULT) as file:
+        parts = ("summary", "history", "timings", "options", "versions")
+        run = {name: _read_tree(_group(file, name)) for name in parts}
+        return {**run, "fingerprint": _attribute(file, "fingerprint")}
+
+
 def _summary_of_input(file: h5py.File) -> dict[str, Any]:
     """Returns the numbers of an input file."""
     group = _group(file, "hamiltonian")
@@ -474,6 +501,19 @@ def _summary_of_checkpoint(file: h5py.File) -> dict[str, Any]:
         "n_labels": _attribute(vectors, "n_labels"),
         "sectors": _attribute(vectors, "sector"),
     }
+
+
+def _temporary_name(path: Path) -> Path:
+    """Returns the name under which a file is written before it is complete."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _into_place(temporary: Path, path: Path) -> None:
+    """Gives a complete file its name, once it is on the disk."""
+    _to_disk(temporary)
+    os.replace(temporary, path)
+    with suppress(OSError):
+        _to_disk(path.parent)
 
 
 def _to_disk(path: Path) -> None:

@@ -7,8 +7,11 @@ Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so rep
 
 from __future__ import annotations
 
+import socket
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     Communicator = MPI.Intracomm
 
 Shape = tuple[int, int, int, int]
+
+_CLOCK_QUESTIONS = 16
 
 
 def world() -> Communicator | None:
@@ -98,6 +103,74 @@ def minimum_mean_maximum(comm: Communicator | None, values: dict[str, float]) ->
     gathered = mine[None, :] if comm is None or comm.size == 1 else np.array(comm.allgather(mine))
     lows, means, highs = gathered.min(axis=0), gathered.mean(axis=0), gathered.max(axis=0)
     return {name: (float(lows[k]), float(means[k]), float(highs[k])) for k, name in enumerate(names)}
+
+
+def gather_objects(comm: Communicator | None, mine: Any) -> list[Any]:
+    """One small object of every rank, on all ranks. Collective over the communicator."""
+    return [mine] if comm is None or comm.size == 1 else comm.allgather(mine)
+
+
+def pieces_of_all_ranks(comm: Communicator | None, mine: Iterable[bytes]) -> Iterator[bytes]:
+    """On rank 0 the pieces of bytes of all ranks, rank after rank; on the others nothing.
+
+    Collective over the communicator: every rank must exhaust the iterator. A rank makes its pieces when its turn
+    comes, and only one travels at a time. No piece may be empty.
+    """
+    if comm is None or comm.size == 1:
+        yield from mine
+    elif comm.rank == 0:
+        yield from mine
+        for source in range(1, comm.size):
+            comm.send(None, dest=source)  # its turn: pieces that nobody waits for would pile up here
+            while piece := comm.recv(source=source):
+                yield piece
+    else:
+        comm.recv(source=0)
+        for piece in mine:
+            comm.send(piece, dest=0)
+        comm.send(b"", dest=0)
+
+
+def clock_offset(
+    comm: Communicator | None, host: str | None = None, clock: Callable[[], float] = perf_counter
+) -> float:
+    """Seconds that the clock of rank 0 is ahead of the clock of this rank.
+
+    Ranks of one host share a monotonic clock. The first rank of every other host asks rank 0 for its time and takes
+    the answer that came back fastest: F. Cristian, Distributed Computing 3, 146 (1989). Its error is at most half of
+    the time that a message takes there and back.
+
+    Collective over the communicator.
+
+    Args:
+        comm: communicator, or None.
+        host: name of what shares a clock; by default that of this node.
+        clock: clock in question.
+    """
+    if comm is None or comm.size == 1:
+        return 0.0
+    hosts = comm.allgather(socket.gethostname() if host is None else host)
+    leader = hosts.index(hosts[comm.rank])
+    mine = 0.0
+    for asking in sorted({hosts.index(name) for name in hosts} - {0}):
+        if comm.rank == 0:
+            for _ in range(_CLOCK_QUESTIONS):
+                comm.recv(source=asking)
+                comm.send(clock(), dest=asking)
+        elif comm.rank == asking:
+            mine = _ask_for_offset(comm, clock)
+    return comm.allgather(mine)[leader]
+
+
+def _ask_for_offset(comm: Communicator, clock: Callable[[], float]) -> float:
+    answers = []
+    for _ in range(_CLOCK_QUESTIONS):
+        asked = clock()
+        comm.send(None, dest=0)
+        theirs = comm.recv(source=0)
+        answered = clock()
+        answers.append((answered - asked, theirs - (asked + answered) / 2))
+    return min(answers)[1]
 
 
 @dataclass(frozen=True)
@@ -252,6 +325,7 @@ class KetExchange:
         self._buffers = [np.empty(capacity) for _ in range(min(2, len(self.remote)))]
         self._sends: list[Any] = []
         self._receives: list[Any] = []
+        self.started = [0.0] * len(self.remote)  # when each receive began last, in seconds of perf_counter
         self.bytes_received = 8 * sum(self._sizes)
         if grid.layer is None:
             return
@@ -275,8 +349,8 @@ class KetExchange:
             from mpi4py import MPI
 
             MPI.Prequest.Startall(self._sends)
-        for request in self._receives[:2]:
-            request.Start()
+        for k in range(min(2, len(self._receives))):
+            self._receive(k)
 
     def wait(self, k: int) -> NDArray[np.float64]:
         """The k-th remote ket block, once it has arrived. Valid until `release(k)`."""
@@ -286,7 +360,11 @@ class KetExchange:
     def release(self, k: int) -> None:
         """Say that the k-th block is used up: its buffer takes the block after the next."""
         if k + 2 < len(self._receives):
-            self._receives[k + 2].Start()
+            self._receive(k + 2)
+
+    def _receive(self, k: int) -> None:
+        self.started[k] = perf_counter()
+        self._receives[k].Start()
 
     def finish(self) -> None:
         """Wait until all sends are done; then the own block may change."""

@@ -9,16 +9,17 @@ import os
 import platform
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from time import perf_counter, time
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from sqd_mpi import __version__, grid
+from sqd_mpi import __version__, grid, trace
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.options import InputError, SolveOptions, available_cores
 
@@ -58,9 +59,12 @@ class _Job:
         self.output = Path(output_path)
         self.checkpoint = checkpoint_path(output_path)
         self.log = Log(self.rank)
-        self.timers = Timers()
-        with self.timers("read"):
-            self.problem, self.options, self.fingerprint = self._read(input_path, given)
+        self.input_path = input_path
+        reading = perf_counter()
+        self.problem, self.options, self.fingerprint = self._read(input_path, given)
+        self.timers = self._timers()
+        self.timers.add("start-up", self.began, reading)
+        self.timers.add("read", reading, perf_counter())
         for name, count in zip(("alpha", "beta"), self.problem.n_duplicates, strict=True):
             if count:
                 self.log.warning(f"{count} duplicate {name} strings merged")
@@ -81,12 +85,15 @@ class _Job:
                 self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, options,
                 log=self.log, hook=self._hook, timers=self.timers,
             )  # fmt: skip
+        if not result.stopped:
+            with self.timers("write"):
+                self._write_result(result)
+        self._write_trace(result)
         if result.stopped:
             self.log.close()
             why = "signal" if self.stop_signal else "time limit"
             self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
             return STOPPED
-        self._write_result(result)
         if self.rank == 0 and result.converged:  # otherwise --resume can go on from it
             self.checkpoint.unlink(missing_ok=True)
         self._report(result)
@@ -102,6 +109,7 @@ class _Job:
                 problem = files.read_input(input_path)
                 options = SolveOptions(**{**problem.options, **given})
                 files.check_output(self.output, input_path, options.start)
+                self._check_trace(options, input_path)
                 self._check_grid(options)
                 print_ = files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
                 outcome = problem, options, print_
@@ -117,6 +125,24 @@ class _Job:
         if options.grid != "auto" and int(np.prod(options.grid)) != n_ranks:
             text = ",".join(str(n) for n in options.grid)
             raise InputError(f"--grid {text} needs {int(np.prod(options.grid))} ranks; this run has {n_ranks}")
+
+    def _check_trace(self, options: SolveOptions, input_path: str) -> None:
+        from sqd_mpi import files
+
+        if options.trace is None:
+            return
+        files.check_output(options.trace, input_path, options.start)
+        for other, what in ((self.output, "result"), (self.checkpoint, "checkpoint")):
+            if options.trace.resolve() == other.resolve():
+                raise InputError(f"--trace needs a file of its own; {options.trace} is the {what} file")
+
+    def _timers(self) -> Timers:
+        """Timers that keep every phase if a trace is wanted. Collective."""
+        if self.options.trace is None:
+            return Timers()
+        tracer = trace.Tracer(trace.event_limit(1 if self.comm is None else self.comm.size))
+        tracer.align(self.comm)
+        return tracer
 
     def _checkpoint_fits(self) -> bool:
         """Whether there is a checkpoint of this very problem.
@@ -204,7 +230,8 @@ class _Job:
                 else seconds - self.last_written >= (every.seconds or 0.0)
             )
         flags = np.array([self.stop_signal, int(late), int(due)], np.int64)
-        progress.grid.maximum_over_all(flags)
+        with self.timers("reduce"):
+            progress.grid.maximum_over_all(flags)
         self.stop_signal = int(flags[0])
         stop = bool(flags[0] or flags[1])
         if stop or flags[2]:
@@ -247,6 +274,20 @@ class _Job:
                 vector_io.write_vectors(result.grid, file, [(root.layout, root.vector) for root in result.roots])
             if self.rank == 0:
                 files.write_record(file, self._record(result, int(peak[0])))
+
+    def _write_trace(self, result: Any) -> None:
+        if self.options.trace is None or not isinstance(self.timers, trace.Tracer):
+            return
+        about = {
+            "input": Path(self.input_path).name,
+            "fingerprint": self.fingerprint,
+            "n_threads": result.n_threads,
+            "backend": result.backend,
+            "n_sigma": result.n_sigma,
+        }
+        trouble = trace.write(self.options.trace, self.timers, result.grid, about)
+        if trouble is not None:
+            self.log.warning(trouble)
 
     def _record(self, result: Any, peak: int) -> Any:
         from sqd_mpi.files import Record
@@ -325,12 +366,12 @@ class _Job:
 
 
 def _seconds_since_start() -> float:
-    """Seconds since this process was started, where the system tells (Linux); else 0."""
+    """Seconds since this process was started, where the system tells (Linux, to 10 ms); else 0."""
     try:
-        import psutil
-
-        return max(0.0, time() - psutil.Process().create_time())
-    except (ImportError, OSError):
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (AttributeError, OSError):
         return 0.0
 
 

@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -16,6 +16,7 @@ import numpy as np
 
 COMPILE_NOTICE = "compiling kernels for this machine (once; about 30 s)"
 COMPILE_NOTICE_DELAY = 1.5
+NO_DETAIL: Mapping[str, int] = {}
 
 _HEADER = f"{'iter':>5} {'subspace':>9} {'energy':>20} {'change':>11} {'residual':>10} {'sigmas':>7} {'seconds':>9}"
 
@@ -167,15 +168,53 @@ class Timers:
         self.seconds: dict[str, float] = {}
         """Seconds of every phase so far."""
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to phase `name`; phases may be nested and then count in both."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start)
+    def __call__(self, name: str, **detail: int) -> Phase:
+        """Returns a context that adds the time spent inside to phase `name`.
 
-    def add(self, name: str, seconds: float) -> None:
-        """Adds seconds to phase `name`."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        Phases may be nested and then count in both. The detail, such as the shift of a ket block, is for a trace.
+        """
+        return Phase(self, name, detail)
+
+    def add(self, name: str, start: float, end: float, detail: Mapping[str, int] = NO_DETAIL) -> None:
+        """Adds the time from start to end, seconds of `time.perf_counter`, to phase `name`."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + (end - start)
+
+    def beside(self, name: str, start: float, **detail: int) -> None:
+        """Notes what went on beside the phases from start until now; only a trace keeps it."""
+
+
+class Phase:
+    """One stay in a phase: what `with timers(name):` enters and leaves."""
+
+    __slots__ = ("_detail", "_name", "_start", "_timers")
+
+    def __init__(self, timers: Timers, name: str, detail: Mapping[str, int]) -> None:
+        """Takes the timers that the time goes to."""
+        self._timers, self._name, self._detail = timers, name, detail
+
+    def __enter__(self) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        """Adds the time, also when an error leaves the phase."""
+        self._timers.add(self._name, self._start, time.perf_counter(), self._detail)
+
+
+class Timed:
+    """The functions of a module, or methods of an object, whose calls count in one phase."""
+
+    def __init__(self, owner: Any, timers: Timers, phase: str) -> None:
+        """Takes whose functions they are and where their time goes."""
+        self._owner, self._timers, self._phase = owner, timers, phase
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns the function, timed; it is made at the first use."""
+        function = getattr(self._owner, name)
+
+        def timed(*arguments: Any) -> Any:
+            with self._timers(self._phase):
+                return function(*arguments)
+
+        setattr(self, name, timed)
+        return timed

@@ -31,6 +31,7 @@ COMMAND_LINE_OPTIONS = (
     "resume",
     "checkpoint_every",
     "time_limit",
+    "trace",
 )
 
 _SIZE_UNITS = {
@@ -223,6 +224,9 @@ class SolveOptions(BaseModel):
     )
     time_limit: Annotated[_Real, Field(gt=0)] | None = _field(
         None, "a positive number of seconds", "Seconds after which to stop with a checkpoint."
+    )
+    trace: Path | None = _field(
+        None, "the path of a file", "File for the time-lines of all ranks, which Perfetto opens; a name in .gz is packed."
     )
 
     def __init__(self, **values: Any) -> None:

@@ -7,7 +7,6 @@ rank's tasks while ket blocks slide in, adds the partial results over the task g
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -18,6 +17,7 @@ from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock, Task, vectors
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.grid import KetExchange, ProcessGrid
 from sqd_mpi.layout import Layout
+from sqd_mpi.log import Timed, Timers
 
 # A task is cut between two task groups only where both pieces are larger than this part of a group's share.
 _LEAST_CUT = 0.02
@@ -42,15 +42,15 @@ class SigmaOperator:
         layout: Layout,
         block: SigmaBlock,
         interaction: Interaction,
-        timers: Any = None,
+        timers: Timers | None = None,
     ):
         self.grid = grid
         self.layout = layout
         self.block = block
         self.interaction = interaction
-        self.timers = timers if timers is not None else (lambda name: nullcontext())
+        self.timers = timers if timers is not None else Timers()
         self.plan = TaskPlan(grid, layout, block, interaction)
-        self.vectors: Any = vectors
+        self.vectors: Any = Timed(vectors, self.timers, "vectors")
         self.n_sigma = 0
         self._diagonal = np.empty(self.size)
         block.diagonal(interaction, self._diagonal)
@@ -89,13 +89,15 @@ class SigmaOperator:
         sigma[:] = 0.0
         plan.exchange.start()
         for task in plan.own_tasks:
-            with self.timers(task.kind):
+            with self.timers(task.kind, da=task.da, db=task.db):
                 self.block.apply(task, own, sigma, self.interaction)
         for k, tasks in enumerate(plan.remote_tasks):
             with self.timers("wait"):
                 ket = plan.exchange.wait(k)
+            da, db = tasks[0].da, tasks[0].db
+            self.timers.beside("slide", plan.exchange.started[k], da=da, db=db, bytes=ket.nbytes)
             for task in tasks:
-                with self.timers(task.kind):
+                with self.timers(task.kind, da=task.da, db=task.db):
                     self.block.apply(task, ket, sigma, self.interaction)
             plan.exchange.release(k)
         with self.timers("wait"):

@@ -21,7 +21,7 @@ LAYERS = (
     ("planner",),
     ("backends", "grid"),
     ("sigma", "files"),
-    ("davidson", "model_space", "observables", "pt2", "vector_io"),
+    ("davidson", "model_space", "observables", "pt2", "trace", "vector_io"),
     ("solve",),
     ("job",),
     ("batches",),
