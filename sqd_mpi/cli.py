@@ -104,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(verbs)
     _add_run(verbs)
     _add_info(verbs)
+    _add_report(verbs)
     return parser
 
 
@@ -146,6 +147,15 @@ def _add_info(verbs: Any) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help="the file; without it, this installation")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(verb=_info, parser=parser)
+
+
+def _add_report(verbs: Any) -> None:
+    """Adds `report`."""
+    parser = _add_verb(verbs, "report", "Draw pictures of a run: convergence, shares of the phases, time-lines.")
+    parser.add_argument("result", metavar="RESULT", nargs="?", help="result file")
+    parser.add_argument("--trace", metavar="FILE", help="trace that run --trace wrote; alone or with the result")
+    parser.add_argument("-o", "--output", metavar="DIR", default="report", help="folder of the pictures (report)")
+    parser.set_defaults(verb=_report, parser=parser)
 
 
 def _help(name: str) -> str:
@@ -224,6 +234,18 @@ def _info(parsed: argparse.Namespace) -> int:
 
         title, summary = parsed.file, read_summary(parsed.file)
     print(json.dumps(summary, allow_nan=False) if parsed.json else _table(title, summary))
+    return 0
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    """Draws the pictures of a run."""
+    if parsed.result is None and parsed.trace is None:
+        raise InputError("report needs a result file or --trace FILE")
+
+    from sqd_mpi import figures
+
+    for path in figures.write_pictures(parsed.output, parsed.result, parsed.trace):
+        print(path)
     return 0
 
 
