@@ -175,13 +175,14 @@ class _Job:
         return True
 
     def _set_up_threads(self) -> None:
-        local_rank, n_local = grid.local_ranks(self.comm)
-        _node_local_cache()
-        wanted = self.options.threads
-        n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
-        from sqd_mpi import _jit
+        with self.timers("start-up"):
+            local_rank, n_local = grid.local_ranks(self.comm)
+            _node_local_cache()
+            wanted = self.options.threads
+            n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
+            from sqd_mpi import _jit
 
-        _jit.set_threads(n_threads)
+            _jit.set_threads(n_threads)
         if self.options.threads != "auto" and self.options.threads > available_cores():
             self.log.warning(f"--threads {n_threads} is more than the {available_cores()} cores of this rank")
         with self.log.compiling(), self.timers("warm-up"):
@@ -191,6 +192,7 @@ class _Job:
             grid.barrier(self.comm)
             if local_rank != 0:
                 _warm_up()
+            grid.barrier(self.comm)
 
     def _announce(self) -> None:
         problem = self.problem

@@ -226,7 +226,7 @@ class SolveOptions(BaseModel):
         None, "a positive number of seconds", "Seconds after which to stop with a checkpoint."
     )
     trace: Path | None = _field(
-        None, "the path of a file", "File for the time-lines of all ranks, which Perfetto opens; a name in .gz is packed."
+        None, "the path of a file", "File for the time-lines of all ranks, which Perfetto opens; packed if named .gz."
     )
 
     def __init__(self, **values: Any) -> None:

@@ -118,8 +118,8 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
         On rank 0 a sentence on what went wrong, if something did; else None.
     """
     tracer.align(process_grid.comm)
-    ranks = grid.gather_objects(process_grid.comm, (tracer.first(), socket.gethostname(), len(tracer), tracer.n_dropped))
-    firsts, hosts, n_events, n_dropped = zip(*ranks, strict=True)
+    mine = (tracer.first(), socket.gethostname(), len(tracer), tracer.n_dropped)
+    firsts, hosts, n_events, n_dropped = zip(*grid.gather_objects(process_grid.comm, mine), strict=True)
     incoming = grid.pieces_of_all_ranks(process_grid.comm, _pieces(tracer, process_grid, hosts, min(firsts)))
     head = {
         "creator": f"{_KNOWN_AS} {__version__}",
@@ -145,8 +145,8 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
     cut = sum(number > 0 for number in n_dropped)
     if cut:
         return (
-            f"the trace {path} is cut on {cut} of {len(ranks)} ranks: it has the first {max(n_events)} events of a rank; "
-            f"{sum(n_dropped)} later ones are missing"
+            f"the trace {path} is cut: it has the first {max(n_events)} events of a rank; {sum(n_dropped)} later ones "
+            f"of {cut} of {len(n_events)} ranks are missing"
         )
     return None
 
@@ -162,13 +162,11 @@ def _pieces(tracer: Tracer, process_grid: ProcessGrid, hosts: tuple[str, ...], o
     texts = [f'"name":{json.dumps(name)},"args":{json.dumps(dict(detail))}' for _, name, *detail in kinds]
     for begin in range(0, len(codes), _PIECE_EVENTS):
         chosen = slice(begin, begin + _PIECE_EVENTS)
-        lines = [
-            f'{{"ph":"X","pid":{rank},"tid":{thread},{texts[code]},"ts":{1e6 * start:.3f},"dur":{1e6 * seconds:.3f}}},\n'
-            for thread, code, start, seconds in zip(
-                threads[chosen], codes[chosen], starts[chosen], (ends - starts)[chosen], strict=True
-            )
-        ]
-        yield "".join(lines).encode()
+        columns = (threads[chosen], codes[chosen], 1e6 * starts[chosen], 1e6 * (ends - starts)[chosen])
+        yield "".join(
+            f'{{"ph":"X","pid":{rank},"tid":{thread},{texts[code]},"ts":{start:.3f},"dur":{duration:.3f}}},\n'
+            for thread, code, start, duration in zip(*(column.tolist() for column in columns), strict=True)
+        ).encode()
 
 
 def _names(process_grid: ProcessGrid, host: str, last_thread: int) -> bytes:
@@ -264,3 +262,92 @@ def read(path: str | Path) -> Trace:
     name, rank, thread = np.array(places, np.intp).reshape(-1, 3).T
     start, seconds = 1e-6 * np.array(numbers).reshape(-1, 2).T
     return Trace(about, list(names), name, rank, thread, start, seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The innermost phases of all ranks: at every moment a rank is in one of them or in none."""
+
+    rank: NDArray[np.intp]
+    """(n,) rank, ascending; within a rank segments follow each other."""
+    name: NDArray[np.intp]
+    """(n,) place of the name in `Trace.names`."""
+    start: NDArray[np.float64]
+    """(n,) seconds."""
+    end: NDArray[np.float64]
+    """(n,) seconds."""
+
+    def sums(self, n_ranks: int, groups: NDArray[np.intp], n_groups: int) -> NDArray[np.float64]:
+        """Returns the seconds of every group of phases, (n_ranks, n_groups).
+
+        Args:
+            n_ranks: number of ranks.
+            groups: (n_names,) group of every phase.
+            n_groups: number of groups.
+        """
+        place = self.rank * n_groups + groups[self.name]
+        totals = np.bincount(place, self.end - self.start, n_ranks * n_groups).astype(float)
+        return totals.reshape(n_ranks, n_groups)
+
+    def so_far(
+        self, rank: int, groups: NDArray[np.intp], n_groups: int, times: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Returns the seconds that a rank has spent in every group until some times, (n_times, n_groups).
+
+        Args:
+            rank: the rank.
+            groups: (n_names,) group of every phase.
+            n_groups: number of groups.
+            times: (n_times,) in any order, seconds.
+        """
+        mine = slice(*np.searchsorted(self.rank, [rank, rank + 1]))
+        group, start, end = groups[self.name[mine]], self.start[mine], self.end[mine]
+        spent = np.zeros((len(times), n_groups))
+        for k in np.unique(group):
+            first, last = start[group == k], end[group == k]
+            total = np.cumsum(last - first)
+            before = total - (last - first)
+            spent[:, k] = np.interp(times, np.ravel([first, last], "F"), np.ravel([before, total], "F"))
+        return spent
+
+    def shares(
+        self, rank: int, groups: NDArray[np.intp], n_groups: int, edges: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Returns which share of every interval of time a rank spends in every group, (n_intervals, n_groups).
+
+        Args:
+            rank: the rank.
+            groups: (n_names,) group of every phase.
+            n_groups: number of groups.
+            edges: (n_intervals + 1,) ascending, seconds.
+        """
+        return np.diff(self.so_far(rank, groups, n_groups, edges), axis=0) / np.diff(edges)[:, None]
+
+
+def segments(trace: Trace) -> Segments:
+    """Returns the innermost phases: what lies inside a phase is cut out of it."""
+    compute = np.flatnonzero(trace.thread == COMPUTE)
+    order = compute[np.lexsort((-trace.seconds[compute], trace.start[compute], trace.rank[compute]))]
+    found: list[tuple[int, int, float, float]] = []
+    open_phases: list[tuple[float, int]] = []  # (end, name), the innermost last
+    last_rank, now = -1, 0.0
+
+    def leave(until: float) -> None:
+        """Closes the phases that end before a time."""
+        nonlocal now
+        while open_phases and open_phases[-1][0] <= until:
+            end, name = open_phases.pop()
+            found.append((last_rank, name, now, end))
+            now = end
+
+    columns = (trace.rank[order], trace.name[order], trace.start[order], trace.seconds[order])
+    for rank, name, start, seconds in zip(*(column.tolist() for column in columns), strict=True):
+        leave(start if rank == last_rank else np.inf)
+        if open_phases:
+            found.append((last_rank, open_phases[-1][1], now, start))
+        last_rank, now = rank, start
+        # Times are rounded in the file: a phase must not outlast the one around it.
+        open_phases.append((min(start + seconds, open_phases[-1][0] if open_phases else np.inf), name))
+    leave(np.inf)
+    kept = np.array([row for row in found if row[3] > row[2]], float).reshape(-1, 4)
+    return Segments(kept[:, 0].astype(np.intp), kept[:, 1].astype(np.intp), kept[:, 2], kept[:, 3])
