@@ -195,8 +195,8 @@ def convergence(history: dict[str, Any], tol: float, heading: str) -> Figure:
     upper.set_xlim(0.5, len(energies) + 0.5)
     upper.axhline(tol, color="black", linestyle=":", linewidth=1.2)
     upper.annotate(
-        f"tolerance {tol:g}", (1, tol), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+        f"tolerance {tol:g}", (1, tol), xycoords=("axes fraction", "data"), xytext=(-4, 3),
+        textcoords="offset points", ha="right", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )  # fmt: skip
     upper.set_ylabel("residual norm")
     lower.set_ylabel("energy above the\nlast one (hartree)")

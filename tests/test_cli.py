@@ -75,8 +75,8 @@ def test_version_and_help(folder):
     """The verbs that exist are named, others are not."""
     assert sqd_mpi(folder, "--version").stdout.startswith("sqd_mpi 0.")
     text = sqd_mpi(folder, "--help").stdout
-    assert all(verb in text for verb in ("import", "run", "info", "Exit codes"))
-    assert "report" not in text
+    assert all(verb in text for verb in ("import", "run", "info", "report", "Exit codes"))
+    assert "batches" not in text
     assert "--checkpoint-every N|Nmin" in sqd_mpi(folder, "run", "--help").stdout
 
 
@@ -165,6 +165,11 @@ def test_import_names_the_line_of_a_bad_string(folder, content, words):
         (["run", "input.h5", "--memory", "much"], ["--memory needs a size"]),
         (["run", "input.h5", "--checkpoint-every", "10h"], ["--checkpoint-every needs"]),
         (["run", "input.h5", "--max-subspace", "3", "--nroots", "2"], ["--max-subspace needs", "--nroots 2"]),
+        (["report"], ["report needs a result file or --trace FILE"]),
+        (["report", "missing.h5"], ["missing.h5 does not exist"]),
+        (["report", "one.txt"], ["one.txt is not an HDF5 file"]),
+        (["report", "--trace", "missing.json"], ["missing.json cannot be read: No such file"]),
+        (["report", "--trace", "one.txt"], ["one.txt is not a trace that sqd_mpi wrote"]),
         (["info", "missing.h5"], ["missing.h5 does not exist"]),
         (["info", "one.txt"], ["one.txt is not an HDF5 file"]),
         (["info", "one.txt", "--json"], ["one.txt is not an HDF5 file"]),
