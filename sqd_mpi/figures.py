@@ -45,17 +45,17 @@ class Look:
 
 LOOKS = (
     Look("both spins", ("mixed",), "#08306b"),
-    Look("alpha only", ("alpha",), "#3f8fc5"),
-    Look("beta only", ("beta",), "#b3d4ec"),
-    Look("vectors", ("vectors",), "#1a7a3c"),
+    Look("alpha only", ("alpha",), "#2f86c1"),
+    Look("beta only", ("beta",), "#9ccbe8"),
+    Look("vectors", ("vectors",), "#0d5c2a"),
     Look("wait for a block", ("wait",), "#fee0b6", "////"),
     Look("collect block", ("collect",), "#f1a340", "||||"),
     Look("sum of sigma", ("scatter",), "#b35806", "\\\\\\\\"),
     Look("small sums", ("reduce",), "#d8b8e0", "----"),
-    Look("structure", ("structure",), "#6e6e6e"),
-    Look("model space", ("model space",), "#9c9c9c"),
-    Look("start, warm-up", ("start-up", "read", "warm-up"), "#cccccc"),
-    Look("other", (), "#ebebeb"),
+    Look("structure", ("structure",), "#5e5e5e"),
+    Look("model space", ("model space",), "#989898"),
+    Look("start, warm-up", ("start-up", "read", "warm-up"), "#d6d6d6"),
+    Look("other", (), "#f2f2f2"),
 )
 COMPUTE = (0, 1, 2)  # places in LOOKS of the work on tasks
 _START = 10
@@ -90,11 +90,11 @@ def typical_iteration(trace: Trace) -> tuple[float, float] | None:
     if not len(chosen):
         return None
     starts = np.sort(trace.start[chosen])
-    ends = starts + trace.seconds[chosen][np.argsort(trace.start[chosen])]
-    nexts = np.append(starts[1:], ends[-1])
-    median = int(np.argsort(nexts - starts)[len(starts) // 2])
-    margin = 0.02 * (nexts[median] - starts[median])
-    return float(starts[median] - margin), float(nexts[median] + margin)
+    until = starts[1:] if len(starts) > 1 else starts + trace.seconds[chosen]
+    median = int(np.argsort(until - starts[: len(until)])[len(until) // 2])
+    first, last = float(starts[median]), float(until[median])
+    margin = 0.02 * (last - first)
+    return first - margin, last + margin
 
 
 def covered_share(trace: Trace, phases: Segments) -> float | None:
@@ -203,7 +203,6 @@ def convergence(history: dict[str, Any], tol: float, heading: str) -> Figure:
     lower.set_xlabel("iteration")
     lower.xaxis.get_major_locator().set_params(integer=True)
     for axes in (upper, lower):
-        axes.set_yscale("log")
         axes.grid(axis="y", color="#dddddd")
     figure.suptitle(heading)
     if energies.shape[1] > 1:
@@ -433,9 +432,16 @@ def _draw_part(
             continue
         label = None if str(root) in {line.get_gid() for line in upper.lines} else f"root {root}"
         style: dict[str, Any] = {"color": f"C{root % 10}", "marker": markers[root % len(markers)], "markersize": 4}
-        upper.plot(iterations, residuals[:, root], label=label, gid=str(root), **style)
-        above = energies[:, root] - known[-1]
-        lower.plot(iterations, np.where(above > 0, above, np.nan), **style)
+        _plot_positive(upper, iterations, residuals[:, root], label=label, gid=str(root), **style)
+        _plot_positive(lower, iterations, energies[:, root] - known[-1], **style)
+
+
+def _plot_positive(axes: Axes, x: NDArray[np.intp], y: NDArray[np.float64], **style: Any) -> None:
+    """Draws the points that a logarithmic axis can show."""
+    shown = y > 0
+    if shown.any():
+        axes.plot(x[shown], y[shown], **style)
+        axes.set_yscale("log")
 
 
 def _name_parts(axes: Axes, sectors: NDArray[np.float64], bounds: Sequence[int]) -> None:
