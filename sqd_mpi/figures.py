@@ -48,7 +48,7 @@ LOOKS = (
     Look("alpha only", ("alpha",), "#2f86c1"),
     Look("beta only", ("beta",), "#9ccbe8"),
     Look("vectors", ("vectors",), "#0d5c2a"),
-    Look("wait for a block", ("wait",), "#fee0b6", "////"),
+    Look("wait for slides", ("wait",), "#fee0b6", "////"),
     Look("collect block", ("collect",), "#f1a340", "||||"),
     Look("sum of sigma", ("scatter",), "#b35806", "\\\\\\\\"),
     Look("small sums", ("reduce",), "#d8b8e0", "----"),
@@ -81,7 +81,7 @@ def imbalance(seconds: NDArray[np.float64]) -> float:
 def typical_iteration(trace: Trace) -> tuple[float, float] | None:
     """Returns start and end, in seconds, of one application of the Hamiltonian and what follows until the next.
 
-    It is the one of median duration on rank 0; None if the trace has none.
+    It is the one of median duration on rank 0, the first left out, whose memory is new; None if the trace has none.
     """
     if "sigma" not in trace.names:
         return None
@@ -89,8 +89,8 @@ def typical_iteration(trace: Trace) -> tuple[float, float] | None:
     chosen = np.flatnonzero((trace.rank == 0) & (trace.name == sigma))
     if not len(chosen):
         return None
-    starts = np.sort(trace.start[chosen])
-    until = starts[1:] if len(starts) > 1 else starts + trace.seconds[chosen]
+    starts = np.sort(trace.start[chosen])[1 if len(chosen) > 2 else 0 :]
+    until = starts[1:] if len(starts) > 1 else starts + trace.seconds[chosen[-1]]
     median = int(np.argsort(until - starts[: len(until)])[len(until) // 2])
     first, last = float(starts[median]), float(until[median])
     margin = 0.02 * (last - first)

@@ -86,7 +86,8 @@ class SigmaOperator:
         with self.timers("collect"):
             own = plan.collect(vector)
         sigma = out if plan.sigma is None else plan.sigma
-        sigma[:] = 0.0
+        with self.timers("vectors"):
+            sigma[:] = 0.0
         plan.exchange.start()
         for task in plan.own_tasks:
             with self.timers(task.kind, da=task.da, db=task.db):
