@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -149,7 +150,7 @@ def clock_offset(
     """
     if comm is None or comm.size == 1:
         return 0.0
-    hosts = comm.allgather(socket.gethostname() if host is None else host)
+    hosts = comm.allgather(_host_of_clock() if host is None else host)
     leader = hosts.index(hosts[comm.rank])
     mine = 0.0
     for asking in sorted({hosts.index(name) for name in hosts} - {0}):
@@ -160,6 +161,14 @@ def clock_offset(
         elif comm.rank == asking:
             mine = _ask_for_offset(comm, clock)
     return comm.allgather(mine)[leader]
+
+
+def _host_of_clock() -> str:
+    """What ranks with the same monotonic clock have in common: the boot of their kernel, or else the host's name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return socket.gethostname()
 
 
 def _ask_for_offset(comm: Communicator, clock: Callable[[], float]) -> float:
