@@ -33,6 +33,7 @@ import render  # noqa: E402
 from sqd_mpi.options import InputError, available_cores, parse_grid  # noqa: E402
 
 STUDY = "study.json"
+DEFAULT_RANKS = (1, 2, 4, 8)
 ENERGY_TOLERANCE = 1e-8
 MEASURES = {"solve": "solve_seconds", "sigma": "sigma_seconds", "wall": "wall_seconds"}
 MEASURE_TEXTS = {"solve": "solve", "sigma": "one sigma", "wall": "start to result"}
@@ -91,14 +92,15 @@ def local_cases(
 
     Args:
         inputs: one for strong scaling; for weak scaling one for each number of ranks (or grid).
-        ranks: numbers of ranks, used where no grids are given.
+        ranks: numbers of ranks whose grid the program chooses; 1, 2, 4, 8 where no grids are given either.
         grids: A,B,T,R texts; their products are the numbers of ranks.
         threads: threads of a rank; every case is run with each.
 
     Raises:
         StudyError: the inputs are neither one nor as many as the grids or numbers of ranks.
     """
-    shapes = [(math.prod(parse_grid(grid)), grid) for grid in grids] or [(n, "auto") for n in ranks]
+    shapes = [(n, "auto") for n in ranks] + [(math.prod(parse_grid(grid)), grid) for grid in grids]
+    shapes = shapes or [(n, "auto") for n in DEFAULT_RANKS]
     if len(inputs) not in (1, len(shapes)):
         raise StudyError(f"weak scaling needs an input for each of the {len(shapes)} cases; got {len(inputs)}")
     several = list(inputs) * (len(shapes) if len(inputs) == 1 else 1)
@@ -325,7 +327,7 @@ def plot(study: dict[str, Any], path: Path) -> None:
     except ImportError:
         raise StudyError("--plot needs matplotlib; install it with: pip install 'sqd_mpi[report]'") from None
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     rows = study["rows"]
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
@@ -359,10 +361,13 @@ def plot(study: dict[str, Any], path: Path) -> None:
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[0, 0].set_yscale("log")
+    axes[0, 0].yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
     axes[0, 1].set_yscale("log", base=2)
-    axes[0, 1].set_yticks(share, [f"{s:g}" for s in share])
+    for axis in axes[0]:
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
     axes[1, 0].set_ylim(0, max(1.1, 1.05 * max(row["efficiency"] for row in rows)))
-    axes[0, 0].legend()
+    axes[1, 0].legend(loc="best")
     _draw_phases(axes[1, 1], rows)
     try:
         figure.savefig(path, dpi=130)
@@ -422,7 +427,7 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="run all cases on this machine", allow_abbrev=False)
     run.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="input file; several for weak scaling")
     run.add_argument(
-        "--ranks", type=_numbers, default=[1, 2, 4, 8], metavar="N[,N...]", help="numbers of ranks (1,2,4,8)"
+        "--ranks", type=_numbers, default=[], metavar="N[,N...]", help="numbers of ranks, grids chosen (1,2,4,8)"
     )
     run.add_argument(
         "--grid",
@@ -430,7 +435,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="A,B,T,R",
-        help="a grid, instead of --ranks; may be repeated",
+        help="another case; may be repeated",
     )
     run.add_argument("--threads", type=_numbers, default=[1], metavar="N[,N...]", help="threads per rank (1)")
     run.add_argument("--repeats", type=int, default=3, metavar="N", help="runs of each case (3)")

@@ -7,6 +7,7 @@ runs here is not touched. Without Slurm's programs these tests skip.
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -59,14 +60,15 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
 SchedulerParameters=sched_interval=1
-KillWait=5
+KillWait=20
+FirstJobId={first_job}
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
 SuspendProgram=/bin/true
 ResumeProgram=/bin/true
 SuspendTime=86400
-NodeName={host} NodeAddr=127.0.0.1 CPUs=6 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
 NodeName=mi250x[1-4] Sockets=1 CoresPerSocket=64 ThreadsPerCore=1 Gres=gpu:8 Features=nvme State=CLOUD
 NodeName=a100x[1-4] Sockets=1 CoresPerSocket=64 ThreadsPerCore=2 Gres=gpu:4 Features=gpu State=CLOUD
 NodeName=milan[1-4] Sockets=2 CoresPerSocket=64 ThreadsPerCore=2 Features=cpu State=CLOUD
@@ -77,14 +79,14 @@ PartitionName=other Nodes=a100x[1-4],milan[1-4] State=UP
 """
 PARTITIONS = {"generic": "here", "perlmutter-cpu": "other", "perlmutter-gpu": "other"}
 
-# A Python whose solver waits, at the fourth sigma of a run that does not resume, for the signal of the time limit.
+# A Python whose solver waits, at the fourth sigma of a run that does not resume, for a signal.
 SLOW_PYTHON = """#!{python}
 import os, signal, sys, time
 arguments = sys.argv[1:]
 if arguments[:3] != ["-m", "sqd_mpi", "run"] or "--resume" in arguments:
     os.execv({python!r}, [{python!r}, *arguments])
 arrived = []
-signal.signal(signal.SIGUSR1, lambda *_: arrived.append(1))
+signal.signal(signal.SIGUSR1, lambda number, _: arrived.append(number))
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
 
@@ -94,12 +96,14 @@ def matvec(self, vector, out):
     global count
     count += self.grid.n_ranks > 1
     if count == 4:
-        handler = signal.getsignal(signal.SIGUSR1)
-        signal.signal(signal.SIGUSR1, lambda *_: arrived.append(1))
+        handlers = {{number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}}
+        for number in handlers:
+            signal.signal(number, lambda number, _: arrived.append(number))
         deadline = time.monotonic() + 100
         while not arrived and time.monotonic() < deadline:
             time.sleep(0.05)
-        handler(signal.SIGUSR1, None)
+        for number in arrived:
+            handlers[number](number, None)
     plain(self, vector, out)
 
 SigmaOperator.matvec = matvec
@@ -224,9 +228,11 @@ class Cluster:
         host = socket.gethostname().partition(".")[0]
         user = psutil.Process().username()
         ports = free_ports(2)
-        (folder / "slurm.conf").write_text(
-            CONFIGURATION.format(host=host, user=user, folder=folder, controller_port=ports[0], node_port=ports[1])
-        )
+        # MPICH names shared memory after the job: not after one whose ranks were killed on this machine before
+        first_job = random.SystemRandom().randrange(1, 10**7)
+        values = {"host": host, "user": user, "folder": folder, "first_job": first_job}
+        text = CONFIGURATION.format(**values, controller_port=ports[0], node_port=ports[1])
+        (folder / "slurm.conf").write_text(text)
         (folder / "gres.conf").write_text(
             "NodeName=mi250x[1-4] Name=gpu Count=8\nNodeName=a100x[1-4] Name=gpu Count=4\n"
         )
@@ -349,7 +355,9 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def jobs(cluster) -> dict[str, Path]:
-    """Folders of three submitted jobs: one without a stop, one that is put back, one that submits its successor."""
+    """Folders of four submitted jobs: one that is put back, one that submits its successor, one that is cancelled, and
+    one without a stop.
+    """
     labels = np.array([0, 1, 2, 3, 0, 1, 2])
     hamiltonian = make_hamiltonian(7, (3, 4), 4, labels)
     strings = all_strings(7, 3)[:33], all_strings(7, 4)[2:]
@@ -361,9 +369,10 @@ def jobs(cluster) -> dict[str, Path]:
     changes = {
         "requeue": [f"python={slow_python}"],
         "chain": [f"python={slow_python}", "on_time_limit=chain"],
+        "cancel": [f"python={slow_python}"],
         "plain": [f"packed_environment={packed_environment(cluster.folder)}"],
     }
-    folders = {}
+    folders: dict[str, Path] = {}
     for name, change in changes.items():
         folders[name] = folder = cluster.folder / name
         folder.mkdir()
@@ -412,6 +421,19 @@ def test_slurm_accepts_the_requests(machine, cluster, jobs, tmp_path):
         render.render(machine, settings_of(machine, *changes), job_of(tmp_path, nodes=1 if machine == "generic" else 4))
     )
     assert "to start at" in cluster("sbatch", "--test-only", str(tmp_path / "job.sh"))
+
+
+@pytest.mark.timeout(300)
+def test_a_cancelled_job_stays_cancelled(cluster, jobs):
+    (log,) = jobs["cancel"].glob("job-*.out")
+    number = log.stem.partition("-")[2]
+    cluster.wait_for(lambda: re.search("^ +3 ", log.read_text(), re.MULTILINE), log)  # the third iteration
+    cluster("scancel", number)
+    cluster.wait_for(lambda: "JobState=CANCELLED" in cluster("scontrol", "show", "job", number), log)
+    # the ranks may have had the time for a checkpoint, but the job does not go on by itself
+    cluster.wait_for(lambda: not cluster("squeue", "-h", "-j", number, check=False).strip(), log)
+    assert (jobs["cancel"] / "result.h5.checkpoint").exists()
+    assert "restart" not in log.read_text() and list(jobs["cancel"].glob("job-*.out")) == [log]
 
 
 @pytest.mark.timeout(300)

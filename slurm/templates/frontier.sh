@@ -3,10 +3,8 @@
 # Rendered by slurm/render.py; change slurm/settings.ini and render again. Never run on the real machine yet.
 %needs account
 %include request
-# whole nodes
+# whole nodes, which here come with all their GPUs
 #SBATCH --exclusive
-# all GPUs of a node
-#SBATCH --gpus-per-node={{ranks_per_node}}
 
 %include environment
 # CuPy looks for ROCm here when it compiles kernels

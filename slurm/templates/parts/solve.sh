@@ -15,15 +15,18 @@ fi
 
 # In the background, since a shell that waits for a command in the foreground looks at signals only afterwards.
 # srun passes the signal on to the ranks, which write a checkpoint after their iteration and end with code 4.
-"${launch[@]}" "$python" -m sqd_mpi run "$input" -o "$result" "${options[@]}" &
-solver=$!
-# a signal ends `wait` early: wait again
-while true; do
-  interrupted=
-  wait "$solver"
-  code=$?
-  [ -n "$interrupted" ] || break
-done
+code=4
+if [ -z "$time_is_up" ]; then
+  "${launch[@]}" "$python" -m sqd_mpi run "$input" -o "$result" "${options[@]}" &
+  solver=$!
+  # a signal ends `wait` early: wait again
+  while true; do
+    interrupted=
+    wait "$solver"
+    code=$?
+    [ -n "$interrupted" ] || break
+  done
+fi
 # too late for another signal
 trap '' USR1
 # 128 + USR1: the signal came before the program listened; nothing is lost but the start
