@@ -1,5 +1,3 @@
-# an unset variable is an error; exit codes are looked at where they matter
-set -uo pipefail
 # when the time is nearly up, the signal is passed on to the solver, once there is one
 time_is_up=
 interrupted=
@@ -13,6 +11,8 @@ module load {{modules}}
 # other preparations, from the settings
 {{setup}}
 %end
+# an unset variable is an error; exit codes are looked at where they matter
+set -uo pipefail
 # a folder on the node's own disk, the same name on every node
 export local_directory="{{local_directory}}"
 %if packed_environment
