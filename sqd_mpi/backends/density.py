@@ -239,11 +239,9 @@ class DensityBlock:
             if not len(own) or kets.start == kets.stop or not lengths[x]:
                 continue
 
-            def products(rows, indptr, column, value, own=own, kets=kets, length=int(lengths[x])):
-                self.kernels.alpha_products(
-                    bra, ket, self._bra_offset[self._own_rows[own[rows]]], ket_offset[kets], length, indptr, column,
-                    value,
-                )  # fmt: skip
+            def products(rows, patterns, own=own, kets=kets, length=int(lengths[x])):
+                mine = self._bra_offset[self._own_rows[own[rows]]]
+                self.kernels.alpha_products(bra, ket, mine, ket_offset[kets], length, patterns)
 
             stays = self._own_rows[own] - self._label_start[x] if da == 0 and self.shift == 0 else None
             self._add_same(
@@ -265,9 +263,9 @@ class DensityBlock:
             if rows.start == rows.stop or not len(own) or kets.start == kets.stop:
                 continue
 
-            def products(chosen, indptr, column, value, rows=rows, own=own, n_ket=int(kets.stop - kets.start)):
+            def products(chosen, patterns, rows=rows, own=own, n_ket=int(kets.stop - kets.start)):
                 self.kernels.beta_products(
-                    bra, ket, self._bra_offset[rows], ket_offset[rows], own[chosen], n_ket, indptr, column, value
+                    bra, ket, self._bra_offset[rows], ket_offset[rows], own[chosen], n_ket, patterns
                 )
 
             strings = layout.beta.strings
@@ -280,7 +278,7 @@ class DensityBlock:
         """Add the terms of one spin between two lists of strings.
 
         Args:
-            products: products(rows, indptr, column, value) adds the inner products of bra strings `rows`.
+            products: products(rows, patterns) adds the inner products of bra strings `rows`.
             stays: for every bra string its own position among the kets, or None if it is not there.
         """
         same = self.out.same[spin] if self.out.same is not None else np.zeros((0, 0))
@@ -289,27 +287,27 @@ class DensityBlock:
             rows = np.arange(first, min(first + _ROWS_AT_A_TIME, len(bra)))
             strings = bra[rows]
             occupied = occupied_orbitals(strings)
+            patterns = []
             if stays is not None:
-                value = np.zeros(len(rows))
-                products(rows, np.arange(len(rows) + 1), stays[rows].astype(np.int32), value)
-                _add_densities(occupied, value, one, same)
+                patterns.append((np.arange(len(rows) + 1), stays[rows].astype(np.int32), np.zeros(len(rows))))
             singles = find_singles(strings, ket, self.norb)
-            indptr, column, pair, sign = self._wanted(
+            indptr, column, pair, single_sign = self._wanted(
                 singles.indptr, singles.pair & 1 == 0, singles.ket, singles.pair, singles.sign
             )
-            value = np.zeros(len(column))
-            products(rows, indptr, column, value)
-            _add_singles(indptr, pair, sign, value, occupied, one, same)
-            if not same.size:
-                continue
-            doubles = find_doubles(strings, ket, self.norb)
-            indptr, column, created, annihilated, sign = self._wanted(
-                doubles.indptr, doubles.created > doubles.annihilated, doubles.ket, doubles.created,
-                doubles.annihilated, doubles.sign,
-            )  # fmt: skip
-            value = np.zeros(len(column))
-            products(rows, indptr, column, value)
-            _add_doubles(created, annihilated, sign, value, same)
+            patterns.append((indptr, column, np.zeros(len(column))))
+            if same.size:
+                doubles = find_doubles(strings, ket, self.norb)
+                double_indptr, column, created, annihilated, double_sign = self._wanted(
+                    doubles.indptr, doubles.created > doubles.annihilated, doubles.ket, doubles.created,
+                    doubles.annihilated, doubles.sign,
+                )  # fmt: skip
+                patterns.append((double_indptr, column, np.zeros(len(column))))
+            products(rows, patterns)
+            if stays is not None:
+                _add_densities(occupied, patterns[0][2], one, same)
+            _add_singles(indptr, pair, single_sign, patterns[int(stays is not None)][2], occupied, one, same)
+            if same.size:
+                _add_doubles(created, annihilated, double_sign, patterns[-1][2], same)
 
     def _wanted(self, indptr: IntArray, keep: NDArray[np.bool_], *lists: NDArray[Any]) -> list[NDArray[Any]]:
         """CSR lists without the entries that follow from the symmetry of bra and ket."""

@@ -208,32 +208,45 @@ def _cuts(indptr):
     return np.concatenate([[0], middle, [len(indptr) - 1]]).astype(np.int64)
 
 
-def alpha_products(bra, ket, bra_offset, ket_offset, length, indptr, column, value):
+def alpha_products(bra, ket, bra_offset, ket_offset, length, patterns):
     """Inner products of rows (arguments: `plain_density_kernels.alpha_products`), in tiles of 8 w columns."""
-    if indptr[-1] == 0 or length == 0:
+    if length == 0 or not any(len(value) for _, _, value in patterns):
         return
     w = int(_width(len(ket_offset), _SHARED_TILE, MAX_WIDTH))
-    left, right = (_aligned(8 * w * len(offset)) for offset in (bra_offset, ket_offset))
-    cuts = _cuts(indptr)
+    right = _aligned(8 * w * len(ket_offset))
+    same = bra is ket and np.array_equal(bra_offset, ket_offset)
+    left = right if same else _aligned(8 * w * len(bra_offset))
+    cuts = [_cuts(indptr) for indptr, _, _ in patterns]
     for first in range(0, length, 8 * w):
         count = min(8 * w, length - first)
-        _pack_columns(bra, bra_offset, first, count, 8 * w, left)
         _pack_columns(ket, ket_offset, first, count, 8 * w, right)
-        _products_of_tiles(w, left, right, indptr, column, value, cuts)
+        if not same:
+            _pack_columns(bra, bra_offset, first, count, 8 * w, left)
+        for (indptr, column, value), cut in zip(patterns, cuts, strict=True):
+            _products_of_tiles(w, left, right, indptr, column, value, cut)
 
 
-def beta_products(bra, ket, bra_offset, ket_offset, bra_column, n_ket, indptr, column, value):
+def beta_products(bra, ket, bra_offset, ket_offset, bra_column, n_ket, patterns):
     """Inner products of columns (arguments: `plain_density_kernels.beta_products`), in tiles of 8 w alpha rows."""
-    if indptr[-1] == 0 or len(bra_offset) == 0:
+    if len(bra_offset) == 0 or not any(len(value) for _, _, value in patterns):
         return
     w = int(_width(n_ket, _SHARED_TILE, MAX_WIDTH))
     n_bra = int(bra_column[-1]) + 1
-    whole, right = (_aligned(8 * w * ((n + 15) // 8 * 8)) for n in (n_bra, n_ket))
+    right = _aligned(8 * w * ((n_ket + 15) // 8 * 8))
+    same = bra is ket and n_bra <= n_ket and np.array_equal(bra_offset, ket_offset)
+    whole = right if same else _aligned(8 * w * ((n_bra + 15) // 8 * 8))
+    first_column, last_column = int(bra_column[0]), n_bra
+    consecutive = last_column - first_column == len(bra_column)
     zero_row = np.zeros(max(n_bra, n_ket) + 8)
-    cuts = _cuts(indptr)
+    cuts = [_cuts(indptr) for indptr, _, _ in patterns]
     for first in range(0, len(bra_offset), 8 * w):
         count = min(8 * w, len(bra_offset) - first)
-        _pack_rows(bra, bra_offset, first, count, n_bra, w, zero_row, whole)
         _pack_rows(ket, ket_offset, first, count, n_ket, w, zero_row, right)
-        left = whole.reshape(-1, 8 * w)[bra_column].reshape(-1)
-        _products_of_tiles(w, left, right, indptr, column, value, cuts)
+        if not same:
+            _pack_rows(bra, bra_offset, first, count, n_bra, w, zero_row, whole)
+        if consecutive:
+            left = whole[8 * w * first_column : 8 * w * last_column]
+        else:
+            left = whole[: len(whole) // (8 * w) * (8 * w)].reshape(-1, 8 * w)[bra_column].reshape(-1)
+        for (indptr, column, value), cut in zip(patterns, cuts, strict=True):
+            _products_of_tiles(w, left, right, indptr, column, value, cut)

@@ -50,9 +50,32 @@ def opposite_spin(
                         out[group_row[group], pair_column[2 * r]] += value * ket[right + j]
 
 
+def alpha_products(bra, ket, bra_offset, ket_offset, length, patterns):
+    """For every pattern value[k] += sum_J bra[I, J] ket[column[k], J], k in indptr[I]:indptr[I + 1].
+
+    Args:
+        bra_offset, ket_offset: int64, places of the rows, which have `length` columns.
+        patterns: list of CSR (indptr int64, column int32, value float64) over the bra rows.
+    """
+    for indptr, column, value in patterns:
+        _alpha_products(bra, ket, bra_offset, ket_offset, length, indptr, column, value)
+
+
+def beta_products(bra, ket, bra_offset, ket_offset, bra_column, n_ket, patterns):
+    """For every pattern value[k] += sum_I bra[I, bra_column[j]] ket[I, column[k]], k in indptr[j]:indptr[j + 1].
+
+    Args:
+        bra_offset, ket_offset: (n,) int64, places of the n common alpha rows in both vectors.
+        bra_column: (n_columns,) int64, ascending, columns of the bra rows.
+        n_ket: number of columns of the ket rows.
+        patterns: list of CSR (indptr int64, column int32, value float64) over bra_column.
+    """
+    for indptr, column, value in patterns:
+        _beta_products(bra, ket, bra_offset, ket_offset, bra_column, indptr, column, value)
+
+
 @jit
-def alpha_products(bra, ket, bra_offset, ket_offset, length, indptr, column, value):
-    """value[k] += sum_J bra[I, J] ket[column[k], J] for k in indptr[I]:indptr[I + 1]; rows of `length` columns."""
+def _alpha_products(bra, ket, bra_offset, ket_offset, length, indptr, column, value):
     for i in range(bra_offset.size):
         for k in range(indptr[i], indptr[i + 1]):
             for j in range(length):
@@ -60,15 +83,7 @@ def alpha_products(bra, ket, bra_offset, ket_offset, length, indptr, column, val
 
 
 @jit
-def beta_products(bra, ket, bra_offset, ket_offset, bra_column, n_ket, indptr, column, value):
-    """value[k] += sum_I bra[I, bra_column[j]] ket[I, column[k]] for k in indptr[j]:indptr[j + 1].
-
-    Args:
-        bra_offset, ket_offset: (n,) int64, places of the n common alpha rows in both vectors.
-        bra_column: (n_columns,) int64, columns of the bra rows.
-        n_ket: number of columns of the ket rows.
-        indptr, column, value: CSR over bra_column.
-    """
+def _beta_products(bra, ket, bra_offset, ket_offset, bra_column, indptr, column, value):
     for i in range(bra_offset.size):
         for j in range(bra_column.size):
             for k in range(indptr[j], indptr[j + 1]):

@@ -63,13 +63,12 @@ def test_inner_products_of_any_length(n_columns, n_rows):
         expected = (bra @ ket.T if name == "alpha" else bra.T @ ket)[dense]
         for kernels in (density_kernels, plain_density_kernels):
             value = np.zeros(len(column))
+            patterns = [(indptr, column, value)]
             if name == "alpha":
-                kernels.alpha_products(bra.ravel(), ket.ravel(), offset, offset, n_columns, indptr, column, value)
+                kernels.alpha_products(bra.ravel(), ket.ravel(), offset, offset, n_columns, patterns)
             else:
                 columns = np.arange(count)
-                kernels.beta_products(
-                    bra.ravel(), ket.ravel(), offset, offset, columns, n_columns, indptr, column, value
-                )
+                kernels.beta_products(bra.ravel(), ket.ravel(), offset, offset, columns, n_columns, patterns)
             np.testing.assert_allclose(value, expected, atol=1e-12 * n_rows * n_columns)
 
 
