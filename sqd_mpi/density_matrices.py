@@ -44,6 +44,10 @@ class DensityMatrices:
     two_ab: FloatArray | None = field(repr=False, default=None)
     two_bb: FloatArray | None = field(repr=False, default=None)
 
+    def to_dict(self) -> dict[str, FloatArray]:
+        """The matrices that there are, by name."""
+        return {name: matrix for name, matrix in vars(self).items() if matrix is not None}
+
     @property
     def rdm1(self) -> FloatArray:
         """(norb, norb) summed over spin."""
@@ -98,9 +102,20 @@ def transition_density_matrices(result: SubspaceResult, bra: int, ket: int, orde
         if not 0 <= number < len(result.roots):
             raise ValueError(f"a root is one of 0 to {len(result.roots) - 1}; got {number}")
     norb = len(result.symmetry.labels)
-    check_memory(result.grid, norb, order, symmetric=bra == ket)
+    check_memory(result.grid.comm, norb, order, symmetric=bra == ket)
     backend = get_density_backend(result.backend)
     return unpack(accumulate(result.grid, result.roots[bra], result.roots[ket], order, result.symmetry.labels, backend))
+
+
+def of_all_roots(result: SubspaceResult, order: int) -> list[DensityMatrices]:
+    """Density matrices of all roots, on rank 0; an empty list elsewhere. Collective over the grid."""
+    backend, labels = get_density_backend(result.backend), result.symmetry.labels
+    found = []
+    for root in result.roots:
+        sums = accumulate(result.grid, root, root, order, labels, backend)
+        if result.grid.rank == 0:
+            found.append(unpack(sums))
+    return found
 
 
 def rdm1s(result: SubspaceResult, root: int = 0) -> tuple[FloatArray, FloatArray]:
@@ -115,19 +130,19 @@ def predict_bytes(norb: int, order: int, symmetric: bool = True) -> int:
     return 8 * (Accumulators.size(norb, order, symmetric) + unpacked)
 
 
-def check_memory(grid: ProcessGrid, norb: int, order: int, symmetric: bool = True) -> None:
-    """Raise InputError on all ranks if the matrices do not fit the memory of any rank. Collective over the grid."""
+def check_memory(comm: Any, norb: int, order: int, symmetric: bool = True) -> None:
+    """Raise InputError on all ranks if the matrices do not fit the memory of any rank. Collective over `comm`."""
     if order not in (1, 2):
         raise ValueError(f"the order of density matrices is 1 or 2; got {order}")
     needed = predict_bytes(norb, order, symmetric)
-    allowed = _MEMORY_SHARE * available_memory() / local_ranks(grid.comm)[1]
+    allowed = _MEMORY_SHARE * available_memory() / local_ranks(comm)[1]
     message = None
     if needed > allowed:
         message = (
             f"density matrices of order {order} over {norb} orbitals need {needed / 2**30:.3g} GiB per rank; "
             f"{allowed / 2**30:.3g} GiB are available"
         )
-    agree_on_error(grid.comm, message)
+    agree_on_error(comm, message)
 
 
 def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any, backend: Any) -> Accumulators:
@@ -238,6 +253,7 @@ __all__ = [
     "DensityMatrices",
     "density_matrices",
     "natural_occupations",
+    "of_all_roots",
     "orbital_entropies",
     "predict_bytes",
     "rdm1s",
