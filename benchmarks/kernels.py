@@ -57,13 +57,20 @@ def useful(block: Any, task: Any) -> float:
     """Multiply-adds of a task that are needed."""
     share = block.share
     if task.kind == "alpha":
-        return float(np.dot(np.diff(share.alpha_hamiltonian(task.da).indptr), block._bra.stop))
+        return float(np.dot(np.diff(share.alpha_hamiltonian(task.da, share.rows_of(task)).indptr), block._bra.stop))
+    layout = block.layout
+    bra_label = np.repeat(np.arange(layout.n_labels), np.diff(block._bra.label_start))
     if task.kind == "beta":
-        return float(block._beta_terms(task.db))
-    groups, beta = share.alpha[task.da].undirected, share.beta[task.db]
+        doubles, _ = share.beta_hamiltonian(task.db)
+        _, start = layout.beta_rows(block.ib)
+        per_label = doubles.indptr[start[1:]] - doubles.indptr[start[:-1]]
+        per_label = per_label + 2 * share.beta[task.db].block_entries[:: layout.n_labels]
+        wanted = block._bra.stop / np.maximum(block._bra.length, 1)
+        return float(np.dot(wanted, per_label[bra_label ^ layout.sector]))
+    groups, beta = share.alpha(task.da, share.rows_of(task)).undirected, share.beta[task.db]
     columns = np.diff(beta.block_row)
     terms = beta.block_entries + beta.block_diagonal * columns
-    of_group = block._blocks_of(task.da, False)
+    of_group = (groups.label ^ layout.sector) * layout.n_labels + share.pair_labels[groups.pair >> 1]
     per_single = np.repeat(terms[of_group], np.diff(groups.start)).astype(float)
     wanted = block._bra.stop / np.maximum(block._bra.length, 1)
     return float(np.dot(per_single, wanted[groups.pair_bra]))

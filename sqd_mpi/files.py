@@ -309,6 +309,8 @@ def create_vectors(
     labels_b: NDArray[np.integer],
     sectors: Sequence[int],
     n_labels: int | None = None,
+    order_a: NDArray[np.integer] | None = None,
+    order_b: NDArray[np.integer] | None = None,
 ) -> None:
     """Creates the datasets that `write_block` fills, one per root and alpha label.
 
@@ -318,6 +320,8 @@ def create_vectors(
         labels_b: label of every beta string, in canonical order, (n,).
         sectors: sector of every root.
         n_labels: number of labels, a power of two; by default the smallest that holds all labels and sectors.
+        order_a, order_b: canonical numbers of the strings in the order in which the pieces have their rows and columns,
+            label after label; by default canonical inside a label.
     """
     largest = max([0, *(int(array.max(initial=0)) for array in (labels_a, labels_b)), *sectors])
     n_labels = 1 << largest.bit_length() if n_labels is None else n_labels
@@ -327,6 +331,8 @@ def create_vectors(
     group.attrs["sector"] = np.array(sectors, dtype=np.int64)
     group["label_alpha"] = np.asarray(labels_a, dtype=np.int32)
     group["label_beta"] = np.asarray(labels_b, dtype=np.int32)
+    for spin_name, labels, order in (("alpha", labels_a, order_a), ("beta", labels_b, order_b)):
+        group[f"order_{spin_name}"] = np.argsort(labels, kind="stable") if order is None else np.asarray(order)
     counts_a, counts_b = (np.bincount(labels, minlength=n_labels) for labels in (labels_a, labels_b))
     for root, sector in enumerate(sectors):
         pieces = group.create_group(str(root))
@@ -383,6 +389,7 @@ class VectorReader:
         self.n_labels = int(_attribute(group, "n_labels"))
         self.sectors = [int(sector) for sector in _attribute(group, "sector")]
         self.labels_a, self.labels_b = _array(group, "label_alpha"), _array(group, "label_beta")
+        self.order_a, self.order_b = _array(group, "order_alpha"), _array(group, "order_beta")
         self.strings_a, self.strings_b = (_array(self._file, f"strings/{spin_name}") for spin_name in ("alpha", "beta"))
         self._counts_a, self._counts_b = (
             np.bincount(labels, minlength=self.n_labels) for labels in (self.labels_a, self.labels_b)
@@ -390,6 +397,9 @@ class VectorReader:
         consistent = (len(self.labels_a), len(self.labels_b)) == (len(self.strings_a), len(self.strings_b))
         if not consistent or len(self.sectors) != self.nroots or len(self._counts_a) != self.n_labels:
             raise InputError(f"{self.path} is damaged: its labels do not fit its strings")
+        for labels, order in ((self.labels_a, self.order_a), (self.labels_b, self.order_b)):
+            if not np.array_equal(np.sort(order), np.arange(len(labels))) or np.any(np.diff(labels[order]) < 0):
+                raise InputError(f"{self.path} is damaged: the order of its strings does not fit their labels")
         for root in range(self.nroots):
             for label in range(self.n_labels):
                 self._check_piece(root, label)

@@ -8,15 +8,19 @@ rank's tasks while ket blocks slide in, adds the partial results over the task g
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock, Task, vectors
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.grid import KetExchange, ProcessGrid
 from sqd_mpi.layout import Layout
+
+# A task is cut between two task groups only where both pieces are larger than this part of a group's share.
+_LEAST_CUT = 0.02
 
 
 class SigmaOperator:
@@ -119,7 +123,7 @@ class TaskPlan:
         self.grid, self.layout = grid, layout
         a, b, t, _ = grid.shape
         here = grid.coordinates
-        self.tasks = assign(block.tasks(interaction), t)[here.it]
+        self.tasks = assign(block, block.tasks(interaction), t)[here.it]
         block.prepare(self.tasks)
         by_ket: dict[tuple[int, int], list[Task]] = {}
         for task in sorted(self.tasks, key=lambda task: (task.da, task.db)):
@@ -213,15 +217,42 @@ def whole_block(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> FloatA
     return whole
 
 
-def assign(tasks: list[Task], n_groups: int) -> list[list[Task]]:
-    """Deal tasks to task groups, longest first to the group with the least work (Graham, SIAM J. Appl. Math. 17, 416).
+def assign(block: SigmaBlock, tasks: list[Task], n_groups: int) -> list[list[Task]]:
+    """Deal tasks to task groups: a consecutive stretch of equal predicted cost to each.
 
-    Deterministic, so that all replicas of a sub-block agree without talking.
+    Tasks stand in the order of their ket blocks, the rank's own first, so that a group receives few blocks. A task on
+    the border of two stretches is cut by bra rows. Deterministic, so that all replicas of a sub-block agree without
+    talking.
     """
+    order = sorted(tasks, key=lambda task: (task.da, task.db, task.kind))
+    if n_groups == 1:
+        return [order]
     groups: list[list[Task]] = [[] for _ in range(n_groups)]
-    loads: NDArray[np.float64] = np.zeros(n_groups)
-    for task in sorted(tasks, key=lambda task: (-task.cost, task.kind, task.da, task.db)):
-        group = int(np.argmin(loads))
-        groups[group].append(task)
-        loads[group] += task.cost
+    share = sum(task.cost for task in order) / n_groups
+    before = 0.0
+    for task in order:
+        after = before + task.cost
+        borders = [share * k for k in range(1, n_groups) if before < share * k < after]
+        slack = _LEAST_CUT * share
+        borders = [border for border in borders if border - before > slack and after - border > slack]
+        middle = 0.5 * (before + after) if not borders else 0.5 * (before + borders[0])
+        first = min(int(middle / share), n_groups - 1) if share > 0.0 else 0
+        for k, piece in enumerate(_cut(block, task, [border - before for border in borders])):
+            if piece is not None:
+                groups[first + k].append(piece)
+        before = after
     return groups
+
+
+def _cut(block: SigmaBlock, task: Task, costs: list[float]) -> list[Task | None]:
+    """The task in pieces that end at the given costs; None for a piece without rows."""
+    if not costs:
+        return [task]
+    per_row = block.row_costs(task)
+    total = np.cumsum(per_row)
+    edges = [0, *(int(np.searchsorted(total, cost)) for cost in costs), len(per_row)]
+    pieces: list[Task | None] = []
+    for low, high in pairwise(edges):
+        cost = float(per_row[low:high].sum())
+        pieces.append(replace(task, cost=cost, rows=(low, high)) if high > low else None)
+    return pieces

@@ -1,4 +1,4 @@
-"""Distributed vectors to and from files, in canonical order, in bounded pieces: no rank ever holds a whole vector."""
+"""Distributed vectors to and from files, in bounded pieces: no rank ever holds a whole vector."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def write_vectors(grid: ProcessGrid, file: Any, vectors: Sequence[tuple[Layout, 
             labels_in_canonical_order(layout.beta),
             [each.sector for each, _ in vectors],
             layout.n_labels,
+            layout.alpha.canonical,
+            layout.beta.canonical,
         )
     for root, (each, vector) in enumerate(vectors):
         _write_vector(grid, file, root, each, vector)
@@ -113,8 +115,8 @@ class StoredVectors:
 
     def __init__(self, path: Path | str, alpha: SpinStrings, beta: SpinStrings):
         self.reader = files.VectorReader(path)
-        self._rows = _positions(self.reader.strings_a, self.reader.labels_a, alpha)
-        self._columns = _positions(self.reader.strings_b, self.reader.labels_b, beta)
+        self._rows = _positions(self.reader.strings_a, self.reader.labels_a, self.reader.order_a, alpha)
+        self._columns = _positions(self.reader.strings_b, self.reader.labels_b, self.reader.order_b, beta)
 
     @property
     def nroots(self) -> int:
@@ -159,14 +161,14 @@ class StoredVectors:
 
 
 def _positions(
-    stored: NDArray[np.uint64], stored_labels: NDArray[Any], strings: SpinStrings
+    stored: NDArray[np.uint64], stored_labels: NDArray[Any], order: NDArray[Any], strings: SpinStrings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For every working position: label and place inside the label of the same string in the file, or label -1."""
     if stored.shape[1] != strings.strings.shape[1]:
         return np.full(strings.size, -1, np.int64), np.zeros(strings.size, np.int64)
     rank_in_label = np.empty(len(stored), np.int64)
     for label in np.unique(stored_labels):
-        members = np.flatnonzero(stored_labels == label)
+        members = order[stored_labels[order] == label]
         rank_in_label[members] = np.arange(len(members))
     found = bitstrings.find(stored, strings.strings)
     labels = np.where(found >= 0, np.asarray(stored_labels, np.int64)[found], -1)

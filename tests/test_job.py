@@ -58,7 +58,7 @@ def matvec(self, vector, out):
 SigmaOperator.matvec = matvec
 sys.argv = ["sqd_mpi", "run", *sys.argv[1:]]
 code = run()
-print("rank ends with", code, flush=True)
+os.write(1, f"rank ends with {{code}}\\n".encode())  # at once: lines of two ranks must not mix
 sys.exit(code)
 """
 

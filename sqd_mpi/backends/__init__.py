@@ -27,12 +27,14 @@ class Task:
             choice.
         da, db: shift from the bra block to the ket block, on the periodic a x b torus.
         cost: predicted seconds.
+        rows: first and last (excluded) bra row of the sub-block that the task covers; None for all of them.
     """
 
     kind: str
     da: int
     db: int
     cost: float
+    rows: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,10 @@ class SigmaBlock(Protocol):
     """One rank's share of sigma for one sector."""
 
     def tasks(self, interaction: Interaction) -> list[Task]:
-        """Every task of this rank's sub-block that has a connection, with predicted costs."""
+        """Every task of this rank's sub-block that may have a connection, with predicted costs, not cut."""
+
+    def row_costs(self, task: Task) -> FloatArray:
+        """(n_rows,) predicted seconds of a task for every bra row of the sub-block."""
 
     def prepare(self, tasks: list[Task]) -> None:
         """Build what these tasks need and forget what no task needs."""

@@ -13,19 +13,23 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction, Task, structure, vector_kernels
+from sqd_mpi.excitations import Singles, find_singles
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout
 from sqd_mpi.symmetry import OrbitalLabels
 
 IntArray = NDArray[np.int64]
 Place = tuple[int, int, int, int]
+Rows = tuple[int, int]  # first and last (excluded) bra row of a sub-block
 
-# Seconds on one thread of a 2.6 GHz Zen 4: one gathered element, one fused multiply-add of opposite and of same spin.
-GATHER_SECONDS = 0.75e-9
-MIXED_SECONDS = 0.07e-9
+# Seconds on one thread of a 2.6 GHz Zen 4: one gathered or scattered element, one fused multiply-add of opposite and of
+# same spin, one group of alpha singles. Used where no profile of the machine is given.
+GATHER_SECONDS = 0.24e-9
+MIXED_SECONDS = 0.066e-9
 SAME_SPIN_SECONDS = 0.1e-9
+GROUP_SECONDS = 2.1e-6
 # To divide rows among threads: what gathering and scattering one column costs, in multiply-adds.
-_GATHERED_TERMS = 7.3
+_GATHERED_TERMS = 2 * GATHER_SECONDS / MIXED_SECONDS
 
 
 class StringStructure:
@@ -46,8 +50,8 @@ class StringStructure:
         self.eri = hamiltonian.eri_pairs()
         rows, columns = np.tril_indices(hamiltonian.norb)
         self.pair_labels = (orbital_labels.labels[rows] ^ orbital_labels.labels[columns]).astype(np.int64)
-        self._place = place
-        self._alpha_rows: dict[int, structure.SparseRows] = {}
+        self._alpha: dict[tuple[int, Rows], structure.AlphaSingles] = {}
+        self._alpha_rows: dict[tuple[int, Rows], structure.SparseRows] = {}
         self._beta_rows: dict[int, tuple[structure.SparseRows, FloatArray]] = {}
 
     @cached_property
@@ -56,24 +60,67 @@ class StringStructure:
         return structure.beta_singles(self.layout, self.ib, len(self.h1e), self.pair_labels)
 
     @cached_property
-    def alpha(self) -> list[structure.AlphaSingles]:
-        """Alpha singles, one entry per shift da."""
+    def singles(self) -> Singles:
+        """Singles from this rank's bra rows to all alpha strings."""
+        strings = self.layout.alpha.strings
+        return find_singles(strings[self.bra.alpha], strings, len(self.h1e))
+
+    @cached_property
+    def singles_per_row(self) -> NDArray[np.int32]:
+        """(n_rows, a, n_labels) number of singles of every bra row by shift da and label of the orbital pair."""
+        return structure.singles_per_row(self.layout, self.ia, self.singles, self.pair_labels)
+
+    @cached_property
+    def alpha_terms(self) -> tuple[FloatArray, bool]:
+        """(n_rows, a) expected number of elements of H_alpha in every bra row by shift da, and whether it is exact."""
+        layout = self.layout
+        terms, exact = structure.same_spin_terms(
+            layout.alpha, self.bra.alpha, layout.alpha_bounds, self.h1e, self.eri, True
+        )
+        return np.roll(terms, -self.ia, axis=1), exact
+
+    @cached_property
+    def beta_terms(self) -> tuple[FloatArray, bool]:
+        """(n_labels, b) expected multiply-adds of a whole row of beta same spin, by beta label and shift db; exact?"""
+        layout = self.layout
+        columns, column_start = layout.beta_rows(self.ib)
+        terms, exact = structure.same_spin_terms(layout.beta, columns, layout.beta_bounds, self.h1e, self.eri, False)
+        total = np.concatenate([np.zeros((1, terms.shape[1])), np.cumsum(terms, axis=0)])
+        doubles = np.roll(total[column_start[1:]] - total[column_start[:-1]], -self.ib, axis=1)
+        singles = np.stack([table.block_entries[:: layout.n_labels] for table in self.beta], axis=1)
+        return doubles + 2.0 * singles, exact
+
+    def alpha(self, da: int, rows: Rows) -> structure.AlphaSingles:
+        """Sorted singles from a range of bra rows to block ia + da."""
+        if (da, rows) not in self._alpha:
+            self.build_alpha({da}, rows)
+        return self._alpha[da, rows]
+
+    def build_alpha(self, shifts: set[int], rows: Rows) -> None:
+        """Sort the singles from a range of bra rows to the blocks at several shifts, in one pass."""
+        missing = {da for da in shifts if (da, rows) not in self._alpha}
+        if not missing:
+            return
         layout = self.layout
         entries = np.sum([table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
         gathered = _GATHERED_TERMS * layout.row_lengths(self.ib)
         row_cost = 1.0 + gathered + entries[np.arange(layout.n_labels) ^ layout.sector]
-        return structure.alpha_singles(layout, self._place, len(self.h1e), self.pair_labels, row_cost, _jit.n_threads())
+        found = structure.alpha_singles(
+            layout, self.ia, self.bra, self.singles, rows, missing, self.pair_labels, row_cost, _jit.n_threads()
+        )
+        self._alpha.update({(da, rows): lists for da, lists in found.items()})
 
-    def alpha_hamiltonian(self, da: int) -> structure.SparseRows:
-        """H_alpha from this rank's rows to those of block ia + da, singles and doubles; built when first asked for."""
-        if da not in self._alpha_rows:
+    def alpha_hamiltonian(self, da: int, rows: Rows) -> structure.SparseRows:
+        """H_alpha from a range of bra rows to those of block ia + da, singles and doubles; built when first wanted."""
+        key = da, rows
+        if key not in self._alpha_rows:
             layout, ja = self.layout, (self.ia + da) % self.layout.grid[0]
-            starts = self.bra.label_start
+            starts = np.clip(self.bra.label_start, *rows)
             ends = [(starts[x], starts[x + 1]) for x in range(layout.n_labels)]
             bra = [(int(self.bra.alpha[i]), int(self.bra.alpha[j - 1]) + 1) if j > i else (0, 0) for i, j in ends]
             ket = [(int(row[ja]), int(row[ja + 1])) for row in layout.alpha_bounds]
-            self._alpha_rows[da] = structure.same_spin_rows(layout.alpha.strings, bra, ket, self.h1e, self.eri, True)
-        return self._alpha_rows[da]
+            self._alpha_rows[key] = structure.same_spin_rows(layout.alpha.strings, bra, ket, self.h1e, self.eri, True)
+        return self._alpha_rows[key]
 
     def beta_hamiltonian(self, db: int) -> tuple[structure.SparseRows, FloatArray]:
         """Doubles of H_beta from this rank's columns to those of block ib + db, and the values of the singles.
@@ -105,15 +152,23 @@ class StringStructure:
     @property
     def nbytes(self) -> int:
         """Bytes of all lists and matrices."""
-        parts: list[Any] = [*self.alpha, *self.beta, *self._alpha_rows.values()]
+        parts: list[Any] = [self.singles, *self._alpha.values(), *self.beta, *self._alpha_rows.values()]
         parts += [doubles for doubles, _ in self._beta_rows.values()]
-        total = sum(values.nbytes for _, values in self._beta_rows.values())
+        total = sum(values.nbytes for _, values in self._beta_rows.values()) + self.singles_per_row.nbytes
         return total + sum(structure.array_bytes(part) for part in parts)
 
-    def keep_only(self, alpha_shifts: set[int], beta_shifts: set[int]) -> None:
-        """Forget the same-spin matrices of shifts that this rank does not work on."""
-        self._alpha_rows = {da: rows for da, rows in self._alpha_rows.items() if da in alpha_shifts}
-        self._beta_rows = {db: rows for db, rows in self._beta_rows.items() if db in beta_shifts}
+    def keep_only(self, tasks: list[Task]) -> None:
+        """Forget the lists and matrices that none of these tasks needs."""
+        mixed = {(task.da, self.rows_of(task)) for task in tasks if task.kind == "mixed"}
+        alpha = {(task.da, self.rows_of(task)) for task in tasks if task.kind == "alpha"}
+        beta = {task.db for task in tasks if task.kind == "beta"}
+        self._alpha = {key: lists for key, lists in self._alpha.items() if key in mixed}
+        self._alpha_rows = {key: rows for key, rows in self._alpha_rows.items() if key in alpha}
+        self._beta_rows = {db: rows for db, rows in self._beta_rows.items() if db in beta}
+
+    def rows_of(self, task: Task) -> Rows:
+        """The range of bra rows of a task."""
+        return (0, len(self.bra.alpha)) if task.rows is None else task.rows
 
 
 class CpuBlock:
@@ -126,50 +181,66 @@ class CpuBlock:
         self.kernels = kernels
         self._bra = layout.bra_rows(self.ia, self.ir, self.ib)
         self._labels = np.arange(layout.n_labels)
+        self._row_label = np.repeat(self._labels, np.diff(self._bra.label_start))
         self._row_occupied = structure.diagonal_pairs(layout.alpha.strings[self._bra.alpha])
         self._label_block = ((self._labels ^ layout.sector) * layout.n_labels).astype(np.int32)
         self._ket_offset: dict[tuple[int, int], IntArray] = {}
         self._ket_start: dict[int, IntArray] = {}  # by alpha block
         self._own_offset: dict[int, IntArray] = {}  # by shift db: where the rows of the sub-block lie in that ket block
-        self._group_block: dict[tuple[int, bool], NDArray[np.int32]] = {}
+        self._group_block: dict[tuple[int, Rows, bool], NDArray[np.int32]] = {}
         self._n_threads = _jit.n_threads()
-        self._thread_row = structure.split_rows(self._bra.stop.astype(np.float64), self._n_threads)
 
     def tasks(self, interaction: Interaction) -> list[Task]:
-        """Every task of this rank's sub-block that has a connection."""
+        """Every task of this rank's sub-block that may have a connection."""
         a, b, _, _ = self.layout.grid
-        found = []
-        for da in range(a):
-            for db in range(b):
-                cost = self._mixed_cost(da, db)
-                if cost > 0.0:
-                    found.append(Task("mixed", da, db, cost))
-        if not interaction.same_spin:
-            return found
-        for da in range(a):
-            rows = self.share.alpha_hamiltonian(da)
-            cost = SAME_SPIN_SECONDS * float(np.dot(np.diff(rows.indptr), self._bra.stop))
-            if cost > 0.0:
-                found.append(Task("alpha", da, 0, cost))
-        for db in range(b):
-            cost = SAME_SPIN_SECONDS * self._beta_terms(db)
-            if cost > 0.0:
-                found.append(Task("beta", 0, db, cost))
-        return found
+        found = [self._task("mixed", da, db, False) for da in range(a) for db in range(b)]
+        if interaction.same_spin:
+            found += [self._task("alpha", da, 0, not self.share.alpha_terms[1]) for da in range(a)]
+            found += [self._task("beta", 0, db, not self.share.beta_terms[1]) for db in range(b)]
+        return [task for task in found if task is not None]
+
+    def _task(self, kind: str, da: int, db: int, uncertain: bool) -> Task | None:
+        """A task with its cost; None if it has no connection for sure."""
+        cost = float(self.row_costs(Task(kind, da, db, 0.0)).sum())
+        return Task(kind, da, db, cost) if cost > 0.0 or uncertain else None
+
+    def row_costs(self, task: Task) -> FloatArray:
+        """(n_rows,) predicted seconds of the task for every bra row of the sub-block."""
+        share, columns = self.share, self._row_label ^ self.layout.sector
+        if task.kind == "mixed":
+            beta = share.beta[task.db]
+            shape = self.layout.n_labels, self.layout.n_labels
+            width = np.diff(beta.block_row)
+            terms = beta.block_entries + beta.block_diagonal * width
+            per_single = MIXED_SECONDS * terms + GATHER_SECONDS * (beta.block_n_ket + width) * (terms > 0)
+            per_single = per_single.reshape(shape)[columns]
+            counts = share.singles_per_row[:, task.da]
+            costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(self._bra)
+            n_groups = min(int(counts.sum()), self._n_threads * self.layout.n_labels * len(share.pair_labels))
+            costs += GROUP_SECONDS * n_groups / max(len(costs), 1) * (costs.sum() > 0.0)
+        elif task.kind == "alpha":
+            costs = SAME_SPIN_SECONDS * share.alpha_terms[0][:, task.da] * self._bra.stop
+        else:
+            wanted = self._bra.stop / np.maximum(self._bra.length, 1)
+            costs = SAME_SPIN_SECONDS * share.beta_terms[0][columns, task.db] * wanted
+        return costs / self._n_threads
 
     def prepare(self, tasks: list[Task]) -> None:
-        """Keep the same-spin matrices of these tasks and plan where their ket rows lie."""
+        """Build what these tasks need, forget what none of them needs, and plan where their ket rows lie."""
         a, b, _, _ = self.layout.grid
-        self.share.keep_only(
-            {task.da for task in tasks if task.kind == "alpha"}, {task.db for task in tasks if task.kind == "beta"}
-        )
+        share = self.share
+        share.keep_only(tasks)
+        for rows in {share.rows_of(task) for task in tasks if task.kind == "mixed"}:
+            share.build_alpha({t.da for t in tasks if t.kind == "mixed" and share.rows_of(t) == rows}, rows)
         for task in tasks:
             key = ((self.ia + task.da) % a, (self.ib + task.db) % b)
             if key not in self._ket_offset:
                 self._ket_offset[key] = self.layout.ket_offsets(*key)
             if task.kind == "alpha":
+                share.alpha_hamiltonian(task.da, share.rows_of(task))
                 self._ket_start[key[0]] = self.layout.ket_rows(key[0])[1]
             elif task.kind == "beta":
+                share.beta_hamiltonian(task.db)
                 self._own_offset[task.db] = self._ket_offset[key][self._bra.block_row]
 
     def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
@@ -203,30 +274,35 @@ class CpuBlock:
     def _apply_mixed(
         self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction, ket_offset: IntArray
     ) -> None:
-        alpha, beta = self.share.alpha[task.da], self.share.beta[task.db]
+        rows = self.share.rows_of(task)
+        alpha, beta = self.share.alpha(task.da, rows), self.share.beta[task.db]
         groups = alpha.directed if interaction.swap else alpha.undirected
         self.kernels.opposite_spin(
             ket, sigma, self._bra.offset, self._bra.stop, ket_offset, interaction.coupling, interaction.swap,
-            groups.thread_group, groups.start, groups.pair, self._blocks_of(task.da, bool(interaction.swap)),
+            groups.thread_group, groups.start, groups.pair, self._blocks_of(task.da, rows, groups, interaction),
             groups.pair_bra, groups.pair_ket, groups.pair_sign,
             beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
             beta.block_diagonal, beta.occupied_pair, self._scratch,
         )  # fmt: skip
 
     def _apply_alpha(self, task: Task, ket: FloatArray, sigma: FloatArray, ket_offset: IntArray) -> None:
-        rows = self.share.alpha_hamiltonian(task.da)
+        low, high = self.share.rows_of(task)
+        rows = self.share.alpha_hamiltonian(task.da, (low, high))
         ket_start = self._ket_start[(self.ia + task.da) % self.layout.grid[0]]
         self.kernels.same_spin_alpha(
-            ket, sigma, self._bra.offset, self._bra.stop, ket_offset, self._bra.label_start, ket_start,
+            ket, sigma, self._bra.offset[low:high], self._bra.stop[low:high], ket_offset,
+            np.clip(self._bra.label_start, low, high) - low, ket_start,
             rows.indptr, rows.column, rows.value, self._scratch,
         )  # fmt: skip
 
     def _apply_beta(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
         doubles, single_value = self.share.beta_hamiltonian(task.db)
         beta = self.share.beta[task.db]
+        low, high = self.share.rows_of(task)
+        thread_row = low + structure.split_rows(self._bra.stop[low:high].astype(np.float64), self._n_threads)
         self.kernels.same_spin_beta(
             ket, sigma, self._bra.offset, self._bra.stop, self._own_offset[task.db], self._bra.label_start,
-            self._label_block, self._thread_row, beta.block_row, beta.block_n_ket, beta.indptr, beta.column,
+            self._label_block, thread_row, beta.block_row, beta.block_n_ket, beta.indptr, beta.column,
             beta.orbital_pair, beta.sign, single_value, self._doubles_row, doubles.indptr, doubles.column,
             doubles.value, interaction.coupling, self._row_occupied, self._scratch,
         )  # fmt: skip
@@ -237,38 +313,16 @@ class CpuBlock:
         _, column_start = self.layout.beta_rows(self.ib)
         return np.ascontiguousarray(column_start[self._labels ^ self.layout.sector])
 
-    def _blocks_of(self, da: int, directed: bool) -> NDArray[np.int32]:
+    def _blocks_of(
+        self, da: int, rows: Rows, groups: structure.Groups, interaction: Interaction
+    ) -> NDArray[np.int32]:
         """Beta block of every group of alpha singles: bra columns of label x XOR sector, orbital pairs of label d."""
-        key = da, directed
+        key = da, rows, bool(interaction.swap)
         if key not in self._group_block:
-            groups = self.share.alpha[da].directed if directed else self.share.alpha[da].undirected
             pair_label = self.share.pair_labels[groups.pair >> 1]
             block = (groups.label ^ self.layout.sector) * self.layout.n_labels + pair_label
             self._group_block[key] = block.astype(np.int32)
         return self._group_block[key]
-
-    def _mixed_cost(self, da: int, db: int) -> float:
-        """Predicted seconds of a mixed task on this rank's threads; 0 if it has no connection."""
-        groups, beta = self.share.alpha[da].undirected, self.share.beta[db]
-        block = self._blocks_of(da, False)
-        columns = np.diff(beta.block_row)
-        terms = beta.block_entries + beta.block_diagonal * columns
-        gathered = (beta.block_n_ket + columns) * (terms > 0) / 2
-        pairs = np.diff(groups.start)
-        work = GATHER_SECONDS * np.dot(pairs, gathered[block]) + MIXED_SECONDS * np.dot(pairs, terms[block])
-        return float(work) / self._n_threads
-
-    def _beta_terms(self, db: int) -> float:
-        """Multiply-adds of a beta task."""
-        layout = self.layout
-        doubles, _ = self.share.beta_hamiltonian(db)
-        beta = self.share.beta[db]
-        _, column_start = layout.beta_rows(self.ib)
-        per_label = doubles.indptr[column_start[1:]] - doubles.indptr[column_start[:-1]]
-        per_label = per_label + beta.block_entries[:: layout.n_labels]
-        shares = self._bra.stop / np.maximum(self._bra.length, 1)
-        row_terms = np.repeat(per_label[self._labels ^ layout.sector], np.diff(self._bra.label_start))
-        return float(np.dot(shares, row_terms))
 
     @cached_property
     def _scratch(self) -> FloatArray:

@@ -40,6 +40,12 @@ class ReferenceBlock:
                 found += [Task(kind, da, db, 1e-8 * pairs) for kind in kinds if pairs]
         return found
 
+    def row_costs(self, task: Task) -> FloatArray:
+        """The cost of a row is the number of pairs of determinants."""
+        a, b, _, _ = self.layout.grid
+        bra = self.layout.bra_rows(self.ia, self.ir, self.ib)
+        return np.asarray(1e-8 * bra.stop * self.layout.block_size((self.ia + task.da) % a, (self.ib + task.db) % b))
+
     def prepare(self, tasks: list[Task]) -> None:
         """Nothing is prepared: every element is evaluated anew."""
 
@@ -48,13 +54,14 @@ class ReferenceBlock:
         layout, (a, b, _, _) = self.layout, self.layout.grid
         ja, jb = (self.ia + task.da) % a, (self.ib + task.db) % b
         bra = layout.bra_rows(self.ia, self.ir, self.ib)
+        low, high = (0, len(bra.alpha)) if task.rows is None else task.rows
         ket_rows, ket_start = layout.ket_rows(ja)
         bra_columns, bra_column_start = layout.beta_rows(self.ib)
         ket_columns, ket_column_start = layout.beta_rows(jb)
         _apply(
             ket, sigma, _KINDS[task.kind], layout.sector,
-            layout.alpha.strings[bra.alpha], layout.alpha.strings[ket_rows], bra.label_start, ket_start,
-            bra.offset, bra.stop, layout.ket_offsets(ja, jb),
+            layout.alpha.strings[bra.alpha], layout.alpha.strings[ket_rows],
+            np.clip(bra.label_start, low, high), ket_start, bra.offset, bra.stop, layout.ket_offsets(ja, jb),
             layout.beta.strings[bra_columns], layout.beta.strings[ket_columns], bra_column_start, ket_column_start,
             self.h1e, self.eri, interaction.coupling, interaction.swap, interaction.same_spin,
         )  # fmt: skip

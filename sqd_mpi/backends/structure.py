@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.backends.gather_sharing import share_gathers
 from sqd_mpi.excitations import Singles, find_doubles, find_singles, occupied_orbitals, pair_index
-from sqd_mpi.layout import Layout, owners
+from sqd_mpi.layout import BraRows, Layout, SpinStrings, owners
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -26,6 +26,7 @@ Place = tuple[int, int, int, int]
 # Same-spin elements at or below this (hartree) are not stored: rounding noise of exact zeros.
 DROPPED_ELEMENT = 1e-14
 _ROWS_AT_A_TIME = 4096  # bounds the doubles that exist at one time
+_SAMPLED_ROWS = 512  # from so many rows the number of doubles is estimated
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,59 +135,120 @@ def split_rows(cost: FloatArray, n_parts: int) -> IntArray:
 
 
 def alpha_singles(
-    layout: Layout, place: Place, norb: int, pair_labels: IntArray, row_cost: FloatArray, n_threads: int
-) -> list[AlphaSingles]:
-    """Singles of the rows of a rank's sub-block to every alpha block, one entry per shift da.
+    layout: Layout,
+    ia: int,
+    bra: BraRows,
+    singles: Singles,
+    rows: tuple[int, int],
+    shifts: set[int],
+    pair_labels: IntArray,
+    row_cost: FloatArray,
+    n_threads: int,
+) -> dict[int, AlphaSingles]:
+    """Singles of a range of a rank's bra rows to the alpha blocks at the given shifts: shift -> sorted lists.
 
     Args:
-        place: (ia, ib, it, ir) of the rank.
+        ia: alpha block of the rank.
+        bra: rows of the rank's sub-block.
+        singles: singles from every bra row to all strings in working order.
+        rows: first and last (excluded) bra row.
+        shifts: values of da.
         pair_labels: (n_pairs,) label of every orbital pair.
         row_cost: (n_labels,) cost of one single of a row, by alpha label of the bra.
         n_threads: threads among which rows are divided by cost.
     """
     a = layout.grid[0]
-    ia, ib, _, ir = place
-    bra = layout.bra_rows(ia, ir, ib)
-    strings = layout.alpha.strings
-    singles = find_singles(strings[bra.alpha], strings, norb)
-    row_label = np.repeat(np.arange(layout.n_labels), np.diff(bra.label_start))
+    low, high = rows
+    indptr = singles.indptr[low : high + 1]
+    row_label = np.repeat(np.arange(layout.n_labels), np.diff(bra.label_start))[low:high]
     # Ket rows are gathered whole even where only a part of the bra row is wanted.
-    wanted = 0.3 + 0.7 * bra.stop / np.maximum(bra.length, 1)
-    row_thread = _threads_of_rows(np.diff(singles.indptr) * row_cost[row_label] * wanted, n_threads)
-    owner = owners(layout.alpha_bounds)
-    ket_row = np.empty(layout.alpha.size, np.int64)
-    for ja in range(a):
-        positions, _ = layout.ket_rows(ja)
-        ket_row[positions] = np.arange(len(positions))
+    wanted = partly_wanted(bra)[low:high]
+    row_thread = _threads_of_rows(np.diff(indptr) * row_cost[row_label] * wanted, n_threads)
+    slot_of_shift = np.full(a, -1, np.int64)
+    slot_of_shift[sorted(shifts)] = np.arange(len(shifts))
+    slot = slot_of_shift[(owners(layout.alpha_bounds) - ia) % a]
+    ket_row = ket_row_numbers(layout)
     n_directed = 2 * len(pair_labels)
     order = np.argsort(np.repeat(pair_labels, 2), kind="stable")
     rank_of_pair = np.empty(n_directed, np.int64)
     rank_of_pair[order] = np.arange(n_directed)
-    shape = (a, n_threads, layout.n_labels, n_directed)
+    shape = (len(shifts), n_threads, layout.n_labels, n_directed)
     counts = np.zeros(int(np.prod(shape)) + 1, np.int64)
-    _count_keys(singles.indptr, singles.ket, singles.pair, row_thread, row_label, owner, rank_of_pair, shape, counts)
+    _count_keys(indptr, singles.ket, singles.pair, row_thread, row_label, slot, rank_of_pair, shape, counts)
     starts = np.cumsum(counts)
-    out = (
-        np.empty(singles.ket.size, np.int32),
-        np.empty(singles.ket.size, np.int32),
-        np.empty(singles.ket.size, np.int8),
-    )
+    n = int(starts[-1])
+    out = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int8)
     _sort_singles(
-        singles.indptr, singles.ket, singles.pair, singles.sign, row_thread, row_label, owner, ket_row, rank_of_pair,
+        low, indptr, singles.ket, singles.pair, singles.sign, row_thread, row_label, slot, ket_row, rank_of_pair,
         shape, starts.copy(), *out,
     )  # fmt: skip
-    per_block = starts.reshape(-1)[:-1].reshape(a, -1)
-    ends = np.append(per_block[1:, 0], starts[-1])
-    result = []
-    for da in range(a):
-        ja = (ia + da) % a
-        first, last = int(per_block[ja, 0]), int(ends[ja])
-        key_counts = np.diff(np.append(per_block[ja], ends[ja])).reshape(shape[1:])
+    per_block = starts[:-1].reshape(len(shifts), -1)
+    ends = np.append(per_block[1:, 0], n)
+    result = {}
+    for k, da in enumerate(sorted(shifts)):
+        first, last = int(per_block[k, 0]), int(ends[k])
+        key_counts = np.diff(np.append(per_block[k], last)).reshape(shape[1:])
         lists = out[0][first:last], out[1][first:last], out[2][first:last]
-        n_ket = len(layout.ket_rows(ja)[0])
+        n_ket = len(layout.ket_rows((ia + da) % a)[0])
         undirected = _share_gathers(_groups(key_counts, order, 2, *lists), pair_labels, layout.n_labels, n_ket)
-        result.append(AlphaSingles(_groups(key_counts, order, 1, *lists), undirected))
+        result[da] = AlphaSingles(_groups(key_counts, order, 1, *lists), undirected)
     return result
+
+
+def partly_wanted(bra: BraRows) -> FloatArray:
+    """(n_rows,) share of the work on a whole row that is done where only its first `stop` columns are wanted."""
+    return 0.3 + 0.7 * bra.stop / np.maximum(bra.length, 1)
+
+
+def ket_row_numbers(layout: Layout) -> IntArray:
+    """(n_alpha,) row of every alpha string in its block."""
+    numbers = np.empty(layout.alpha.size, np.int64)
+    for ja in range(layout.grid[0]):
+        positions, _ = layout.ket_rows(ja)
+        numbers[positions] = np.arange(len(positions))
+    return numbers
+
+
+def singles_per_row(
+    layout: Layout, ia: int, singles: Singles, pair_labels: IntArray
+) -> NDArray[np.int32]:
+    """(n_rows, a, n_labels) number of singles of every bra row by shift da and label of the orbital pair."""
+    a = layout.grid[0]
+    counts = np.zeros((len(singles.indptr) - 1, a, layout.n_labels), np.int32)
+    shift = (owners(layout.alpha_bounds) - ia) % a
+    _count_by_shift(singles.indptr, singles.ket, singles.pair, shift, pair_labels, counts)
+    return counts
+
+
+def same_spin_terms(
+    strings: SpinStrings, positions: IntArray, bounds: IntArray, h1e: FloatArray, eri: FloatArray, singles_too: bool
+) -> tuple[FloatArray, bool]:
+    """Number of elements of the same-spin Hamiltonian in the rows of some strings, estimated from a sample of them.
+
+    Args:
+        positions: working positions of the strings, ascending.
+        bounds: (n_labels, n_parts + 1) boundaries of the blocks of ket strings.
+        singles_too: whether single excitations count as well as doubles.
+
+    Returns:
+        (n_positions, n_parts) expected numbers, and whether they are exact.
+    """
+    n_parts = bounds.shape[1] - 1
+    terms = np.zeros((len(positions), n_parts))
+    step = max(1, len(positions) // _SAMPLED_ROWS)
+    owner = owners(bounds)
+    for first, last in zip(strings.label_start[:-1], strings.label_start[1:], strict=True):
+        low, high = np.searchsorted(positions, (first, last))
+        if low == high:
+            continue
+        sample = positions[low:high:step]
+        rows = _same_spin_chunk(
+            np.ascontiguousarray(strings.strings[sample]), strings.strings[first:last], len(h1e), h1e, eri, singles_too
+        )
+        row = np.repeat(np.arange(len(sample)), np.diff(rows.indptr))
+        counts = np.bincount(row * n_parts + owner[first + rows.column], minlength=len(sample) * n_parts)
+        terms[low:high] = np.repeat(counts.reshape(-1, n_parts), step, axis=0)[: high - low]
+    return terms, step == 1
 
 
 def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> list[BetaSingles]:
@@ -371,25 +433,36 @@ def _groups(
 
 
 @jit
-def _count_keys(indptr, ket, pair, row_thread, row_label, owner, rank_of_pair, shape, counts):
+def _count_by_shift(indptr, ket, pair, shift, pair_labels, counts):
     for row in range(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
-            key = (owner[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
+            counts[row, shift[ket[k]], pair_labels[pair[k] >> 1]] += 1
+
+
+@jit
+def _count_keys(indptr, ket, pair, row_thread, row_label, slot, rank_of_pair, shape, counts):
+    for row in range(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            if slot[ket[k]] < 0:
+                continue
+            key = (slot[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
             counts[key * shape[3] + rank_of_pair[pair[k]] + 1] += 1
 
 
 @jit
 def _sort_singles(
-    indptr, ket, pair, sign, row_thread, row_label, owner, ket_row, rank_of_pair, shape, position,
+    first_row, indptr, ket, pair, sign, row_thread, row_label, slot, ket_row, rank_of_pair, shape, position,
     pair_bra, pair_ket, pair_sign,
 ):  # fmt: skip
     for row in range(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
-            key = (owner[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
+            if slot[ket[k]] < 0:
+                continue
+            key = (slot[ket[k]] * shape[1] + row_thread[row]) * shape[2] + row_label[row]
             key = key * shape[3] + rank_of_pair[pair[k]]
             target = position[key]
             position[key] += 1
-            pair_bra[target] = row
+            pair_bra[target] = first_row + row
             pair_ket[target] = ket_row[ket[k]]
             pair_sign[target] = sign[k]
 

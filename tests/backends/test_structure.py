@@ -115,10 +115,19 @@ def test_alpha_singles_are_all_there_once(grid, n_threads):
     found = []
     for ia in range(a):
         for ir in range(r):
-            rows = layout.bra_rows(ia, ir, 0).alpha
-            shifts = structure.alpha_singles(layout, (ia, 0, 0, ir), 7, pair_labels, np.ones(4), n_threads)
-            assert len(shifts) == a
-            for da, singles in enumerate(shifts):
+            bra = layout.bra_rows(ia, ir, 0)
+            rows = bra.alpha
+            all_singles = find_singles(strings[rows], strings, 7)
+            # In two passes: a first stretch of rows, then the rest; the shifts in one pass and one by one.
+            middle = len(rows) // 3
+            shifts = []
+            for stretch in ((0, middle), (middle, len(rows))):
+                for wanted_shifts in [set(range(a))] if stretch[0] else [{da} for da in range(a)]:
+                    arguments = (all_singles, stretch, wanted_shifts, pair_labels, np.ones(4), n_threads)
+                    lists = structure.alpha_singles(layout, ia, bra, *arguments)
+                    assert set(lists) == wanted_shifts
+                    shifts += lists.items()
+            for da, singles in shifts:
                 kets, _ = layout.ket_rows((ia + da) % a)
                 assert len(singles.directed.thread_group) == n_threads + 1
                 for groups, directed in ((singles.directed, True), (singles.undirected, False)):
