@@ -152,8 +152,9 @@ class SubspaceSolver(lib.StreamObject):
         Args:
             h1e: (norb, norb); eri: with 8- or 4-fold symmetry or none, as PySCF gives them; both in hartree.
             nelec: (n_alpha, n_beta) or their sum.
-            ci0: start: vectors of an earlier solve, arrays (n_alpha, n_beta) in canonical order, True or False (CASSCF's
-                word for small and larger steps of the orbitals) for those of the last solve, None to start anew.
+            ci0: start: vectors of an earlier solve, arrays (n_alpha, n_beta) in canonical order, True or False (what
+                CASSCF says after small and larger steps of the orbitals) for those of the last solve, None to start
+                anew.
             tol: change of the energy that PySCF is content with; the residual norm goes down to sqrt(tol) if that is
                 below the solver's own tolerance.
             nroots: number of roots.
