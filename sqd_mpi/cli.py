@@ -35,6 +35,7 @@ _METAVARS = {
     "rdm": "none|1|2",
     "symmetry": "auto|off",
     "spin_flip": "auto|off",
+    "string_order": "auto|sorted|dealt",
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",

@@ -18,7 +18,8 @@ Rows of a block or sub-block are numbered label after label; `row_offsets` says 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +32,19 @@ Shape = tuple[int, int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class SpinStrings:
-    """The strings of one spin in working order: by label, canonical inside a label.
+    """The strings of one spin in working order: by label; inside a label canonical, or dealt to the parts of a grid.
 
     Attributes:
         strings: (n, nwords) uint64.
         canonical: (n,) int64, position of each string in canonical order.
         label_start: (n_labels + 1,) int64, first working position of every label.
+        weight: (n,) float64 positive relative work of each string, by which halves and row groups are cut.
     """
 
     strings: NDArray[np.uint64] = field(repr=False)
     canonical: IntArray = field(repr=False)
     label_start: IntArray = field(repr=False)
+    weight: NDArray[np.float64] = field(repr=False)
 
     @classmethod
     def from_canonical(
@@ -52,7 +55,32 @@ class SpinStrings:
         order = np.argsort(labels, kind="stable").astype(np.int64)
         start = np.zeros(n_labels + 1, np.int64)
         np.cumsum(np.bincount(labels, minlength=n_labels), out=start[1:])
-        return cls(np.ascontiguousarray(strings[order]), order, start)
+        return cls(np.ascontiguousarray(strings[order]), order, start, np.ones(len(order)))
+
+    def weighted(self, weight: NDArray[np.float64]) -> SpinStrings:
+        """The same strings with other weights, (n,) in working order."""
+        return replace(self, weight=weight)
+
+    def dealt(self, n_parts: int) -> SpinStrings:
+        """The same strings in an order in which every part of `bounds(n_parts)` gets light and heavy ones alike.
+
+        In every label the strings are dealt by falling weight, to the parts in turn and back again, like cards; inside
+        a part they stay in canonical order.
+        """
+        bounds = self.bounds(n_parts)
+        part = np.empty(self.size, np.int64)
+        for label, (first, last) in enumerate(pairwise(self.label_start)):
+            sizes = np.diff(bounds[label])
+            n_rounds = int(sizes.min())
+            turn, place = np.divmod(np.arange(n_rounds * n_parts), n_parts)
+            turns = np.where(turn % 2 == 0, place, n_parts - 1 - place)
+            whole = np.concatenate([turns, np.flatnonzero(sizes > n_rounds)])
+            part[first + np.argsort(-self.weight[first:last], kind="stable")] = whole
+        label_of = np.repeat(np.arange(self.n_labels), np.diff(self.label_start))
+        order = np.lexsort((self.canonical, part, label_of))
+        return SpinStrings(
+            np.ascontiguousarray(self.strings[order]), self.canonical[order], self.label_start, self.weight[order]
+        )
 
     @property
     def n_labels(self) -> int:
@@ -169,7 +197,7 @@ class Layout:
         """How many columns of every row of block (ia, ib) are stored: all, or those before the mirror line.
 
         With parity, a diagonal block keeps its lower triangle. Of a block and its mirror image, whose ranks share the
-        work, the one below keeps the first half of its columns, the one above the rows from the middle on.
+        work, the one below keeps its columns up to the middle of the work, the one above the rows from there on.
         """
         lengths = self.row_lengths(ib)
         stops = []
@@ -184,11 +212,31 @@ class Layout:
             elif ia == ib:
                 stop = row + (1 if (self.parity if parity is None else parity) > 0 else 0)
             elif ia > ib:
-                stop = np.full(n_rows, width // 2, np.int64)
+                stop = np.full(n_rows, self._middle(x, ib), np.int64)
             else:
-                stop = np.where(row >= n_rows // 2, width, 0).astype(np.int64)
+                stop = np.where(row >= self._middle(x, ia), width, 0).astype(np.int64)
             stops.append(stop)
         return np.concatenate(stops)
+
+    def _middle(self, label: int, block: int) -> int:
+        """How many strings of a block and label come before the middle of their weight."""
+        weight = self.alpha.weight[self.alpha_bounds[label, block] : self.alpha_bounds[label, block + 1]]
+        total = np.cumsum(weight)
+        return int(np.searchsorted(total, 0.5 * total[-1])) if len(total) else 0
+
+    def _row_work(self, ia: int, ib: int, stops: IntArray) -> NDArray[np.float64]:
+        """Relative work of every row of a block of which the first `stops` columns are wanted."""
+        work = []
+        _, label_start = self.ket_rows(ia)
+        for x in range(self.n_labels):
+            y = x ^ self.sector
+            columns = self.beta.weight[self.beta_bounds[y, ib] : self.beta_bounds[y, ib + 1]]
+            before = np.concatenate([[0.0], np.cumsum(columns)])
+            rows = self.alpha.weight[self.alpha_bounds[x, ia] : self.alpha_bounds[x, ia + 1]]
+            wanted = stops[label_start[x] : label_start[x + 1]]
+            # Whole ket rows are gathered wherever a part of a row is wanted.
+            work.append(rows * (0.7 * before[wanted] + 0.3 * before[-1] * (wanted > 0)))
+        return np.concatenate(work)
 
     def _row_ranges(self, ia: int, ir: int, ib: int) -> list[tuple[int, int]]:
         """For every label the rows of row group ir, counted from the label's first row in the block."""
@@ -197,10 +245,10 @@ class Layout:
             cuts = self.group_bounds[:, ia * r : ia * r + r + 1] - self.group_bounds[:, ia * r : ia * r + 1]
             return [(int(row[ir]), int(row[ir + 1])) for row in cuts]
         _, label_start = self.ket_rows(ia)
-        stops = self.row_stops(ia, ib, parity=1)  # the same rows for both parities
+        work = self._row_work(ia, ib, self.row_stops(ia, ib, parity=1))  # the same rows for both parities
         ranges = []
         for x in range(self.n_labels):
-            total = np.concatenate([[0], np.cumsum(stops[label_start[x] : label_start[x + 1]])])
+            total = np.concatenate([[0.0], np.cumsum(work[label_start[x] : label_start[x + 1]])])
             cuts = np.searchsorted(total, total[-1] * np.arange(1, r) / r)
             edges = np.concatenate([[0], cuts, [len(total) - 1]])
             ranges.append((int(edges[ir]), int(edges[ir + 1])))

@@ -26,6 +26,7 @@ COMMAND_LINE_OPTIONS = (
     "rdm",
     "symmetry",
     "spin_flip",
+    "string_order",
     "start",
     "save_vector",
     "resume",
@@ -205,6 +206,11 @@ class SolveOptions(BaseModel):
     )
     spin_flip: Literal["auto", "off"] = _field(
         "auto", "auto or off", "Use of the spin-flip symmetry of equal alpha and beta strings: auto or off."
+    )
+    string_order: Literal["auto", "sorted", "dealt"] = _field(
+        "auto",
+        "auto, sorted or dealt",
+        "Strings of a block of the grid: consecutive ones (sorted) or light and heavy ones alike (dealt).",
     )
     model_space: _Count = _field(
         300, "a positive integer", "Number of determinants of the model space that gives the start vector."

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.excitations import find_singles
+from sqd_mpi.layout import SpinStrings
+
 Shape = tuple[int, int, int, int]
 
 # Share of a rank's memory that ket blocks may take before alpha strings are cut into more blocks.
 _KET_SHARE = 0.125
+# Work of a row that does not depend on its singles, as a share of that of a mean row.
+_ROW_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,35 @@ class Memory:
     def total(self) -> int:
         """All predicted bytes."""
         return self.vectors + self.buffers
+
+
+def string_weights(strings: SpinStrings, norb: int) -> NDArray[np.float64]:
+    """(n,) relative work of a row or column of every string: its singles inside the set, and what every row costs."""
+    n_singles = np.diff(find_singles(strings.strings, strings.strings, norb).indptr)
+    return np.asarray(n_singles + _ROW_SHARE * max(float(n_singles.mean()), 1.0))
+
+
+def order_strings(
+    alpha: SpinStrings, beta: SpinStrings, norb: int, grid: Shape, deal: bool, folded: bool
+) -> tuple[SpinStrings, SpinStrings]:
+    """Strings with their weights, in the order in which the blocks of a grid take them.
+
+    Args:
+        alpha, beta: strings in canonical order inside labels.
+        grid: (a, b, t, r).
+        deal: whether the parts of the grid get light and heavy strings alike; otherwise consecutive ones.
+        folded: whether spin-flip symmetry is used: then both spins keep the same order.
+    """
+    a, b, _, r = grid
+    same = beta is alpha
+    alpha = alpha.weighted(string_weights(alpha, norb))
+    beta = alpha if same else beta.weighted(string_weights(beta, norb))
+    if not deal:
+        return alpha, beta
+    if folded:
+        alpha = alpha.dealt(a)  # row groups are cut inside the blocks, by work
+        return alpha, alpha
+    return alpha.dealt(a * r), beta.dealt(b)
 
 
 def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory: int, square: bool = False) -> Shape:

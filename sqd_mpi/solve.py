@@ -247,6 +247,12 @@ class _Solve:
         self.memory = self.options.memory or int(available_memory() / local_ranks(comm)[1])
         self.sectors = self._sectors(spin_flip=self._flips())
         self.grid = ProcessGrid(comm, self._shape(1 if comm is None else comm.size))
+        if self.grid.n_ranks > 1:
+            with self.timers("structure"):
+                deal, folded = self.options.string_order != "sorted", self.sectors[0][1] != 0
+                self.alpha, self.beta = planner.order_strings(
+                    self.alpha, self.beta, hamiltonian.norb, self.grid.shape, deal, folded
+                )
         self.max_subspace = self._subspace_that_fits()
         self.backend = get_backend(self.options.backend)
         self.interaction = Interaction.energy(hamiltonian)

@@ -21,7 +21,8 @@ def spin_strings(counts: list[int], seed: int = 0) -> SpinStrings:
     size = sum(counts)
     canonical = np.random.default_rng(seed).permutation(size).astype(np.int64)
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return SpinStrings(np.arange(size, dtype=np.uint64)[:, None], canonical, start)
+    weight = np.random.default_rng(seed + 1).random(size) + 0.1
+    return SpinStrings(np.arange(size, dtype=np.uint64)[:, None], canonical, start, weight)
 
 
 def places(grid):
@@ -82,6 +83,41 @@ def test_four_labels(grid, sector):
 def test_one_of_each_mirrored_pair(grid, sector, parity):
     alpha = SpinStrings.from_canonical(random_strings(7, 3, 21), LABELS, 4)
     check(Layout.create(alpha, alpha, sector, grid, parity))
+
+
+def weighted_strings() -> SpinStrings:
+    """Strings of four labels with uneven weights."""
+    strings = SpinStrings.from_canonical(random_strings(7, 3, 21), LABELS, 4)
+    return strings.weighted(np.random.default_rng(3).random(21) ** 4 + 0.01)
+
+
+@pytest.mark.parametrize("grid", [(2, 2, 1, 1), (3, 3, 1, 2), (1, 1, 2, 3), (9, 9, 1, 1)])
+@pytest.mark.parametrize("sector", range(4))
+@pytest.mark.parametrize("parity", [1, -1, 0])
+def test_weights_and_dealt_strings_keep_one_owner(grid, sector, parity):
+    alpha = weighted_strings()
+    check(Layout.create(alpha, alpha, sector, grid, parity))
+    dealt = alpha.dealt(grid[0])
+    check(Layout.create(dealt, dealt, sector, grid, parity))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=8).filter(lambda n: len(n) in (1, 2, 4, 8)), st.integers(1, 9))
+def test_dealt_parts_have_like_weights(counts, n_parts):
+    strings = spin_strings(counts)
+    dealt = strings.dealt(n_parts)
+    assert np.array_equal(dealt.label_start, strings.label_start)
+    by_name = np.argsort(dealt.canonical)
+    assert np.array_equal(dealt.strings[by_name], strings.strings[np.argsort(strings.canonical)])
+    assert np.array_equal(dealt.weight[by_name], strings.weight[np.argsort(strings.canonical)])
+    assert np.array_equal(label_of(dealt)[by_name], label_of(strings)[np.argsort(strings.canonical)])
+    for row in dealt.bounds(n_parts):
+        sums = []
+        for first, last in zip(row[:-1], row[1:], strict=True):
+            assert np.all(np.diff(dealt.canonical[first:last]) > 0)
+            sums.append(dealt.weight[first:last].sum())
+        # Going back and forth, two parts differ by the range of all weights plus at most one string.
+        assert np.ptp(sums) <= 2 * dealt.weight[row[0] : row[-1]].max(initial=0.0) + 1e-12
 
 
 @pytest.mark.parametrize("grid", [(5, 4, 1, 1), (8, 8, 1, 2), (3, 3, 3, 3), (1, 9, 1, 1)])

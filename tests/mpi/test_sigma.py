@@ -10,6 +10,7 @@ import pytest
 from sqd_mpi.backends import Interaction, get_backend
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.planner import order_strings
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.symmetry import find_labels, trivial_labels
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
@@ -35,7 +36,7 @@ def test_spin_flip_parity(comm, backend, parity, what):
     strings = random_strings(7, 3, 23)
     interaction = getattr(Interaction, what)(hamiltonian)
     matrix = dense_matrix(hamiltonian, strings, strings, interaction)
-    alpha = SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
+    in_order = SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
     whole = np.random.default_rng(5).normal(size=(23, 23))
     whole = whole + parity * whole.T
     expected = (matrix @ whole.ravel()).reshape(whole.shape)
@@ -44,6 +45,7 @@ def test_spin_flip_parity(comm, backend, parity, what):
         grid = ProcessGrid(comm, shape)
         here = grid.coordinates
         place = (here.ia, here.ib, here.it, here.ir)
+        alpha, _ = order_strings(in_order, in_order, 7, shape, deal=parity > 0, folded=True)
         n_stored = 0
         for sector in sectors(alpha, alpha):
             layout = Layout.create(alpha, alpha, sector, shape, parity)
@@ -67,6 +69,7 @@ def test_spin_flip_parity(comm, backend, parity, what):
 def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, seed=5):
     """Sigma of a random vector as a whole array, with the vector; summed over sectors."""
     alpha, beta = (SpinStrings.from_canonical(each, labels.labels, labels.n_labels) for each in strings)
+    alpha, beta = order_strings(alpha, beta, hamiltonian.norb, shape, deal=sum(shape) % 2 == 0, folded=False)
     whole = np.random.default_rng(seed).normal(size=(alpha.size, beta.size))
     sigma = np.zeros_like(whole)
     grid = ProcessGrid(comm, shape)
