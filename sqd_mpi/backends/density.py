@@ -194,10 +194,9 @@ class DensityBlock:
         key = target * n_labels**2 + block
         order = np.argsort(key, kind="stable")
         key, bra, ket, sign = key[order], bra[order], ket[order], sign[order]
-        changes = np.flatnonzero(np.diff(key)) + 1
-        starts = np.concatenate([[0], changes, [len(key)]]) if len(key) else np.zeros(1, np.int64)
-        pieces = [np.arange(i, j, _LARGEST_GROUP) for i, j in zip(starts[:-1], starts[1:], strict=True)]
-        start = np.concatenate([*pieces, [len(key)]]).astype(np.int64)
+        first = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1])[: len(key)]
+        place_in_group = np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
+        start = np.append(np.flatnonzero(place_in_group % _LARGEST_GROUP == 0), len(key)).astype(np.int64)
         group_key = key[start[:-1]]
         group_block = group_key % n_labels**2
         table = self._beta[0]
