@@ -32,6 +32,7 @@ _METAVARS = {
     "max_iterations": "N",
     "max_subspace": "N",
     "nroots": "K",
+    "rdm": "none|1|2",
     "symmetry": "auto|off",
     "spin_flip": "auto|off",
     "string_order": "auto|sorted|dealt",

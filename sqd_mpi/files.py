@@ -40,6 +40,8 @@ SUMMARY_FIELDS = (
     "sector",
     "spin_flip_parity",
     "occupancies",
+    "natural_occupations",
+    "orbital_entropies",
     "all_converged",
     "dimension",
     "sector_dimension",
@@ -98,6 +100,8 @@ class Record:
     """For every root the alpha strings worth keeping for a next subspace, heaviest first, (n, nwords)."""
     carry_over_b: Sequence[Strings] = ()
     """The same for beta."""
+    density_matrices: Sequence[Mapping[str, NDArray[np.float64]]] = ()
+    """For every root its density matrices by name."""
     history: Mapping[str, ArrayLike] = field(default_factory=dict)
     """One array per quantity whose first axis counts iterations."""
     timings: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
@@ -267,6 +271,9 @@ def write_record(file: h5py.File, record: Record) -> None:
     for spin_name, carry_over in (("alpha", record.carry_over_a), ("beta", record.carry_over_b)):
         for root, strings in enumerate(carry_over):
             file[f"carry_over/{root}/{spin_name}"] = np.asarray(strings, dtype=np.uint64)
+    for root, matrices in enumerate(record.density_matrices):
+        for name, matrix in matrices.items():
+            file[f"density_matrices/{root}/{name}"] = matrix
     for name, values in record.history.items():
         file[f"history/{name}"] = np.asarray(values)
     timings = file.create_group("timings")

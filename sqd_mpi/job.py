@@ -78,6 +78,10 @@ class _Job:
         from sqd_mpi.solve import solve_subspace
 
         self._announce()
+        if self.rdm_order:
+            from sqd_mpi.density_matrices import check_memory
+
+            check_memory(self.comm, self.problem.hamiltonian.norb, self.rdm_order)
         options = self.options.replace(start=self.checkpoint) if self.resuming else self.options
         problem = self.problem
         with self._signals():
@@ -98,6 +102,11 @@ class _Job:
             self.checkpoint.unlink(missing_ok=True)
         self._report(result)
         return DONE if result.converged else NOT_CONVERGED
+
+    @property
+    def rdm_order(self) -> int:
+        """Order of the density matrices that are wanted, or 0."""
+        return 0 if self.options.rdm == "none" else int(self.options.rdm)
 
     def _read(self, input_path: str, given: dict[str, Any]) -> tuple[Any, SolveOptions, str]:
         """Rank 0 reads and checks; all ranks get the problem or the same error."""
@@ -188,10 +197,10 @@ class _Job:
         with self.log.compiling(), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             if local_rank == 0:
-                _warm_up()
+                _warm_up(self.rdm_order)
             grid.barrier(self.comm)
             if local_rank != 0:
-                _warm_up()
+                _warm_up(self.rdm_order)
             grid.barrier(self.comm)
 
     def _announce(self) -> None:
@@ -268,6 +277,7 @@ class _Job:
 
         peak = np.array([peak_rss_bytes()], np.int64)
         result.grid.maximum_over_all(peak)
+        densities = self._densities(result)
         with ExitStack() as stack:
             file = None
             if self.rank == 0:
@@ -275,7 +285,7 @@ class _Job:
             if self.options.save_vector:
                 vector_io.write_vectors(result.grid, file, [(root.layout, root.vector) for root in result.roots])
             if self.rank == 0:
-                files.write_record(file, self._record(result, int(peak[0])))
+                files.write_record(file, self._record(result, int(peak[0]), densities))
 
     def _write_trace(self, result: Any) -> None:
         if self.options.trace is None or not isinstance(self.timers, trace.Tracer):
@@ -291,14 +301,26 @@ class _Job:
         if trouble is not None:
             self.log.warning(trouble)
 
-    def _record(self, result: Any, peak: int) -> Any:
+    def _densities(self, result: Any) -> list[Any]:
+        """Density matrices of all roots on rank 0, if they are wanted; their time goes to the timings."""
+        if not self.rdm_order:
+            return []
+        from sqd_mpi.density_matrices import of_all_roots
+
+        name = "density matrices"
+        with self.timers(name):
+            densities = of_all_roots(result, self.rdm_order)
+        result.timings.update(grid.minimum_mean_maximum(self.comm, {name: self.timers.seconds[name]}))
+        return densities
+
+    def _record(self, result: Any, peak: int, densities: list[Any]) -> Any:
         from sqd_mpi.files import Record
         from sqd_mpi.observables import carry_over
 
         roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold
         options = self.options.replace(max_subspace=result.max_subspace, grid=result.grid.shape).to_dict()
         return Record(
-            summary=self._summary(result, peak),
+            summary={**self._summary(result, peak), **_orbital_summary(densities)},
             fingerprint=self.fingerprint,
             strings_a=problem.strings_a,
             strings_b=problem.strings_b,
@@ -306,6 +328,7 @@ class _Job:
             weights_b=np.array([root.weights.beta for root in roots]),
             carry_over_a=[carry_over(problem.strings_a, root.weights.largest_alpha, threshold) for root in roots],
             carry_over_b=[carry_over(problem.strings_b, root.weights.largest_beta, threshold) for root in roots],
+            density_matrices=[found.to_dict() for found in densities],
             history=result.history,
             timings=result.timings,
             options={**options, "threads": result.n_threads, "backend": result.backend},
@@ -385,7 +408,19 @@ def _node_local_cache() -> None:
         os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"sqd_mpi-kernels-{os.getuid()}")
 
 
-def _warm_up() -> None:
+def _orbital_summary(densities: list[Any]) -> dict[str, Any]:
+    """What the density matrices of the roots say about orbitals."""
+    if not densities:
+        return {}
+    from sqd_mpi.density_matrices import natural_occupations, orbital_entropies
+
+    summary = {"natural_occupations": [natural_occupations(found.rdm1).tolist() for found in densities]}
+    if densities[0].two_ab is not None:
+        summary["orbital_entropies"] = [orbital_entropies(found).tolist() for found in densities]
+    return summary
+
+
+def _warm_up(rdm_order: int) -> None:
     """Compile or load every kernel of a solve by solving a toy problem in this process."""
     from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.solve import solve_subspace
@@ -394,7 +429,11 @@ def _warm_up() -> None:
     eri = np.full(21, 0.01)
     strings = np.array([[3], [5], [6]], np.uint64)
     options = SolveOptions(memory=2**40, model_space=1)  # so small that the solver must iterate
-    solve_subspace(None, Hamiltonian(h1e, eri, 0.0, 3, (2, 2)), strings, strings, options)
+    result = solve_subspace(None, Hamiltonian(h1e, eri, 0.0, 3, (2, 2)), strings, strings, options)
+    if rdm_order:
+        from sqd_mpi.density_matrices import of_all_roots
+
+        of_all_roots(result, rdm_order)
 
 
 def _versions() -> dict[str, str]:

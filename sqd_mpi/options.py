@@ -23,6 +23,7 @@ COMMAND_LINE_OPTIONS = (
     "max_iterations",
     "max_subspace",
     "nroots",
+    "rdm",
     "symmetry",
     "spin_flip",
     "string_order",
@@ -149,6 +150,11 @@ def _threads(value: Any) -> Any:
     return value
 
 
+def _order(value: Any) -> Any:
+    """Returns the text of an order of density matrices, which may be given as a number."""
+    return "none" if value in (0, None) else str(value)
+
+
 _Count = Annotated[int, BeforeValidator(_not_a_bool), Field(ge=1)]
 _Real = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
 
@@ -193,6 +199,9 @@ class SolveOptions(BaseModel):
         None, "an integer of at least 2", "Largest number of Krylov vectors; by default what the memory allows."
     )
     nroots: _Count = _field(1, "a positive integer", "Number of lowest eigenpairs.")
+    rdm: Annotated[Literal["none", "1", "2"], BeforeValidator(_order)] = _field(
+        "none", "one of none, 1, 2", "Density matrices of every root in the result: none, 1 (one-particle) or 2 (both)."
+    )
     symmetry: Literal["auto", "off"] = _field(
         "auto", "auto or off", "Use of the exact zeros that orbital symmetry leaves in the integrals: auto or off."
     )

@@ -175,6 +175,7 @@ def solve_subspace(
     log: Log | None = None,
     hook: Hook | None = None,
     timers: Timers | None = None,
+    start_vectors: Any = None,
 ) -> SubspaceResult:
     """Lowest eigenpairs of H in the space of all pairs of the given strings.
 
@@ -188,6 +189,8 @@ def solve_subspace(
         log: where progress goes; by default nowhere.
         hook: called once an iteration with the state; returns True to stop (it must agree on all ranks).
         timers: collects seconds per phase.
+        start_vectors: start vectors in memory, with `nroots` and `fill(grid, layout, root, out)` like `StoredVectors`;
+            they go before those of the option `start`.
 
     Returns:
         the result; a solve that does not converge is a result with `converged` False.
@@ -195,7 +198,7 @@ def solve_subspace(
     Raises:
         InputError: strings or options do not fit.
     """
-    return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers).run()
+    return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
 
 
 def peak_rss_bytes() -> int:
@@ -217,6 +220,7 @@ class _Solve:
         log: Log | None,
         hook: Hook | None,
         timers: Timers | None,
+        start_vectors: Any = None,
     ):
         self.began = perf_counter()
         self.options = options if options is not None else SolveOptions()
@@ -261,7 +265,7 @@ class _Solve:
         self.history: dict[str, list[Any]] = {
             name: [] for name in ("sector", "parity", "energy", "residual_norm", "seconds")
         }
-        self.stored = self._open_stored()
+        self.stored = self._open_stored() if start_vectors is None else start_vectors
 
     def run(self) -> SubspaceResult:
         """Solve every sector that may hold one of the wanted roots."""

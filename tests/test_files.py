@@ -267,6 +267,8 @@ SUMMARY: dict[str, Any] = {
     "sector": [0, 3],
     "spin_flip_parity": [None, 1],
     "occupancies": [[[1 / 3, 0.5], [0.1, 0.2]], [[1e-17, 1.0], [1.0, 0.0]]],
+    "natural_occupations": [[1.5, 0.5], [1.0, 1.0]],
+    "orbital_entropies": [[0.25, 0.125], [0.5, 0.0]],
     "all_converged": False,
     "dimension": 39028**2,
     "sector_dimension": 7,
@@ -300,6 +302,7 @@ def make_record(strings: tuple[np.ndarray, np.ndarray], summary: dict[str, Any])
         weights_b=np.full((2, 4), 1 / 4),
         carry_over_a=[strings[0][:2], strings[0][:0]],
         carry_over_b=[strings[1][:1], strings[1][:3]],
+        density_matrices=[{"alpha": np.eye(2)}, {"alpha": np.eye(2), "two_ab": np.ones((2, 2, 2, 2))}],
         history={"energy": np.arange(6.0).reshape(3, 2), "n_sigma": [1, 2, 3]},
         timings={"sigma": (1.0, 2.0, 3.0), "read input": (0.0, 0.0, 0.1)},
         options={"tol": 1e-6, "memory": None, "grid": "2,1,3,1", "save_vector": True},
@@ -343,6 +346,8 @@ def test_record_holds_the_rest(tmp_path, strings):
     with h5py.File(path) as file:
         assert file.attrs["fingerprint"] == "f" * 64
         assert file["weights/alpha"].shape == (2, 7)
+        assert set(file["density_matrices/0"]) == {"alpha"}
+        assert np.array_equal(file["density_matrices/1/two_ab"], np.ones((2, 2, 2, 2)))
         assert file["weights/beta"].shape == (2, 4)
         np.testing.assert_array_equal(file["strings/beta"], strings[1])
         np.testing.assert_array_equal(file["carry_over/0/alpha"], strings[0][:2])

@@ -169,6 +169,45 @@ def test_result_holds_vectors_weights_and_carry_over(folder, hamiltonian, exact)
         assert np.array_equal(file["strings/beta"][:], STRINGS[1])
 
 
+@pytest.mark.parametrize("order", ["none", "1", "2"])
+def test_result_holds_density_matrices(folder, hamiltonian, order):
+    assert run_here(nroots=2, tol=1e-8, rdm=order) == 0
+    found = summary()
+    with h5py.File("result.h5") as file:
+        assert ("density_matrices" in file) == (order != "none")
+        assert ("density matrices" in file["timings"].attrs) == (order != "none")
+        if order == "none":
+            assert found["natural_occupations"] is found["orbital_entropies"] is None
+            return
+        names = ["alpha", "beta"] + ["two_aa", "two_ab", "two_bb"] * (order == "2")
+        matrices = [{name: file[f"density_matrices/{root}/{name}"][:] for name in names} for root in range(2)]
+        assert all(set(file[f"density_matrices/{root}"]) == set(names) for root in range(2))
+    for root, matrix in enumerate(matrices):
+        np.testing.assert_allclose(np.diag(matrix["alpha"]), found["occupancies"][root][0], atol=1e-12)
+        natural = found["natural_occupations"][root]
+        assert sum(natural) == pytest.approx(sum(NELEC), abs=1e-10) and natural == sorted(natural, reverse=True)
+        if order == "1":
+            assert found["orbital_entropies"] is None
+            continue
+        assert all(0 <= entropy <= np.log(4) for entropy in found["orbital_entropies"][root])
+        two = matrix["two_aa"] + matrix["two_bb"] + matrix["two_ab"] + matrix["two_ab"].transpose(2, 3, 0, 1)
+        pair = np.add.outer(*[np.arange(NORB)] * 2)  # any shape (norb, norb); filled below
+        rows, columns = np.tril_indices(NORB)
+        pair[rows, columns] = pair[columns, rows] = np.arange(len(rows))
+        eri = hamiltonian.eri_pairs()[pair[:, :, None, None], pair[None, None]]
+        energy = hamiltonian.ecore + np.sum(hamiltonian.h1e * (matrix["alpha"] + matrix["beta"]))
+        assert energy + 0.5 * np.sum(eri * two) == pytest.approx(found["energy"][root], abs=1e-9)
+
+
+def test_density_matrices_that_do_not_fit_are_refused_before_the_solve(folder, monkeypatch):
+    from sqd_mpi import density_matrices
+
+    monkeypatch.setattr(density_matrices, "available_memory", lambda: 1000)
+    with pytest.raises(InputError, match="density matrices of order 2 over 7 orbitals need"):
+        run_here(rdm="2")
+    assert not Path("result.h5").exists()
+
+
 def test_result_holds_history_timings_options_and_versions(folder):
     assert run_here(max_subspace=9, carry_over_threshold=0.1) == 0
     found = summary()

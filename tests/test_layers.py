@@ -23,6 +23,7 @@ LAYERS = (
     ("sigma", "files"),
     ("davidson", "model_space", "observables", "pt2", "trace", "vector_io"),
     ("solve",),
+    ("density_matrices",),
     ("job",),
     ("batches",),
     ("sqd",),

@@ -117,6 +117,13 @@ def test_values_as_text():
     assert (options.threads, options.memory, options.tol, options.max_iterations) == (4, 2 * 10**9, 1e-5, 7)
     assert options.checkpoint_every == Interval(iterations=3)
     assert options.start == Path("a.h5")
+    assert [SolveOptions(rdm=value).rdm for value in ("2", 1, np.int64(2), None, "none")] == [
+        "2",
+        "1",
+        "2",
+        "none",
+        "none",
+    ]
 
 
 def test_values_as_hdf5_attributes():
@@ -151,6 +158,8 @@ def test_values_as_hdf5_attributes():
         ("max_subspace", "1", "at least 2"),
         ("nroots", "-1", "a positive integer"),
         ("symmetry", "on", "auto or off"),
+        ("rdm", "3", "one of none, 1, 2"),
+        ("rdm", True, "one of none, 1, 2"),
         ("model_space", 0, "a positive integer"),
         ("carry_over_threshold", -1e-9, "at least 0"),
         ("save_vector", "maybe", "true or false"),

@@ -111,9 +111,33 @@ def get_backend(name: str) -> Any:
     raise ValueError(f"a backend is one of auto, cpu, reference; got {name!r}")
 
 
+def get_density_backend(name: str) -> Any:
+    """The module that makes density matrices beside a backend; it has `create_density_block`.
+
+    Args:
+        name: as for `get_backend`; every backend but "reference" uses the CPU for them.
+    """
+    if name == "reference":
+        from sqd_mpi.backends import reference
+
+        return reference
+    from sqd_mpi.backends import density
+
+    return density
+
+
 def resolve_name(name: str) -> str:
     """The name of the backend that "auto" stands for."""
     return "cpu" if name == "auto" else name
 
 
-__all__ = ["FloatArray", "Hamiltonian", "Interaction", "SigmaBlock", "Task", "get_backend", "resolve_name"]
+__all__ = [
+    "FloatArray",
+    "Hamiltonian",
+    "Interaction",
+    "SigmaBlock",
+    "Task",
+    "get_backend",
+    "get_density_backend",
+    "resolve_name",
+]

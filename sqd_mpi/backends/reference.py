@@ -226,3 +226,149 @@ def _apply(
                             if element != 0.0:
                                 total += element * ket[ket_offset[i2] + j2 - first2]
                 sigma[bra_offset[i] + j - first] += total
+
+
+class ReferenceDensity:
+    """One rank's share of the density matrices by brute force; see `density.DensityBlock`.
+
+    Every pair of determinants is looked at, and every product of operators is applied to the ket's string, one operator
+    at a time.
+    """
+
+    def __init__(
+        self, bra_layout: Layout, ket_layout: Layout, place: tuple[int, int, int, int], norb: int, labels: Any, out: Any
+    ):
+        self.bra_layout, self.ket_layout, self.out = bra_layout, ket_layout, out
+        self.ia, self.ib, it, ir = place
+        _, _, t, r = bra_layout.grid
+        self.part, self.n_parts = ir * t + it, t * r
+
+    def shifts(self, beta_too: bool) -> list[tuple[int, int]]:
+        """All shifts to a ket block."""
+        a, b, _, _ = self.bra_layout.grid
+        return [(da, db) for da in range(a) for db in range(b)]
+
+    def add(self, da: int, db: int, bra: FloatArray, ket: FloatArray, beta_too: bool) -> None:
+        """Add all terms between the own bra block and the ket block (ia + da, ib + db)."""
+        layout, (a, b, _, _) = self.bra_layout, self.bra_layout.grid
+        ja, jb = (self.ia + da) % a, (self.ib + db) % b
+        bra_rows, bra_start = layout.ket_rows(self.ia)
+        ket_rows, ket_start = layout.ket_rows(ja)
+        bra_columns, bra_column_start = layout.beta_rows(self.ib)
+        ket_columns, ket_column_start = layout.beta_rows(jb)
+        empty = np.zeros((0, 0))
+        _density(
+            bra, ket, layout.sector, self.ket_layout.sector, self.part, self.n_parts,
+            layout.alpha.strings[bra_rows], layout.alpha.strings[ket_rows], bra_start, ket_start,
+            layout.ket_offsets(self.ia, self.ib), self.ket_layout.ket_offsets(ja, jb),
+            layout.beta.strings[bra_columns], layout.beta.strings[ket_columns], bra_column_start, ket_column_start,
+            self.out.norb, self.out.symmetric, self.out.one,
+            np.zeros((2, 0, 0)) if self.out.same is None else self.out.same,
+            empty if self.out.opposite is None else self.out.opposite,
+        )  # fmt: skip
+
+
+def create_density_block(*arguments: Any) -> ReferenceDensity:
+    """The share of rank (ia, ib, it, ir); arguments as of `ReferenceDensity`."""
+    return ReferenceDensity(*arguments)
+
+
+@jit
+def _act(words, orbital, creates):
+    """Apply a+ or a to a string in place; its sign, or 0 where the result vanishes."""
+    if _occupied_in(words, orbital) == creates:
+        return 0
+    words[orbital >> 6] ^= np.uint64(1) << np.uint64(orbital & 63)
+    return 1 - 2 * (occupied_between(words, -1, orbital) & 1)
+
+
+@jit
+def _one_body(bra, ket, p, q):
+    """<bra| p+ q |ket>."""
+    work = ket.copy()
+    sign = _act(work, q, False)
+    if sign:
+        sign *= _act(work, p, True)
+    return sign if np.array_equal(work, bra) else 0
+
+
+@jit
+def _two_body(bra, ket, p, q, r, s):
+    """<bra| p+ q+ s r |ket>."""
+    work = ket.copy()
+    sign = _act(work, r, False)
+    if sign:
+        sign *= _act(work, s, False)
+    if sign:
+        sign *= _act(work, q, True)
+    if sign:
+        sign *= _act(work, p, True)
+    return sign if np.array_equal(work, bra) else 0
+
+
+@jit
+def _one_spin_density(bra, ket, occupied, ket_occupied, value, symmetric, one, same):
+    for p in occupied:
+        for q in ket_occupied:
+            if p >= q or not symmetric:
+                one[p, q] += value * _one_body(bra, ket, p, q)
+    if not same.size:
+        return
+    for p in occupied:
+        for q in occupied[occupied < p]:
+            for r in ket_occupied:
+                for s in ket_occupied[ket_occupied < r]:
+                    pq, rs = pair_index(p, q), pair_index(r, s)
+                    if pq >= rs or not symmetric:
+                        same[pq, rs] += value * _two_body(bra, ket, p, q, r, s)
+
+
+@jit
+def _opposite_density(bra_a, ket_a, bra_b, ket_b, value, norb, symmetric, out):
+    for p in _occupied_of(bra_a):
+        for q in _occupied_of(ket_a):
+            left = _one_body(bra_a, ket_a, p, q)
+            if left == 0 or (symmetric and p < q):
+                continue
+            row = pair_index(p, q) if symmetric else p * norb + q
+            for r in _occupied_of(bra_b):
+                for s in _occupied_of(ket_b):
+                    out[row, r * norb + s] += value * left * _one_body(bra_b, ket_b, r, s)
+
+
+@jit
+def _density(
+    bra, ket, bra_sector, ket_sector, part, n_parts, bra_a, ket_a, bra_start, ket_start, bra_offset, ket_offset,
+    bra_b, ket_b, bra_column_start, ket_column_start, norb, symmetric, one, same, opposite,
+):  # fmt: skip
+    for x in range(bra_start.shape[0] - 1):
+        for i in range(bra_start[x], bra_start[x + 1]):
+            if i % n_parts != part:
+                continue
+            first = bra_column_start[x ^ bra_sector]
+            for x2 in range(ket_start.shape[0] - 1):
+                first2 = ket_column_start[x2 ^ ket_sector]
+                for i2 in range(ket_start[x2], ket_start[x2 + 1]):
+                    moved_a = _distance(bra_a[i], ket_a[i2])
+                    if moved_a > 2:
+                        continue
+                    for j in range(first, bra_column_start[(x ^ bra_sector) + 1]):
+                        for j2 in range(first2, ket_column_start[(x2 ^ ket_sector) + 1]):
+                            moved_b = _distance(bra_b[j], ket_b[j2])
+                            if moved_a + moved_b > 2:
+                                continue
+                            value = bra[bra_offset[i] + j - first] * ket[ket_offset[i2] + j2 - first2]
+                            if moved_b == 0:
+                                occupied, ket_occupied = _occupied_of(bra_a[i]), _occupied_of(ket_a[i2])
+                                _one_spin_density(
+                                    bra_a[i], ket_a[i2], occupied, ket_occupied, value, symmetric, one[0], same[0]
+                                )
+                            if moved_a == 0:
+                                occupied, ket_occupied = _occupied_of(bra_b[j]), _occupied_of(ket_b[j2])
+                                _one_spin_density(
+                                    bra_b[j], ket_b[j2], occupied, ket_occupied, value, symmetric, one[1], same[1]
+                                )
+                            if opposite.size and moved_a < 2 and moved_b < 2:
+                                _opposite_density(
+                                    bra_a[i], ket_a[i2], bra_b[j], ket_b[j2], value, norb, symmetric, opposite
+                                )
