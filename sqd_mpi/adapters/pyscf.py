@@ -480,6 +480,8 @@ def _congruent(first: Layout, second: Layout) -> bool:
             (first.beta.strings, second.beta.strings),
             (first.alpha.label_start, second.alpha.label_start),
             (first.beta.label_start, second.beta.label_start),
+            (first.alpha.weight, second.alpha.weight),
+            (first.beta.weight, second.beta.weight),
             (first.alpha_bounds, second.alpha_bounds),
             (first.beta_bounds, second.beta_bounds),
         )

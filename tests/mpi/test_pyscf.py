@@ -18,7 +18,7 @@ def test_casscf_gives_the_same_energies_on_every_grid(comm):
             mean_field = scf.RHF(gto.M(atom="N 0 0 0; N 0 0 1.2", basis="6-31g", verbose=0)).run(conv_tol=1e-12)
             expected = mcscf.CASSCF(mean_field, 4, 4).run(conv_tol=1e-10)
             energies = []
-            for shape in shapes(comm.size)[:4]:
+            for shape in {shapes(comm.size)[0], shapes(comm.size)[-1]}:
                 found = mcscf.CASSCF(mean_field, 4, 4)
                 found.fcisolver = SubspaceSolver(grid=shape)
                 found.run(conv_tol=1e-10)
