@@ -41,6 +41,10 @@ from sqd_mpi.backends.simd import (
 MIXED_TILE = 44_000
 ALPHA_TILE = 57_000
 BETA_TILE = 20_000
+# Doubles of a part of G that stays in a first-level cache of 32 KB, and entries that a sparse row must have in such a
+# part on average, so that going through G part by part pays.
+NEAR_TILE = 1_500
+NEAR_ENTRIES = 12
 LANES = 8 * MAX_WIDTH  # most pairs in one chunk
 
 
@@ -51,7 +55,9 @@ def scratch_size(max_rows: int, max_columns: int, max_block_entries: int, n_pair
     pairs = (n_pair_b + 15) // 8 * 8
     matrix = max(MIXED_TILE, BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
     opposite = entries + 2 * (4 * pairs + columns) + pairs + 2 * columns + 10 * LANES + 16 * LANES
-    beta = 2 * entries + pairs + 2 * columns + 4 * LANES + 8 * LANES + 2 * LANES * pairs
+    most = max(BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
+    beta = 2 * entries + pairs + 2 * columns + 4 * LANES + 2 * LANES * pairs
+    beta += most + 64 + columns * (most // NEAR_TILE + 3)
     alpha = LANES + ALPHA_TILE + 8 * LANES + (max_rows + 8) * (LANES * max_rows // ALPHA_TILE + 3)
     return max(matrix + max(opposite, beta), alpha)
 
@@ -568,6 +574,27 @@ def _field(first, count, width, coupling, row_occupied_pair, used, n_used, rows,
 
 
 @jit
+def _near_blocks(n_ket, width, n_rows, n_entries):
+    """Number of parts of G that are gone through one after another: such as fit the first-level cache, or one."""
+    n_blocks = (8 * width * n_ket + NEAR_TILE - 1) // NEAR_TILE
+    return n_blocks if n_entries >= NEAR_ENTRIES * n_rows * n_blocks else 1
+
+
+@jit
+def _divide_columns(first_row, n_rows, indptr, column, n_ket, n_blocks, ends):
+    """ends[block n_rows + row] = first entry of the row whose column lies in part `block` of n_ket or a later one."""
+    for row in range(n_rows):
+        k = indptr[first_row + row]
+        last = indptr[first_row + row + 1]
+        for block in range(n_blocks):
+            ends[block * n_rows + row] = k
+            limit = n_ket * (block + 1) // n_blocks
+            while k < last and column[k] < limit:
+                k += 1
+        ends[n_blocks * n_rows + row] = last
+
+
+@jit
 def _number_pairs(first, last, n_pair, orbital_pair, column, sign, used, number, entries, signs):
     """Renumber the orbital pairs of entries first:last without gaps; pack (column, number) and signs as float64."""
     used[:n_pair] = 0
@@ -608,14 +635,17 @@ def _same_spin_beta_part(
     ones, at = _take(scratch, at, LANES)
     stops, at = _take(scratch, at, LANES)
     stops = stops.view(np.int64)
-    tile, at = _take(scratch, at, 8 * LANES)
     rows, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
     field, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
+    most = max(BETA_TILE, 16 * max_columns) + 64 * MAX_WIDTH
+    totals, at = _take(scratch, at, most)
+    ends, at = _take(scratch, at, max_columns * (most // NEAR_TILE + 3))
+    ends = ends.view(np.int64)
+    total_data = totals.ctypes.data
     matrix = scratch.ctypes.data + 8 * at
     zero_row[:] = 0.0
     sink_row[:] = 0.0
     ones[:] = 1.0
-    tile_data = tile.ctypes.data
     entry_data = entries.ctypes.data
     sign_data = signs.ctypes.data
     field_data = field.ctypes.data
@@ -637,8 +667,10 @@ def _same_spin_beta_part(
             entries, signs,
         )  # fmt: skip
         value_data = s_value.ctypes.data + 8 * base
-        width = _width(n_ket, BETA_TILE, MAX_WIDTH)
+        width = _width(max(n_ket, n_columns), BETA_TILE, MAX_WIDTH)
         d_row = d_block_row[label]
+        n_near = _near_blocks(n_ket, width, n_columns, d_indptr[d_row + n_columns] - d_indptr[d_row])
+        _divide_columns(d_row, n_columns, d_indptr, d_column, n_ket, n_near, ends)
         for chunk in range(first, last, 8 * width):
             count = min(8 * width, last - chunk)
             w = (count + 7) // 8
@@ -653,17 +685,20 @@ def _same_spin_beta_part(
                     kets[lane] = c.ctypes.data + 8 * own_ket_offset[chunk + lane]
                     bras[lane] = sigma.ctypes.data + 8 * bra_offset[chunk + lane]
             _gather(w, kets.ctypes.data, n_ket, matrix)
+            totals[: 8 * w * wanted] = 0.0
+            for near in range(n_near):
+                for i in range(wanted):
+                    k, end = ends[near * n_columns + i], ends[(near + 1) * n_columns + i]
+                    if k < end:
+                        value_row(w, k, end, d_column_data, d_value_data, matrix, 0, total_data + 64 * w * i)
             for j in range(0, wanted, 8):
                 n = min(8, wanted - j)
                 if j + 8 < wanted:
                     for v in range(w):
                         prefetch_lanes(bra_data + 64 * v, 8 * (j + 8), True)
-                tile[: 64 * w] = 0.0
+                tile_data = total_data + 64 * w * j
                 for i in range(j, j + n):
-                    out = tile_data + (i - j) * 64 * w
-                    value_row(
-                        w, d_indptr[d_row + i], d_indptr[d_row + i + 1], d_column_data, d_value_data, matrix, 0, out
-                    )
+                    out = total_data + 64 * w * i
                     field_row(
                         w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
                         entry_data, value_data, sign_data, field_data, matrix, out,
@@ -679,11 +714,12 @@ def same_spin_beta(
 ):  # fmt: skip
     """Add H_beta from the right and alpha diagonal x beta single (arguments: `plain_kernels.same_spin_beta`).
 
-    A chunk is 8 w consecutive rows of a label, gathered once. Doubles have one value for all lanes; singles have the
-    value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the pairs that occur.
+    A chunk is 8 w consecutive rows of a label, gathered once. Doubles have one value for all lanes; they go first, for
+    all columns and, where the matrix is dense enough, through parts of G that stay in the first-level cache. Singles
+    have the value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the pairs that occur.
 
     Floor: rows x (doubles + 2 singles) multiply-adds; 24 bytes of C and sigma per element, 12 bytes per double and 24
-    per single and chunk. Measured: 22 GFMA/s (h2o 1em4), 22 (n2 1em5), 20 and 26 in one sector, 18 sparse.
+    per single and chunk. Measured: 25 GFMA/s (h2o 1em4), 25 (n2 1em5), 23 and 26 in one sector, 18 sparse.
     """
     for thread in numba.prange(thread_row.size - 1):
         _same_spin_beta_part(
