@@ -316,6 +316,15 @@ def pair_index(p, q):
 
 
 @jit
+def n_moved(bra, ket):
+    """Number of electrons that move from one string to another of as many electrons."""
+    differing = np.uint64(0)
+    for word in range(bra.shape[0]):
+        differing += _popcount(bra[word] ^ ket[word])
+    return np.int64(differing >> np.uint64(1))
+
+
+@jit
 def differing_orbitals(source, target, out):
     """Orbitals occupied in `source` and not in `target`, ascending, into `out`; returns how many."""
     found = 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction
 from sqd_mpi.backends.reference import matrix_element
+from sqd_mpi.excitations import n_moved
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout
@@ -121,15 +122,23 @@ def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
 def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, parity, on_line, matrix):
     """Matrix between determinants or, with parity, between (|IJ> + parity |JI>) / sqrt(2), and |II> itself."""
     half = np.sqrt(0.5)
-    for i in numba.prange(alpha.shape[0]):
-        for j in range(i + 1):
-            element = matrix_element(alpha[i], beta[i], alpha[j], beta[j], h1e, eri, coupling, swap, same_spin)
-            if parity != 0:
-                element += parity * matrix_element(
-                    alpha[i], beta[i], beta[j], alpha[j], h1e, eri, coupling, swap, same_spin
-                )
-                element *= (half if on_line[i] else 1.0) * (half if on_line[j] else 1.0)
-            matrix[i, j] = element + (constant if i == j else 0.0)
-    for i in range(alpha.shape[0]):
+    n = alpha.shape[0]
+    for pair in numba.prange((n + 1) // 2):  # a short row and a long one make equal pieces of work
+        for side in range(2):
+            i = np.int64(pair) if side == 0 else n - 1 - np.int64(pair)
+            if side == 1 and 2 * i == n - 1:
+                continue
+            for j in range(i + 1):
+                element = 0.0
+                if n_moved(alpha[i], alpha[j]) + n_moved(beta[i], beta[j]) <= 2:
+                    element = matrix_element(alpha[i], beta[i], alpha[j], beta[j], h1e, eri, coupling, swap, same_spin)
+                if parity != 0:
+                    if n_moved(alpha[i], beta[j]) + n_moved(beta[i], alpha[j]) <= 2:
+                        element += parity * matrix_element(
+                            alpha[i], beta[i], beta[j], alpha[j], h1e, eri, coupling, swap, same_spin
+                        )
+                    element *= (half if on_line[i] else 1.0) * (half if on_line[j] else 1.0)
+                matrix[i, j] = element + (constant if i == j else 0.0)
+    for i in range(n):
         for j in range(i):
             matrix[j, i] = matrix[i, j]
