@@ -36,6 +36,7 @@ _METAVARS = {
     "symmetry": "auto|off",
     "spin_flip": "auto|off",
     "string_order": "auto|sorted|dealt",
+    "share_blocks": "auto|off",
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",

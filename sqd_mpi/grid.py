@@ -7,9 +7,10 @@ Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so rep
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int, int]
 
 _CLOCK_QUESTIONS = 16
+# Where MPI libraries keep shared memory, and how much of what is free there may be taken: a file system that fills up
+# kills a process at the next write, without a message.
+_SHARED_MEMORY = Path("/dev/shm")
+_SHARED_MEMORY_SHARE = 0.8
 
 
 def world() -> Communicator | None:
@@ -70,6 +75,15 @@ def local_ranks(comm: Communicator | None) -> tuple[int, int]:
     result = node.rank, node.size
     node.Free()
     return result
+
+
+def free_shared_memory() -> int:
+    """Bytes of shared memory that this node has left; 0 where it is not known."""
+    try:
+        state = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return 0
+    return state.f_bavail * state.f_frsize
 
 
 def broadcast(comm: Communicator | None, value: Any, root: int = 0) -> Any:
@@ -198,12 +212,13 @@ class ProcessGrid:
     Args:
         comm: communicator with a b t r ranks, or None for one process without MPI.
         shape: (a, b, t, r).
+        share_blocks: whether ranks of one node may read each other's blocks in place (`node_blocks`).
 
     Raises:
         InputError: the shape does not fit the number of ranks.
     """
 
-    def __init__(self, comm: Communicator | None, shape: Shape):
+    def __init__(self, comm: Communicator | None, shape: Shape, share_blocks: bool = True):
         n_ranks = 1 if comm is None else comm.size
         if int(np.prod(shape)) != n_ranks or min(shape) < 1:
             text = ",".join(str(n) for n in shape)
@@ -218,6 +233,46 @@ class ProcessGrid:
         self.layer = self._split(here.ir * t + here.it, here.ia * b + here.ib, a * b)
         self.replicas = self._split(here.ia * b + here.ib, here.ir * t + here.it, t * r)
         self.task_groups = self._split((here.ia * b + here.ib) * r + here.ir, here.it, t)
+        self.node = self._node() if share_blocks else None
+
+    def _node(self) -> Communicator | None:
+        """The ranks of this node, if every block has all its replicas on one node and some node has several ranks."""
+        if self.comm is None or self.n_ranks == 1:
+            return None
+        from mpi4py import MPI
+
+        node = cast("Communicator", self.comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank))
+        _, _, t, r = self.shape
+        mine = self.rank // (t * r)
+        together = node.allgather(mine).count(mine) == t * r
+        answers = np.array([together, node.size == 1], np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, answers, op=MPI.MIN)
+        if answers[0] and not answers[1]:
+            return node
+        node.Free()
+        return None
+
+    def node_blocks(self, size: int) -> NodeBlocks | None:
+        """Memory for one block of every place (ia, ib) on this node, which all its ranks can read and write.
+
+        Collective over the grid. None where blocks are not shared: one rank a node, replicas of a block on several
+        nodes, or not enough room for shared memory.
+
+        Args:
+            size: number of elements of this rank's block.
+        """
+        if self.node is None or self.comm is None:
+            return None
+        from mpi4py import MPI
+
+        here = self.coordinates
+        places = self.node.allgather((here.ia, here.ib))
+        first = places.index((here.ia, here.ib)) == self.node.rank
+        needed = np.array([8.0 * size if first else 0.0])
+        self.node.Allreduce(MPI.IN_PLACE, needed, op=MPI.SUM)
+        fits = np.array([needed[0] <= _SHARED_MEMORY_SHARE * free_shared_memory()], np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, fits, op=MPI.MIN)
+        return NodeBlocks(self.node, places, size if first else 0) if fits[0] else None
 
     def _split(self, color: int, key: int, size: int) -> Communicator | None:
         return None if self.comm is None or size == 1 else cast("Communicator", self.comm.Split(color, key))
@@ -296,16 +351,56 @@ class ProcessGrid:
 
     def free(self) -> None:
         """Give the communicators back."""
-        for comm in (self.layer, self.replicas, self.task_groups):
+        for comm in (self.layer, self.replicas, self.task_groups, self.node):
             if comm is not None:
                 comm.Free()
+
+
+class NodeBlocks:
+    """Blocks of the ranks of one node in memory that all of them read and write: an MPI shared-memory window.
+
+    Between writing by some ranks and reading by others all must pass a `fence`.
+
+    Collective over the node at construction and in `fence` and `free`.
+
+    Args:
+        node: the ranks of the node.
+        places: block coordinates (ia, ib) of each of them; the first rank of a place provides the memory.
+        size: number of elements that this rank provides.
+    """
+
+    def __init__(self, node: Communicator, places: list[tuple[int, int]], size: int):
+        from mpi4py import MPI
+
+        self._node = node
+        self._window = MPI.Win.Allocate_shared(8 * size, 8, comm=node)
+        self._window.Lock_all()
+        self.blocks: dict[tuple[int, int], NDArray[np.float64]] = {}
+        for rank, place in enumerate(places):
+            if place not in self.blocks:
+                memory: Any = self._window.Shared_query(rank)[0]
+                self.blocks[place] = np.frombuffer(memory, np.float64) if len(memory) else np.empty(0)
+        self.nbytes = 8 * size
+
+    def fence(self) -> None:
+        """Return when all ranks of the node are here; what they wrote before is visible after."""
+        self._window.Sync()
+        self._node.Barrier()
+        self._window.Sync()
+
+    def free(self) -> None:
+        """Give the memory back; the arrays must not be used any more."""
+        self.blocks.clear()
+        self._window.Unlock_all()
+        self._window.Free()
 
 
 class KetExchange:
     """The slides of one sigma: which ket blocks this rank receives, in which order, and to whom it sends its own.
 
     Planned once; each sigma then starts two lists of persistent requests. All sends leave from the same buffer (this
-    rank's own block), receives alternate between two buffers: the next block travels while this one is used.
+    rank's own block), receives alternate between two buffers: the next block travels while this one is used. Blocks
+    that this rank can read in place do not travel; they come first, and give the others time.
 
     Collective over the layer at construction.
 
@@ -314,6 +409,7 @@ class KetExchange:
         needed: (ja, jb) of the ket blocks this rank needs, in order of use; its own block may be among them.
         sizes: number of elements of every block, (a, b) int64.
         own: flat buffer with this rank's own block.
+        present: blocks that this rank can read in place.
     """
 
     def __init__(
@@ -322,19 +418,24 @@ class KetExchange:
         needed: list[tuple[int, int]],
         sizes: NDArray[np.int64],
         own: NDArray[np.float64],
+        present: Mapping[tuple[int, int], NDArray[np.float64]] | None = None,
     ):
         self.grid = grid
         self.own = own
         _, b, _, _ = grid.shape
         here = grid.coordinates
-        self.remote = [key for key in needed if key != (here.ia, here.ib) and sizes[key] > 0]
-        self._sources = [ja * b + jb for ja, jb in self.remote]
-        self._sizes = [int(sizes[key]) for key in self.remote]
+        readable = present if present is not None else {}
+        others = [key for key in needed if key != (here.ia, here.ib) and sizes[key] > 0]
+        travelling = [key for key in others if key not in readable]
+        self.remote = [key for key in others if key in readable] + travelling
+        self._present = [readable[key] for key in others if key in readable]
+        self._sources = [ja * b + jb for ja, jb in travelling]
+        self._sizes = [int(sizes[key]) for key in travelling]
         capacity = max(self._sizes, default=0)
-        self._buffers = [np.empty(capacity) for _ in range(min(2, len(self.remote)))]
+        self._buffers = [np.empty(capacity) for _ in range(min(2, len(travelling)))]
         self._sends: list[Any] = []
         self._receives: list[Any] = []
-        self.started = [0.0] * len(self.remote)  # when each receive began last, in seconds of perf_counter
+        self._started = [0.0] * len(travelling)
         self.bytes_received = 8 * sum(self._sizes)
         if grid.layer is None:
             return
@@ -363,16 +464,24 @@ class KetExchange:
 
     def wait(self, k: int) -> NDArray[np.float64]:
         """The k-th remote ket block, once it has arrived. Valid until `release(k)`."""
+        if k < len(self._present):
+            return self._present[k]
+        k -= len(self._present)
         self._receives[k].Wait()
         return self._buffers[k % 2][: self._sizes[k]]
 
+    def started(self, k: int) -> float | None:
+        """When the k-th remote block began to travel last, in seconds of perf_counter; None if it does not travel."""
+        return self._started[k - len(self._present)] if k >= len(self._present) else None
+
     def release(self, k: int) -> None:
         """Say that the k-th block is used up: its buffer takes the block after the next."""
-        if k + 2 < len(self._receives):
+        k -= len(self._present)
+        if 0 <= k < len(self._receives) - 2:
             self._receive(k + 2)
 
     def _receive(self, k: int) -> None:
-        self.started[k] = perf_counter()
+        self._started[k] = perf_counter()
         self._receives[k].Start()
 
     def finish(self) -> None:

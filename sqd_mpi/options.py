@@ -27,6 +27,7 @@ COMMAND_LINE_OPTIONS = (
     "symmetry",
     "spin_flip",
     "string_order",
+    "share_blocks",
     "start",
     "save_vector",
     "resume",
@@ -212,6 +213,9 @@ class SolveOptions(BaseModel):
         "auto",
         "auto, sorted or dealt",
         "Strings of a block of the grid: consecutive ones (sorted) or light and heavy ones alike (dealt).",
+    )
+    share_blocks: Literal["auto", "off"] = _field(
+        "auto", "auto or off", "Ranks of one node read each other's blocks in shared memory: auto or off."
     )
     model_space: _Count = _field(
         300, "a positive integer", "Number of determinants of the model space that gives the start vector."

@@ -96,7 +96,8 @@ class SigmaOperator:
             with self.timers("wait"):
                 ket = plan.exchange.wait(k)
             da, db = tasks[0].da, tasks[0].db
-            self.timers.beside("slide", plan.exchange.started[k], da=da, db=db, bytes=ket.nbytes)
+            if (started := plan.exchange.started(k)) is not None:
+                self.timers.beside("slide", started, da=da, db=db, bytes=ket.nbytes)
             for task in tasks:
                 with self.timers(task.kind, da=task.da, db=task.db):
                     self.block.apply(task, ket, sigma, self.interaction)
@@ -134,22 +135,36 @@ class TaskPlan:
         self.own_tasks = by_ket.get((here.ia, here.ib), [])
         sizes = np.array([[layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
         self._replica_counts = layout.replica_counts(here.ia, here.ib)
+        self._replica_start = sum(self._replica_counts[: here.ir * t + here.it])
         self.task_group_counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
         whole = grid.n_ranks > 1 or layout.parity != 0
-        self._own = np.empty(int(sizes[here.ia, here.ib])) if whole else None
+        self._shared = grid.node_blocks(int(sizes[here.ia, here.ib])) if whole else None
+        self._own: FloatArray | None = None
+        if self._shared is not None:
+            self._own = self._shared.blocks[here.ia, here.ib]
+        elif whole:
+            self._own = np.empty(int(sizes[here.ia, here.ib]))
         self.sigma = np.empty(layout.sub_block_size(here.ia, here.ir, here.ib)) if t > 1 else None
-        self.exchange = KetExchange(grid, list(by_ket), sizes, self._own if self._own is not None else np.empty(0))
+        own = self._own if self._own is not None else np.empty(0)
+        present = self._shared.blocks if self._shared is not None else None
+        self.exchange = KetExchange(grid, list(by_ket), sizes, own, present)
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
-        self._fold = Fold(grid, layout) if layout.parity else None
+        self._fold = Fold(grid, layout, self._shared is not None) if layout.parity else None
 
     def collect(self, vector: FloatArray) -> FloatArray:
         """This rank's own whole block, from the slices of its replicas (and the stored half of its mirror block)."""
         if self._own is None:
             return vector
-        if self._fold is None:
-            self.grid.collect_slices(vector, self._own, self._replica_counts)
-        else:
+        if self._shared is not None:
+            self._shared.fence()  # until here the others may have read the blocks of the sigma before
+        if self._fold is not None:
             self._fold.unfold(vector, self._own)
+        elif self._shared is not None:
+            self._own[self._replica_start : self._replica_start + vector.size] = vector
+        else:
+            self.grid.collect_slices(vector, self._own, self._replica_counts)
+        if self._shared is not None:
+            self._shared.fence()
         return self._own
 
     def finish(self, diagonal: FloatArray, vector: FloatArray, out: FloatArray) -> None:
@@ -163,50 +178,88 @@ class TaskPlan:
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes of the own block, the receive buffers and the partial sigma."""
-        own = [array.nbytes for array in (self._own, self.sigma) if array is not None]
+        """Bytes of own block, receive buffers and partial sigma; shared memory counts on the rank that provides it."""
+        own = self._own.nbytes if self._own is not None else 0
+        if self._shared is not None:
+            own = self._shared.nbytes
+        partial = self.sigma.nbytes if self.sigma is not None else 0
         folded = self._fold.buffer_bytes if self._fold is not None else 0
-        return sum(own) + self.exchange.buffer_bytes + folded
+        return own + partial + self.exchange.buffer_bytes + folded
 
     def free(self) -> None:
-        """Release the requests and buffers."""
+        """Release the requests and buffers. Collective over the grid."""
         self.exchange.free()
+        if self._fold is not None:
+            self._fold.free()
         self._own = self.sigma = self._fold = None
+        if self._shared is not None:
+            self._shared.free()
 
 
 class Fold:
     """Whole blocks from stored halves, with spin-flip symmetry.
 
+    Collective over the grid at construction.
+
     Args:
         grid: the process grid, a = b.
         layout: with parity +1 or -1.
+        shared: whether the ranks of a node fill one whole block together, each replica a part of its rows.
     """
 
-    def __init__(self, grid: ProcessGrid, layout: Layout):
+    def __init__(self, grid: ProcessGrid, layout: Layout, shared: bool = False):
         self.grid = grid
         here = grid.coordinates
+        _, _, t, r = grid.shape
         self._unfolding = Unfolding(layout, here.ia, here.ib)
         self._counts = layout.replica_counts(here.ia, here.ib)
-        self._own = np.empty(self._unfolding.own.size) if grid.replicas is not None else None
-        self._mirror = np.empty(self._unfolding.mirror.size) if here.ia != here.ib else None
+        number = here.ir * t + here.it
+        self._start = sum(self._counts[:number])
+        self._part = (number, t * r) if shared else (0, 1)
+        self._shared = grid.node_blocks(self._unfolding.own.size) if shared else None
+        halves = self._shared.blocks if self._shared is not None else {}
+        self._own = halves.get((here.ia, here.ib))
+        self._mirror = halves.get((here.ib, here.ia)) if here.ia != here.ib else None
+        self._mirror_is_here = self._mirror is not None
+        if self._own is None and grid.replicas is not None:
+            self._own = np.empty(self._unfolding.own.size)
+        if self._mirror is None and here.ia != here.ib:
+            self._mirror = np.empty(self._unfolding.mirror.size)
         self.line = layout.geometry(here.ia, here.ib, here.it, here.ir).diagonal
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes of the stored halves that are put together here."""
-        return sum(array.nbytes for array in (self._own, self._mirror) if array is not None)
+        """Bytes of the stored halves that are put together here; shared memory counts on the rank that provides it."""
+        own = self._own.nbytes if self._own is not None else 0
+        if self._shared is not None:
+            own = self._shared.nbytes
+        return own + (self._mirror.nbytes if self._mirror is not None and not self._mirror_is_here else 0)
 
     def unfold(self, vector: FloatArray, whole: FloatArray) -> None:
-        """The whole block of this rank from the slices of all replicas. Collective over the grid."""
+        """The whole block of this rank, or its part of a shared one, from the slices of all replicas.
+
+        Collective over the grid.
+        """
         own = vector
-        if self._own is not None:
-            self.grid.collect_slices(vector, self._own, self._counts)
+        if self._shared is not None and self._own is not None:
             own = self._own
+            own[self._start : self._start + vector.size] = vector
+            self._shared.fence()
+        elif self._own is not None:
+            own = self._own
+            self.grid.collect_slices(vector, own, self._counts)
         mirror = own
         if self._mirror is not None:
-            self.grid.swap_with_mirror(own, self._mirror)
             mirror = self._mirror
-        self._unfolding.unfold(own, mirror, whole)
+            if not self._mirror_is_here:
+                self.grid.swap_with_mirror(own, mirror)
+        self._unfolding.unfold(own, mirror, whole, *self._part)
+
+    def free(self) -> None:
+        """Release the shared memory. Collective over the grid."""
+        self._own = self._mirror = None
+        if self._shared is not None:
+            self._shared.free()
 
 
 def whole_block(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> FloatArray:

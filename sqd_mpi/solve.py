@@ -246,7 +246,8 @@ class _Solve:
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
         self.memory = self.options.memory or int(available_memory() / local_ranks(comm)[1])
         self.sectors = self._sectors(spin_flip=self._flips())
-        self.grid = ProcessGrid(comm, self._shape(1 if comm is None else comm.size))
+        shape = self._shape(1 if comm is None else comm.size)
+        self.grid = ProcessGrid(comm, shape, share_blocks=self.options.share_blocks == "auto")
         if self.grid.n_ranks > 1:
             with self.timers("structure"):
                 deal, folded = self.options.string_order != "sorted", self.sectors[0][1] != 0

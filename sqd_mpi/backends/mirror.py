@@ -76,21 +76,34 @@ class Unfolding:
         on_line = ia == ib and layout.sector == 0
         self._line = self.own.column if on_line else np.empty(0, np.int64)
 
-    def unfold(self, own: FloatArray, mirror: FloatArray, whole: FloatArray) -> None:
-        """Fill the whole block.
+    def unfold(self, own: FloatArray, mirror: FloatArray, whole: FloatArray, part: int = 0, n_parts: int = 1) -> None:
+        """Fill the whole block, or one of several parts of it that several ranks fill at the same time.
 
         Args:
             own: (own.size,) stored elements of this block; mirror: (mirror.size,) those of the mirror block.
             whole: flat block, filled.
+            part, n_parts: which part of the stored rows is copied, and of how many.
         """
-        _place(own, self.own.offset, self.own.stop, self._offset[self.own.row], _HALF, whole)
-        mine = self.mirror
-        factor = self.parity * _HALF
-        _turn(mirror, mine.offset, mine.stop, self._first_row, mine.column, self._offset, factor, whole)
+        mine = _part_of_rows(self.own, part, n_parts)
+        target = self._offset[self.own.row[mine]]
+        _place(own, self.own.offset[mine], self.own.stop[mine], target, _HALF, whole)
+        rows = _part_of_rows(self.mirror, part, n_parts)
+        offset, stop, column = self.mirror.offset[rows], self.mirror.stop[rows], self.mirror.column[rows]
+        _turn(mirror, offset, stop, self._first_row[rows], column, self._offset, self.parity * _HALF, whole)
         if len(self._line):
-            last = self.own.offset + self.own.stop - 1
+            last = self.own.offset[mine] + self.own.stop[mine] - 1
             values = own[last] if self.parity > 0 else 0.0
-            whole[self._offset[self.own.row] + self._line] = values
+            whole[target + self._line[mine]] = values
+
+
+def _part_of_rows(block: StoredBlock, part: int, n_parts: int) -> slice:
+    """Consecutive stored rows with one of n_parts equal parts of the stored elements."""
+    if n_parts == 1:
+        return slice(0, len(block.stop))
+    total = np.cumsum(block.stop)
+    cuts = np.searchsorted(total, block.size * np.arange(1, n_parts) / n_parts, side="right")
+    edges = [0, *cuts, len(total)]
+    return slice(int(edges[part]), int(edges[part + 1]))
 
 
 @parallel_jit

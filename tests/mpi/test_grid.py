@@ -145,6 +145,42 @@ def test_every_block_slides_to_who_needs_it(comm, grids):
         exchange.free()
 
 
+def test_blocks_in_shared_memory_are_read_in_place_and_others_travel(comm, grids):
+    """All ranks of this node see what the replicas of a block have written; a second set of blocks slides as before."""
+    for grid in grids:
+        _, _, t, r = grid.shape
+        here = grid.coordinates
+        sizes = np.array([[5 + ia + 2 * ib for ib in range(grid.shape[1])] for ia in range(grid.shape[0])], np.int64)
+        blocks = grid.node_blocks(int(sizes[here.ia, here.ib]))
+        if comm.size == 1:
+            assert blocks is None
+            continue
+        own = blocks.blocks[here.ia, here.ib]
+        assert comm.allreduce(blocks.nbytes) == 8 * sizes.sum()
+        present = {key: block for key, block in blocks.blocks.items() if sum(key) % 2 == 0}
+        needed = list(np.ndindex(grid.shape[:2]))
+        exchange = KetExchange(grid, needed, sizes, own, present)
+        assert set(exchange.remote) == set(needed) - {(here.ia, here.ib)}
+        for sweep in range(3):
+            blocks.fence()
+            own[here.ir * t + here.it :: t * r] = 10 * here.ia + here.ib + 1000 * sweep
+            blocks.fence()
+            exchange.start()
+            for k, key in enumerate(exchange.remote):
+                assert (exchange.started(k) is None) == (key in present)
+                assert exchange.wait(k).tolist() == [10 * key[0] + key[1] + 1000 * sweep] * int(sizes[key])
+                exchange.release(k)
+            exchange.finish()
+        exchange.free()
+        blocks.free()
+
+
+def test_blocks_are_not_shared_where_they_do_not_fit(comm, grids, monkeypatch):
+    monkeypatch.setattr(grid_module, "free_shared_memory", lambda: 100 if comm.rank % 2 == 0 else 10**9)
+    for grid in grids:
+        assert grid.node_blocks(1000) is None
+
+
 def test_errors_of_one_rank_reach_all(comm):
     grid_module.agree_on_error(comm, None)
     with pytest.raises(InputError, match=f"rank {comm.size - 1} has bad news"):

@@ -42,7 +42,7 @@ def test_spin_flip_parity(comm, backend, parity, what):
     expected = (matrix @ whole.ravel()).reshape(whole.shape)
     module = get_backend(backend)
     for shape in [shape for shape in shapes(comm.size) if shape[0] == shape[1]]:
-        grid = ProcessGrid(comm, shape)
+        grid = ProcessGrid(comm, shape, share_blocks=what == "energy")
         here = grid.coordinates
         place = (here.ia, here.ib, here.it, here.ir)
         alpha, _ = order_strings(in_order, in_order, 7, shape, deal=parity > 0, folded=True)
@@ -72,7 +72,8 @@ def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, bac
     alpha, beta = order_strings(alpha, beta, hamiltonian.norb, shape, deal=sum(shape) % 2 == 0, folded=False)
     whole = np.random.default_rng(seed).normal(size=(alpha.size, beta.size))
     sigma = np.zeros_like(whole)
-    grid = ProcessGrid(comm, shape)
+    # Of every two grids one shares blocks inside the node, and of the two backends the other one.
+    grid = ProcessGrid(comm, shape, share_blocks=(shapes(comm.size).index(shape) + (backend == "cpu")) % 2 == 0)
     here = grid.coordinates
     place = (here.ia, here.ib, here.it, here.ir)
     module = get_backend(backend)
