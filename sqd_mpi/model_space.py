@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numba
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
@@ -24,6 +23,7 @@ from sqd_mpi.layout import Layout
 # Diagonal elements closer than this (hartree) belong together: determinants that differ by flipped spins.
 _TIE = 1e-9
 _CHUNK = 1 << 20
+_SMALL_MATRIX = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class ModelSpace:
             interaction.same_spin, interaction.constant, layout.parity, mirror, matrix,
         )  # fmt: skip
         last = min(n_states or len(matrix), len(matrix)) - 1
-        energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
+        energies, vectors = _lowest_eigenpairs(matrix, last + 1)
         return cls(energies, vectors, mine)
 
     def fill(self, out: FloatArray, n_vectors: int) -> int:
@@ -90,6 +90,17 @@ class ModelSpace:
         local = np.flatnonzero(self.mine >= 0)
         out[:n_vectors, self.mine[local]] = self.vectors[local, :n_vectors].T
         return n_vectors
+
+
+def _lowest_eigenpairs(matrix: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
+    """The `count` lowest eigenvalues and their eigenvectors in columns."""
+    if len(matrix) <= _SMALL_MATRIX:  # importing SciPy would take longer
+        energies, vectors = np.linalg.eigh(matrix)
+        return energies[:count], vectors[:, :count]
+    import scipy.linalg
+
+    energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, count - 1))
+    return energies, vectors
 
 
 def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
