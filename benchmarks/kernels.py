@@ -3,7 +3,8 @@
     python benchmarks/kernels.py [--data DIR] [--inputs h2o-1em4 n2-1em5 n2-1em5/5] [--threads 2] [--repeats 5]
 
 Counted are useful multiply-adds: alpha singles times the entries of the beta matrix that each meets (opposite spin),
-and entries of the same-spin matrices times the columns or rows that they act on. Padding lanes are not counted. Modes:
+and entries of the same-spin matrices times the columns or rows that they act on. Padding lanes are not counted.
+Bytes are those of C and sigma that must move at least, from whatever cache they lie in. Modes:
 no symmetry at all, the ground-state sector, and the sector with spin-flip symmetry (half of the rows are wanted).
 """
 
@@ -76,6 +77,21 @@ def useful(block: Any, task: Any) -> float:
     return float(np.dot(per_single, wanted[groups.pair_bra]))
 
 
+def streamed(block: Any, task: Any) -> float:
+    """Bytes of C and sigma that a task moves at least, and of the sparse matrix where it is read once.
+
+    Opposite spin: every single reads its ket row and reads and writes its bra row. Same spin: C is read, sigma read and
+    written.
+    """
+    share, layout = block.share, block.layout
+    if task.kind != "mixed":
+        return 24.0 * float(block._bra.stop.sum())
+    groups, beta = share.alpha(task.da, share.rows_of(task)).undirected, share.beta[task.db]
+    of_group = (groups.label ^ layout.sector) * layout.n_labels + share.pair_labels[groups.pair >> 1]
+    per_single = np.repeat(8.0 * beta.block_n_ket[of_group], np.diff(groups.start))
+    return float(per_single.sum() + 16.0 * block._bra.stop[groups.pair_bra].sum())
+
+
 def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str, dict[str, float]]:
     """Useful multiply-adds and seconds of every kind of task in one mode."""
     from sqd_mpi import layout as layouts
@@ -96,19 +112,21 @@ def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str
     result = {}
     for task in tasks:
         seconds = median_seconds(lambda task=task: block.apply(task, ket, sigma, interaction), repeats)  # type: ignore[misc]
-        result[task.kind] = {"fma": useful(block, task), "seconds": seconds}
+        result[task.kind] = {"fma": useful(block, task), "bytes": streamed(block, task), "seconds": seconds}
     return result
 
 
 def load(name: str, data: Path) -> tuple[Any, Any]:
-    """Hamiltonian and strings of a published input; /5 takes every fifth string."""
+    """Hamiltonian and strings of a published input; /5 takes every fifth string, :5514 the first 5,514 of the file."""
     from sqd_mpi import bitstrings
     from sqd_mpi.hamiltonian import Hamiltonian
 
     base, _, step = name.partition("/")
+    base, _, first = base.partition(":")
     folder = data / base.split("-")[0]
     hamiltonian = Hamiltonian.from_fcidump(folder / "fcidump.txt")
-    strings, _ = bitstrings.canonical(bitstrings.read_text_file(folder / INPUTS[base], hamiltonian.norb))
+    listed = bitstrings.read_text_file(folder / INPUTS[base], hamiltonian.norb)
+    strings, _ = bitstrings.canonical(listed[: int(first)] if first else listed)
     return hamiltonian, np.ascontiguousarray(strings[:: int(step or 1)])
 
 
@@ -116,12 +134,12 @@ def main() -> int:
     """Measure all inputs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SQD_MPI_DATA", "data")))
-    parser.add_argument("--inputs", nargs="+", default=["h2o-1em4", "n2-1em5", "n2-1em5/5"])
+    parser.add_argument("--inputs", nargs="+", default=["h2o-1em4", "n2-1em5", "h2o-1em6:5514", "n2-1em5/5"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    unknown = [name for name in options.inputs if name.partition("/")[0] not in INPUTS]
+    unknown = [name for name in options.inputs if name.partition("/")[0].partition(":")[0] not in INPUTS]
     if unknown:
         parser.error(f"unknown input {unknown[0]}; the inputs are {', '.join(INPUTS)}")
     if not options.data.is_dir():
@@ -132,17 +150,19 @@ def main() -> int:
     _jit.set_threads(options.threads)
     gemm, copy = machine_rates(options.threads, options.repeats)
     print(f"{options.threads} threads: DGEMM {gemm / 1e9:.1f} GFMA/s, streams {copy / 1e9:.1f} GB/s")
-    print(f"{'input':<12} {'mode':<5} {'part':<6} {'GFMA':>8} {'ms':>9} {'GFMA/s':>7} {'of DGEMM':>9}")
+    print(
+        f"{'input':<12} {'mode':<5} {'part':<6} {'GFMA':>8} {'ms':>9} {'GFMA/s':>7} {'of DGEMM':>9} {'GB/s':>6} {'of copy':>8}"
+    )
     rows = []
     for name in options.inputs:
         hamiltonian, strings = load(name, options.data)
         for mode in ("off", "auto", "flip"):
             for kind, found in measure(hamiltonian, strings, mode, options.repeats).items():
-                rate = found["fma"] / found["seconds"]
+                rate, bandwidth = found["fma"] / found["seconds"], found["bytes"] / found["seconds"]
                 rows.append({"input": name, "mode": mode, "part": kind, **found, "share_of_dgemm": rate / gemm})
                 print(
-                    f"{name:<12} {mode:<5} {kind:<6} {found['fma'] / 1e9:8.3f} {1e3 * found['seconds']:9.2f} "
-                    f"{rate / 1e9:7.1f} {rate / gemm:9.0%}",
+                    f"{name:<13} {mode:<5} {kind:<6} {found['fma'] / 1e9:8.3f} {1e3 * found['seconds']:9.2f} "
+                    f"{rate / 1e9:7.1f} {rate / gemm:9.0%} {bandwidth / 1e9:6.1f} {bandwidth / copy:8.0%}",
                     flush=True,
                 )
     if options.output:

@@ -410,6 +410,8 @@ class KetExchange:
         sizes: number of elements of every block, (a, b) int64.
         own: flat buffer with this rank's own block.
         present: blocks that this rank can read in place.
+        single: whether blocks travel in single precision, which halves the messages. A block that has arrived is
+            turned back into double precision, with a relative error of 6e-8 in every element.
     """
 
     def __init__(
@@ -419,6 +421,7 @@ class KetExchange:
         sizes: NDArray[np.int64],
         own: NDArray[np.float64],
         present: Mapping[tuple[int, int], NDArray[np.float64]] | None = None,
+        single: bool = False,
     ):
         self.grid = grid
         self.own = own
@@ -432,29 +435,37 @@ class KetExchange:
         self._sources = [ja * b + jb for ja, jb in travelling]
         self._sizes = [int(sizes[key]) for key in travelling]
         capacity = max(self._sizes, default=0)
-        self._buffers = [np.empty(capacity) for _ in range(min(2, len(travelling)))]
+        kind = np.dtype(np.float32 if single else np.float64)
+        self._buffers = [np.empty(capacity, kind) for _ in range(min(2, len(travelling)))]
+        self._widened = np.empty(capacity if single else 0)
+        self._outgoing: NDArray[Any] = own
         self._sends: list[Any] = []
         self._receives: list[Any] = []
         self._started = [0.0] * len(travelling)
-        self.bytes_received = 8 * sum(self._sizes)
+        self.bytes_received = kind.itemsize * sum(self._sizes)
         if grid.layer is None:
             return
         wanted = np.zeros(grid.layer.size, np.uint8)
         wanted[self._sources] = 1
         wants_mine = np.empty_like(wanted)
         grid.layer.Alltoall(wanted, wants_mine)
+        if single and wants_mine.any():
+            self._outgoing = np.empty(own.size, kind)
         for destination in np.flatnonzero(wants_mine):
-            self._sends.append(grid.layer.Send_init(own, dest=int(destination)))
+            self._sends.append(grid.layer.Send_init(self._outgoing, dest=int(destination)))
         for k, source in enumerate(self._sources):
             self._receives.append(grid.layer.Recv_init(self._buffers[k % 2][: self._sizes[k]], source=source))
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes of the receive buffers."""
-        return sum(buffer.nbytes for buffer in self._buffers)
+        """Bytes of the buffers of what travels."""
+        outgoing = self._outgoing.nbytes if self._outgoing is not self.own else 0
+        return sum(buffer.nbytes for buffer in self._buffers) + self._widened.nbytes + outgoing
 
     def start(self) -> None:
         """Begin all sends and the first two receives; the own block must be complete."""
+        if self._outgoing is not self.own:
+            self._outgoing[:] = self.own
         if self._sends:
             from mpi4py import MPI
 
@@ -468,7 +479,11 @@ class KetExchange:
             return self._present[k]
         k -= len(self._present)
         self._receives[k].Wait()
-        return self._buffers[k % 2][: self._sizes[k]]
+        block = self._buffers[k % 2][: self._sizes[k]]
+        if block.dtype == np.float64:
+            return block
+        self._widened[: block.size] = block
+        return self._widened[: block.size]
 
     def started(self, k: int) -> float | None:
         """When the k-th remote block began to travel last, in seconds of perf_counter; None if it does not travel."""

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-COMPILE_NOTICE = "compiling kernels for this machine (once; about 30 s)"
+COMPILE_NOTICE = "compiling kernels for this machine (once; up to a minute)"
 COMPILE_NOTICE_DELAY = 1.5
 NO_DETAIL: Mapping[str, int] = {}
 

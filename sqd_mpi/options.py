@@ -28,6 +28,7 @@ COMMAND_LINE_OPTIONS = (
     "spin_flip",
     "string_order",
     "share_blocks",
+    "slide_precision",
     "start",
     "save_vector",
     "resume",
@@ -216,6 +217,11 @@ class SolveOptions(BaseModel):
     )
     share_blocks: Literal["auto", "off"] = _field(
         "auto", "auto or off", "Ranks of one node read each other's blocks in shared memory: auto or off."
+    )
+    slide_precision: Literal["double", "single"] = _field(
+        "double",
+        "double or single",
+        "Precision in which ket blocks travel between nodes: double, or single with a double-precision finish.",
     )
     model_space: _Count = _field(
         300, "a positive integer", "Number of determinants of the model space that gives the start vector."

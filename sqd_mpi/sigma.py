@@ -21,6 +21,9 @@ from sqd_mpi.log import Timed, Timers
 
 # A task is cut between two task groups only where both pieces are larger than this part of a group's share.
 _LEAST_CUT = 0.02
+# Residual norm (hartree) down to which ket blocks may travel in single precision: their rounding, 6e-8 of every
+# element, adds some 1e-6 to a residual.
+_SINGLE_UNTIL = 1e-4
 
 
 class SigmaOperator:
@@ -34,6 +37,7 @@ class SigmaOperator:
         block: this rank's share, made by a backend.
         interaction: what is applied.
         timers: accumulates the seconds of each phase, or None.
+        single: whether ket blocks travel in single precision until `sharpen` ends it.
     """
 
     def __init__(
@@ -43,13 +47,14 @@ class SigmaOperator:
         block: SigmaBlock,
         interaction: Interaction,
         timers: Timers | None = None,
+        single: bool = False,
     ):
         self.grid = grid
         self.layout = layout
         self.block = block
         self.interaction = interaction
         self.timers = timers if timers is not None else Timers()
-        self.plan = TaskPlan(grid, layout, block, interaction)
+        self.plan = TaskPlan(grid, layout, block, interaction, single)
         self.vectors: Any = Timed(vectors, self.timers, "vectors")
         self.n_sigma = 0
         self._diagonal = np.empty(self.size)
@@ -109,6 +114,19 @@ class SigmaOperator:
         with self.timers("vectors"):
             plan.finish(self._diagonal, vector, out)
 
+    def sharpen(self, residual_norms: FloatArray, tol: float) -> bool:
+        """End the sliding in single precision once all residual norms are small or the next may be the last.
+
+        Collective over the grid, with the same norms on all ranks.
+
+        Returns:
+            whether it ended now: then what was applied before is less accurate than what follows.
+        """
+        if not self.plan.single or residual_norms.max(initial=0.0) > max(_SINGLE_UNTIL, tol):
+            return False
+        self.plan.slide_in_double()
+        return True
+
     def expectation(self, vector: FloatArray, work: FloatArray) -> float:
         """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
         self.matvec(vector, work)
@@ -123,7 +141,9 @@ class TaskPlan:
     Collective over the grid at construction.
     """
 
-    def __init__(self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction):
+    def __init__(
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, single: bool = False
+    ):
         self.grid, self.layout = grid, layout
         a, b, t, _ = grid.shape
         here = grid.coordinates
@@ -145,11 +165,22 @@ class TaskPlan:
         elif whole:
             self._own = np.empty(int(sizes[here.ia, here.ib]))
         self.sigma = np.empty(layout.sub_block_size(here.ia, here.ir, here.ib)) if t > 1 else None
-        own = self._own if self._own is not None else np.empty(0)
-        present = self._shared.blocks if self._shared is not None else None
-        self.exchange = KetExchange(grid, list(by_ket), sizes, own, present)
+        self._needed, self._sizes = list(by_ket), sizes
+        self.exchange = self._new_exchange(single)
+        self.single = single and grid.layer is not None
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
         self._fold = Fold(grid, layout, self._shared is not None) if layout.parity else None
+
+    def _new_exchange(self, single: bool) -> KetExchange:
+        own = self._own if self._own is not None else np.empty(0)
+        present = self._shared.blocks if self._shared is not None else None
+        return KetExchange(self.grid, self._needed, self._sizes, own, present, single)
+
+    def slide_in_double(self) -> None:
+        """Let ket blocks travel in double precision from now on. Collective over the grid."""
+        self.exchange.free()
+        self.exchange = self._new_exchange(False)
+        self.single = False
 
     def collect(self, vector: FloatArray) -> FloatArray:
         """This rank's own whole block, from the slices of its replicas (and the stored half of its mirror block)."""

@@ -378,7 +378,8 @@ class _Solve:
         """The `count` lowest eigenpairs of one sector; stops early once they are known to lie above the bound."""
         layout = self._layout(sector)
         with self.timers("structure"):
-            operator = SigmaOperator(self.grid, layout, self._block(layout), self.interaction, self.timers)
+            single = self.options.slide_precision == "single"
+            operator = SigmaOperator(self.grid, layout, self._block(layout), self.interaction, self.timers, single)
         self._count_bytes(operator, max(self.max_subspace, 2 * count))
         finished = [
             (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
@@ -403,7 +404,7 @@ class _Solve:
         pairs = davidson(
             operator, lambda out: self._start(layout, model, solved.get(sector), count, out), nroots=count,
             tol=self.options.tol, max_iterations=self.options.max_iterations,
-            max_subspace=max(self.max_subspace, 2 * count), callback=callback,
+            max_subspace=max(self.max_subspace, 2 * count), callback=callback, sharpen=operator.sharpen,
         )  # fmt: skip
         self.n_sigma += pairs.n_sigma
         self.log.close()
