@@ -151,7 +151,8 @@ def main() -> int:
     gemm, copy = machine_rates(options.threads, options.repeats)
     print(f"{options.threads} threads: DGEMM {gemm / 1e9:.1f} GFMA/s, streams {copy / 1e9:.1f} GB/s")
     print(
-        f"{'input':<12} {'mode':<5} {'part':<6} {'GFMA':>8} {'ms':>9} {'GFMA/s':>7} {'of DGEMM':>9} {'GB/s':>6} {'of copy':>8}"
+        f"{'input':<13} {'mode':<5} {'part':<6} {'GFMA':>8} {'ms':>9} {'GFMA/s':>7} {'of DGEMM':>9} {'GB/s':>6} "
+        f"{'of copy':>8}"
     )
     rows = []
     for name in options.inputs:

@@ -436,7 +436,7 @@ class KetExchange:
         self._sizes = [int(sizes[key]) for key in travelling]
         capacity = max(self._sizes, default=0)
         kind = np.dtype(np.float32 if single else np.float64)
-        self._buffers = [np.empty(capacity, kind) for _ in range(min(2, len(travelling)))]
+        self._buffers: list[NDArray[Any]] = [np.empty(capacity, kind) for _ in range(min(2, len(travelling)))]
         self._widened = np.empty(capacity if single else 0)
         self._outgoing: NDArray[Any] = own
         self._sends: list[Any] = []
@@ -479,8 +479,8 @@ class KetExchange:
             return self._present[k]
         k -= len(self._present)
         self._receives[k].Wait()
-        block = self._buffers[k % 2][: self._sizes[k]]
-        if block.dtype == np.float64:
+        block: NDArray[Any] = self._buffers[k % 2][: self._sizes[k]]
+        if not self._widened.size:
             return block
         self._widened[: block.size] = block
         return self._widened[: block.size]
