@@ -24,7 +24,7 @@ LAYERS = (
     ("davidson", "model_space", "observables", "trace", "vector_io"),
     ("solve",),
     ("density_matrices", "pt2"),
-    ("job",),
+    ("job", "extrapolation"),
     ("batches",),
     ("sqd",),
     ("figures", "adapters"),
