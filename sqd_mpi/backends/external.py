@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi import _jit
-from sqd_mpi._jit import parallel_jit
-from sqd_mpi.backends import FloatArray, reference, structure, vector_kernels
+from sqd_mpi._jit import jit, parallel_jit
+from sqd_mpi.backends import FloatArray, structure, vector_kernels
+from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.excitations import find_singles, occupied_orbitals
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import BraRows, Layout, SpinStrings
+from sqd_mpi.options import InputError
 
 IntArray = NDArray[np.int64]
 
@@ -46,7 +48,13 @@ class Integrals:
 
     @classmethod
     def of(cls, hamiltonian: Hamiltonian) -> Integrals:
-        """Alpha strings in the rows, beta strings in the columns."""
+        """Alpha strings in the rows, beta strings in the columns.
+
+        Raises:
+            InputError: the integrals depend on spin.
+        """
+        if getattr(hamiltonian, "h1e_b", None) is not None:
+            raise InputError("the second-order correction needs integrals that do not depend on spin")
         same = np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs()
         return cls(same, same, hamiltonian.eri_pairs(), hamiltonian.ecore)
 
@@ -235,14 +243,11 @@ class ReferenceTile(ExternalTile):
         layout, integrals = self.layout, self.integrals
         ket_rows, ket_start = layout.ket_rows(ja)
         ket_columns, ket_column_start = layout.beta_rows(jb)
-        kinds = {0: integrals.rows, 1: integrals.rows, 2: integrals.columns}
-        for kind, (h1e, eri) in kinds.items():
-            reference._apply(
-                ket, self.amplitudes, kind, layout.sector, self.rows, layout.alpha.strings[ket_rows], self.row_start,
-                ket_start, self._offset[:-1], self._length, layout.ket_offsets(ja, jb), self.columns.strings,
-                layout.beta.strings[ket_columns], self.columns.start, ket_column_start, h1e, eri, integrals.coupling,
-                0.0, True,
-            )  # fmt: skip
+        _add_elements(
+            ket, self.amplitudes, layout.sector, self.rows, layout.alpha.strings[ket_rows], self.row_start, ket_start,
+            self._offset, layout.ket_offsets(ja, jb), self.columns.strings, layout.beta.strings[ket_columns],
+            self.columns.start, ket_column_start, *integrals.rows, integrals.coupling,
+        )  # fmt: skip
 
     def sums(self, energy: float) -> FloatArray:
         """As `ExternalTile.sums`, one determinant after another."""
@@ -273,6 +278,26 @@ class ReferenceTile(ExternalTile):
             for r in column.astype(np.int64):
                 total += self.integrals.coupling[p * (p + 1) // 2 + p, r * (r + 1) // 2 + r]
         return float(total)
+
+
+@jit
+def _add_elements(
+    ket, out, sector, bra_a, ket_a, bra_start, ket_start, offset, ket_offset, bra_b, ket_b, column_start,
+    ket_column_start, h1e, eri, coupling,
+):  # fmt: skip
+    for x in range(bra_start.shape[0] - 1):
+        first = column_start[x ^ sector]
+        for i in range(bra_start[x], bra_start[x + 1]):
+            for flat in range(offset[i], offset[i + 1]):
+                bra_string_b = bra_b[first + flat - offset[i]]
+                for x2 in range(ket_start.shape[0] - 1):
+                    first2 = ket_column_start[x2 ^ sector]
+                    for i2 in range(ket_start[x2], ket_start[x2 + 1]):
+                        for j2 in range(first2, ket_column_start[(x2 ^ sector) + 1]):
+                            element = matrix_element(
+                                bra_a[i], bra_string_b, ket_a[i2], ket_b[j2], h1e, eri, coupling, 0.0, True
+                            )
+                            out[flat] += element * ket[ket_offset[i2] + j2 - first2]
 
 
 @parallel_jit
