@@ -63,8 +63,8 @@ def second_order(
 ) -> Correction:
     """Second-order correction and variance of one root.
 
-    Collective over the grid: all ranks give the same arguments; the result lives on every rank. Costs a few sigmas
-    without symmetry sectors, more where the space is sparse: every determinant that the space couples to is visited.
+    Collective over the grid: all ranks give the same arguments; the result lives on every rank. Costs some 30
+    to 60 sigmas, more for small spaces: every determinant that the space couples to is visited.
 
     Args:
         result: what `solve_subspace` returned.
