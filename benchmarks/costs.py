@@ -1,4 +1,4 @@
-"""What density matrices and <S^2> cost, as multiples of one sigma of the same run.
+"""What density matrices, <S^2>, a spin penalty and the second-order correction cost, as multiples of one sigma.
 
     python benchmarks/costs.py [--data DIR] [--inputs h2o-1em4 n2-1em4 n2-1em5] [--threads 2] [--repeats 3] [--json F]
 
@@ -14,12 +14,14 @@ import json
 import os
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 INPUTS = {"h2o-1em3": "h2o-1em3-alpha.txt", "h2o-1em4": "h2o-1em4-alpha.txt", "n2-1em3": "1em3-alpha.txt",
           "n2-1em4": "1em4-alpha.txt", "n2-1em5": "1em5-alpha.txt"}  # fmt: skip
+COSTS = ("with penalty", "<S^2>", "1-RDM", "1- and 2-RDM", "E2 and variance")  # beside sigma
 MODES = {"auto": {}, "one sector": {"spin_flip": "off"}, "no symmetry": {"spin_flip": "off", "symmetry": "off"}}
 
 
@@ -41,6 +43,7 @@ def measure(hamiltonian: Any, strings: Any, options: dict[str, Any], repeats: in
     from sqd_mpi.backends import Interaction, get_backend
     from sqd_mpi.density_matrices import density_matrices
     from sqd_mpi.options import SolveOptions
+    from sqd_mpi.pt2 import second_order
     from sqd_mpi.sigma import SigmaOperator
     from sqd_mpi.solve import solve_subspace
 
@@ -56,13 +59,17 @@ def measure(hamiltonian: Any, strings: Any, options: dict[str, Any], repeats: in
     vector = result.roots[0].vector
     work = np.empty(len(vector))
     energy = operator(Interaction.energy(hamiltonian))
+    # the Hamiltonian + 0.2 S^2, but for a constant
+    penalised = operator(replace(Interaction.energy(hamiltonian), swap=0.2))
     return {
         "sigma": median_seconds(lambda: energy.matvec(vector, work), repeats),
+        "with penalty": median_seconds(lambda: penalised.matvec(vector, work), repeats),
         "<S^2>": median_seconds(
             lambda: operator(Interaction.spin_square(hamiltonian)).expectation(vector, work), repeats
         ),
         "1-RDM": median_seconds(lambda: density_matrices(result, 0, 1), repeats),
         "1- and 2-RDM": median_seconds(lambda: density_matrices(result, 0, 2), repeats),
+        "E2 and variance": median_seconds(lambda: second_order(result, hamiltonian), repeats),
     }
 
 
@@ -83,7 +90,7 @@ def main() -> None:
     from sqd_mpi import Hamiltonian, bitstrings
 
     table: list[dict[str, Any]] = []
-    print("| input | strings | mode | sigma (s) | <S^2> | 1-RDM | 1- and 2-RDM |\n|---|---|---|---|---|---|---|")
+    print(f"| input | strings | mode | sigma (s) | {' | '.join(COSTS)} |\n|---|---|---|---|{'---|' * len(COSTS)}")
     for name in arguments.inputs:
         folder = Path(arguments.data) / name.split("-")[0]
         hamiltonian = Hamiltonian.from_fcidump(folder / "fcidump.txt")
@@ -91,7 +98,7 @@ def main() -> None:
         for mode, options in MODES.items():
             seconds = measure(hamiltonian, strings, options, arguments.repeats)
             table.append({"input": name, "mode": mode, "seconds": seconds})
-            ratios = [f"{seconds[key] / seconds['sigma']:.2f}" for key in ("<S^2>", "1-RDM", "1- and 2-RDM")]
+            ratios = [f"{seconds[key] / seconds['sigma']:.2f}" for key in COSTS]
             print(f"| {name} | {len(strings)} | {mode} | {seconds['sigma']:.4f} | {' | '.join(ratios)} |", flush=True)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(table, indent=1))

@@ -108,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(verbs)
     _add_info(verbs)
     _add_report(verbs)
+    _add_extrapolate(verbs)
     return parser
 
 
@@ -161,6 +162,23 @@ def _add_report(verbs: Any) -> None:
     parser.set_defaults(verb=_report, parser=parser)
 
 
+def _add_extrapolate(verbs: Any) -> None:
+    """Adds `extrapolate`."""
+    parser = _add_verb(verbs, "extrapolate", "Extrapolate the energy to zero variance; start it with mpirun.")
+    parser.add_argument("input", metavar="INPUT", help="input file")
+    parser.add_argument(
+        "--thresholds", metavar="LIST", default="3e-3,1e-3,3e-4,1e-4",
+        help="coefficients above which strings stay in a truncated space (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--tol", metavar="R", default=argparse.SUPPRESS, help=_help("tol"))
+    parser.add_argument("--threads", metavar="auto|N", default=argparse.SUPPRESS, help=_help("threads"))
+    parser.add_argument("--reference", metavar="E", type=float, help="energy in hartree to draw as a line")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", default="extrapolation", help="folder of table and picture (%(default)s)"
+    )
+    parser.set_defaults(verb=_extrapolate, parser=parser)
+
+
 def _help(name: str) -> str:
     """Returns the sentence of an option with its default."""
     field = SolveOptions.model_fields[name]
@@ -205,11 +223,38 @@ def _run(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)  # bad options are reported before MPI starts
 
-    from sqd_mpi import grid, job
+    from sqd_mpi import job
+
+    return _on_all_ranks(lambda communicator: job.run_file(communicator, parsed.input, parsed.output, given))
+
+
+def _extrapolate(parsed: argparse.Namespace) -> int:
+    """Solves an input file and truncated ones on all ranks; rank 0 draws."""
+    given = {name: getattr(parsed, name) for name in ("tol", "threads") if hasattr(parsed, name)}
+    SolveOptions(**given)
+
+    from sqd_mpi import extrapolation, figures
+
+    extrapolation.parse_thresholds(parsed.thresholds)
+    figures.need_matplotlib()
+
+    def work(communicator: Any) -> int:
+        data = extrapolation.run_file(communicator, parsed.input, parsed.output, parsed.thresholds, given)
+        if communicator is None or communicator.rank == 0:
+            for path in figures.write_extrapolation(parsed.output, data, parsed.reference):
+                print(path)
+        return 0 if all(point["converged"] for point in data["points"]) else 3
+
+    return _on_all_ranks(work)
+
+
+def _on_all_ranks(work: Callable[[Any], int]) -> int:
+    """Returns what work(communicator) returns; ends all ranks if one alone finds its input bad."""
+    from sqd_mpi import grid
 
     communicator = grid.world()
     try:
-        return job.run_file(communicator, parsed.input, parsed.output, given)
+        return work(communicator)
     except InputError as error:
         if communicator is not None and communicator.size > 1 and not _all_arrive(communicator):
             print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)

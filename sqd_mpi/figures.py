@@ -243,6 +243,50 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
         raise InputError(f"cannot write into {target}: {error.strerror or error}") from None
 
 
+def extrapolation(data: dict[str, Any], reference: float | None = None) -> Figure:
+    """Returns energies of truncated spaces against variance and correction, with the fits and their values at zero.
+
+    Args:
+        data: `points` and `fits`, as `sqd_mpi.extrapolation` makes them.
+        reference: energy to draw as a line, hartree, or None.
+    """
+    points, fits = data["points"], data["fits"]
+    energies = np.array([point["energy"] for point in points])
+    origin = float(energies.min()) if reference is None else reference
+    figure = _figure(4.2)
+    panels = figure.subplots(1, 2, sharey=True)
+    texts = {"variance": "variance (hartree$^2$)", "energy_pt2": "second-order correction (hartree)"}
+    for axes, (name, text) in zip(panels, texts.items(), strict=True):
+        x = np.array([point[name] for point in points])
+        axes.plot(x, 1e3 * (energies - origin), "o", color="black", label="truncated spaces")
+        for kind, style, color in (("linear", "-", "#2f86c1"), ("quadratic", "--", "#b35806")):
+            fit = fits.get(f"{name}_{kind}")
+            if fit is None:
+                continue
+            line = np.linspace(0.0, float(x[np.argmax(np.abs(x))]), 100)
+            curve = np.polynomial.polynomial.polyval(line, fit["coefficients"])
+            error = fit["uncertainty"] or 0.0
+            label = f"{kind}: {fit['energy']:.6f}" + (f" $\\pm$ {error:.1e}" if fit["uncertainty"] is not None else "")
+            axes.plot(line, 1e3 * (curve - origin), style, color=color, label=label)
+            marker = "s" if kind == "linear" else "D"
+            axes.errorbar(
+                [0.0], [1e3 * (fit["energy"] - origin)], [1e3 * error], marker=marker, color=color, capsize=4,
+                markerfacecolor="white",
+            )  # fmt: skip
+        if reference is not None:
+            axes.axhline(0.0, color="#0d5c2a", linestyle=":", label=f"reference: {reference:.6f}")
+        axes.set_xlabel(text)
+        axes.grid(color="#dddddd")
+        axes.legend(fontsize=8, frameon=False)
+    panels[0].set_ylabel(f"energy above {origin:.6f} (millihartree)")
+    return figure
+
+
+def write_extrapolation(folder: str | Path, data: dict[str, Any], reference: float | None = None) -> list[Path]:
+    """Writes the picture of an extrapolation as PNG and SVG into a folder that exists; returns the files."""
+    return save(extrapolation(data, reference), Path(folder), "extrapolation")
+
+
 def _check_same_run(run: dict[str, Any], trace: Trace, names: str) -> None:
     """Checks that result and trace are of the same problem on the same grid."""
     of_result = run["fingerprint"], run["summary"]["grid"]
@@ -267,7 +311,7 @@ def need_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise InputError("report needs matplotlib; install it with: pip install 'sqd_mpi[report]'") from None
+        raise InputError("pictures need matplotlib; install it with: pip install 'sqd_mpi[report]'") from None
 
 
 def _figure(height: float) -> Figure:

@@ -25,6 +25,8 @@ from sqd_mpi.options import InputError, SolveOptions, available_cores
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
 
+_NARROW_GAP = 0.05  # hartree between a root and a determinant outside below which perturbation theory is doubtful
+
 
 def run_file(comm: Any, input_path: str, output_path: str, given: dict[str, Any]) -> int:
     """Solve an input file and write the result file.
@@ -197,10 +199,10 @@ class _Job:
         with self.log.compiling(), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             if local_rank == 0:
-                _warm_up(self.rdm_order)
+                _warm_up(self.rdm_order, self.options.pt2)
             grid.barrier(self.comm)
             if local_rank != 0:
-                _warm_up(self.rdm_order)
+                _warm_up(self.rdm_order, self.options.pt2)
             grid.barrier(self.comm)
 
     def _announce(self) -> None:
@@ -278,6 +280,7 @@ class _Job:
         peak = np.array([peak_rss_bytes()], np.int64)
         result.grid.maximum_over_all(peak)
         densities = self._densities(result)
+        corrections = self._corrections(result)
         with ExitStack() as stack:
             file = None
             if self.rank == 0:
@@ -285,7 +288,7 @@ class _Job:
             if self.options.save_vector:
                 vector_io.write_vectors(result.grid, file, [(root.layout, root.vector) for root in result.roots])
             if self.rank == 0:
-                files.write_record(file, self._record(result, int(peak[0]), densities))
+                files.write_record(file, self._record(result, int(peak[0]), densities, corrections))
 
     def _write_trace(self, result: Any) -> None:
         if self.options.trace is None or not isinstance(self.timers, trace.Tracer):
@@ -313,14 +316,40 @@ class _Job:
         result.timings.update(grid.minimum_mean_maximum(self.comm, {name: self.timers.seconds[name]}))
         return densities
 
-    def _record(self, result: Any, peak: int, densities: list[Any]) -> Any:
+    def _corrections(self, result: Any) -> list[Any]:
+        """Second-order corrections of all roots, if they are wanted; their time goes to the timings."""
+        if not self.options.pt2:
+            return []
+        from sqd_mpi.pt2 import of_all_roots
+
+        name = "second order"
+        with self.timers(name):
+            corrections = of_all_roots(result, self.problem.hamiltonian)
+        result.timings.update(grid.minimum_mean_maximum(self.comm, {name: self.timers.seconds[name]}))
+        for k, (root, found) in enumerate(zip(result.roots, corrections, strict=True)):
+            self.log.info(
+                f"root {k}: second-order correction {found.energy:.8f} hartree, energy with it "
+                f"{root.energy + found.energy:.8f}, variance {found.variance:.3e} hartree^2"
+            )
+            if found.smallest_gap < _NARROW_GAP:
+                self.log.warning(
+                    f"root {k}: a determinant outside lies {found.smallest_gap:.1e} hartree from the energy; the "
+                    "second-order correction is not reliable"
+                )
+        return corrections
+
+    def _record(self, result: Any, peak: int, densities: list[Any], corrections: list[Any]) -> Any:
         from sqd_mpi.files import Record
         from sqd_mpi.observables import carry_over
 
         roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold
         options = self.options.replace(max_subspace=result.max_subspace, grid=result.grid.shape).to_dict()
         return Record(
-            summary={**self._summary(result, peak), **_orbital_summary(densities)},
+            summary={
+                **self._summary(result, peak),
+                **_orbital_summary(densities),
+                **_correction_summary(corrections),
+            },
             fingerprint=self.fingerprint,
             strings_a=problem.strings_a,
             strings_b=problem.strings_b,
@@ -420,7 +449,18 @@ def _orbital_summary(densities: list[Any]) -> dict[str, Any]:
     return summary
 
 
-def _warm_up(rdm_order: int) -> None:
+def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
+    """Second-order corrections as fields of the summary."""
+    if not corrections:
+        return {}
+    return {
+        "energy_pt2": [found.energy for found in corrections],
+        "variance": [found.variance for found in corrections],
+        "pt2_gap": [found.smallest_gap if np.isfinite(found.smallest_gap) else None for found in corrections],
+    }
+
+
+def _warm_up(rdm_order: int, pt2: bool = False) -> None:
     """Compile or load every kernel of a solve by solving a toy problem in this process."""
     from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.solve import solve_subspace
@@ -429,11 +469,16 @@ def _warm_up(rdm_order: int) -> None:
     eri = np.full(21, 0.01)
     strings = np.array([[3], [5], [6]], np.uint64)
     options = SolveOptions(memory=2**40, model_space=1)  # so small that the solver must iterate
-    result = solve_subspace(None, Hamiltonian(h1e, eri, 0.0, 3, (2, 2)), strings, strings, options)
+    hamiltonian = Hamiltonian(h1e, eri, 0.0, 3, (2, 2))
+    result = solve_subspace(None, hamiltonian, strings, strings, options)
     if rdm_order:
         from sqd_mpi.density_matrices import of_all_roots
 
         of_all_roots(result, rdm_order)
+    if pt2:
+        from sqd_mpi.pt2 import second_order
+
+        second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)
 
 
 def _versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ COMMAND_LINE_OPTIONS = (
     "max_subspace",
     "nroots",
     "rdm",
+    "pt2",
     "symmetry",
     "spin_flip",
     "string_order",
@@ -203,6 +204,9 @@ class SolveOptions(BaseModel):
     nroots: _Count = _field(1, "a positive integer", "Number of lowest eigenpairs.")
     rdm: Annotated[Literal["none", "1", "2"], BeforeValidator(_order)] = _field(
         "none", "one of none, 1, 2", "Density matrices of every root in the result: none, 1 (one-particle) or 2 (both)."
+    )
+    pt2: bool = _field(
+        False, "true or false", "Second-order correction of the energy and the energy variance of every root."
     )
     symmetry: Literal["auto", "off"] = _field(
         "auto", "auto or off", "Use of the exact zeros that orbital symmetry leaves in the integrals: auto or off."

@@ -270,7 +270,7 @@ def test_report_says_what_to_install(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert cli.main(["report", "result.h5"]) == 2
-    assert "report needs matplotlib; install it with: pip install 'sqd_mpi[report]'" in capsys.readouterr().err
+    assert "pictures need matplotlib; install it with: pip install 'sqd_mpi[report]'" in capsys.readouterr().err
     assert not (folder / "report").exists()
 
 

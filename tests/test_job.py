@@ -21,7 +21,9 @@ import pytest
 
 from sqd_mpi import bitstrings, files, job
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.options import InputError
+from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.pt2 import of_all_roots
+from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, dense_matrix, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
 
@@ -197,6 +199,21 @@ def test_result_holds_density_matrices(folder, hamiltonian, order):
         eri = hamiltonian.eri_pairs()[pair[:, :, None, None], pair[None, None]]
         energy = hamiltonian.ecore + np.sum(hamiltonian.h1e * (matrix["alpha"] + matrix["beta"]))
         assert energy + 0.5 * np.sum(eri * two) == pytest.approx(found["energy"][root], abs=1e-9)
+
+
+def test_result_holds_second_order_corrections(folder, hamiltonian):
+    assert run_here(nroots=2, tol=1e-8) == 0
+    found = summary()
+    assert found["energy_pt2"] is found["variance"] is found["pt2_gap"] is None
+    assert run_here(nroots=2, tol=1e-8, pt2=True) == 0
+    found = summary()
+    result = solve_subspace(None, hamiltonian, *STRINGS, SolveOptions(nroots=2, tol=1e-8))
+    for root, expected in enumerate(of_all_roots(result, hamiltonian)):
+        assert found["energy_pt2"][root] == pytest.approx(expected.energy, abs=1e-7)
+        assert found["variance"][root] == pytest.approx(expected.variance, abs=1e-7)
+        assert found["pt2_gap"][root] == pytest.approx(expected.smallest_gap, abs=1e-7)
+    with h5py.File("result.h5") as file:
+        assert "second order" in file["timings"].attrs
 
 
 def test_density_matrices_that_do_not_fit_are_refused_before_the_solve(folder, monkeypatch):

@@ -126,6 +126,17 @@ def get_density_backend(name: str) -> Any:
     return density
 
 
+def get_external_tile(name: str) -> Any:
+    """The class that makes amplitudes of determinants outside the space beside a backend (`external.ExternalTile`).
+
+    Args:
+        name: as for `get_backend`; every backend but "reference" uses the CPU for them.
+    """
+    from sqd_mpi.backends import external
+
+    return external.ReferenceTile if name == "reference" else external.ExternalTile
+
+
 def resolve_name(name: str) -> str:
     """The name of the backend that "auto" stands for."""
     return "cpu" if name == "auto" else name
@@ -139,5 +150,6 @@ __all__ = [
     "Task",
     "get_backend",
     "get_density_backend",
+    "get_external_tile",
     "resolve_name",
 ]

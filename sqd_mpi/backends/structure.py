@@ -253,15 +253,33 @@ def same_spin_terms(
 
 def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> list[BetaSingles]:
     """Singles of the columns of blocks with this ib to every beta block, one entry per shift db."""
+    rows, column_start = layout.beta_rows(ib)
+    return column_singles(layout, layout.beta.strings[rows], column_start, ib, norb, pair_labels)
+
+
+def column_singles(
+    layout: Layout,
+    columns: NDArray[np.uint64],
+    column_start: IntArray,
+    ib: int,
+    norb: int,
+    pair_labels: IntArray,
+    in_block: bool = True,
+) -> list[BetaSingles]:
+    """Singles of any beta strings to every beta block, one entry per shift db from block ib.
+
+    Args:
+        columns: (n, nwords) the bra columns, label after label.
+        column_start: (n_labels + 1,) first bra column of every label.
+        in_block: whether the bra columns are those of block ib, whose diagonal then belongs to the shift 0.
+    """
     _, b, _, _ = layout.grid
     n_labels = layout.n_labels
-    rows, column_start = layout.beta_rows(ib)
-    strings = layout.beta.strings
-    singles = find_singles(strings[rows], strings, norb)
+    singles = find_singles(columns, layout.beta.strings, norb)
     counts = np.diff(column_start)
     block_row = np.concatenate([[0], np.cumsum(np.repeat(counts, n_labels))]).astype(np.int64)
     row_label = np.repeat(np.arange(n_labels), counts)
-    first_row = block_row[row_label * n_labels] + np.arange(len(rows)) - column_start[row_label]
+    first_row = block_row[row_label * n_labels] + np.arange(len(columns)) - column_start[row_label]
     owner = owners(layout.beta_bounds)
     n_rows = int(block_row[-1])
     key_counts = np.zeros(b * n_rows + 1, np.int64)
@@ -279,7 +297,7 @@ def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> l
         singles.indptr, singles.ket, singles.pair, singles.sign, first_row, stride, owner, pair_labels, n_rows,
         ket_first, starts.copy(), column, orbital_pair, sign,
     )  # fmt: skip
-    occupied = diagonal_pairs(strings[rows])
+    occupied = diagonal_pairs(columns)
     occupied_pair = np.concatenate(
         [occupied[column_start[y] : column_start[y + 1]] for y in range(n_labels) for _ in range(n_labels)]
     )
@@ -290,7 +308,8 @@ def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> l
         first, last = int(indptr[0]), int(indptr[-1])
         widths = np.diff(layout.beta_bounds, axis=1)[:, jb]
         n_ket = np.array([widths[y ^ d] for y in range(n_labels) for d in range(n_labels)], np.int64)
-        diagonal = np.array([int(db == 0 and d == 0) for _ in range(n_labels) for d in range(n_labels)], np.int8)
+        own = int(in_block and db == 0)
+        diagonal = np.array([own * int(d == 0) for _ in range(n_labels) for d in range(n_labels)], np.int8)
         result.append(
             BetaSingles(
                 block_row,
@@ -340,6 +359,33 @@ def same_spin_rows(
         first_column += ket_stop - ket_start
     if not columns:
         return SparseRows(indptrs[0], np.empty(0, np.int32), np.empty(0))
+    return SparseRows(np.concatenate(indptrs), np.concatenate(columns), np.concatenate(values))
+
+
+def same_spin_between(
+    bra: NDArray[np.uint64],
+    bra_start: IntArray,
+    ket: NDArray[np.uint64],
+    ket_ranges: list[tuple[int, int]],
+    h1e: FloatArray,
+    eri: FloatArray,
+) -> SparseRows:
+    """Same-spin Hamiltonian between two lists of strings without a common string; else as `same_spin_rows`.
+
+    Args:
+        bra: (n, nwords) bra strings, label after label; bra_start: (n_labels + 1,) first of every label.
+        ket: all ket strings; ket_ranges: (start, stop) for every label.
+    """
+    indptrs, columns, values = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0)]
+    first_column = 0
+    for label, (first_ket, last_ket) in enumerate(ket_ranges):
+        for start in range(bra_start[label], bra_start[label + 1], _ROWS_AT_A_TIME):
+            chunk = bra[start : min(start + _ROWS_AT_A_TIME, bra_start[label + 1])]
+            rows = _same_spin_chunk(chunk, ket[first_ket:last_ket], len(h1e), h1e, eri, True)
+            indptrs.append(rows.indptr[1:] + indptrs[-1][-1])
+            columns.append(rows.column + np.int32(first_column))
+            values.append(rows.value)
+        first_column += last_ket - first_ket
     return SparseRows(np.concatenate(indptrs), np.concatenate(columns), np.concatenate(values))
 
 

@@ -1,0 +1,249 @@
+"""Energies of truncated product spaces against variance and second-order correction, and their limit at zero.
+
+A run solves the whole space, then the spaces of the strings whose determinants reach ever larger coefficients in it.
+Towards the exact state both the variance and the correction vanish, and the energy is nearly a straight line in them.
+
+Nothing numerical is imported at the top: the number of threads must be settled before numba is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sqd_mpi import grid
+from sqd_mpi.log import Log
+from sqd_mpi.options import InputError, SolveOptions, available_cores
+
+# The distance of a point from zero below this share of the largest one does not raise its weight any more.
+_LEAST_DISTANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One truncated space.
+
+    Attributes:
+        threshold: the strings of determinants with a larger |coefficient| in the whole space; 0 is the whole space.
+        n_alpha_strings, n_beta_strings: their numbers.
+        dimension: their product.
+        energy: hartree; energy_pt2: second-order correction, hartree; variance: hartree^2.
+        converged: whether the solve converged.
+    """
+
+    threshold: float
+    n_alpha_strings: int
+    n_beta_strings: int
+    dimension: int
+    energy: float
+    energy_pt2: float
+    variance: float
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A polynomial through the points.
+
+    Attributes:
+        energy: its value at zero, hartree.
+        uncertainty: standard error of that value from the scatter of the points, hartree; None with as many points as
+            coefficients.
+        coefficients: constant first.
+    """
+
+    energy: float
+    uncertainty: float | None
+    coefficients: list[float]
+
+
+def fit_to_zero(x: ArrayLike, energies: ArrayLike, degree: int) -> Fit:
+    """Weighted least-squares polynomial of the energies in x, and its value at x = 0.
+
+    What a polynomial leaves out grows with the distance from zero: points weigh 1 / x^2.
+
+    Args:
+        x: (n,) variances or corrections.
+        energies: (n,) hartree.
+        degree: of the polynomial.
+
+    Raises:
+        ValueError: there are fewer different x than coefficients.
+    """
+    x, energies = np.asarray(x, np.float64), np.asarray(energies, np.float64)
+    if len(np.unique(x)) <= degree:
+        raise ValueError(f"a polynomial of degree {degree} needs {degree + 1} different points")
+    scale = float(np.abs(x).max())
+    weight = 1.0 / np.maximum(np.abs(x) / scale, _LEAST_DISTANCE)
+    shift = float(energies[np.argmin(np.abs(x))])
+    design = weight[:, None] * np.vander(x / scale, degree + 1, increasing=True)
+    found, *_ = np.linalg.lstsq(design, weight * (energies - shift), rcond=None)
+    coefficients = found / scale ** np.arange(degree + 1)
+    coefficients[0] += shift
+    spare = len(x) - degree - 1
+    uncertainty = None
+    if spare > 0:
+        scatter = float(np.sum((design @ found - weight * (energies - shift)) ** 2)) / spare
+        uncertainty = float(np.sqrt(scatter * np.linalg.inv(design.T @ design)[0, 0]))
+    return Fit(float(coefficients[0]), uncertainty, coefficients.tolist())
+
+
+def fits_of(points: Sequence[Point]) -> dict[str, Fit]:
+    """Lines and, from four points on, parabolas in the variance and in the correction, by name."""
+    energies = [point.energy for point in points]
+    result = {}
+    for name in ("variance", "energy_pt2"):
+        x = [getattr(point, name) for point in points]
+        for degree, kind in ((1, "linear"), (2, "quadratic")):
+            if len(np.unique(x)) > (degree if degree == 1 else 3):
+                result[f"{name}_{kind}"] = fit_to_zero(x, energies, degree)
+    return result
+
+
+def parse_thresholds(text: str) -> list[float]:
+    """Thresholds of a list with commas, ascending.
+
+    Raises:
+        InputError: one is not a number between 0 and 1.
+    """
+    try:
+        values = sorted({float(part) for part in text.split(",")})
+        if not values or not all(0.0 < value < 1.0 for value in values):
+            raise ValueError
+    except ValueError:
+        raise InputError(f"--thresholds needs numbers between 0 and 1 such as 1e-2,1e-3; got {text!r}") from None
+    return values
+
+
+def truncated_series(
+    comm: Any,
+    hamiltonian: Any,
+    strings_a: Any,
+    strings_b: Any,
+    thresholds: Sequence[float],
+    options: SolveOptions,
+    log: Log | None = None,
+) -> list[Point]:
+    """The lowest root in the whole space and in truncated ones, with correction and variance.
+
+    Collective over the communicator: all arguments must be the same on all ranks; so are the points.
+
+    Args:
+        thresholds: absolute coefficients in the whole space, ascending; those that give the same strings as the one
+            before, or none, are left out.
+        options: of every solve.
+    """
+    from sqd_mpi import bitstrings
+    from sqd_mpi.observables import carry_over
+    from sqd_mpi.pt2 import second_order
+    from sqd_mpi.solve import solve_subspace
+
+    log = log if log is not None else Log.silent()
+    whole = [bitstrings.canonical(each)[0] for each in (strings_a, strings_b)]
+    strings, weights = whole, None
+    points: list[Point] = []
+    for threshold in (0.0, *thresholds):
+        if weights is not None:
+            largest = weights.largest_alpha, weights.largest_beta
+            kept = [carry_over(each, size, threshold) for each, size in zip(whole, largest, strict=True)]
+            if not all(map(len, kept)) or [len(each) for each in kept] == [len(each) for each in strings]:
+                log.warning(f"threshold {threshold:g} gives no new space; left out")
+                continue
+            strings = kept
+        result = solve_subspace(comm, hamiltonian, strings[0], strings[1], options)
+        root, found = result.roots[0], second_order(result, hamiltonian)
+        weights = root.weights if weights is None else weights
+        n_alpha, n_beta = (len(each) for each in strings)
+        points.append(
+            Point(
+                threshold, n_alpha, n_beta, n_alpha * n_beta, root.energy, found.energy, found.variance, root.converged
+            )
+        )
+        log.info(row(points[-1]))
+        result.grid.free()
+    return points
+
+
+def heading() -> str:
+    """Heading of the table of `row`."""
+    return f"{'threshold':>9} {'strings':>15} {'energy':>16} {'with E2':>16} {'variance':>11}"
+
+
+def row(point: Point) -> str:
+    """One line of the table."""
+    strings = f"{point.n_alpha_strings} x {point.n_beta_strings}"
+    return (
+        f"{point.threshold:9.1e} {strings:>15} {point.energy:16.8f} {point.energy + point.energy_pt2:16.8f} "
+        f"{point.variance:11.4e}" + ("" if point.converged else "  NOT CONVERGED")
+    )
+
+
+def run_file(comm: Any, input_path: str, folder: str, thresholds: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Solve an input file and truncated ones, fit, write `extrapolation.json` into a folder.
+
+    Collective over the communicator.
+
+    Args:
+        comm: communicator, or None without MPI.
+        input_path: input file.
+        folder: where the table goes; made if it does not exist.
+        thresholds: list with commas.
+        given: options that override those of the file.
+
+    Returns:
+        what stands in the file: `points` and `fits`, on all ranks.
+
+    Raises:
+        InputError: the same on all ranks.
+    """
+    values = parse_thresholds(thresholds)
+    problem, options = _read(comm, input_path, folder, given)
+    from sqd_mpi import _jit
+
+    n_threads = max(1, available_cores() // grid.local_ranks(comm)[1])
+    _jit.set_threads(n_threads if options.threads == "auto" else options.threads)
+    log = Log(0 if comm is None else comm.rank)
+    log.info(heading())
+    points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
+    if len(points) < 2:
+        raise InputError("--thresholds gives a single space; a line needs at least two")
+    fits = fits_of(points)
+    for name, fit in fits.items():
+        error = "" if fit.uncertainty is None else f" +- {fit.uncertainty:.1e}"
+        log.info(f"{name.replace('_', ' ')}: {fit.energy:.8f}{error} hartree")
+    data = {"points": [asdict(point) for point in points], "fits": {name: asdict(fit) for name, fit in fits.items()}}
+    if comm is None or comm.rank == 0:
+        target = Path(folder) / "extrapolation.json"
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(data, indent=1) + "\n")
+        os.replace(temporary, target)
+    return data
+
+
+def _read(comm: Any, input_path: str, folder: str, given: dict[str, Any]) -> tuple[Any, SolveOptions]:
+    """Rank 0 reads, checks and makes the folder; all ranks get the problem or the same error."""
+    outcome: Any = None
+    if comm is None or comm.rank == 0:
+        from sqd_mpi import files
+
+        try:
+            problem = files.read_input(input_path)
+            options = SolveOptions(**{**problem.options, **given})
+            try:
+                Path(folder).mkdir(exist_ok=True)
+            except OSError as error:
+                raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
+            outcome = problem, options
+        except InputError as error:
+            outcome = error
+    outcome = grid.broadcast(comm, outcome)
+    if isinstance(outcome, InputError):
+        raise outcome
+    return outcome
