@@ -34,9 +34,11 @@ Strings = NDArray[np.uint64]
 # What `info --json` prints for a result, in this order; a field that the file lacks is null.
 SUMMARY_FIELDS = (
     "energy",
+    "penalised_energy",
     "converged",
     "residual_norm",
     "spin_square",
+    "spin_pure",
     "sector",
     "spin_flip_parity",
     "occupancies",
@@ -60,6 +62,7 @@ SUMMARY_FIELDS = (
     "wall_seconds",
     "peak_rss_bytes",
     "symmetry",
+    "spin_target",
     "version",
 )
 

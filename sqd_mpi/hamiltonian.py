@@ -25,6 +25,8 @@ from sqd_mpi.options import InputError
 _SYMMETRY_TOLERANCE = 1e-10
 # In hartree: how far two entries of a FCIDUMP for the same integral may differ.
 _DUPLICATE_TOLERANCE = 1e-9
+# How far twice the spin that belongs to a given S(S+1) may be from an integer.
+_SPIN_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +147,26 @@ class Hamiltonian:
         Made once and kept: all callers get the same array and must not change it.
         """
         return self._eri_pairs
+
+    def spin_of(self, spin_square: float) -> float:
+        """The spin S with S (S + 1) = spin_square, checked against the numbers of electrons and orbitals.
+
+        Raises:
+            InputError: no state of these electrons in these orbitals has that spin.
+        """
+        n_alpha, n_beta = self.nelec
+        least = abs(n_alpha - n_beta)
+        most = min(n_alpha + n_beta, 2 * self.norb - n_alpha - n_beta)  # twice the spin, all open shells parallel
+        doubled = np.sqrt(4.0 * spin_square + 1.0) - 1.0
+        twice = round(float(doubled))
+        if abs(doubled - twice) > _SPIN_TOLERANCE or not least <= twice <= most or (twice - least) % 2:
+            possible = [f"{value / 2 * (value / 2 + 1):g}" for value in range(least, most + 1, 2)]
+            shown = possible if len(possible) < 8 else [*possible[:6], "...", possible[-1]]
+            raise InputError(
+                f"--spin-square needs S(S+1) of a spin that {n_alpha} alpha and {n_beta} beta electrons in {self.norb} "
+                f"orbitals can have, one of {', '.join(shown)}; got {spin_square:g}"
+            )
+        return twice / 2
 
     def fingerprint(self) -> str:
         """SHA-256, as 64 hexadecimal digits, of every number of the Hamiltonian; equal if and only if all bits are."""

@@ -337,12 +337,14 @@ class _Job:
         )
 
     def _summary(self, result: Any, peak: int) -> dict[str, Any]:
-        roots, problem = result.roots, self.problem
+        roots, problem, target = result.roots, self.problem, result.spin_target
         return {
             "energy": [root.energy for root in roots],
+            "penalised_energy": None if target is None else [root.penalised_energy for root in roots],
             "converged": [root.converged for root in roots],
             "residual_norm": [root.residual_norm for root in roots],
             "spin_square": [root.spin_square for root in roots],
+            "spin_pure": [root.spin_pure for root in roots],
             "sector": [root.sector for root in roots],
             "spin_flip_parity": [root.parity or None for root in roots],
             "occupancies": [root.occupancies.tolist() for root in roots],
@@ -369,6 +371,9 @@ class _Job:
                 "max_dropped": result.symmetry.max_dropped,
                 "effect_bound": result.symmetry.effect_bound,
             },
+            "spin_target": None
+            if target is None
+            else {"spin": target.spin, "penalty": target.strength, "linear": target.linear},
             "memory": result.memory,
             "version": __version__,
         }

@@ -49,6 +49,7 @@ class ModelSpace:
         interaction: Interaction,
         size: int,
         n_states: int | None = None,
+        squared: tuple[Interaction, float] | None = None,
     ) -> ModelSpace:
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
@@ -58,6 +59,8 @@ class ModelSpace:
             diagonal: this rank's slice of the diagonal.
             size: number of determinants wanted.
             n_states: number of eigenpairs wanted; by default all.
+            squared: an interaction V and a factor f: f V^2 is added to the interaction. V must not lead out of sets of
+                determinants of equal diagonal element.
         """
         here = grid.coordinates
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
@@ -70,14 +73,15 @@ class ModelSpace:
         position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
         mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
         alpha, beta = np.divmod(chosen, n_beta)
-        matrix = np.empty((len(chosen), len(chosen)))
-        mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
-        _fill_matrix(
+        strings = (
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
             layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
-            np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs(), interaction.coupling, interaction.swap,
-            interaction.same_spin, interaction.constant, layout.parity, mirror, matrix,
-        )  # fmt: skip
+        )
+        mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
+        matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
+        if squared is not None:
+            root = _matrix(strings, hamiltonian, squared[0], layout.parity, mirror)
+            matrix += squared[1] * (root @ root)
         last = min(n_states or len(matrix), len(matrix)) - 1
         energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
         return cls(energies, vectors, mine)
@@ -89,6 +93,22 @@ class ModelSpace:
         local = np.flatnonzero(self.mine >= 0)
         out[:n_vectors, self.mine[local]] = self.vectors[local, :n_vectors].T
         return n_vectors
+
+
+def _matrix(
+    strings: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    hamiltonian: Hamiltonian,
+    interaction: Interaction,
+    parity: int,
+    mirror: NDArray[np.bool_],
+) -> FloatArray:
+    """(n, n) matrix of an interaction between determinants (alpha and beta strings of each)."""
+    matrix = np.empty((len(mirror), len(mirror)))
+    _fill_matrix(
+        *strings, np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs(), interaction.coupling,
+        interaction.swap, interaction.same_spin, interaction.constant, parity, mirror, matrix,
+    )  # fmt: skip
+    return matrix
 
 
 def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
@@ -106,14 +126,15 @@ def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
 
 
 def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
-    """Codes of the lowest candidates (value, code); ties at the end are taken whole up to twice the size, or cut."""
+    """Codes of the lowest candidates (value, code); ties at the end are taken whole or, past twice the size, not."""
     order = np.lexsort((candidates[:, 1], candidates[:, 0]))
     values, codes = candidates[order, 0], candidates[order, 1].astype(np.int64)
     if len(values) <= size:
         return codes
     stop = int(np.searchsorted(values, values[size - 1] + _TIE, side="right"))
     if stop > 2 * size:
-        stop = size
+        first = int(np.searchsorted(values, values[size - 1] - _TIE))
+        stop = first if first >= size // 2 and first > 0 else size
     return codes[:stop]
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("planner",),
     ("backends", "grid"),
     ("sigma", "files"),
-    ("davidson", "model_space", "observables", "pt2", "trace", "vector_io"),
+    ("davidson", "model_space", "observables", "pt2", "spin_target", "trace", "vector_io"),
     ("solve",),
     ("density_matrices",),
     ("job",),

@@ -6,7 +6,7 @@ prepares those that it is given, and applies them one at a time to a ket block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,6 +66,16 @@ class Interaction:
         n_alpha, n_beta = hamiltonian.nelec
         magnetisation = (n_alpha - n_beta) / 2
         return cls(np.zeros((n_pairs, n_pairs)), 1.0, False, magnetisation * (magnetisation + 1) + n_beta)
+
+    def shifted(self, constant: float) -> Interaction:
+        """This one with another constant added to the diagonal."""
+        return replace(self, constant=self.constant + constant)
+
+    def plus(self, other: Interaction, factor: float, constant: float = 0.0) -> Interaction:
+        """This one + factor (other + constant), for another one that has no coupling but its swap."""
+        return replace(
+            self, swap=self.swap + factor * other.swap, constant=self.constant + factor * (other.constant + constant)
+        )
 
 
 class SigmaBlock(Protocol):
