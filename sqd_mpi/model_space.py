@@ -23,6 +23,7 @@ from sqd_mpi.layout import Layout
 # Diagonal elements closer than this (hartree) belong together: determinants that differ by flipped spins.
 _TIE = 1e-9
 _CHUNK = 1 << 20
+_TRACE = 0.03  # norm of what start vectors hold of other eigenvectors of the model space
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +34,13 @@ class ModelSpace:
         energies: (n_states,) lowest eigenvalues in hartree, ascending.
         vectors: (n, n_states) their eigenvectors in columns.
         mine: (n,) int64, position in this rank's slice, -1 if another rank's.
+        complete: whether it is the whole sector.
     """
 
     energies: FloatArray = field(repr=False)
     vectors: FloatArray = field(repr=False)
     mine: NDArray[np.int64] = field(repr=False)
+    complete: bool = False
 
     @classmethod
     def create(
@@ -84,14 +87,22 @@ class ModelSpace:
             matrix += squared[1] * (root @ root)
         last = min(n_states or len(matrix), len(matrix)) - 1
         energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
-        return cls(energies, vectors, mine)
+        return cls(energies, vectors, mine, len(mine) == layout.dimension)
 
     def fill(self, out: FloatArray, n_vectors: int) -> int:
-        """Put the lowest eigenvectors into the first rows of `out` (rows, size); returns how many."""
+        """Put start vectors into the first rows of `out` (rows, size); returns how many.
+
+        They are the lowest eigenvectors with a trace of all others: iterations do not leave a symmetry that has no
+        label, and the lowest state of the whole sector may have another symmetry than that of the model space.
+        """
         n_vectors = min(n_vectors, len(self.energies))
         out[:n_vectors] = 0.0
         local = np.flatnonzero(self.mine >= 0)
-        out[:n_vectors, self.mine[local]] = self.vectors[local, :n_vectors].T
+        start, others = self.vectors[:, :n_vectors], self.vectors[:, n_vectors:]
+        if not self.complete and others.shape[1]:
+            amounts = np.random.default_rng(1).choice([-_TRACE, _TRACE], (others.shape[1], n_vectors))
+            start = start + others @ amounts / np.sqrt(others.shape[1])
+        out[:n_vectors, self.mine[local]] = start[local].T
         return n_vectors
 
 

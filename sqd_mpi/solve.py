@@ -43,6 +43,7 @@ _SMALL_DIMENSION = 1_000_000
 _LEAST_ITERATIONS = 2
 _POOR_MODEL_SPACE = 100  # determinants
 _POOR_ITERATIONS = 5
+_MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
 _LARGE_MODEL_SPACE = 1000  # determinants, for sectors above that size
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
@@ -401,7 +402,7 @@ class _Solve:
             size = max(self.options.model_space, 2 * self.nroots)
             if layout.dimension > _SMALL_DIMENSION and "model_space" not in self.options.model_fields_set:
                 size = max(size, _LARGE_MODEL_SPACE)
-            n_states = 2 * self.nroots + 2
+            n_states = 2 * self.nroots + _MODEL_STATES
             if self.target is None:
                 interaction, squared = Interaction.energy(self.hamiltonian), None
                 diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
