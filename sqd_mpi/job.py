@@ -382,8 +382,9 @@ class _Job:
         for k, root in enumerate(result.roots):
             name = "energy" if len(result.roots) == 1 else f"energy {k}"
             self.log.info(
-                f"{name} {root.energy:.10f} hartree, residual {root.residual_norm:.1e}, <S^2> {root.spin_square:.6f}, "
-                f"sector {root.sector}"
+                f"{name} {root.energy:.10f} hartree, residual {root.residual_norm:.1e}, "
+                + ("" if root.spin_square is None else f"<S^2> {root.spin_square:.6f}, ")
+                + f"sector {root.sector}"
                 + (f", parity {root.parity:+d}" if root.parity else "")
                 + ("" if root.converged else ", NOT CONVERGED")
             )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction
-from sqd_mpi.backends.reference import matrix_element
+from sqd_mpi.backends.reference import spin_integrals, spin_matrix_element, twist_of
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout
@@ -23,7 +23,23 @@ from sqd_mpi.layout import Layout
 # Diagonal elements closer than this (hartree) belong together: determinants that differ by flipped spins.
 _TIE = 1e-9
 _CHUNK = 1 << 20
+_WALL = 1e3  # hartree
 _TRACE = 0.03  # norm of what start vectors hold of other eigenvectors of the model space
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """What is added to the Hamiltonian: strength V, or strength V^2.
+
+    Attributes:
+        interaction: V.
+        strength: factor, hartree.
+        squared: whether V is squared.
+    """
+
+    interaction: Interaction
+    strength: float
+    squared: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +51,14 @@ class ModelSpace:
         vectors: (n, n_states) their eigenvectors in columns.
         mine: (n,) int64, position in this rank's slice, -1 if another rank's.
         complete: whether it is the whole sector.
+        bounds: with a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through.
     """
 
     energies: FloatArray = field(repr=False)
     vectors: FloatArray = field(repr=False)
     mine: NDArray[np.int64] = field(repr=False)
     complete: bool = False
+    bounds: tuple[FloatArray, ...] | None = field(repr=False, default=None)
 
     @classmethod
     def create(
@@ -52,7 +70,7 @@ class ModelSpace:
         interaction: Interaction,
         size: int,
         n_states: int | None = None,
-        squared: tuple[Interaction, float] | None = None,
+        penalty: Penalty | None = None,
     ) -> ModelSpace:
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
@@ -62,8 +80,8 @@ class ModelSpace:
             diagonal: this rank's slice of the diagonal.
             size: number of determinants wanted.
             n_states: number of eigenpairs wanted; by default all.
-            squared: an interaction V and a factor f: f V^2 is added to the interaction. V must not lead out of sets of
-                determinants of equal diagonal element.
+            penalty: added to the interaction. If it is squared, it must not lead out of sets of determinants of equal
+                diagonal element.
         """
         here = grid.coordinates
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
@@ -82,12 +100,18 @@ class ModelSpace:
         )
         mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
         matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
-        if squared is not None:
-            root = _matrix(strings, hamiltonian, squared[0], layout.parity, mirror)
-            matrix += squared[1] * (root @ root)
         last = min(n_states or len(matrix), len(matrix)) - 1
+        bounds = None
+        if penalty is not None:
+            added = _matrix(strings, hamiltonian, penalty.interaction, layout.parity, mirror)
+            if penalty.squared:
+                added = added @ added
+            bounds = tuple(
+                scipy.linalg.eigvalsh(matrix + factor * added, subset_by_index=(0, last)) for factor in (0.0, _WALL)
+            )
+            matrix += penalty.strength * added
         energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
-        return cls(energies, vectors, mine, len(mine) == layout.dimension)
+        return cls(energies, vectors, mine, len(mine) == layout.dimension, bounds)
 
     def fill(self, out: FloatArray, n_vectors: int) -> int:
         """Put start vectors into the first rows of `out` (rows, size); returns how many.
@@ -116,8 +140,8 @@ def _matrix(
     """(n, n) matrix of an interaction between determinants (alpha and beta strings of each)."""
     matrix = np.empty((len(mirror), len(mirror)))
     _fill_matrix(
-        *strings, np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs(), interaction.coupling,
-        interaction.swap, interaction.same_spin, interaction.constant, parity, mirror, matrix,
+        *strings, *spin_integrals(hamiltonian), interaction.coupling, interaction.swap, twist_of(interaction),
+        interaction.same_spin, interaction.constant, parity, mirror, matrix,
     )  # fmt: skip
     return matrix
 
@@ -150,15 +174,19 @@ def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
 
 
 @parallel_jit
-def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, parity, on_line, matrix):
+def _fill_matrix(
+    alpha, beta, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin, constant, parity, on_line, matrix
+):  # fmt: skip
     """Matrix between determinants or, with parity, between (|IJ> + parity |JI>) / sqrt(2), and |II> itself."""
     half = np.sqrt(0.5)
     for i in numba.prange(alpha.shape[0]):
         for j in range(i + 1):
-            element = matrix_element(alpha[i], beta[i], alpha[j], beta[j], h1e, eri, coupling, swap, same_spin)
+            element = spin_matrix_element(
+                alpha[i], beta[i], alpha[j], beta[j], h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin
+            )
             if parity != 0:
-                element += parity * matrix_element(
-                    alpha[i], beta[i], beta[j], alpha[j], h1e, eri, coupling, swap, same_spin
+                element += parity * spin_matrix_element(
+                    alpha[i], beta[i], beta[j], alpha[j], h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin
                 )
                 element *= (half if on_line[i] else 1.0) * (half if on_line[j] else 1.0)
             matrix[i, j] = element + (constant if i == j else 0.0)

@@ -20,7 +20,7 @@ from sqd_mpi.grid import ProcessGrid, local_ranks, minimum_mean_maximum
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
-from sqd_mpi.model_space import ModelSpace
+from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
 from sqd_mpi.options import InputError, SolveOptions, available_memory
 from sqd_mpi.sigma import SigmaOperator
@@ -59,8 +59,9 @@ class Root:
         residual_norm: 2-norm of H v - E v for the normalised v, hartree; with a spin target that of the operator with
             the penalty and its eigenvalue.
         converged: whether the residual norm reached the tolerance.
-        spin_square: <S^2>.
-        spin_pure: whether the state is one of S^2 (in the subspace) with the value of a spin.
+        spin_square: <S^2>; None for spin-dependent integrals without the overlap of the orbitals.
+        spin_pure: whether the state is one of S^2 (in the subspace) with the value of a spin; None where
+            <S^2> is.
         sector: label of the symmetry sector.
         parity: +1 or -1 for C = +C^T (even spin) or -C^T (odd spin); 0 where spin-flip symmetry was not used.
         occupancies: (2, norb) mean occupations of alpha and beta orbitals.
@@ -73,8 +74,8 @@ class Root:
     penalised_energy: float | None
     residual_norm: float
     converged: bool
-    spin_square: float
-    spin_pure: bool
+    spin_square: float | None
+    spin_pure: bool | None
     sector: int
     parity: int
     occupancies: FloatArray = field(repr=False)
@@ -244,10 +245,12 @@ class _Solve:
         with self.timers("symmetry"):
             off = self.options.symmetry == "off"
             self.symmetry = trivial_labels(hamiltonian.norb) if off else find_labels(hamiltonian)
-            labels = self.symmetry.labels, self.symmetry.n_labels
-            self.alpha = SpinStrings.from_canonical(bitstrings.canonical(strings_a)[0], *labels)
-            self.beta = SpinStrings.from_canonical(bitstrings.canonical(strings_b)[0], *labels)
-            if np.array_equal(self.alpha.strings, self.beta.strings):
+            self.alpha, self.beta = (
+                SpinStrings.from_canonical(bitstrings.canonical(strings)[0], labels, self.symmetry.n_labels)
+                for strings, labels in zip((strings_a, strings_b), self.symmetry.both, strict=True)
+            )
+            same_orbitals = not hamiltonian.spin_dependent
+            if same_orbitals and np.array_equal(self.alpha.strings, self.beta.strings):
                 self.beta = self.alpha
         self.nroots = self.options.nroots
         if self.nroots > self.alpha.size * self.beta.size:
@@ -278,7 +281,7 @@ class _Solve:
 
     def run(self) -> SubspaceResult:
         """Solve every sector that may hold one of the wanted roots."""
-        models = {sector: self._model(sector) for sector in self.sectors}
+        models = self._models()
         wanted = _lowest_per_sector({s: model.energies for s, model in models.items()}, self.nroots)
         solved: dict[Sector, Eigenpairs] = {}
         examined = {sector: (float(model.energies[0]), "model") for sector, model in models.items()}
@@ -304,6 +307,8 @@ class _Solve:
         roots = self._roots(solved)
         if self.target is not None and not stopped:
             self._warn_about_spin(self.target, roots)
+        if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
+            self.log.warning("<S^2> is not known: spin-dependent integrals came without the overlap of the orbitals")
         return SubspaceResult(
             roots, stopped, self.grid, self.symmetry, self.target, self.n_iterations, self.n_sigma, examined,
             {name: np.array(values) for name, values in self.history.items()}, timings,
@@ -313,7 +318,8 @@ class _Solve:
 
     def _warn_about_spin(self, target: SpinTarget, roots: list[Root]) -> None:
         """Say which roots have not the wanted spin."""
-        wrong = [f"{root.spin_square:.4f}" for root in roots if not target.reached(root.spin_square)]
+        means = [root.spin_square for root in roots if root.spin_square is not None]
+        wrong = [f"{mean:.4f}" for mean in means if not target.reached(mean)]
         if wrong:
             self.log.warning(
                 f"<S^2> is {', '.join(wrong)} for {len(wrong)} of {len(roots)} roots, not {target.value:g}: the space "
@@ -402,18 +408,33 @@ class _Solve:
             size = max(self.options.model_space, 2 * self.nroots)
             if layout.dimension > _SMALL_DIMENSION and "model_space" not in self.options.model_fields_set:
                 size = max(size, _LARGE_MODEL_SPACE)
+            energy = Interaction.energy(self.hamiltonian)
             n_states = 2 * self.nroots + _MODEL_STATES
             if self.target is None:
-                interaction, squared = Interaction.energy(self.hamiltonian), None
+                penalty = None
                 diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
-                block.diagonal(interaction, diagonal)
+                block.diagonal(energy, diagonal)
             else:
-                interaction, root = self.target.interaction(self.hamiltonian), self.target.square_root(self.hamiltonian)
-                squared = None if root is None else (root, self.target.strength)
+                deviation = self.target.deviation(self.hamiltonian)
+                penalty = Penalty(deviation, self.target.strength, not self.target.linear)
                 diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block)
             return ModelSpace.create(
-                self.grid, layout, diagonal, self.hamiltonian, interaction, size, n_states, squared
+                self.grid, layout, diagonal, self.hamiltonian, energy, size, n_states, penalty
             )
+
+    def _models(self) -> dict[Sector, ModelSpace]:
+        """The model spaces of all sectors; they may show that the penalty on other spins must be stronger."""
+        models = {sector: self._model(sector) for sector in self.sectors}
+        if self.target is None or self.options.spin_penalty is not None or self.hamiltonian.spin_dependent:
+            return models
+        bounds = [model.bounds for model in models.values() if model.bounds is not None]
+        lowest = min(float(without[0]) for without, _ in bounds)
+        wanted = np.sort(np.concatenate([pure for _, pure in bounds]))[: self.nroots]
+        lifted = self.target.lifted(float(wanted[-1]) - lowest)
+        if lifted == self.target:
+            return models
+        self.target = lifted
+        return {sector: self._model(sector) for sector in self.sectors}
 
     def _solve_sector(
         self, sector: Sector, count: int, model: ModelSpace, solved: dict[Sector, Eigenpairs], bound: float
@@ -553,7 +574,9 @@ class _Solve:
             return [self._root(solved[s], s, k, squares[s, k]) for _, s, k in candidates]
 
     def _spin_squares(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[tuple[float, float]]:
-        """<S^2> and <(P S^2 P)^2> of some vectors."""
+        """<S^2> and <(P S^2 P)^2> of some vectors; NaN where the overlap of the orbitals is not known."""
+        if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
+            return [(np.nan, np.nan)] * len(chosen)
         layout = self._layout(sector)
         operator = SigmaOperator(self.grid, layout, self._block(layout), Interaction.spin_square(self.hamiltonian))
         work = np.empty(operator.size)
@@ -563,6 +586,8 @@ class _Solve:
 
     def _root(self, pairs: Eigenpairs, sector: Sector, k: int, spin: tuple[float, float]) -> Root:
         penalised = float(pairs.energies[k])
+        known = not np.isnan(spin[0])
+        spin_square, spin_pure = (spin[0], is_pure(*spin)) if known else (None, None)
         energy = penalised if self.target is None else self.target.energy(penalised, *spin)
         layout = self._layout(sector)
         weights = string_weights(self.grid, layout, pairs.vectors[k])
@@ -574,7 +599,7 @@ class _Solve:
         )
         return Root(
             energy, None if self.target is None else penalised, float(pairs.residual_norms[k]),
-            bool(pairs.converged[k]), spin[0], is_pure(*spin), *sector, occupied, weights, layout, pairs.vectors[k],
+            bool(pairs.converged[k]), spin_square, spin_pure, *sector, occupied, weights, layout, pairs.vectors[k],
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ whole configurations (S^2 connects nothing else) pure vectors stay pure, and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -24,9 +24,12 @@ from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout
 from sqd_mpi.log import Timers
+from sqd_mpi.options import InputError
 from sqd_mpi.sigma import SigmaOperator
 
 _DEFAULT_LIFT = 0.5  # hartree by which the spin next to the wanted one is lifted
+# Where the model spaces show states of other spins below, they are lifted above by this much and that share of the gap.
+_LEAST_LIFT, _GAP_FACTOR, _LARGEST_LIFT = 0.3, 1.3, 5.0
 # A state counts as spin-pure if <S^2> is that close to S (S + 1) of some spin, and |S^2 v - <S^2> v| that small.
 _PURE_MEAN = 1e-4
 _PURE_DEVIATION = 1e-2
@@ -59,13 +62,21 @@ class SpinTarget:
         Raises:
             InputError: no state can have that spin, or the overlap that S^2 needs is missing.
         """
+        if hamiltonian.spin_dependent and hamiltonian.overlap_ab is None:
+            raise InputError(
+                "--spin-square needs the overlap of alpha and beta orbitals (overlap_ab) for spin-dependent integrals; "
+                "there is none"
+            )
         spin = hamiltonian.spin_of(spin_square)
         lowest = abs(hamiltonian.nelec[0] - hamiltonian.nelec[1]) / 2
         linear = spin == (spin % 2 if spin_flip else lowest)
-        if strength is None:
-            # the distance of S (S + 1) to that of S + 1, or the square of that to S - 1
-            strength = _DEFAULT_LIFT / (2 * spin + 2 if linear else (2 * spin) ** 2)
-        return cls(spin, strength, linear)
+        target = cls(spin, 0.0 if strength is None else strength, linear)
+        return replace(target, strength=_DEFAULT_LIFT / target.step) if strength is None else target
+
+    @property
+    def step(self) -> float:
+        """By how much the penalty lifts the nearest other spin, over its strength."""
+        return 2 * self.spin + 2 if self.linear else (2 * self.spin) ** 2
 
     @property
     def value(self) -> float:
@@ -84,14 +95,22 @@ class SpinTarget:
             return energy
         return energy.plus(Interaction.spin_square(hamiltonian), self.strength, -self.value)
 
-    def square_root(self, hamiltonian: Hamiltonian) -> Interaction | None:
-        """S^2 - t, whose square is the quadratic penalty; None if the penalty is linear."""
-        return None if self.linear else Interaction.spin_square(hamiltonian).shifted(-self.value)
+    def deviation(self, hamiltonian: Hamiltonian) -> Interaction:
+        """S^2 - t."""
+        return Interaction.spin_square(hamiltonian).shifted(-self.value)
+
+    def lifted(self, gap: float) -> SpinTarget:
+        """At least this strength, and enough for other spins that lie by `gap` (hartree) below the wanted states."""
+        lift = min(_GAP_FACTOR * gap + _LEAST_LIFT, _LARGEST_LIFT)  # a space without pure states shows any gap
+        return replace(self, strength=max(self.strength, lift / self.step))
 
     def diagonal(self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock):
         """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree."""
         out = np.empty(layout.slice_size(*place))
         where = layout.geometry(*place)
+        if hamiltonian.spin_dependent:  # no configurations without common orbitals
+            block.diagonal(self.interaction(hamiltonian), out)
+            return out
         block.diagonal(Interaction.energy(hamiltonian), out)
         _average_over_spin_functions(
             where.row_offset, where.row_length, where.row_column, where.start, where.stop,
@@ -127,7 +146,7 @@ class SpinTargetOperator(SigmaOperator):
         here = grid.coordinates
         self._mean_diagonal = target.diagonal(layout, (here.ia, here.ib, here.it, here.ir), hamiltonian, block)
         self._strength = target.strength
-        self._root = target.square_root(hamiltonian)
+        self._root = None if target.linear else target.deviation(hamiltonian)
         if self._root is not None:
             self._root_diagonal = np.empty(self.size)
             block.diagonal(self._root, self._root_diagonal)
