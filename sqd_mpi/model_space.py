@@ -24,6 +24,7 @@ from sqd_mpi.layout import Layout
 _TIE = 1e-9
 _CHUNK = 1 << 20
 _WALL = 1e3  # hartree
+_CLEAN = 1e-8
 _TRACE = 0.03  # norm of what start vectors hold of other eigenvectors of the model space
 
 
@@ -51,6 +52,7 @@ class ModelSpace:
         vectors: (n, n_states) their eigenvectors in columns.
         mine: (n,) int64, position in this rank's slice, -1 if another rank's.
         complete: whether it is the whole sector.
+        clean: (n_states,) which eigenvectors the penalty does not touch, None for all.
         bounds: with a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through.
     """
 
@@ -58,6 +60,7 @@ class ModelSpace:
     vectors: FloatArray = field(repr=False)
     mine: NDArray[np.int64] = field(repr=False)
     complete: bool = False
+    clean: NDArray[np.bool_] | None = field(repr=False, default=None)
     bounds: tuple[FloatArray, ...] | None = field(repr=False, default=None)
 
     @classmethod
@@ -111,18 +114,22 @@ class ModelSpace:
             )
             matrix += penalty.strength * added
         energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
-        return cls(energies, vectors, mine, len(mine) == layout.dimension, bounds)
+        clean = np.ones(len(energies), bool)
+        if penalty is not None:
+            clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
+        return cls(energies, vectors, mine, len(mine) == layout.dimension, clean, bounds)
 
     def fill(self, out: FloatArray, n_vectors: int) -> int:
         """Put start vectors into the first rows of `out` (rows, size); returns how many.
 
-        They are the lowest eigenvectors with a trace of all others: iterations do not leave a symmetry that has no
-        label, and the lowest state of the whole sector may have another symmetry than that of the model space.
+        They are the lowest eigenvectors with a trace of others of the wanted spin: iterations do not leave a symmetry
+        that has no label, and the lowest state of the whole sector may have another one than that of the model space.
         """
         n_vectors = min(n_vectors, len(self.energies))
         out[:n_vectors] = 0.0
         local = np.flatnonzero(self.mine >= 0)
-        start, others = self.vectors[:, :n_vectors], self.vectors[:, n_vectors:]
+        clean = np.ones(len(self.energies), bool) if self.clean is None else self.clean
+        start, others = self.vectors[:, :n_vectors], self.vectors[:, n_vectors:][:, clean[n_vectors:]]
         if not self.complete and others.shape[1]:
             amounts = np.random.default_rng(1).choice([-_TRACE, _TRACE], (others.shape[1], n_vectors))
             start = start + others @ amounts / np.sqrt(others.shape[1])

@@ -82,7 +82,8 @@ def test_kernels_against_the_definition(nelec):
 def test_turned_orbitals_change_nothing_in_full_ci(spin_square):
     restricted = make_hamiltonian(5, (3, 3), 2)
     strings = all_strings(5, 3), all_strings(5, 3)
-    options = SolveOptions(spin_square=spin_square, nroots=2, tol=1e-8, spin_penalty=None if spin_square is None else 3.0)
+    strength = None if spin_square is None else 3.0
+    options = SolveOptions(spin_square=spin_square, nroots=2, tol=1e-8, spin_penalty=strength)
     expected, found = (solve_subspace(None, each, *strings, options) for each in (restricted, turned(restricted)))
     np.testing.assert_allclose(found.energies, expected.energies, atol=1e-10)
     for one, other in zip(found.roots, expected.roots, strict=True):
