@@ -251,8 +251,14 @@ class Hamiltonian:
         """The spin S with S (S + 1) = spin_square, checked against the numbers of electrons and orbitals.
 
         Raises:
-            InputError: no state of these electrons in these orbitals has that spin.
+            InputError: no state of these electrons in these orbitals has that spin, or the overlap of spin-dependent
+                orbitals, which S^2 needs, is missing.
         """
+        if self.spin_dependent and self.overlap_ab is None:
+            raise InputError(
+                "--spin-square needs the overlap of alpha and beta orbitals (overlap_ab) for spin-dependent integrals; "
+                "there is none"
+            )
         n_alpha, n_beta = self.nelec
         least = abs(n_alpha - n_beta)
         most = min(n_alpha + n_beta, 2 * self.norb - n_alpha - n_beta)  # twice the spin, all open shells parallel

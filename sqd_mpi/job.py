@@ -120,6 +120,8 @@ class _Job:
                 files.check_output(self.output, input_path, options.start)
                 self._check_trace(options, input_path)
                 self._check_grid(options)
+                if options.spin_square is not None:
+                    problem.hamiltonian.spin_of(options.spin_square)  # refused before anything is compiled
                 print_ = files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
                 outcome = problem, options, print_
             except InputError as error:

@@ -24,7 +24,6 @@ from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout
 from sqd_mpi.log import Timers
-from sqd_mpi.options import InputError
 from sqd_mpi.sigma import SigmaOperator
 
 _DEFAULT_LIFT = 0.5  # hartree by which the spin next to the wanted one is lifted
@@ -62,11 +61,6 @@ class SpinTarget:
         Raises:
             InputError: no state can have that spin, or the overlap that S^2 needs is missing.
         """
-        if hamiltonian.spin_dependent and hamiltonian.overlap_ab is None:
-            raise InputError(
-                "--spin-square needs the overlap of alpha and beta orbitals (overlap_ab) for spin-dependent integrals; "
-                "there is none"
-            )
         spin = hamiltonian.spin_of(spin_square)
         lowest = abs(hamiltonian.nelec[0] - hamiltonian.nelec[1]) / 2
         linear = spin == (spin % 2 if spin_flip else lowest)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sqd_mpi import files, job
 from sqd_mpi.backends import Interaction
+from sqd_mpi.cli import main
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import solve_subspace
@@ -134,3 +136,33 @@ def test_strength_lifts_the_nearest_spin_by_half_a_hartree():
         distance = abs(other - target.value)
         assert target.strength * (distance if target.linear else distance**2) == pytest.approx(0.5)
     assert is_pure(2.0, 4.0) and not is_pure(2.0, 5.0) and not is_pure(1.0, 1.0)
+
+
+@pytest.fixture
+def input_file(tmp_path, monkeypatch):
+    """An input file of stretched N2 in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    hamiltonian = molecule("N2 2.2")
+    files.write_input("input.h5", hamiltonian, *strings(hamiltonian))
+    return tmp_path / "input.h5"
+
+
+def test_run_writes_what_it_found(input_file, capsys):
+    exact = exact_states(molecule("N2 2.2"), 2.0, 1)[0]
+    assert job.run_file(None, "input.h5", "result.h5", {"spin_square": "2", "model_space": 30}) == 0
+    summary = files.read_summary("result.h5")
+    assert summary["energy"][0] == pytest.approx(exact.energy, abs=1e-9)
+    assert summary["penalised_energy"][0] == pytest.approx(exact.energy, abs=1e-9)
+    assert summary["spin_pure"] == [True] and summary["spin_flip_parity"] == [-1]
+    assert summary["spin_target"]["spin"] == 1.0 and summary["spin_target"]["linear"] is True
+    assert job.run_file(None, "input.h5", "short.h5", {"spin_square": 0, "max_iterations": 1, "model_space": 5}) == 3
+    assert files.read_summary("short.h5")["all_converged"] is False
+    assert "not converged to a residual of 1e-06" in capsys.readouterr().err
+
+
+def test_run_refuses_a_spin_that_cannot_be(input_file, capsys):
+    with pytest.raises(InputError, match="--spin-square needs"):
+        job.run_file(None, "input.h5", "result.h5", {"spin_square": 0.75})
+    assert not (input_file.parent / "result.h5").exists()
+    assert main(["run", "input.h5", "--spin-penalty", "0.1"]) == 2
+    assert capsys.readouterr().err.startswith("sqd_mpi: error: --spin-penalty needs --spin-square")
