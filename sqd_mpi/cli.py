@@ -32,6 +32,8 @@ _METAVARS = {
     "max_iterations": "N",
     "max_subspace": "N",
     "nroots": "K",
+    "spin_square": "S2",
+    "spin_penalty": "E",
     "rdm": "none|1|2",
     "symmetry": "auto|off",
     "spin_flip": "auto|off",

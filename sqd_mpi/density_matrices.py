@@ -104,12 +104,12 @@ def transition_density_matrices(result: SubspaceResult, bra: int, ket: int, orde
     norb = len(result.symmetry.labels)
     check_memory(result.grid.comm, norb, order, symmetric=bra == ket)
     backend = get_density_backend(result.backend)
-    return unpack(accumulate(result.grid, result.roots[bra], result.roots[ket], order, result.symmetry.labels, backend))
+    return unpack(accumulate(result.grid, result.roots[bra], result.roots[ket], order, result.symmetry.both, backend))
 
 
 def of_all_roots(result: SubspaceResult, order: int) -> list[DensityMatrices]:
     """Density matrices of all roots, on rank 0; an empty list elsewhere. Collective over the grid."""
-    backend, labels = get_density_backend(result.backend), result.symmetry.labels
+    backend, labels = get_density_backend(result.backend), result.symmetry.both
     found = []
     for root in result.roots:
         sums = accumulate(result.grid, root, root, order, labels, backend)
@@ -151,17 +151,18 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
     Args:
         bra, ket: the roots; the same object for the matrices of a state.
         order: 1 or 2.
-        labels: (norb,) labels of the orbitals.
+        labels: (norb,) labels of the orbitals, or (2, norb) those of alpha and of beta.
         backend: module with `create_density_block`.
     """
     here = grid.coordinates
     a, b, _, _ = grid.shape
-    out = Accumulators.zeros(len(labels), order, symmetric=bra is ket)
+    norb = labels.shape[-1]
+    out = Accumulators.zeros(norb, order, symmetric=bra is ket)
     mirrored = bra.layout.parity * ket.layout.parity
     own_ket = _whole_block(grid, ket.layout, ket.vector)
     own_bra = own_ket if bra is ket else _whole_block(grid, bra.layout, bra.vector)
     place = (here.ia, here.ib, here.it, here.ir)
-    block = backend.create_density_block(bra.layout, ket.layout, place, len(labels), labels, out)
+    block = backend.create_density_block(bra.layout, ket.layout, place, norb, labels, out)
     beta_too = mirrored == 0  # C = +-C^T on both sides makes the beta matrices those of alpha
     shifts = {((here.ia + da) % a, (here.ib + db) % b): (da, db) for da, db in block.shifts(beta_too)}
     sizes = np.array([[ket.layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)

@@ -34,9 +34,11 @@ Strings = NDArray[np.uint64]
 # What `info --json` prints for a result, in this order; a field that the file lacks is null.
 SUMMARY_FIELDS = (
     "energy",
+    "penalised_energy",
     "converged",
     "residual_norm",
     "spin_square",
+    "spin_pure",
     "sector",
     "spin_flip_parity",
     "occupancies",
@@ -63,6 +65,7 @@ SUMMARY_FIELDS = (
     "wall_seconds",
     "peak_rss_bytes",
     "symmetry",
+    "spin_target",
     "version",
 )
 
@@ -234,8 +237,8 @@ def write_input(
         group.attrs["norb"] = hamiltonian.norb
         group.attrs["nelec"] = np.array(hamiltonian.nelec, dtype=np.int64)
         group.attrs["ecore"] = hamiltonian.ecore
-        group["h1e"] = hamiltonian.h1e
-        group["eri"] = hamiltonian.eri
+        for name, array in _integrals(hamiltonian).items():
+            group[name] = array
         _write_strings(file, bitstrings.canonical(strings_a)[0], bitstrings.canonical(strings_b)[0])
         _write_tree(file.create_group("options"), {name: plain[name] for name in options or {}})
 
@@ -249,19 +252,35 @@ def read_input(path: PathLike) -> Problem:
     """
     with _open(path, INPUT) as file:
         group = _group(file, "hamiltonian")
-        if "h1e_a" in group:
-            raise InputError(f"{path} holds spin-dependent integrals, which are not supported")
         numbers = {name: _attribute(group, name) for name in ("norb", "nelec", "ecore")}
-        h1e, eri = _array(group, "h1e"), _array(group, "eri")
+        integrals: dict[str, Any] = _read_integrals(group)
         stored = [_array(file, f"strings/{spin_name}") for spin_name in ("alpha", "beta")]
         options = _read_options(file)
     with _naming(path):
-        hamiltonian = Hamiltonian(h1e, eri, **numbers)
+        hamiltonian = Hamiltonian(**integrals, **numbers)
         for strings, n_electrons, spin_name in zip(stored, hamiltonian.nelec, ("alpha", "beta"), strict=True):
             bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
         SolveOptions(**options)
     (strings_a, n_a), (strings_b, n_b) = (bitstrings.canonical(strings) for strings in stored)
     return Problem(hamiltonian, strings_a, strings_b, options, (n_a, n_b))
+
+
+def _integrals(hamiltonian: Hamiltonian) -> dict[str, NDArray[np.float64]]:
+    """Returns the arrays of a Hamiltonian under their names in files."""
+    if not hamiltonian.spin_dependent:
+        return {"h1e": hamiltonian.h1e, "eri": hamiltonian.eri}
+    found = {"h1e_a": hamiltonian.h1e, "eri_aa": hamiltonian.eri}
+    found |= {name: getattr(hamiltonian, name) for name in ("h1e_b", "eri_bb", "eri_ab", "overlap_ab")}
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def _read_integrals(group: h5py.Group) -> dict[str, NDArray[np.float64]]:
+    """Returns the arrays of a Hamiltonian under the names of its fields."""
+    if "h1e_a" not in group:
+        return {"h1e": _array(group, "h1e"), "eri": _array(group, "eri")}
+    found = {"h1e": _array(group, "h1e_a"), "eri": _array(group, "eri_aa")}
+    found |= {name: _array(group, name) for name in ("h1e_b", "eri_bb", "eri_ab")}
+    return found | ({"overlap_ab": _array(group, "overlap_ab")} if "overlap_ab" in group else {})
 
 
 def write_record(file: h5py.File, record: Record) -> None:
@@ -493,6 +512,7 @@ def _summary_of_input(file: h5py.File) -> dict[str, Any]:
     return {
         "norb": _attribute(group, "norb"),
         "nelec": _attribute(group, "nelec"),
+        "spin_dependent": "h1e_a" in group,
         "n_alpha_strings": n_a,
         "n_beta_strings": n_b,
         "dimension": n_a * n_b,

@@ -25,11 +25,17 @@ from sqd_mpi.options import InputError
 _SYMMETRY_TOLERANCE = 1e-10
 # In hartree: how far two entries of a FCIDUMP for the same integral may differ.
 _DUPLICATE_TOLERANCE = 1e-9
+# How far twice the spin that belongs to a given S(S+1) may be from an integer.
+_SPIN_TOLERANCE = 1e-4
+_BLOCKS = ("alpha alpha", "alpha beta", "beta beta")
 
 
 @dataclass(frozen=True, eq=False)
 class Hamiltonian:
-    """Integrals of a spin-free Hamiltonian; checked at construction.
+    """Integrals of a Hamiltonian; checked at construction.
+
+    Spin-free: h1e and eri serve both spins. Spin-dependent (UHF orbitals): h1e and eri are those of alpha electrons,
+    and h1e_b, eri_bb and eri_ab are given.
 
     Raises:
         InputError: a shape, a symmetry or an electron number does not fit, or a number is not finite.
@@ -50,6 +56,18 @@ class Hamiltonian:
     nelec: tuple[int, int]
     """Numbers of electrons (n_alpha, n_beta)."""
 
+    h1e_b: NDArray[np.float64] | None = None
+    """One-electron integrals of beta orbitals, or None: those of alpha."""
+
+    eri_bb: NDArray[np.float64] | None = None
+    """(pq|rs) of beta orbitals in s8 order, or None: those of alpha."""
+
+    eri_ab: NDArray[np.float64] | None = None
+    """(pq|rs) with alpha orbitals p, q and beta orbitals r, s, (npair, npair), or None: `eri`."""
+
+    overlap_ab: NDArray[np.float64] | None = None
+    """Overlap <alpha orbital p|beta orbital s> (norb, norb); None: unity if spin-free, else unknown, and <S^2> too."""
+
     def __post_init__(self) -> None:
         norb, nelec = _checked_norb(self.norb), _checked_nelec(self.nelec, self.norb)
         h1e, eri = _real(self.h1e, "one-electron integrals"), _real(self.eri, "two-electron integrals")
@@ -61,29 +79,82 @@ class Hamiltonian:
         if ecore.shape != ():
             raise InputError(f"the core energy is one number; got an array {ecore.shape}")
         h1e = _symmetrised(h1e, h1e.T, "one-electron integrals are not symmetric")
+        self._check_spin_dependent(norb)
         checked = {"h1e": h1e, "eri": eri, "ecore": float(ecore), "norb": norb, "nelec": nelec}
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def _check_spin_dependent(self, norb: int) -> None:
+        """Check what spin-dependent orbitals have beside the fields of spin-free ones."""
+        parts = (self.h1e_b, self.eri_bb, self.eri_ab)
+        if all(part is None for part in parts):
+            if self.overlap_ab is not None:
+                raise InputError("an overlap of alpha and beta orbitals needs spin-dependent integrals")
+            return
+        if any(part is None for part in parts):
+            raise InputError("spin-dependent integrals need h1e and eri of both spins and the mixed eri; one lacks")
+        npair = norb * (norb + 1) // 2
+        shapes = {
+            "h1e_b": (norb, norb), "eri_bb": (_n_eri(norb),), "eri_ab": (npair, npair), "overlap_ab": (norb, norb)
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            if getattr(self, name) is None:
+                continue
+            array = _real(getattr(self, name), name)
+            if array.shape != shape:
+                raise InputError(f"{name} of {norb} orbitals is {shape}; got {array.shape}")
+            if name == "h1e_b":
+                array = _symmetrised(array, array.T, "one-electron integrals of beta are not symmetric")
+            object.__setattr__(self, name, array)
+
+    @property
+    def spin_dependent(self) -> bool:
+        """Whether alpha and beta orbitals differ."""
+        return self.h1e_b is not None
+
     @classmethod
-    def from_arrays(cls, h1e: ArrayLike, eri: ArrayLike, ecore: float, nelec: tuple[int, int]) -> Hamiltonian:
+    def from_arrays(
+        cls, h1e: ArrayLike, eri: ArrayLike, ecore: float, nelec: tuple[int, int], overlap_ab: ArrayLike | None = None
+    ) -> Hamiltonian:
         """Hamiltonian of given integrals.
 
         Args:
-            h1e: one-electron integrals (norb, norb), in hartree.
+            h1e: one-electron integrals (norb, norb), in hartree; for spin-dependent orbitals those of alpha and of
+                beta, (2, norb, norb).
             eri: (pq|rs) with all eight symmetries, as (norb, norb, norb, norb), as (npair, npair) over p >= q and
-                r >= s, or as the s8 vector; in hartree.
+                r >= s, or as the s8 vector; in hartree. For spin-dependent orbitals a tuple (alpha alpha, alpha beta,
+                beta beta) as in PySCF, where the second has alpha orbitals p, q and four symmetries.
             ecore: core energy, in hartree.
             nelec: (n_alpha, n_beta).
+            overlap_ab: <alpha orbital p|beta orbital s> (norb, norb) of spin-dependent orbitals, for <S^2>.
 
         Raises:
             InputError: as the class; also for two-electron integrals without the eight symmetries.
         """
         h1e = _real(h1e, "one-electron integrals")
+        if h1e.ndim == 3:
+            return cls._from_two_spins(h1e, eri, ecore, nelec, overlap_ab)
         if h1e.ndim != 2 or h1e.shape[0] != h1e.shape[1]:
             raise InputError(f"one-electron integrals are a square matrix; got {h1e.shape}")
         norb = _checked_norb(len(h1e))
-        return cls(h1e, _packed_eri(_real(eri, "two-electron integrals"), norb), ecore, norb, nelec)
+        packed = _packed_eri(_real(eri, "two-electron integrals"), norb)
+        overlap = None if overlap_ab is None else _real(overlap_ab, "overlap_ab")
+        return cls(h1e, packed, ecore, norb, nelec, overlap_ab=overlap)
+
+    @classmethod
+    def _from_two_spins(
+        cls, h1e: NDArray[np.float64], eri: Any, ecore: float, nelec: tuple[int, int], overlap_ab: ArrayLike | None
+    ) -> Hamiltonian:
+        if len(h1e) != 2 or h1e.shape[1] != h1e.shape[2]:
+            raise InputError(f"one-electron integrals of two spins are (2, norb, norb); got {h1e.shape}")
+        if not isinstance(eri, tuple | list | np.ndarray) or len(eri) != 3:
+            raise InputError("two-electron integrals of two spins are three arrays: alpha alpha, alpha beta, beta beta")
+        norb = _checked_norb(h1e.shape[1])
+        aa, ab, bb = (_real(each, f"two-electron integrals {name}") for each, name in zip(eri, _BLOCKS, strict=True))
+        return cls(
+            h1e[0], _packed_eri(aa, norb), ecore, norb, nelec, h1e_b=h1e[1], eri_bb=_packed_eri(bb, norb),
+            eri_ab=_paired_eri(ab, norb), overlap_ab=None if overlap_ab is None else _real(overlap_ab, "overlap_ab"),
+        )  # fmt: skip
 
     @classmethod
     def from_pyscf(
@@ -92,17 +163,21 @@ class Hamiltonian:
         """Hamiltonian of a PySCF calculation, in its molecular orbitals.
 
         Args:
-            source: a converged RHF or ROHF (or restricted Kohn-Sham) object, or a CASCI or CASSCF object.
+            source: a converged RHF, ROHF or UHF (or Kohn-Sham) object, or a CASCI or CASSCF object. UHF orbitals make a
+                spin-dependent Hamiltonian, without their overlap (hence without <S^2>) if electrons are frozen.
             ncas: number of active orbitals of a mean field; by default all. Doubly occupied orbitals below them are
                 folded into h1e and ecore.
             nelecas: active electrons, as a number or as (n_alpha, n_beta); needed with ncas.
 
         Raises:
-            InputError: spin-dependent or complex orbitals, a calculation that has not run, or an active space that
-                does not fit.
+            InputError: complex orbitals, spin-dependent ones of a CASCI or CASSCF object, a calculation that has not
+                run, or an active space that does not fit.
         """
+        from pyscf import scf
         from pyscf.mcscf.casci import CASBase
 
+        if isinstance(source, scf.uhf.UHF):
+            return cls._from_uhf(source, ncas, nelecas)
         if isinstance(source, CASBase):
             if ncas is not None or nelecas is not None:
                 raise InputError("a CASCI or CASSCF object has its own active space; ncas and nelecas must be None")
@@ -116,6 +191,19 @@ class Hamiltonian:
         return cls.from_arrays(h1e, active_space.get_h2eff(), ecore, (n_alpha, n_beta))
 
     @classmethod
+    def _from_uhf(cls, mean_field: Any, ncas: int | None, nelecas: int | tuple[int, int] | None) -> Hamiltonian:
+        _check_pyscf_orbitals(mean_field, n_sets=2)
+        _warn_if_not_converged(mean_field)
+        active_space = _active_space(mean_field, ncas, nelecas)
+        h1e, ecore = active_space.get_h1eff()
+        overlap = None
+        if not any(active_space.ncore):
+            alpha, beta = (orbitals[:, : active_space.ncas] for orbitals in mean_field.mo_coeff)
+            overlap = alpha.T @ mean_field.get_ovlp() @ beta
+        n_alpha, n_beta = active_space.nelecas
+        return cls.from_arrays(np.stack(h1e), active_space.get_h2eff(), ecore, (n_alpha, n_beta), overlap)
+
+    @classmethod
     def from_fcidump(cls, path: str | os.PathLike[str]) -> Hamiltonian:
         """Hamiltonian of a FCIDUMP file (Knowles and Handy, Comput. Phys. Commun. 54, 75 (1989)).
 
@@ -123,34 +211,76 @@ class Hamiltonian:
         written with D; integrals may stand in any symmetry-equivalent order, and more than once when they agree to
         1e-9. Orbital energies (i 0 0 0) are ignored and a missing core energy is 0. All digits are kept.
 
+        IUHF=1 or UHF=.TRUE. in the header announces spin-dependent integrals, as Molpro writes them: two-electron
+        integrals alpha alpha, beta beta and alpha beta, one-electron integrals of alpha and of beta, the core energy,
+        each part but the last ended by a line whose indices are all zero.
+
         Raises:
-            InputError: the file cannot be read or does not hold a spin-free Hamiltonian; the sentence names the file
+            InputError: the file cannot be read or does not hold a Hamiltonian; the sentence names the file
                 and, where there is one, the line.
         """
         return _FcidumpReader(path).hamiltonian()
 
     @functools.cached_property
     def _eri_pairs(self) -> NDArray[np.float64]:
-        npair = self.norb * (self.norb + 1) // 2
-        matrix = np.empty((npair, npair))
-        for row in range(npair):
-            values = self.eri[row * (row + 1) // 2 :][: row + 1]
-            matrix[row, : row + 1] = values
-            matrix[: row + 1, row] = values
-        return matrix
+        return _unpacked_eri(self.eri, self.norb)
+
+    @functools.cached_property
+    def _eri_pairs_bb(self) -> NDArray[np.float64]:
+        return self._eri_pairs if self.eri_bb is None else _unpacked_eri(self.eri_bb, self.norb)
 
     def eri_pairs(self) -> NDArray[np.float64]:
-        """(pq|rs) as a symmetric matrix (npair, npair); the index of a pair p >= q is p (p + 1) / 2 + q.
+        """(pq|rs) of alpha electrons as a symmetric matrix (npair, npair); the index of a pair p >= q is
+        p (p + 1) / 2 + q.
 
         Made once and kept: all callers get the same array and must not change it.
         """
         return self._eri_pairs
+
+    def same_spin(self, spin: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """h1e (norb, norb) and (pq|rs) (npair, npair) of alpha (0) or beta (1) electrons; the same if spin-free."""
+        if spin == 0 or self.h1e_b is None:
+            return self.h1e, self._eri_pairs
+        return self.h1e_b, self._eri_pairs_bb
+
+    def coupling(self) -> NDArray[np.float64]:
+        """(pq|rs) between an alpha electron (p, q) and a beta electron (r, s), (npair, npair)."""
+        return self._eri_pairs if self.eri_ab is None else self.eri_ab
+
+    def spin_of(self, spin_square: float) -> float:
+        """The spin S with S (S + 1) = spin_square, checked against the numbers of electrons and orbitals.
+
+        Raises:
+            InputError: no state of these electrons in these orbitals has that spin, or the overlap of spin-dependent
+                orbitals, which S^2 needs, is missing.
+        """
+        if self.spin_dependent and self.overlap_ab is None:
+            raise InputError(
+                "--spin-square needs the overlap of alpha and beta orbitals (overlap_ab) for spin-dependent integrals; "
+                "there is none"
+            )
+        n_alpha, n_beta = self.nelec
+        least = abs(n_alpha - n_beta)
+        most = min(n_alpha + n_beta, 2 * self.norb - n_alpha - n_beta)  # twice the spin, all open shells parallel
+        doubled = np.sqrt(4.0 * spin_square + 1.0) - 1.0
+        twice = round(float(doubled))
+        if abs(doubled - twice) > _SPIN_TOLERANCE or not least <= twice <= most or (twice - least) % 2:
+            possible = [f"{value / 2 * (value / 2 + 1):g}" for value in range(least, most + 1, 2)]
+            shown = possible if len(possible) < 8 else [*possible[:6], "...", possible[-1]]
+            raise InputError(
+                f"--spin-square needs S(S+1) of a spin that {n_alpha} alpha and {n_beta} beta electrons in {self.norb} "
+                f"orbitals can have, one of {', '.join(shown)}; got {spin_square:g}"
+            )
+        return twice / 2
 
     def fingerprint(self) -> str:
         """SHA-256, as 64 hexadecimal digits, of every number of the Hamiltonian; equal if and only if all bits are."""
         digest = hashlib.sha256(f"hamiltonian {self.norb} {self.nelec[0]} {self.nelec[1]} ".encode())
         for numbers in (np.float64(self.ecore), self.h1e, self.eri):
             digest.update(np.ascontiguousarray(numbers, dtype="<f8").tobytes())
+        for name in ("h1e_b", "eri_bb", "eri_ab", "overlap_ab"):
+            if getattr(self, name) is not None:
+                digest.update(name.encode() + np.ascontiguousarray(getattr(self, name), dtype="<f8").tobytes())
         return digest.hexdigest()
 
 
@@ -197,6 +327,34 @@ def _packed_eri(eri: NDArray[np.float64], norb: int) -> NDArray[np.float64]:
     return _symmetrised(eri, eri.T, complaint)[np.tril_indices(npair)]
 
 
+def _paired_eri(eri: NDArray[np.float64], norb: int) -> NDArray[np.float64]:
+    """(npair, npair) of integrals between two kinds of orbitals, given as that or as (norb, norb, norb, norb)."""
+    npair = norb * (norb + 1) // 2
+    if eri.shape == (norb,) * 4:
+        complaint = "two-electron integrals alpha beta lack the symmetry of real orbitals"
+        eri = _symmetrised(eri, eri.transpose(1, 0, 2, 3), complaint)
+        eri = _symmetrised(eri, eri.transpose(0, 1, 3, 2), complaint)
+        p, q = np.tril_indices(norb)
+        eri = np.ascontiguousarray(eri[p, q][:, p, q])
+    if eri.shape != (npair, npair):
+        raise InputError(
+            f"two-electron integrals alpha beta of {norb} orbitals are ({norb}, {norb}, {norb}, {norb}) or "
+            f"({npair}, {npair}); got {eri.shape}"
+        )
+    return eri
+
+
+def _unpacked_eri(eri: NDArray[np.float64], norb: int) -> NDArray[np.float64]:
+    """(npair, npair) symmetric matrix of an s8 vector."""
+    npair = norb * (norb + 1) // 2
+    matrix = np.empty((npair, npair))
+    for row in range(npair):
+        values = eri[row * (row + 1) // 2 :][: row + 1]
+        matrix[row, : row + 1] = values
+        matrix[: row + 1, row] = values
+    return matrix
+
+
 def _checked_norb(norb: Any) -> int:
     if not isinstance(norb, (int, np.integer)) or norb < 1:
         raise InputError(f"a Hamiltonian needs at least one orbital; got norb = {norb}")
@@ -218,30 +376,33 @@ def _check_mean_field(mean_field: Any) -> None:
     """Raise InputError unless the object is a PySCF mean field with restricted real orbitals."""
     from pyscf import scf
 
-    if isinstance(mean_field, scf.uhf.UHF):
-        raise InputError("spin-dependent (UHF) orbitals are not supported; use a restricted (RHF or ROHF) calculation")
     if not isinstance(mean_field, scf.hf.RHF):
         raise InputError(
-            "a PySCF object must be a restricted mean field (RHF or ROHF), CASCI or CASSCF; "
+            "a PySCF object must be a mean field (RHF, ROHF or UHF), CASCI or CASSCF; "
             f"got {type(mean_field).__name__}"
         )
     _check_pyscf_orbitals(mean_field)
+    _warn_if_not_converged(mean_field)
+
+
+def _warn_if_not_converged(mean_field: Any) -> None:
     if not mean_field.converged:
-        warnings.warn("the mean field of PySCF is not converged; its orbitals are used as they are", stacklevel=4)
+        warnings.warn("the mean field of PySCF is not converged; its orbitals are used as they are", stacklevel=5)
 
 
 def _active_space(mean_field: Any, ncas: int | None, nelecas: int | tuple[int, int] | None) -> Any:
     """The CASCI object of an active space of a mean field, by default of all orbitals; InputError if it cannot be."""
-    from pyscf import mcscf
+    from pyscf import mcscf, scf
 
+    unrestricted = isinstance(mean_field, scf.uhf.UHF)
     if (ncas is None) != (nelecas is None):
         raise InputError("an active space needs both ncas and nelecas")
-    n_molecular = mean_field.mo_coeff.shape[1]
+    n_molecular = mean_field.mo_coeff[0].shape[1] if unrestricted else mean_field.mo_coeff.shape[1]
     if ncas is None:
         ncas, nelecas = n_molecular, mean_field.mol.nelec
     try:
-        active_space = mcscf.CASCI(mean_field, ncas, nelecas)
-        fits = 0 <= active_space.ncore <= n_molecular - ncas
+        active_space = (mcscf.UCASCI if unrestricted else mcscf.CASCI)(mean_field, ncas, nelecas)
+        fits = all(0 <= n <= n_molecular - ncas for n in np.atleast_1d(active_space.ncore))
     except (AssertionError, RuntimeError, ValueError):
         fits = False
     if not fits:
@@ -252,12 +413,15 @@ def _active_space(mean_field: Any, ncas: int | None, nelecas: int | tuple[int, i
     return active_space
 
 
-def _check_pyscf_orbitals(source: Any) -> None:
-    """Raise InputError unless a PySCF object holds one set of real orbitals."""
+def _check_pyscf_orbitals(source: Any, n_sets: int = 1) -> None:
+    """Raise InputError unless a PySCF object holds one set (or two: one for each spin) of real orbitals."""
     if source.mo_coeff is None:
         raise InputError("the PySCF calculation has no orbitals yet; run it first")
-    if np.ndim(source.mo_coeff) != 2:
-        raise InputError("spin-dependent (UHF) orbitals are not supported; use a restricted (RHF or ROHF) calculation")
+    if np.ndim(source.mo_coeff) != 1 + n_sets:
+        raise InputError(
+            "spin-dependent (UHF) orbitals are not supported in a CASCI or CASSCF object; give the UHF object, ncas "
+            "and nelecas"
+        )
     if np.iscomplexobj(source.mo_coeff):
         raise InputError("complex orbitals are not supported; use real ones")
 
@@ -284,6 +448,8 @@ class _FcidumpReader:
         norb, nelec = self._numbers()
         values, indices = self._table()
         self._check_table(values, indices, norb)
+        if self._spin_dependent():
+            return self._hamiltonian_of_two_spins(values, indices, norb, nelec)
         p, q, r, s = indices.T - 1
         n_used = (indices > 0).sum(axis=1)
         # the places of the four indices of a line decide its meaning: (p q|r s), h(p, q), orbital energy, core energy
@@ -298,10 +464,45 @@ class _FcidumpReader:
         self._fill(h1e, _pair(p, q), values, one)
         self._fill(eri, _pair(_pair(p, q), _pair(r, s)), values, two)
         self._fill(ecore, np.zeros(len(values), dtype=np.int64), values, core)
-        matrix = np.empty((norb, norb))
-        lower = np.tril_indices(norb)
-        matrix[lower] = matrix.T[lower] = h1e
-        return Hamiltonian(matrix, eri, float(ecore[0]), norb, nelec)
+        return Hamiltonian(_full(h1e, norb), eri, float(ecore[0]), norb, nelec)
+
+    def _hamiltonian_of_two_spins(
+        self, values: NDArray[np.float64], indices: NDArray[np.int64], norb: int, nelec: tuple[int, int]
+    ) -> Hamiltonian:
+        """The Hamiltonian of six parts that lines with all indices zero separate."""
+        zeros = np.flatnonzero((indices == 0).all(axis=1))
+        if len(zeros) != 6 or zeros[-1] != len(values) - 1 or np.any(values[zeros[:5]] != 0.0):
+            self._fail(
+                "holds spin-dependent (UHF) integrals, which need five lines of zeros behind the parts alpha alpha, "
+                "beta beta, alpha beta, h alpha and h beta, and the core energy at the end; "
+                f"{len(zeros)} lines have no index"
+            )
+        part = np.searchsorted(zeros, np.arange(len(values)))
+        p, q, r, s = indices.T - 1
+        inside = (indices > 0).any(axis=1)
+        expected = np.where(part < 3, (indices > 0).all(axis=1), (p >= 0) & (q >= 0) & (r < 0) & (s < 0))
+        energy = (p >= 0) & (q < 0) & (r < 0) & (s < 0) & (part >= 3)  # orbital energies are not needed
+        unknown = np.flatnonzero(inside & ~expected & ~energy)
+        if len(unknown):
+            self._fail(f"indices {indices[unknown[0]].tolist()} do not belong into this part", unknown[0])
+        npair = norb * (norb + 1) // 2
+        eri_aa, eri_bb, eri_ab = np.zeros(_n_eri(norb)), np.zeros(_n_eri(norb)), np.zeros(npair * npair)
+        left, right = _pair(p, q), _pair(r, s)
+        for k, out in enumerate((eri_aa, eri_bb)):
+            self._fill(out, _pair(left, right), values, inside & (part == k))
+        self._fill(eri_ab, left * npair + right, values, inside & (part == 2))
+        h1e = np.zeros((2, npair))
+        for spin in (0, 1):
+            self._fill(h1e[spin], left, values, inside & (part == 3 + spin) & ~energy)
+        if not h1e.any():
+            self._fail("has no one-electron integrals: it seems to be cut off")
+        return Hamiltonian(
+            _full(h1e[0], norb), eri_aa, float(values[-1]), norb, nelec, h1e_b=_full(h1e[1], norb), eri_bb=eri_bb,
+            eri_ab=eri_ab.reshape(npair, npair),
+        )  # fmt: skip
+
+    def _spin_dependent(self) -> bool:
+        return self.fields.get("UHF", "").strip(".").upper().startswith("T") or self._integer("IUHF", 0) != 0
 
     def _fields(self, header: str) -> dict[str, str]:
         """Names (upper case) and values of the header."""
@@ -325,9 +526,6 @@ class _FcidumpReader:
 
     def _numbers(self) -> tuple[int, tuple[int, int]]:
         """norb and (n_alpha, n_beta) of the header."""
-        unrestricted = self.fields.get("UHF", "").strip(".").upper().startswith("T") or self._integer("IUHF", 0) != 0
-        if unrestricted:
-            self._fail("holds spin-dependent (UHF) integrals, which are not supported")
         norb, n_electrons, ms2 = self._integer("NORB"), self._integer("NELEC"), self._integer("MS2", 0)
         if norb < 1:
             self._fail(f"has NORB = {norb}; at least one orbital is needed")
@@ -401,6 +599,14 @@ class _FcidumpReader:
             raise InputError(f"{self.path} {complaint}")
         filled = [number for number, line in enumerate(self.body.split("\n"), self.body_line) if line.strip()]
         raise InputError(f"{self.path} line {filled[int(row)]}: {complaint}")
+
+
+def _full(packed: NDArray[np.float64], norb: int) -> NDArray[np.float64]:
+    """(norb, norb) symmetric matrix of its packed lower triangle."""
+    matrix = np.empty((norb, norb))
+    lower = np.tril_indices(norb)
+    matrix[lower] = matrix.T[lower] = packed
+    return matrix
 
 
 def _pair(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -122,6 +122,8 @@ class _Job:
                 files.check_output(self.output, input_path, options.start)
                 self._check_trace(options, input_path)
                 self._check_grid(options)
+                if options.spin_square is not None:
+                    problem.hamiltonian.spin_of(options.spin_square)  # refused before anything is compiled
                 print_ = files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
                 outcome = problem, options, print_
             except InputError as error:
@@ -366,12 +368,14 @@ class _Job:
         )
 
     def _summary(self, result: Any, peak: int) -> dict[str, Any]:
-        roots, problem = result.roots, self.problem
+        roots, problem, target = result.roots, self.problem, result.spin_target
         return {
             "energy": [root.energy for root in roots],
+            "penalised_energy": None if target is None else [root.penalised_energy for root in roots],
             "converged": [root.converged for root in roots],
             "residual_norm": [root.residual_norm for root in roots],
             "spin_square": [root.spin_square for root in roots],
+            "spin_pure": [root.spin_pure for root in roots],
             "sector": [root.sector for root in roots],
             "spin_flip_parity": [root.parity or None for root in roots],
             "occupancies": [root.occupancies.tolist() for root in roots],
@@ -398,6 +402,9 @@ class _Job:
                 "max_dropped": result.symmetry.max_dropped,
                 "effect_bound": result.symmetry.effect_bound,
             },
+            "spin_target": None
+            if target is None
+            else {"spin": target.spin, "penalty": target.strength, "linear": target.linear},
             "memory": result.memory,
             "version": __version__,
         }
@@ -406,8 +413,9 @@ class _Job:
         for k, root in enumerate(result.roots):
             name = "energy" if len(result.roots) == 1 else f"energy {k}"
             self.log.info(
-                f"{name} {root.energy:.10f} hartree, residual {root.residual_norm:.1e}, <S^2> {root.spin_square:.6f}, "
-                f"sector {root.sector}"
+                f"{name} {root.energy:.10f} hartree, residual {root.residual_norm:.1e}, "
+                + ("" if root.spin_square is None else f"<S^2> {root.spin_square:.6f}, ")
+                + f"sector {root.sector}"
                 + (f", parity {root.parity:+d}" if root.parity else "")
                 + ("" if root.converged else ", NOT CONVERGED")
             )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction
-from sqd_mpi.backends.reference import matrix_element
+from sqd_mpi.backends.reference import spin_integrals, spin_matrix_element, twist_of
 from sqd_mpi.excitations import n_moved
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.hamiltonian import Hamiltonian
@@ -24,6 +24,24 @@ from sqd_mpi.layout import Layout
 _TIE = 1e-9
 _CHUNK = 1 << 20
 _SMALL_MATRIX = 400
+_WALL = 1e3  # hartree
+_CLEAN = 1e-8
+_TRACE = 0.03  # norm of what start vectors hold of other eigenvectors of the model space
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty:
+    """What is added to the Hamiltonian: strength V, or strength V^2.
+
+    Attributes:
+        interaction: V.
+        strength: factor, hartree.
+        squared: whether V is squared.
+    """
+
+    interaction: Interaction
+    strength: float
+    squared: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +52,17 @@ class ModelSpace:
         energies: (n_states,) lowest eigenvalues in hartree, ascending.
         vectors: (n, n_states) their eigenvectors in columns.
         mine: (n,) int64, position in this rank's slice, -1 if another rank's.
+        complete: whether it is the whole sector.
+        clean: (n_states,) which eigenvectors the penalty does not touch, None for all.
+        bounds: with a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through.
     """
 
     energies: FloatArray = field(repr=False)
     vectors: FloatArray = field(repr=False)
     mine: NDArray[np.int64] = field(repr=False)
+    complete: bool = False
+    clean: NDArray[np.bool_] | None = field(repr=False, default=None)
+    bounds: tuple[FloatArray, ...] | None = field(repr=False, default=None)
 
     @classmethod
     def create(
@@ -50,6 +74,7 @@ class ModelSpace:
         interaction: Interaction,
         size: int,
         n_states: int | None = None,
+        penalty: Penalty | None = None,
     ) -> ModelSpace:
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
@@ -59,6 +84,8 @@ class ModelSpace:
             diagonal: this rank's slice of the diagonal.
             size: number of determinants wanted.
             n_states: number of eigenpairs wanted; by default all.
+            penalty: added to the interaction. If it is squared, it must not lead out of sets of determinants of equal
+                diagonal element.
         """
         here = grid.coordinates
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
@@ -71,24 +98,41 @@ class ModelSpace:
         position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
         mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
         alpha, beta = np.divmod(chosen, n_beta)
-        matrix = np.empty((len(chosen), len(chosen)))
-        mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
-        _fill_matrix(
+        strings = (
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
             layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
-            np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs(), interaction.coupling, interaction.swap,
-            interaction.same_spin, interaction.constant, layout.parity, mirror, matrix,
-        )  # fmt: skip
+        )
+        mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
+        matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
         last = min(n_states or len(matrix), len(matrix)) - 1
+        bounds = None
+        if penalty is not None:
+            added = _matrix(strings, hamiltonian, penalty.interaction, layout.parity, mirror)
+            if penalty.squared:
+                added = added @ added
+            bounds = tuple(_lowest_eigenpairs(matrix + factor * added, last + 1)[0] for factor in (0.0, _WALL))
+            matrix += penalty.strength * added
         energies, vectors = _lowest_eigenpairs(matrix, last + 1)
-        return cls(energies, vectors, mine)
+        clean = np.ones(len(energies), bool)
+        if penalty is not None:
+            clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
+        return cls(energies, vectors, mine, len(mine) == layout.dimension, clean, bounds)
 
     def fill(self, out: FloatArray, n_vectors: int) -> int:
-        """Put the lowest eigenvectors into the first rows of `out` (rows, size); returns how many."""
+        """Put start vectors into the first rows of `out` (rows, size); returns how many.
+
+        They are the lowest eigenvectors with a trace of others of the wanted spin: iterations do not leave a symmetry
+        that has no label, and the lowest state of the whole sector may have another one than that of the model space.
+        """
         n_vectors = min(n_vectors, len(self.energies))
         out[:n_vectors] = 0.0
         local = np.flatnonzero(self.mine >= 0)
-        out[:n_vectors, self.mine[local]] = self.vectors[local, :n_vectors].T
+        clean = np.ones(len(self.energies), bool) if self.clean is None else self.clean
+        start, others = self.vectors[:, :n_vectors], self.vectors[:, n_vectors:][:, clean[n_vectors:]]
+        if not self.complete and others.shape[1]:
+            amounts = np.random.default_rng(1).choice([-_TRACE, _TRACE], (others.shape[1], n_vectors))
+            start = start + others @ amounts / np.sqrt(others.shape[1])
+        out[:n_vectors, self.mine[local]] = start[local].T
         return n_vectors
 
 
@@ -101,6 +145,22 @@ def _lowest_eigenpairs(matrix: FloatArray, count: int) -> tuple[FloatArray, Floa
 
     energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, count - 1))
     return energies, vectors
+
+
+def _matrix(
+    strings: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    hamiltonian: Hamiltonian,
+    interaction: Interaction,
+    parity: int,
+    mirror: NDArray[np.bool_],
+) -> FloatArray:
+    """(n, n) matrix of an interaction between determinants (alpha and beta strings of each)."""
+    matrix = np.empty((len(mirror), len(mirror)))
+    _fill_matrix(
+        *strings, *spin_integrals(hamiltonian), interaction.coupling, interaction.swap, twist_of(interaction),
+        interaction.same_spin, interaction.constant, parity, mirror, matrix,
+    )  # fmt: skip
+    return matrix
 
 
 def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
@@ -118,19 +178,22 @@ def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
 
 
 def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
-    """Codes of the lowest candidates (value, code); ties at the end are taken whole up to twice the size, or cut."""
+    """Codes of the lowest candidates (value, code); ties at the end are taken whole or, past twice the size, not."""
     order = np.lexsort((candidates[:, 1], candidates[:, 0]))
     values, codes = candidates[order, 0], candidates[order, 1].astype(np.int64)
     if len(values) <= size:
         return codes
     stop = int(np.searchsorted(values, values[size - 1] + _TIE, side="right"))
     if stop > 2 * size:
-        stop = size
+        first = int(np.searchsorted(values, values[size - 1] - _TIE))
+        stop = first if first >= size // 2 and first > 0 else size
     return codes[:stop]
 
 
 @parallel_jit
-def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, parity, on_line, matrix):
+def _fill_matrix(
+    alpha, beta, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin, constant, parity, on_line, matrix
+):  # fmt: skip
     """Matrix between determinants or, with parity, between (|IJ> + parity |JI>) / sqrt(2), and |II> itself."""
     half = np.sqrt(0.5)
     n = alpha.shape[0]
@@ -142,12 +205,16 @@ def _fill_matrix(alpha, beta, h1e, eri, coupling, swap, same_spin, constant, par
             for j in range(i + 1):
                 element = 0.0
                 if n_moved(alpha[i], alpha[j]) + n_moved(beta[i], beta[j]) <= 2:
-                    element = matrix_element(alpha[i], beta[i], alpha[j], beta[j], h1e, eri, coupling, swap, same_spin)
+                    element = spin_matrix_element(
+                        alpha[i], beta[i], alpha[j], beta[j],
+                        h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin,
+                    )  # fmt: skip
                 if parity != 0:
                     if n_moved(alpha[i], beta[j]) + n_moved(beta[i], alpha[j]) <= 2:
-                        element += parity * matrix_element(
-                            alpha[i], beta[i], beta[j], alpha[j], h1e, eri, coupling, swap, same_spin
-                        )
+                        element += parity * spin_matrix_element(
+                            alpha[i], beta[i], beta[j], alpha[j],
+                            h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin,
+                        )  # fmt: skip
                     element *= (half if on_line[i] else 1.0) * (half if on_line[j] else 1.0)
                 matrix[i, j] = element + (constant if i == j else 0.0)
     for i in range(n):

@@ -23,6 +23,8 @@ COMMAND_LINE_OPTIONS = (
     "max_iterations",
     "max_subspace",
     "nroots",
+    "spin_square",
+    "spin_penalty",
     "rdm",
     "pt2",
     "symmetry",
@@ -202,6 +204,14 @@ class SolveOptions(BaseModel):
         None, "an integer of at least 2", "Largest number of Krylov vectors; by default what the memory allows."
     )
     nroots: _Count = _field(1, "a positive integer", "Number of lowest eigenpairs.")
+    spin_square: Annotated[_Real, Field(ge=0)] | None = _field(
+        None, "S(S+1), a number of at least 0", "Spin S(S+1) of the wanted states; by default any: 0 is a singlet."
+    )
+    spin_penalty: Annotated[_Real, Field(gt=0)] | None = _field(
+        None,
+        "a positive number",
+        "Strength of the penalty on other spins in hartree; by default it lifts the nearest one by 0.5.",
+    )
     rdm: Annotated[Literal["none", "1", "2"], BeforeValidator(_order)] = _field(
         "none", "one of none, 1, 2", "Density matrices of every root in the result: none, 1 (one-particle) or 2 (both)."
     )
@@ -268,6 +278,8 @@ class SolveOptions(BaseModel):
                 f"--max-subspace needs at least twice the number of roots, {2 * self.nroots} for --nroots "
                 f"{self.nroots}; got {self.max_subspace}"
             )
+        if self.spin_penalty is not None and self.spin_square is None:
+            raise InputError("--spin-penalty needs --spin-square, which says which spin is wanted")
         return self
 
     def replace(self, **changes: Any) -> SolveOptions:

@@ -87,6 +87,10 @@ class SigmaOperator:
         self.n_sigma += 1
 
     def _matvec(self, vector: FloatArray, out: FloatArray) -> None:
+        self._apply(self.interaction, self._diagonal, vector, out)
+
+    def _apply(self, interaction: Interaction, diagonal: FloatArray, vector: FloatArray, out: FloatArray) -> None:
+        """out = interaction vector, for any interaction whose connections are among the planned ones."""
         plan = self.plan
         with self.timers("collect"):
             own = plan.collect(vector)
@@ -96,7 +100,7 @@ class SigmaOperator:
         plan.exchange.start()
         for task in plan.own_tasks:
             with self.timers(task.kind, da=task.da, db=task.db):
-                self.block.apply(task, own, sigma, self.interaction)
+                self.block.apply(task, own, sigma, interaction)
         for k, tasks in enumerate(plan.remote_tasks):
             with self.timers("wait"):
                 ket = plan.exchange.wait(k)
@@ -105,14 +109,14 @@ class SigmaOperator:
                 self.timers.beside("slide", started, da=da, db=db, bytes=ket.nbytes)
             for task in tasks:
                 with self.timers(task.kind, da=task.da, db=task.db):
-                    self.block.apply(task, ket, sigma, self.interaction)
+                    self.block.apply(task, ket, sigma, interaction)
             plan.exchange.release(k)
         with self.timers("wait"):
             plan.exchange.finish()
         with self.timers("scatter"):
             self.grid.scatter_sum(sigma, out, plan.task_group_counts)
         with self.timers("vectors"):
-            plan.finish(self._diagonal, vector, out)
+            plan.finish(diagonal, vector, out)
 
     def sharpen(self, residual_norms: FloatArray, tol: float) -> bool:
         """End the sliding in single precision once all residual norms are small or the next may be the last.
@@ -129,10 +133,14 @@ class SigmaOperator:
 
     def expectation(self, vector: FloatArray, work: FloatArray) -> float:
         """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
+        return self.moments(vector, work)[0]
+
+    def moments(self, vector: FloatArray, work: FloatArray) -> tuple[float, float]:
+        """<v|V|v> and <v|V V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
         self.matvec(vector, work)
-        value = vectors.gram(vector[None, :], work[None, :])
-        self.sum_over_ranks(value)
-        return float(value[0, 0])
+        values = np.array([vectors.gram(each[None, :], work[None, :])[0, 0] for each in (vector, work)])
+        self.sum_over_ranks(values)
+        return float(values[0]), float(values[1])
 
 
 class TaskPlan:

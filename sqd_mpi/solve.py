@@ -20,10 +20,11 @@ from sqd_mpi.grid import ProcessGrid, local_ranks, minimum_mean_maximum
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
-from sqd_mpi.model_space import ModelSpace
+from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
 from sqd_mpi.options import InputError, SolveOptions, available_memory
 from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_pure
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
 from sqd_mpi.vector_io import StoredVectors
 
@@ -42,6 +43,7 @@ _SMALL_DIMENSION = 1_000_000
 _LEAST_ITERATIONS = 2
 _POOR_MODEL_SPACE = 100  # determinants
 _POOR_ITERATIONS = 5
+_MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
 _LARGE_MODEL_SPACE = 1000  # determinants, for sectors above that size
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
@@ -52,10 +54,14 @@ class Root:
     """One eigenpair.
 
     Attributes:
-        energy: hartree, core included.
-        residual_norm: 2-norm of H v - E v for the normalised v, hartree.
+        energy: <H>, hartree, core included.
+        penalised_energy: eigenvalue of the operator with the penalty on other spins; None without a spin target.
+        residual_norm: 2-norm of H v - E v for the normalised v, hartree; with a spin target that of the operator with
+            the penalty and its eigenvalue.
         converged: whether the residual norm reached the tolerance.
-        spin_square: <S^2>.
+        spin_square: <S^2>; None for spin-dependent integrals without the overlap of the orbitals.
+        spin_pure: whether the state is one of S^2 (in the subspace) with the value of a spin; None where
+            <S^2> is.
         sector: label of the symmetry sector.
         parity: +1 or -1 for C = +C^T (even spin) or -C^T (odd spin); 0 where spin-flip symmetry was not used.
         occupancies: (2, norb) mean occupations of alpha and beta orbitals.
@@ -65,9 +71,11 @@ class Root:
     """
 
     energy: float
+    penalised_energy: float | None
     residual_norm: float
     converged: bool
-    spin_square: float
+    spin_square: float | None
+    spin_pure: bool | None
     sector: int
     parity: int
     occupancies: FloatArray = field(repr=False)
@@ -81,10 +89,11 @@ class SubspaceResult:
     """Result of `solve_subspace`; equal on all ranks but for the slices of the vectors.
 
     Attributes:
-        roots: ascending in energy.
+        roots: ascending in energy, or in penalised energy with a spin target.
         stopped: whether a signal or the time limit ended the solve early.
         grid: the process grid.
         symmetry: orbital labels used.
+        spin_target: the wanted spin and the penalty on others, or None.
         n_iterations, n_sigma: counts over all sectors.
         sectors_examined: for every (label, parity) the lowest energy known and how ("solved", "bounded" or "model").
         history: name -> one value per iteration.
@@ -99,6 +108,7 @@ class SubspaceResult:
     stopped: bool
     grid: ProcessGrid = field(repr=False)
     symmetry: OrbitalLabels
+    spin_target: SpinTarget | None
     n_iterations: int
     n_sigma: int
     sectors_examined: dict[Sector, tuple[float, str]]
@@ -235,16 +245,19 @@ class _Solve:
         with self.timers("symmetry"):
             off = self.options.symmetry == "off"
             self.symmetry = trivial_labels(hamiltonian.norb) if off else find_labels(hamiltonian)
-            labels = self.symmetry.labels, self.symmetry.n_labels
-            self.alpha = SpinStrings.from_canonical(bitstrings.canonical(strings_a)[0], *labels)
-            self.beta = SpinStrings.from_canonical(bitstrings.canonical(strings_b)[0], *labels)
-            if np.array_equal(self.alpha.strings, self.beta.strings):
+            self.alpha, self.beta = (
+                SpinStrings.from_canonical(bitstrings.canonical(strings)[0], labels, self.symmetry.n_labels)
+                for strings, labels in zip((strings_a, strings_b), self.symmetry.both, strict=True)
+            )
+            same_orbitals = not hamiltonian.spin_dependent
+            if same_orbitals and np.array_equal(self.alpha.strings, self.beta.strings):
                 self.beta = self.alpha
         self.nroots = self.options.nroots
         if self.nroots > self.alpha.size * self.beta.size:
             total = self.alpha.size * self.beta.size
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
         self.memory = self.options.memory or int(available_memory() / local_ranks(comm)[1])
+        self.target = self._spin_target()
         self.sectors = self._sectors(spin_flip=self._flips())
         shape = self._shape(1 if comm is None else comm.size)
         self.grid = ProcessGrid(comm, shape, share_blocks=self.options.share_blocks == "auto")
@@ -256,7 +269,6 @@ class _Solve:
                 )
         self.max_subspace = self._subspace_that_fits()
         self.backend = get_backend(self.options.backend)
-        self.interaction = Interaction.energy(hamiltonian)
         here = self.grid.coordinates
         self.place = (here.ia, here.ib, here.it, here.ir)
         self._shares: dict[int, Any] = {}
@@ -270,7 +282,7 @@ class _Solve:
 
     def run(self) -> SubspaceResult:
         """Solve every sector that may hold one of the wanted roots."""
-        models = {sector: self._model(sector) for sector in self.sectors}
+        models = self._models()
         wanted = _lowest_per_sector({s: model.energies for s, model in models.items()}, self.nroots)
         solved: dict[Sector, Eigenpairs] = {}
         examined = {sector: (float(model.energies[0]), "model") for sector, model in models.items()}
@@ -294,12 +306,27 @@ class _Solve:
         timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
         solve_seconds = perf_counter() - self.began
         roots = self._roots(solved)
+        if self.target is not None and not stopped:
+            self._warn_about_spin(self.target, roots)
+        if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
+            self.log.warning("<S^2> is not known: spin-dependent integrals came without the overlap of the orbitals")
         return SubspaceResult(
-            roots, stopped, self.grid, self.symmetry, self.n_iterations, self.n_sigma, examined,
+            roots, stopped, self.grid, self.symmetry, self.target, self.n_iterations, self.n_sigma, examined,
             {name: np.array(values) for name, values in self.history.items()}, timings,
             resolve_name(self.options.backend), _jit.n_threads(), self.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
         )  # fmt: skip
+
+    def _warn_about_spin(self, target: SpinTarget, roots: list[Root]) -> None:
+        """Say which roots have not the wanted spin."""
+        means = [root.spin_square for root in roots if root.spin_square is not None]
+        wrong = [f"{mean:.4f}" for mean in means if not target.reached(mean)]
+        if wrong:
+            self.log.warning(
+                f"<S^2> is {', '.join(wrong)} for {len(wrong)} of {len(roots)} roots, not {target.value:g}: the space "
+                "lacks spin partners of its determinants, or it has too few states of this spin, or --spin-penalty is "
+                "too weak"
+            )
 
     def _flips(self) -> bool:
         """Whether spin-flip symmetry is used: equal string sets, and a grid with a = b."""
@@ -307,11 +334,26 @@ class _Solve:
         possible = self.beta is self.alpha and (grid == "auto" or grid[0] == grid[1])
         return possible and self.options.spin_flip == "auto"
 
+    def _spin_target(self) -> SpinTarget | None:
+        wanted = self.options.spin_square
+        if wanted is None:
+            return None
+        return SpinTarget.create(self.hamiltonian, wanted, self.options.spin_penalty, self._flips())
+
     def _sectors(self, spin_flip: bool) -> list[Sector]:
-        """Every (label, parity) that holds a vector."""
+        """Every (label, parity) that holds a vector, with a spin target of its parity only."""
         parities = (1, -1) if spin_flip else (0,)
+        if spin_flip and self.target is not None:
+            parities = (self.target.parity,)
         found = [(label, parity) for label in sectors(self.alpha, self.beta) for parity in parities]
-        return [sector for sector in found if self._layout(sector, (1, 1, 1, 1)).dimension > 0]
+        found = [sector for sector in found if self._layout(sector, (1, 1, 1, 1)).dimension > 0]
+        total = sum(self._layout(sector, (1, 1, 1, 1)).dimension for sector in found)
+        if self.target is not None and total < self.nroots:
+            raise InputError(
+                f"--nroots {self.nroots} needs as many states of spin {self.target.spin:g}; this space has at most "
+                f"{total}"
+            )
+        return found
 
     def _shape(self, n_ranks: int) -> tuple[int, int, int, int]:
         if self.options.grid != "auto":
@@ -362,24 +404,45 @@ class _Solve:
 
     def _model(self, sector: Sector) -> ModelSpace:
         layout, here = self._layout(sector), self.grid.coordinates
+        block = self._block(layout)
         with self.timers("model space"):
-            diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
-            self._block(layout).diagonal(self.interaction, diagonal)
             size = max(self.options.model_space, 2 * self.nroots)
             if layout.dimension > _SMALL_DIMENSION and "model_space" not in self.options.model_fields_set:
                 size = max(size, _LARGE_MODEL_SPACE)
+            energy = Interaction.energy(self.hamiltonian)
+            n_states = 2 * self.nroots + _MODEL_STATES
+            if self.target is None:
+                penalty = None
+                diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
+                block.diagonal(energy, diagonal)
+            else:
+                deviation = self.target.deviation(self.hamiltonian)
+                penalty = Penalty(deviation, self.target.strength, not self.target.linear)
+                diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block)
             return ModelSpace.create(
-                self.grid, layout, diagonal, self.hamiltonian, self.interaction, size, 2 * self.nroots + 2
+                self.grid, layout, diagonal, self.hamiltonian, energy, size, n_states, penalty
             )
+
+    def _models(self) -> dict[Sector, ModelSpace]:
+        """The model spaces of all sectors; they may show that the penalty on other spins must be stronger."""
+        models = {sector: self._model(sector) for sector in self.sectors}
+        if self.target is None or self.options.spin_penalty is not None or self.hamiltonian.spin_dependent:
+            return models
+        bounds = [model.bounds for model in models.values() if model.bounds is not None]
+        lowest = min(float(without[0]) for without, _ in bounds)
+        wanted = np.sort(np.concatenate([pure for _, pure in bounds]))[: self.nroots]
+        lifted = self.target.lifted(float(wanted[-1]) - lowest)
+        if lifted == self.target:
+            return models
+        self.target = lifted
+        return {sector: self._model(sector) for sector in self.sectors}
 
     def _solve_sector(
         self, sector: Sector, count: int, model: ModelSpace, solved: dict[Sector, Eigenpairs], bound: float
     ) -> Eigenpairs:
         """The `count` lowest eigenpairs of one sector; stops early once they are known to lie above the bound."""
         layout = self._layout(sector)
-        with self.timers("structure"):
-            single = self.options.slide_precision == "single"
-            operator = SigmaOperator(self.grid, layout, self._block(layout), self.interaction, self.timers, single)
+        operator = self._operator(layout)
         self._count_bytes(operator, max(self.max_subspace, 2 * count))
         finished = [
             (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
@@ -410,6 +473,14 @@ class _Solve:
         self.log.close()
         operator.plan.free()
         return pairs
+
+    def _operator(self, layout: Layout) -> SigmaOperator:
+        """What is diagonalised in a sector: the Hamiltonian, with a penalty on other spins if one is wanted."""
+        with self.timers("structure"):
+            block, single = self._block(layout), self.options.slide_precision == "single"
+            if self.target is not None:
+                return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, self.timers, single)
+            return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), self.timers, single)
 
     def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
         """Note the largest memory of any rank; collective over the grid."""
@@ -495,7 +566,7 @@ class _Solve:
                 for k in range(len(pairs.energies))
             ),
         )[: self.nroots]
-        squares: dict[tuple[Sector, int], float] = {}
+        squares: dict[tuple[Sector, int], tuple[float, float]] = {}
         with self.timers("observables"):
             for sector in sorted({sector for _, sector, _ in candidates}):
                 chosen = [k for _, other, k in candidates if other == sector]
@@ -503,15 +574,22 @@ class _Solve:
                     squares[sector, k] = value
             return [self._root(solved[s], s, k, squares[s, k]) for _, s, k in candidates]
 
-    def _spin_squares(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[float]:
+    def _spin_squares(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[tuple[float, float]]:
+        """<S^2> and <(P S^2 P)^2> of some vectors; NaN where the overlap of the orbitals is not known."""
+        if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
+            return [(np.nan, np.nan)] * len(chosen)
         layout = self._layout(sector)
         operator = SigmaOperator(self.grid, layout, self._block(layout), Interaction.spin_square(self.hamiltonian))
         work = np.empty(operator.size)
-        values = [operator.expectation(pairs.vectors[k], work) for k in chosen]
+        values = [operator.moments(pairs.vectors[k], work) for k in chosen]
         operator.plan.free()
         return values
 
-    def _root(self, pairs: Eigenpairs, sector: Sector, k: int, spin_square: float) -> Root:
+    def _root(self, pairs: Eigenpairs, sector: Sector, k: int, spin: tuple[float, float]) -> Root:
+        penalised = float(pairs.energies[k])
+        known = not np.isnan(spin[0])
+        spin_square, spin_pure = (spin[0], is_pure(*spin)) if known else (None, None)
+        energy = penalised if self.target is None else self.target.energy(penalised, *spin)
         layout = self._layout(sector)
         weights = string_weights(self.grid, layout, pairs.vectors[k])
         occupied = np.stack(
@@ -521,8 +599,8 @@ class _Solve:
             ]
         )
         return Root(
-            float(pairs.energies[k]), float(pairs.residual_norms[k]), bool(pairs.converged[k]), spin_square, *sector,
-            occupied, weights, layout, pairs.vectors[k],
+            energy, None if self.target is None else penalised, float(pairs.residual_norms[k]),
+            bool(pairs.converged[k]), spin_square, spin_pure, *sector, occupied, weights, layout, pairs.vectors[k],
         )  # fmt: skip
 
 

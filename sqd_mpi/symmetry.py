@@ -3,7 +3,8 @@
 A bit vector f over orbitals with f(p) + f(q) + f(r) + f(s) = 0 (mod 2) wherever (pq|rs) does not vanish, and
 f(p) + f(q) = 0 wherever h_pq does not vanish, is a conserved parity. All of them form a null space over GF(2); k
 independent ones give every orbital a k-bit label, and a string the XOR of the labels of its occupied orbitals.
-H conserves label(alpha) XOR label(beta), the *sector*. No point-group code is needed; what is found is at least the
+H conserves label(alpha) XOR label(beta), the *sector*. Spin-dependent orbitals have labels of their own for each spin,
+from one null space over 2 norb bits. No point-group code is needed; what is found is at least the
 Abelian point group of the molecule.
 """
 
@@ -28,11 +29,12 @@ class OrbitalLabels:
     """Labels of the orbitals of one Hamiltonian.
 
     Attributes:
-        labels: (norb,) int64, label of each orbital, in 0 .. n_labels - 1.
+        labels: (norb,) int64, label of each orbital, in 0 .. n_labels - 1; of alpha orbitals if they differ.
         n_labels: 2**k for k independent parities.
         tolerance: integrals up to this magnitude count as zero.
         max_dropped: largest magnitude of an integral that the labels forbid (it is then treated as zero).
         effect_bound: bound in hartree on the change of any eigenvalue by dropping them.
+        labels_b: (norb,) labels of beta orbitals, or None: those of alpha.
     """
 
     labels: NDArray[np.int64] = field(repr=False)
@@ -40,6 +42,12 @@ class OrbitalLabels:
     tolerance: float
     max_dropped: float
     effect_bound: float
+    labels_b: NDArray[np.int64] | None = field(repr=False, default=None)
+
+    @property
+    def both(self) -> NDArray[np.int64]:
+        """(2, norb) labels of alpha and beta orbitals."""
+        return np.stack([self.labels, self.labels if self.labels_b is None else self.labels_b])
 
 
 def trivial_labels(norb: int) -> OrbitalLabels:
@@ -59,6 +67,8 @@ def find_labels(hamiltonian: Hamiltonian) -> OrbitalLabels:
     norb = hamiltonian.norb
     if norb == 0:
         return trivial_labels(0)
+    if hamiltonian.spin_dependent:
+        return _labels_of_two_spins(hamiltonian)
     tolerance = choose_tolerance(np.concatenate([hamiltonian.h1e.ravel(), hamiltonian.eri]))
     labels, n_labels = _conserved_parities(hamiltonian, tolerance)
     pair_labels = labels[_pair_index(norb)[0]] ^ labels[_pair_index(norb)[1]]
@@ -67,6 +77,53 @@ def find_labels(hamiltonian: Hamiltonian) -> OrbitalLabels:
     # |E_pq| <= 1 for each spin: h_pq counts twice, (pq|rs) at most 8 permutations x 4 spin pairs x 1/2.
     bound = 2.0 * float(forbidden_h1e.sum()) + 16.0 * float(total)
     return OrbitalLabels(labels, n_labels, tolerance, max(float(forbidden_h1e.max()), float(largest)), bound)
+
+
+def _labels_of_two_spins(hamiltonian: Hamiltonian) -> OrbitalLabels:
+    """Labels of spin-dependent orbitals: bits 0 to norb - 1 of a mask are alpha orbitals, those from norb on beta."""
+    norb, overlap = hamiltonian.norb, hamiltonian.overlap_ab
+    h1e = hamiltonian.same_spin(0)[0], hamiltonian.same_spin(1)[0]
+    eri = hamiltonian.eri, hamiltonian.eri if hamiltonian.eri_bb is None else hamiltonian.eri_bb
+    values = [*h1e, *eri, hamiltonian.coupling()] + ([] if overlap is None else [overlap])
+    tolerance = choose_tolerance(np.concatenate([np.ravel(each) for each in values]))
+    first, second = _pair_index(norb)
+    constraints: list[int] = []
+    for spin in (0, 1):
+        for p, q in np.argwhere(np.abs(np.tril(h1e[spin], -1)) > tolerance):
+            _add_constraint(constraints, (1 << int(p + spin * norb)) | (1 << int(q + spin * norb)))
+    # Parities of the number of electrons of one spin say nothing; S^2 conserves but that of all electrons.
+    trivial = (0, norb) if overlap is None else (0,)
+    if overlap is not None:
+        for p, s in np.argwhere(np.abs(overlap) > tolerance):
+            _add_constraint(constraints, (1 << int(p)) | (1 << int(s + norb)))
+    for spins in ((0, 0), (1, 1), (0, 1)):
+        position = 0
+        while True:
+            labels, n_labels = _labels_of_null_space(constraints, 2 * norb, trivial)
+            left, right = (labels[spin * norb + first] ^ labels[spin * norb + second] for spin in spins)
+            if spins == (0, 1):
+                found = _next_violation_between(hamiltonian.coupling(), left, right, tolerance, position)
+            else:
+                found = _next_violation(eri[spins[0]], left, tolerance, position)
+            position, row, column = found
+            if position < 0:
+                break
+            mask = 0
+            for spin, pair in zip(spins, (row, column), strict=True):
+                mask ^= (1 << int(first[pair] + spin * norb)) ^ (1 << int(second[pair] + spin * norb))
+            _add_constraint(constraints, mask)
+    if n_labels > 2**_MAX_LABEL_BITS:
+        labels, n_labels = labels & (2**_MAX_LABEL_BITS - 1), 2**_MAX_LABEL_BITS
+    labels_a, labels_b = labels[:norb], labels[norb:]
+    pairs_a, pairs_b = labels_a[first] ^ labels_a[second], labels_b[first] ^ labels_b[second]
+    forbidden = [_forbidden(eri[0], pairs_a), _forbidden(eri[1], pairs_b)]
+    between = np.abs(hamiltonian.coupling()[pairs_a[:, None] != pairs_b[None, :]])
+    one = [np.abs(h1e[k][own[:, None] != own[None, :]]) for k, own in enumerate((labels_a, labels_b))]
+    largest = max(float(each.max(initial=0.0)) for each in (*one, between))
+    bound = sum(float(each.sum()) for each in one) + 4.0 * float(between.sum())
+    bound += 4.0 * sum(float(total) for _, total in forbidden)  # 8 permutations, 1/2
+    largest = max(largest, *(float(each) for each, _ in forbidden))
+    return OrbitalLabels(labels_a.copy(), n_labels, tolerance, largest, bound, labels_b.copy())
 
 
 def string_labels(strings: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -142,21 +199,29 @@ def _add_constraint(echelon: list[int], mask: int) -> None:
         echelon.sort(reverse=True)
 
 
-def _labels_of_null_space(echelon: list[int], norb: int) -> tuple[NDArray[np.int64], int]:
-    """Labels from a basis of the null space that is complementary to the all-ones vector."""
+def _labels_of_null_space(
+    echelon: list[int], norb: int, trivial: tuple[int, ...] = (0,)
+) -> tuple[NDArray[np.int64], int]:
+    """Labels from a basis of the null space that is complementary to the trivial vectors.
+
+    Args:
+        trivial: a free column for each trivial vector.
+    """
     pivots = [row.bit_length() - 1 for row in echelon]
     free = [orbital for orbital in range(norb) if orbital not in pivots]
     labels = np.zeros(norb, np.int64)
-    # The all-ones vector is in the null space (masks have even weight), so one free column is redundant. More than
-    # 62 parities would not fit a label; any subset of parities is still conserved.
-    for bit, column in enumerate(free[1:63]):
+    # The all-ones vector is in the null space (masks have even weight, for each spin alone if there are two trivial
+    # vectors), so one free column is redundant. More than 62 parities would not fit a label; any subset of parities is
+    # still conserved.
+    free = [column for column in free if column not in trivial][:62]
+    for bit, column in enumerate(free):
         vector = 1 << column
         for row, pivot in sorted(zip(echelon, pivots, strict=True), key=lambda item: item[1]):
             if (row & vector & ~(1 << pivot)).bit_count() & 1:
                 vector |= 1 << pivot
         for orbital in range(norb):
             labels[orbital] |= ((vector >> orbital) & 1) << bit
-    return labels, 2 ** max(0, min(len(free), 63) - 1)
+    return labels, 2 ** len(free)
 
 
 @jit
@@ -178,6 +243,17 @@ def _next_violation(eri, pair_labels, tolerance, start):
             column += 1
         row += 1
         column = 0
+    return np.int64(-1), np.int64(0), np.int64(0)
+
+
+@jit
+def _next_violation_between(eri, labels_a, labels_b, tolerance, start):
+    """First (row, column) at or after the flat position `start` that is not zero but forbidden; (-1, 0, 0) if none."""
+    n = labels_b.shape[0]
+    for position in range(start, labels_a.shape[0] * n):
+        row, column = position // n, position % n
+        if abs(eri[row, column]) > tolerance and labels_a[row] != labels_b[column]:
+            return np.int64(position), np.int64(row), np.int64(column)
     return np.int64(-1), np.int64(0), np.int64(0)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi import bitstrings
 from sqd_mpi.backends import Interaction
-from sqd_mpi.backends.reference import matrix_element
+from sqd_mpi.backends.reference import spin_integrals, spin_matrix_element, twist_of
 from sqd_mpi.hamiltonian import Hamiltonian
 
 
@@ -66,11 +66,11 @@ def dense_matrix(
 ) -> NDArray[np.float64]:
     """The whole matrix over (alpha, beta) in canonical order, element by element."""
     what = interaction if interaction is not None else Interaction.energy(hamiltonian)
-    integrals = (np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs())
+    integrals = (*spin_integrals(hamiltonian), what.coupling, what.swap, twist_of(what), what.same_spin)
     determinants = [(a, b) for a in strings_a for b in strings_b]
     matrix = np.empty((len(determinants), len(determinants)))
     for i, (bra_a, bra_b) in enumerate(determinants):
         for j, (ket_a, ket_b) in enumerate(determinants[: i + 1]):
-            element = matrix_element(bra_a, bra_b, ket_a, ket_b, *integrals, what.coupling, what.swap, what.same_spin)
+            element = spin_matrix_element(bra_a, bra_b, ket_a, ket_b, *integrals)
             matrix[i, j] = matrix[j, i] = element + (what.constant if i == j else 0.0)
     return matrix

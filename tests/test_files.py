@@ -158,7 +158,7 @@ def _poison(name: str) -> Callable[[h5py.File], None]:
         (_set("strings/beta", np.array([[7]], dtype=np.int32)), "got .* of int32"),
         (_attribute("options", "tolerance", 1e-4), "unknown option 'tolerance'"),
         (_attribute("options", "tol", -1.0), "--tol needs a positive number; got '-1.0'"),
-        (lambda file: file.create_dataset("hamiltonian/h1e_a", data=1.0), "spin-dependent integrals"),
+        (lambda file: file.create_dataset("hamiltonian/h1e_a", data=1.0), "no dataset /hamiltonian/eri_aa"),
     ],
 )
 def test_bad_input_is_one_sentence(input_path, change, sentence):
@@ -261,9 +261,11 @@ def test_fingerprint_sees_everything(hamiltonian, strings, random_hamiltonian):
 
 SUMMARY: dict[str, Any] = {
     "energy": [-76.2359466308 / 3, -0.1 - 0.2],
+    "penalised_energy": [-76.2, 1.0 / 3],
     "converged": [True, False],
     "residual_norm": [1e-7 / 3, 5e-324],
     "spin_square": [None, 2.0 / 3],
+    "spin_pure": [None, False],
     "sector": [0, 3],
     "spin_flip_parity": [None, 1],
     "occupancies": [[[1 / 3, 0.5], [0.1, 0.2]], [[1e-17, 1.0], [1.0, 0.0]]],
@@ -287,6 +289,7 @@ SUMMARY: dict[str, Any] = {
     "wall_seconds": 2.0,
     "peak_rss_bytes": 10**12,
     "symmetry": {"n_labels": 4, "tolerance": None, "max_dropped": 1e-14 / 3},
+    "spin_target": {"spin": 0.5, "penalty": 1.0 / 7, "linear": True},
     "version": "0.1.0",
 }
 
@@ -487,6 +490,7 @@ def test_summary_of_an_input(input_path):
         "format": "sqd_mpi-input",
         "norb": NORB,
         "nelec": list(NELEC),
+        "spin_dependent": False,
         "n_alpha_strings": 7,
         "n_beta_strings": 4,
         "dimension": 28,

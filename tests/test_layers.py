@@ -21,7 +21,7 @@ LAYERS = (
     ("planner",),
     ("backends", "grid"),
     ("sigma", "files"),
-    ("davidson", "model_space", "observables", "trace", "vector_io"),
+    ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
     ("density_matrices", "pt2"),
     ("job", "extrapolation"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,10 @@ def test_fill_gives_normalised_ritz_vectors():
     positions = canonical_positions(layout)
     matrix = dense_matrix(hamiltonian, *strings)[np.ix_(positions, positions)]
     out = np.full((5, layout.dimension), np.nan)
+    assert model.fill(out, 3) == 3
+    elements = np.diag(out[:3] @ matrix @ out[:3].T) / np.sum(out[:3] ** 2, axis=1)
+    assert np.all(elements > model.energies[:3]) and np.allclose(elements, model.energies[:3], atol=0.02)
+    model = replace(model, clean=np.zeros(len(model.energies), bool))  # no traces of other eigenvectors
     assert model.fill(out, 3) == 3
     np.testing.assert_allclose(out[:3] @ matrix @ out[:3].T, np.diag(model.energies[:3]), atol=1e-12)
     np.testing.assert_allclose(out[:3] @ out[:3].T, np.eye(3), atol=1e-12)

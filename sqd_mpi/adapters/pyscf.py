@@ -68,6 +68,7 @@ class SubspaceVector:
         self._handle = handle
         self._number = number
         self._matrices: DensityMatrices | None = None
+        assert root.spin_square is not None  # the adapter has spin-free integrals only
         self.energy, self.spin_square = root.energy, root.spin_square
         self.residual_norm, self.converged = root.residual_norm, root.converged
         self.strings = strings

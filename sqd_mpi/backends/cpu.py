@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -46,10 +47,12 @@ class StringStructure:
         self.layout = layout
         self.ia, self.ib, _, self.ir = place
         self.bra = layout.bra_rows(self.ia, self.ir, self.ib)
-        self.h1e = np.ascontiguousarray(hamiltonian.h1e)
-        self.eri = hamiltonian.eri_pairs()
+        self.norb = hamiltonian.norb
+        self.integrals = hamiltonian.same_spin(0), hamiltonian.same_spin(1)
         rows, columns = np.tril_indices(hamiltonian.norb)
-        self.pair_labels = (orbital_labels.labels[rows] ^ orbital_labels.labels[columns]).astype(np.int64)
+        self.pair_labels, self.pair_labels_b = (
+            (labels[rows] ^ labels[columns]).astype(np.int64) for labels in orbital_labels.both
+        )
         self._alpha: dict[tuple[int, Rows], structure.AlphaSingles] = {}
         self._alpha_rows: dict[tuple[int, Rows], structure.SparseRows] = {}
         self._beta_rows: dict[int, tuple[structure.SparseRows, FloatArray]] = {}
@@ -57,13 +60,13 @@ class StringStructure:
     @cached_property
     def beta(self) -> list[structure.BetaSingles]:
         """Beta singles, one entry per shift db."""
-        return structure.beta_singles(self.layout, self.ib, len(self.h1e), self.pair_labels)
+        return structure.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b)
 
     @cached_property
     def singles(self) -> Singles:
         """Singles from this rank's bra rows to all alpha strings."""
         strings = self.layout.alpha.strings
-        return find_singles(strings[self.bra.alpha], strings, len(self.h1e))
+        return find_singles(strings[self.bra.alpha], strings, self.norb)
 
     @cached_property
     def singles_per_row(self) -> NDArray[np.int32]:
@@ -75,7 +78,7 @@ class StringStructure:
         """(n_rows, a) expected number of elements of H_alpha in every bra row by shift da, and whether it is exact."""
         layout = self.layout
         terms, exact = structure.same_spin_terms(
-            layout.alpha, self.bra.alpha, layout.alpha_bounds, self.h1e, self.eri, True
+            layout.alpha, self.bra.alpha, layout.alpha_bounds, *self.integrals[0], True
         )
         return np.roll(terms, -self.ia, axis=1), exact
 
@@ -84,7 +87,7 @@ class StringStructure:
         """(n_labels, b) expected multiply-adds of a whole row of beta same spin, by beta label and shift db; exact?"""
         layout = self.layout
         columns, column_start = layout.beta_rows(self.ib)
-        terms, exact = structure.same_spin_terms(layout.beta, columns, layout.beta_bounds, self.h1e, self.eri, False)
+        terms, exact = structure.same_spin_terms(layout.beta, columns, layout.beta_bounds, *self.integrals[1], False)
         total = np.concatenate([np.zeros((1, terms.shape[1])), np.cumsum(terms, axis=0)])
         doubles = np.roll(total[column_start[1:]] - total[column_start[:-1]], -self.ib, axis=1)
         singles = np.stack([table.block_entries[:: layout.n_labels] for table in self.beta], axis=1)
@@ -119,7 +122,7 @@ class StringStructure:
             ends = [(starts[x], starts[x + 1]) for x in range(layout.n_labels)]
             bra = [(int(self.bra.alpha[i]), int(self.bra.alpha[j - 1]) + 1) if j > i else (0, 0) for i, j in ends]
             ket = [(int(row[ja]), int(row[ja + 1])) for row in layout.alpha_bounds]
-            self._alpha_rows[key] = structure.same_spin_rows(layout.alpha.strings, bra, ket, self.h1e, self.eri, True)
+            self._alpha_rows[key] = structure.same_spin_rows(layout.alpha.strings, bra, ket, *self.integrals[0], True)
         return self._alpha_rows[key]
 
     def beta_hamiltonian(self, db: int) -> tuple[structure.SparseRows, FloatArray]:
@@ -132,7 +135,7 @@ class StringStructure:
             parts = []
             for row in layout.beta_bounds:
                 bra, ket = (int(row[self.ib]), int(row[self.ib + 1])), (int(row[jb]), int(row[jb + 1]))
-                parts.append(structure.same_spin_rows(layout.beta.strings, [bra], [ket], self.h1e, self.eri, False))
+                parts.append(structure.same_spin_rows(layout.beta.strings, [bra], [ket], *self.integrals[1], False))
             offsets = np.cumsum([0] + [part.indptr[-1] for part in parts])
             indptr = np.concatenate(
                 [np.zeros(1, np.int64)] + [part.indptr[1:] + offsets[k] for k, part in enumerate(parts)]
@@ -144,7 +147,7 @@ class StringStructure:
             )
             rows, _ = layout.beta_rows(self.ib)
             values = structure.single_values(
-                layout.beta.strings, self.beta[db], layout.n_labels, rows, self.h1e, self.eri
+                layout.beta.strings, self.beta[db], layout.n_labels, rows, *self.integrals[1]
             )
             self._beta_rows[db] = doubles, values
         return self._beta_rows[db]
@@ -196,6 +199,7 @@ class CpuBlock:
         found = [self._task("mixed", da, db, False) for da in range(a) for db in range(b)]
         if interaction.same_spin:
             found += [self._task("alpha", da, 0, not self.share.alpha_terms[1]) for da in range(a)]
+        if interaction.same_spin or interaction.twist is not None:
             found += [self._task("beta", 0, db, not self.share.beta_terms[1]) for db in range(b)]
         return [task for task in found if task is not None]
 
@@ -251,7 +255,7 @@ class CpuBlock:
             self._apply_mixed(task, ket, sigma, interaction, ket_offset)
         elif interaction.same_spin and task.kind == "alpha":
             self._apply_alpha(task, ket, sigma, ket_offset)
-        elif interaction.same_spin:
+        elif task.kind == "beta" and (interaction.same_spin or interaction.twist is not None):
             self._apply_beta(task, ket, sigma, interaction)
 
     def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
@@ -261,9 +265,9 @@ class CpuBlock:
         alpha, beta = layout.alpha.strings[where.alpha], layout.beta.strings[where.beta]
         energies_a, energies_b = np.zeros(len(alpha)), np.zeros(len(beta))
         if interaction.same_spin:
-            energies_a = structure.string_energies(alpha, self.share.h1e, self.share.eri)
-            energies_b = structure.string_energies(beta, self.share.h1e, self.share.eri)
-        pairs = np.arange(len(self.share.h1e), dtype=np.int64)
+            energies_a = structure.string_energies(alpha, *self.share.integrals[0])
+            energies_b = structure.string_energies(beta, *self.share.integrals[1])
+        pairs = np.arange(self.share.norb, dtype=np.int64)
         pairs = pairs * (pairs + 1) // 2 + pairs
         density = interaction.coupling[np.ix_(pairs, pairs)] - interaction.swap * np.eye(len(pairs))
         _diagonal(
@@ -276,12 +280,30 @@ class CpuBlock:
     ) -> None:
         rows = self.share.rows_of(task)
         alpha, beta = self.share.alpha(task.da, rows), self.share.beta[task.db]
-        groups = alpha.directed if interaction.swap else alpha.undirected
+        directed = interaction.swap != 0.0
+        self._apply_opposite(
+            task, ket, sigma, ket_offset, alpha.directed if directed else alpha.undirected, directed,
+            interaction.coupling, interaction.swap, beta.sign,
+        )  # fmt: skip
+        if interaction.twist is not None:
+            # A coupling whose sign goes with the directions of both pairs: plain, with those signs in the lists.
+            groups = alpha.directed
+            direction = (1 - 2 * (groups.pair & 1)).astype(np.int8)
+            turned = replace(groups, pair_sign=groups.pair_sign * np.repeat(direction, np.diff(groups.start)))
+            sign = beta.sign * (1 - 2 * (beta.orbital_pair & 1)).astype(np.int8)
+            self._apply_opposite(task, ket, sigma, ket_offset, turned, True, interaction.twist, 0.0, sign)
+
+    def _apply_opposite(
+        self, task: Task, ket: FloatArray, sigma: FloatArray, ket_offset: IntArray, groups: structure.Groups,
+        directed: bool, coupling: FloatArray, swap: float, sign: NDArray[np.int8],
+    ) -> None:  # fmt: skip
+        beta = self.share.beta[task.db]
         self.kernels.opposite_spin(
-            ket, sigma, self._bra.offset, self._bra.stop, ket_offset, interaction.coupling, interaction.swap,
-            groups.thread_group, groups.start, groups.pair, self._blocks_of(task.da, rows, groups, interaction),
+            ket, sigma, self._bra.offset, self._bra.stop, ket_offset, coupling, swap,
+            groups.thread_group, groups.start, groups.pair,
+            self._blocks_of(task.da, self.share.rows_of(task), groups, directed),
             groups.pair_bra, groups.pair_ket, groups.pair_sign,
-            beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
+            beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, sign,
             beta.block_diagonal, beta.occupied_pair, self._scratch,
         )  # fmt: skip
 
@@ -297,6 +319,9 @@ class CpuBlock:
 
     def _apply_beta(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
         doubles, single_value = self.share.beta_hamiltonian(task.db)
+        if not interaction.same_spin:  # alpha diagonal x beta single only
+            empty = np.zeros_like(doubles.indptr), doubles.column[:0], doubles.value[:0]
+            doubles, single_value = structure.SparseRows(*empty), np.zeros_like(single_value)
         beta = self.share.beta[task.db]
         low, high = self.share.rows_of(task)
         thread_row = low + structure.split_rows(self._bra.stop[low:high].astype(np.float64), self._n_threads)
@@ -313,11 +338,9 @@ class CpuBlock:
         _, column_start = self.layout.beta_rows(self.ib)
         return np.ascontiguousarray(column_start[self._labels ^ self.layout.sector])
 
-    def _blocks_of(
-        self, da: int, rows: Rows, groups: structure.Groups, interaction: Interaction
-    ) -> NDArray[np.int32]:
+    def _blocks_of(self, da: int, rows: Rows, groups: structure.Groups, directed: bool) -> NDArray[np.int32]:
         """Beta block of every group of alpha singles: bra columns of label x XOR sector, orbital pairs of label d."""
-        key = da, rows, bool(interaction.swap)
+        key = da, rows, directed
         if key not in self._group_block:
             pair_label = self.share.pair_labels[groups.pair >> 1]
             block = (groups.label ^ self.layout.sector) * self.layout.n_labels + pair_label

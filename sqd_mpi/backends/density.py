@@ -81,7 +81,7 @@ class DensityBlock:
         bra_layout, ket_layout: ownership of both vectors; they differ in sector and parity only.
         place: (ia, ib, it, ir).
         norb: number of orbitals.
-        orbital_labels: (norb,) labels by which the strings are sorted.
+        orbital_labels: labels by which the strings are sorted, (norb,) or (2, norb) for alpha and beta.
         out: where results are added.
         kernels: module with the loops.
     """
@@ -98,14 +98,16 @@ class DensityBlock:
         self.shift = bra_layout.sector ^ ket_layout.sector
         rows, columns = np.tril_indices(norb)
         self._rows, self._columns = rows.astype(np.int64), columns.astype(np.int64)
-        self.pair_labels = (orbital_labels[rows] ^ orbital_labels[columns]).astype(np.int64)
+        labels_of_spins = np.atleast_2d(orbital_labels)
+        self.pair_labels = (labels_of_spins[0, rows] ^ labels_of_spins[0, columns]).astype(np.int64)
         self._bra_offset = bra_layout.ket_offsets(self.ia, self.ib)
         alpha, self._label_start = bra_layout.ket_rows(self.ia)
         labels = np.repeat(np.arange(bra_layout.n_labels), np.diff(self._label_start))
         self._own_rows = np.arange(self.part, len(alpha), self.n_parts)  # rows of the block that this rank works on
         self._own_alpha, self._own_labels = alpha[self._own_rows], labels[self._own_rows]
         if out.opposite is not None:
-            self._beta = structure.beta_singles(bra_layout, self.ib, norb, self.pair_labels)
+            beta_labels = (labels_of_spins[-1, rows] ^ labels_of_spins[-1, columns]).astype(np.int64)
+            self._beta = structure.beta_singles(bra_layout, self.ib, norb, beta_labels)
             self._groups = self._alpha_groups()
 
     def shifts(self, beta_too: bool) -> list[tuple[int, int]]:

@@ -25,8 +25,7 @@ class ReferenceBlock:
     def __init__(self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian):
         self.layout = layout
         self.ia, self.ib, self.it, self.ir = place
-        self.h1e = np.ascontiguousarray(hamiltonian.h1e)
-        self.eri = hamiltonian.eri_pairs()
+        self.integrals = spin_integrals(hamiltonian)
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """All tasks with a determinant on both sides; cost is the number of pairs."""
@@ -63,7 +62,7 @@ class ReferenceBlock:
             layout.alpha.strings[bra.alpha], layout.alpha.strings[ket_rows],
             np.clip(bra.label_start, low, high), ket_start, bra.offset, bra.stop, layout.ket_offsets(ja, jb),
             layout.beta.strings[bra_columns], layout.beta.strings[ket_columns], bra_column_start, ket_column_start,
-            self.h1e, self.eri, interaction.coupling, interaction.swap, interaction.same_spin,
+            *self.integrals, interaction.coupling, interaction.swap, twist_of(interaction), interaction.same_spin,
         )  # fmt: skip
 
     def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
@@ -75,7 +74,7 @@ class ReferenceBlock:
         for k, (row, column) in enumerate(zip(rows, columns, strict=True)):
             alpha, beta = occupied_a[where.alpha[row]], occupied_b[where.beta[column]]
             out[k] = interaction.constant + _diagonal_element(
-                alpha, beta, self.h1e, self.eri, interaction.coupling, interaction.swap, interaction.same_spin
+                alpha, beta, *self.integrals, interaction.coupling, interaction.swap, interaction.same_spin
             )
 
 
@@ -90,16 +89,27 @@ def create_block(
     return ReferenceBlock(layout, place, hamiltonian)
 
 
+def spin_integrals(hamiltonian: Hamiltonian) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """h1e of alpha and of beta (norb, norb), (pq|rs) of alpha and of beta (n_pairs, n_pairs)."""
+    (h1e_a, eri_aa), (h1e_b, eri_bb) = hamiltonian.same_spin(0), hamiltonian.same_spin(1)
+    return np.ascontiguousarray(h1e_a), np.ascontiguousarray(h1e_b), eri_aa, eri_bb
+
+
+def twist_of(interaction: Interaction) -> FloatArray:
+    """The twist, empty where there is none."""
+    return np.zeros((0, 0)) if interaction.twist is None else interaction.twist
+
+
 def _occupied(strings: SpinStrings) -> Any:
     return occupied_orbitals(strings.strings).astype(np.int64)
 
 
 @jit
-def _diagonal_element(alpha, beta, h1e, eri, coupling, swap, same_spin):
+def _diagonal_element(alpha, beta, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, same_spin):
     """<D|V|D> of one determinant from its occupied orbitals, without the constant."""
     total = 0.0
     if same_spin:
-        for occupied in (alpha, beta):
+        for occupied, h1e, eri in ((alpha, h1e_a, eri_aa), (beta, h1e_b, eri_bb)):
             for p in occupied:
                 total += h1e[p, p]
                 for r in occupied:
@@ -165,7 +175,9 @@ def _double(bra, ket, eri):
 
 
 @jit
-def _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):
+def _element(
+    kind, bra_a, bra_b, ket_a, ket_b, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin
+):  # fmt: skip
     """<bra|V|ket> if this pair of determinants belongs to this kind of task, else 0."""
     moved_a, moved_b = _distance(bra_a, ket_a), _distance(bra_b, ket_b)
     if kind == 0 and moved_a == 1 and moved_b == 1:
@@ -174,29 +186,43 @@ def _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_sp
         value = coupling[pair_index(p, q), pair_index(r, s)]
         if p == s and q == r:
             value -= swap
+        if twist.size:
+            turned = twist[pair_index(p, q), pair_index(r, s)]
+            value += turned if (p > q) == (r > s) else -turned
         return sign_a * sign_b * value
     if kind == 1 and moved_b == 0:
         if moved_a == 1:
-            return _one_spin_single(bra_a, ket_a, bra_b, h1e, eri, coupling, False, same_spin)
+            return _one_spin_single(bra_a, ket_a, bra_b, h1e_a, eri_aa, coupling, False, same_spin)
         if moved_a == 2 and same_spin:
-            return _double(bra_a, ket_a, eri)
+            return _double(bra_a, ket_a, eri_aa)
     if kind == 2 and moved_a == 0:
         if moved_b == 1:
-            return _one_spin_single(bra_b, ket_b, bra_a, h1e, eri, coupling, True, same_spin)
+            return _one_spin_single(bra_b, ket_b, bra_a, h1e_b, eri_bb, coupling, True, same_spin)
         if moved_b == 2 and same_spin:
-            return _double(bra_b, ket_b, eri)
+            return _double(bra_b, ket_b, eri_bb)
     return 0.0
 
 
 @jit
 def matrix_element(bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin):
+    """<bra|V|ket> of any two determinants with spin-free integrals, without the constant of the diagonal."""
+    none = np.zeros((0, 0))
+    return spin_matrix_element(bra_a, bra_b, ket_a, ket_b, h1e, h1e, eri, eri, coupling, swap, none, same_spin)
+
+
+@jit
+def spin_matrix_element(
+    bra_a, bra_b, ket_a, ket_b, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin
+):  # fmt: skip
     """<bra|V|ket> of any two determinants, without the constant of the diagonal."""
     if _distance(bra_a, ket_a) == 0 and _distance(bra_b, ket_b) == 0:
         alpha, beta = _occupied_of(bra_a), _occupied_of(bra_b)
-        return _diagonal_element(alpha, beta, h1e, eri, coupling, swap, same_spin)
+        return _diagonal_element(alpha, beta, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, same_spin)
     total = 0.0
     for kind in range(3):
-        total += _element(kind, bra_a, bra_b, ket_a, ket_b, h1e, eri, coupling, swap, same_spin)
+        total += _element(
+            kind, bra_a, bra_b, ket_a, ket_b, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin
+        )
     return total
 
 
@@ -209,7 +235,7 @@ def _occupied_of(words):
 @jit
 def _apply(
     ket, sigma, kind, sector, bra_a, ket_a, bra_start, ket_start, bra_offset, bra_stop, ket_offset,
-    bra_b, ket_b, bra_column_start, ket_column_start, h1e, eri, coupling, swap, same_spin,
+    bra_b, ket_b, bra_column_start, ket_column_start, h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin,
 ):  # fmt: skip
     for x in range(bra_start.shape[0] - 1):
         for i in range(bra_start[x], bra_start[x + 1]):
@@ -221,8 +247,9 @@ def _apply(
                     for i2 in range(ket_start[x2], ket_start[x2 + 1]):
                         for j2 in range(first2, ket_column_start[(x2 ^ sector) + 1]):
                             element = _element(
-                                kind, bra_a[i], bra_b[j], ket_a[i2], ket_b[j2], h1e, eri, coupling, swap, same_spin
-                            )
+                                kind, bra_a[i], bra_b[j], ket_a[i2], ket_b[j2], h1e_a, h1e_b, eri_aa, eri_bb,
+                                coupling, swap, twist, same_spin,
+                            )  # fmt: skip
                             if element != 0.0:
                                 total += element * ket[ket_offset[i2] + j2 - first2]
                 sigma[bra_offset[i] + j - first] += total

@@ -1,0 +1,218 @@
+"""Eigenpairs of one spin: a penalty on all others, and a preconditioner that keeps vectors of pure spin pure.
+
+With t = S (S + 1) of the wanted spin and P the projection on the subspace, the operator is
+
+    H + strength (P S^2 P - t)          where S is the lowest spin of the sector (only the coupling W changes),
+    H + strength (P S^2 P - t)^2        otherwise (two more applications of S^2).
+
+A penalty alone converges badly: a diagonal preconditioner that tells apart determinants of one configuration, which
+differ only in how the spins of the open shells are dealt, mixes other spins into every new direction. Here the
+diagonal is replaced by its mean over all spin functions of spin S of the configuration, so that in a space that holds
+whole configurations (S^2 connects nothing else) pure vectors stay pure, and the penalty only holds off rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+
+from sqd_mpi._jit import parallel_jit
+from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock
+from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.layout import Layout
+from sqd_mpi.log import Timers
+from sqd_mpi.sigma import SigmaOperator
+
+_DEFAULT_LIFT = 0.5  # hartree by which the spin next to the wanted one is lifted
+# Where the model spaces show states of other spins below, they are lifted above by this much and that share of the gap.
+_LEAST_LIFT, _GAP_FACTOR, _LARGEST_LIFT = 0.3, 1.3, 5.0
+# A state counts as spin-pure if <S^2> is that close to S (S + 1) of some spin, and |S^2 v - <S^2> v| that small.
+_PURE_MEAN = 1e-4
+_PURE_DEVIATION = 1e-2
+
+
+@dataclass(frozen=True)
+class SpinTarget:
+    """The wanted spin and how others are kept away.
+
+    Attributes:
+        spin: S.
+        strength: factor of the penalty, hartree.
+        linear: whether S is the lowest spin of every sector that is solved.
+    """
+
+    spin: float
+    strength: float
+    linear: bool
+
+    @classmethod
+    def create(
+        cls, hamiltonian: Hamiltonian, spin_square: float, strength: float | None, spin_flip: bool
+    ) -> SpinTarget:
+        """The penalty for a value of S (S + 1).
+
+        Args:
+            strength: hartree, or None to lift the next spin by half a hartree.
+            spin_flip: whether sectors of even and of odd spin are solved separately.
+
+        Raises:
+            InputError: no state can have that spin, or the overlap that S^2 needs is missing.
+        """
+        spin = hamiltonian.spin_of(spin_square)
+        lowest = abs(hamiltonian.nelec[0] - hamiltonian.nelec[1]) / 2
+        linear = spin == (spin % 2 if spin_flip else lowest)
+        target = cls(spin, 0.0 if strength is None else strength, linear)
+        return replace(target, strength=_DEFAULT_LIFT / target.step) if strength is None else target
+
+    @property
+    def step(self) -> float:
+        """By how much the penalty lifts the nearest other spin, over its strength."""
+        return 2 * self.spin + 2 if self.linear else (2 * self.spin) ** 2
+
+    @property
+    def value(self) -> float:
+        """S (S + 1)."""
+        return self.spin * (self.spin + 1)
+
+    @property
+    def parity(self) -> int:
+        """+1 for even and -1 for odd spin: C = +-C^T."""
+        return 1 if self.spin % 2 == 0 else -1
+
+    def interaction(self, hamiltonian: Hamiltonian) -> Interaction:
+        """H, with the penalty if it is linear."""
+        energy = Interaction.energy(hamiltonian)
+        if not self.linear:
+            return energy
+        return energy.plus(Interaction.spin_square(hamiltonian), self.strength, -self.value)
+
+    def deviation(self, hamiltonian: Hamiltonian) -> Interaction:
+        """S^2 - t."""
+        return Interaction.spin_square(hamiltonian).shifted(-self.value)
+
+    def lifted(self, gap: float) -> SpinTarget:
+        """At least this strength, and enough for other spins that lie by `gap` (hartree) below the wanted states."""
+        lift = min(_GAP_FACTOR * gap + _LEAST_LIFT, _LARGEST_LIFT)  # a space without pure states shows any gap
+        return replace(self, strength=max(self.strength, lift / self.step))
+
+    def diagonal(self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock):
+        """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree."""
+        out = np.empty(layout.slice_size(*place))
+        where = layout.geometry(*place)
+        if hamiltonian.spin_dependent:  # no configurations without common orbitals
+            block.diagonal(self.interaction(hamiltonian), out)
+            return out
+        block.diagonal(Interaction.energy(hamiltonian), out)
+        _average_over_spin_functions(
+            where.row_offset, where.row_length, where.row_column, where.start, where.stop,
+            layout.alpha.strings[where.alpha], layout.beta.strings[where.beta], _exchange(hamiltonian),
+            self.spin, 0.0 if self.linear else self.strength, out,
+        )  # fmt: skip
+        return out
+
+    def reached(self, mean: float) -> bool:
+        """Whether <S^2> is that of the wanted spin."""
+        return abs(mean - self.value) <= _PURE_MEAN
+
+    def energy(self, penalised_energy: float, mean: float, square: float) -> float:
+        """<H> from the energy of the operator with the penalty, <S^2> and <(P S^2 P)^2>."""
+        if self.linear:
+            return penalised_energy - self.strength * (mean - self.value)
+        return penalised_energy - self.strength * (square - 2.0 * self.value * mean + self.value**2)
+
+
+class SpinTargetOperator(SigmaOperator):
+    """H with a penalty on other spins, in one sector on a process grid; arguments as of `SigmaOperator`."""
+
+    def __init__(
+        self,
+        grid: ProcessGrid,
+        layout: Layout,
+        block: SigmaBlock,
+        hamiltonian: Hamiltonian,
+        target: SpinTarget,
+        timers: Timers | None = None,
+        single: bool = False,
+    ):
+        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, single)
+        here = grid.coordinates
+        self._mean_diagonal = target.diagonal(layout, (here.ia, here.ib, here.it, here.ir), hamiltonian, block)
+        self._strength = target.strength
+        self._root = None if target.linear else target.deviation(hamiltonian)
+        if self._root is not None:
+            self._root_diagonal = np.empty(self.size)
+            block.diagonal(self._root, self._root_diagonal)
+            self._once, self._twice = np.empty(self.size), np.empty(self.size)
+
+    def diagonal(self) -> FloatArray:
+        """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
+        return self._mean_diagonal
+
+    def _matvec(self, vector: FloatArray, out: FloatArray) -> None:
+        super()._matvec(vector, out)
+        if self._root is not None:
+            self._apply(self._root, self._root_diagonal, vector, self._once)
+            self._apply(self._root, self._root_diagonal, self._once, self._twice)
+            self._twice *= self._strength
+            out += self._twice
+
+
+def is_pure(mean: float, square: float) -> bool:
+    """Whether a state is of pure spin, from <S^2> and <(P S^2 P)^2>."""
+    spin = np.round(np.sqrt(4.0 * max(mean, 0.0) + 1.0) - 1.0) / 2.0
+    deviation = np.sqrt(max(square - mean**2, 0.0))
+    return bool(abs(mean - spin * (spin + 1.0)) <= _PURE_MEAN and deviation <= _PURE_DEVIATION)
+
+
+def _exchange(hamiltonian: Hamiltonian) -> FloatArray:
+    """(norb, norb) K[p, q] = (pq|pq)."""
+    p, q = np.tril_indices(hamiltonian.norb)
+    out = np.empty((hamiltonian.norb, hamiltonian.norb))
+    out[p, q] = out[q, p] = np.diagonal(hamiltonian.eri_pairs())
+    return out
+
+
+@parallel_jit
+def _average_over_spin_functions(
+    row_offset, row_length, row_column, start, stop, alpha, beta, exchange, spin, strength, out
+):
+    """Diagonal elements of H to their means over the spin functions of spin S of the configuration, in place.
+
+    A determinant has -K_pq for every pair of parallel open shells; the mean over the functions of spin S of n open
+    shells has -K_pq (1/2 + 2 <s_p s_q>) for every pair, where n (n - 1) <s_p s_q> = S (S + 1) - 3 n / 4. Configurations
+    with too few open shells for S are lifted by what the quadratic penalty makes of their highest spin.
+    """
+    for row in numba.prange(row_offset.shape[0]):
+        first, last = max(row_offset[row], start), min(row_offset[row] + row_length[row], stop)
+        opened, is_alpha = np.empty(64 * alpha.shape[1], np.int64), np.empty(64 * alpha.shape[1], np.bool_)
+        for flat in range(first, last):
+            j = row_column[row] + flat - row_offset[row]
+            n_open = 0
+            for word in range(alpha.shape[1]):
+                bits = alpha[row, word] ^ beta[j, word]
+                orbital = 64 * word
+                while bits != 0:
+                    if bits & np.uint64(1):
+                        opened[n_open] = orbital
+                        is_alpha[n_open] = (alpha[row, word] >> np.uint64(orbital & 63)) & np.uint64(1) == 1
+                        n_open += 1
+                    bits >>= np.uint64(1)
+                    orbital += 1
+            parallel, total = 0.0, 0.0
+            for p in range(n_open):
+                for q in range(p):
+                    value = exchange[opened[p], opened[q]]
+                    total += value
+                    if is_alpha[p] == is_alpha[q]:
+                        parallel += value
+            possible = min(spin, 0.5 * n_open)
+            if n_open > 1:
+                scalar = (possible * (possible + 1.0) - 0.75 * n_open) / (n_open * (n_open - 1.0))
+                out[flat - start] += parallel - (0.5 + 2.0 * scalar) * total
+            out[flat - start] += strength * (spin * (spin + 1.0) - possible * (possible + 1.0)) ** 2
+
+
+__all__ = ["SpinTarget", "SpinTargetOperator", "is_pure"]

@@ -1,0 +1,60 @@
+"""Spin targets and spin-dependent Hamiltonians on several ranks: the same answer on every grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sqd_mpi.backends import Interaction
+from sqd_mpi.options import SolveOptions
+from sqd_mpi.solve import solve_subspace
+from tests.mpi.test_sigma import shapes
+from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
+from tests.test_spin_dependent import spin_dependent
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.mark.parametrize("spin_square", [0.0, 2.0, 6.0])
+def test_spin_target_on_every_grid(comm, spin_square):
+    hamiltonian = make_hamiltonian(5, (3, 3), 2)
+    strings = all_strings(5, 3)
+    matrix, square = (
+        dense_matrix(hamiltonian, strings, strings, each)
+        for each in (Interaction.energy(hamiltonian), Interaction.spin_square(hamiltonian))
+    )
+    shifted = square - spin_square * np.eye(len(square))
+    exact = np.linalg.eigvalsh(matrix + 100.0 * shifted @ shifted)[:2]
+    for shape in shapes(comm.size):
+        options = SolveOptions(grid=shape, spin_square=spin_square, nroots=2, tol=1e-8, model_space=20)
+        result = solve_subspace(comm, hamiltonian, strings, strings, options)
+        assert result.converged
+        np.testing.assert_allclose(result.energies, exact, atol=1e-10)
+        np.testing.assert_allclose([root.spin_square for root in result.roots], spin_square, atol=1e-8)
+
+
+def test_quadratic_penalty_on_every_grid_without_whole_configurations(comm):
+    hamiltonian = make_hamiltonian(6, (3, 2), 5)
+    strings = close_strings(6, 3, 9), close_strings(6, 2, 8, 1)
+    matrix, square = (
+        dense_matrix(hamiltonian, *strings, each)
+        for each in (Interaction.energy(hamiltonian), Interaction.spin_square(hamiltonian))
+    )
+    shifted = square - 3.75 * np.eye(len(square))
+    exact = np.linalg.eigvalsh(matrix + 0.1 * shifted @ shifted)[0]
+    for shape in shapes(comm.size):
+        options = SolveOptions(grid=shape, spin_square=3.75, spin_penalty=0.1, tol=1e-8, model_space=8)
+        root = solve_subspace(comm, hamiltonian, *strings, options).roots[0]
+        assert root.converged and root.penalised_energy == pytest.approx(exact, abs=1e-10)
+
+
+def test_spin_dependent_integrals_on_every_grid(comm):
+    hamiltonian = spin_dependent(6, (3, 2), 2, np.array([0, 1, 0, 1, 1, 0]))
+    strings = close_strings(6, 3, 9), close_strings(6, 2, 8, 1)
+    energies, vectors = np.linalg.eigh(dense_matrix(hamiltonian, *strings))
+    square = dense_matrix(hamiltonian, *strings, Interaction.spin_square(hamiltonian))
+    mean = vectors[:, 0] @ square @ vectors[:, 0]
+    for shape in shapes(comm.size):
+        result = solve_subspace(comm, hamiltonian, *strings, SolveOptions(grid=shape, tol=1e-9, model_space=5))
+        assert result.energies[0] == pytest.approx(energies[0], abs=1e-10)
+        assert result.roots[0].spin_square == pytest.approx(mean, abs=1e-8)
