@@ -14,12 +14,14 @@ from sqd_mpi import __version__
 from sqd_mpi.options import (
     COMMAND_LINE_OPTIONS,
     InputError,
+    RunError,
     SolveOptions,
     available_cores,
     available_memory,
     option_name,
 )
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 
 _PROGRAM = "python -m sqd_mpi"
@@ -39,6 +41,7 @@ _METAVARS = {
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",
+    "watchdog": "SEC",
     "trace": "FILE",
 }
 # How long a rank with bad input waits for the others to report the same, before it ends them.
@@ -78,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb: Callable[[argparse.Namespace], int] = parsed.verb
     try:
         return verb(parsed)
-    except InputError as error:
+    except (InputError, RunError) as error:
         if launcher_rank() == 0:
             print(f"sqd_mpi: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
 def launcher_rank() -> int:
@@ -203,16 +206,19 @@ def _run(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)  # bad options are reported before MPI starts
 
-    from sqd_mpi import grid, job
+    from sqd_mpi.interrupts import StopSignals
 
-    communicator = grid.world()
-    try:
-        return job.run_file(communicator, parsed.input, parsed.output, given)
-    except InputError as error:
-        if communicator is not None and communicator.size > 1 and not _all_arrive(communicator):
-            print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)
-            grid.abort(EXIT_BAD_INPUT)
-        raise
+    with StopSignals() as signals:  # before anything that takes time
+        from sqd_mpi import grid, job
+
+        communicator = grid.world()
+        try:
+            return job.run_file(communicator, parsed.input, parsed.output, given, signals)
+        except (InputError, RunError) as error:
+            if communicator is not None and communicator.size > 1 and not _all_arrive(communicator):
+                print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)
+                grid.abort(EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED)
+            raise
 
 
 def _all_arrive(communicator: Any) -> bool:

@@ -1,6 +1,7 @@
 """HDF5 input, result and checkpoint files, as docs/files.md describes them. The only door to h5py.
 
-Everything here runs in one process: rank 0 writes; any number of ranks may read vectors at the same time.
+Everything here runs in one process: rank 0 makes the files; any number of ranks may write the elements of vectors at
+the offsets that `VectorFile` gives, and read them, at the same time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import gzip
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi import __version__, bitstrings
+from sqd_mpi import __version__, bitstrings, checksums
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
 
@@ -139,9 +140,7 @@ class AtomicFile:
             self._file = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
         except OSError as error:
             raise OSError(f"cannot write {self.path}: {error}") from error
-        self._file.attrs["format"] = self.file_format
-        self._file.attrs["version"] = FORMAT_VERSION
-        self._file.attrs["creator"] = f"sqd_mpi {__version__}"
+        _write_format(self._file, self.file_format)
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -153,6 +152,87 @@ class AtomicFile:
                 _into_place(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+class VectorFile:
+    """A new file with vectors, which many processes fill and which appears under its name only when it is complete.
+
+    One process lays the file out and says at which offsets the pieces of the vectors stand; all write their elements
+    there, without HDF5; the first completes the file with its checksum and renames it.
+    """
+
+    def __init__(self, path: PathLike, file_format: str) -> None:
+        """Prepares a file.
+
+        Args:
+            path: name of the finished file.
+            file_format: root attribute `format`, RESULT or CHECKPOINT.
+        """
+        self.path = Path(path)
+        self.file_format = file_format
+        self.temporary = _temporary_name(self.path)
+
+    def lay_out(self, fill: Callable[[h5py.File], None]) -> dict[tuple[int, int], tuple[int, int, int]]:
+        """Makes the file but for the elements of its vectors.
+
+        Args:
+            fill: writes everything else and calls `create_vectors`.
+
+        Returns:
+            for every (root, label) of a piece its offset in bytes, its rows and its columns.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        layout = {"userblock_size": checksums.HEAD_BYTES, "alignment_threshold": 1, "alignment_interval": 8}
+        try:
+            with h5py.File(self.temporary, "w", libver=("earliest", "v110"), **layout) as file:
+                _write_format(file, self.file_format)
+                fill(file)
+                pieces = {}
+                for root in range(int(file["vectors"].attrs["nroots"])):
+                    for label, piece in file[f"vectors/{root}"].items():
+                        pieces[root, int(label)] = (int(piece.id.get_offset()), *piece.shape)
+        except RuntimeError as error:  # what h5py raises when the last buffers cannot be written
+            raise OSError(" ".join(str(error).split())) from error
+        return pieces
+
+    def complete(
+        self,
+        pieces: Mapping[tuple[int, int], tuple[int, int, int]],
+        total: int,
+        before_renaming: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Writes the checksum and renames the file.
+
+        Args:
+            pieces: what `lay_out` gave.
+            total: `checksums.word_sum` over all elements of the vectors.
+            before_renaming: called when the file is on the disk and about to get its name.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        ranges = [(offset, offset + 8 * rows * columns) for offset, rows, columns in pieces.values()]
+        n_bytes = self.temporary.stat().st_size
+        total = (total + checksums.file_sum(self.temporary, checksums.outside(ranges, n_bytes))) % 2**64
+        with open(self.temporary, "r+b") as stream:
+            stream.write(checksums.head(n_bytes, total))
+        _to_disk(self.temporary)
+        before_renaming()
+        _into_place(self.temporary, self.path)
+
+    def discard(self) -> None:
+        """Removes what was written."""
+        with suppress(OSError):
+            self.temporary.unlink(missing_ok=True)
+
+
+def _write_format(file: h5py.File, file_format: str) -> None:
+    """Writes the attributes that every file has."""
+    file.attrs["format"] = file_format
+    file.attrs["version"] = FORMAT_VERSION
+    file.attrs["creator"] = f"sqd_mpi {__version__}"
 
 
 @contextmanager
@@ -288,6 +368,7 @@ def write_checkpoint_state(
     file: h5py.File,
     *,
     fingerprint: str,
+    hamiltonian: str = "",
     strings_a: Strings,
     strings_b: Strings,
     iteration: int,
@@ -300,6 +381,7 @@ def write_checkpoint_state(
     Args:
         file: the open file.
         fingerprint: of Hamiltonian and strings.
+        hamiltonian: fingerprint of the Hamiltonian alone.
         strings_a: alpha strings in canonical order.
         strings_b: beta strings in canonical order.
         iteration: number of iterations done.
@@ -308,6 +390,7 @@ def write_checkpoint_state(
         state: whatever else the solver needs to go on: numbers, texts, lists, dictionaries, None.
     """
     file.attrs["fingerprint"] = fingerprint
+    file.attrs["hamiltonian"] = hamiltonian
     _write_strings(file, strings_a, strings_b)
     group = file.create_group("state")
     group.attrs["iteration"] = iteration
@@ -352,8 +435,11 @@ def create_vectors(
         for label in range(n_labels):
             shape = (int(counts_a[label]), int(counts_b[label ^ sector]))
             if min(shape) > 0:
-                # Every element is written once: filling a large dataset beforehand would double the traffic.
-                pieces.create_dataset(str(label), shape=shape, dtype="<f8", fill_time="never")
+                # Every element is written once: filling a large dataset beforehand would double the traffic. It must
+                # have its place in the file now, for those who write there without HDF5.
+                layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                pieces.create_dataset(str(label), shape=shape, dtype="<f8", fill_time="never", dcpl=layout)
 
 
 def write_block(
@@ -398,6 +484,7 @@ class VectorReader:
             raise InputError(f"{self.path} holds no vectors; write them with --save-vector")
         group = _group(self._file, "vectors")
         self.fingerprint = str(_attribute(self._file, "fingerprint"))
+        self.hamiltonian = str(_plain(self._file.attrs.get("hamiltonian", "")))  # a result has none
         self.nroots = int(_attribute(group, "nroots"))
         self.n_labels = int(_attribute(group, "n_labels"))
         self.sectors = [int(sector) for sector in _attribute(group, "sector")]
