@@ -109,7 +109,7 @@ def read_head(path: PathLike) -> tuple[int, int] | None:
     return found, int(match[2], 16)
 
 
-def verify(comm: Any, path: PathLike, needed: bool = True) -> None:
+def verify(comm: Any, path: PathLike, needed: bool = True) -> bool:
     """Verify the checksum of a file; every rank reads a part of it.
 
     Collective over the communicator.
@@ -118,6 +118,9 @@ def verify(comm: Any, path: PathLike, needed: bool = True) -> None:
         comm: communicator, or None.
         path: the file; all ranks see the same.
         needed: whether a file without a checksum is refused too.
+
+    Returns:
+        whether the file has a checksum.
 
     Raises:
         InputError: the same on all ranks: the file cannot be read or is damaged, in one sentence.
@@ -135,7 +138,7 @@ def verify(comm: Any, path: PathLike, needed: bool = True) -> None:
     if trouble is not None:
         raise InputError(trouble)
     if stated is None:
-        return
+        return False
     n_words = -(-(stated[0] - HEAD_BYTES) // 8)
     start, stop = (HEAD_BYTES + 8 * (n_words * k // n_ranks) for k in (rank, rank + 1))
     mine, unread = 0, 0
@@ -148,3 +151,4 @@ def verify(comm: Any, path: PathLike, needed: bool = True) -> None:
         raise InputError(f"{path} cannot be read by {int(total[1])} of {n_ranks} ranks")
     if int(total[0]) != stated[1]:
         raise InputError(f"{path} is damaged: its checksum is wrong")
+    return True

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi import __version__, bitstrings, checksums
+from sqd_mpi import __version__, bitstrings, checksums, hdf5_checks
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
 
@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 INPUT = "sqd_mpi-input"
 RESULT = "sqd_mpi-result"
 CHECKPOINT = "sqd_mpi-checkpoint"
+
+_HEAD = checksums.HEAD_BYTES
 
 PathLike = str | os.PathLike[str]
 Strings = NDArray[np.uint64]
@@ -79,6 +81,8 @@ class Problem:
     """Options that stand in the file, with their values as plain Python objects."""
     n_duplicates: tuple[int, int]
     """Numbers of alpha and beta strings that stood in the file more than once and were merged."""
+    changed: bool = False
+    """Whether the file was changed after sqd_mpi had written it: its checksum does not fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +141,7 @@ class AtomicFile:
     def __enter__(self) -> h5py.File:
         """Returns the file, open for writing."""
         try:
-            self._file = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
+            self._file = h5py.File(self._temporary, "w", libver=("earliest", "v110"), userblock_size=_HEAD)
         except OSError as error:
             raise OSError(f"cannot write {self.path}: {error}") from error
         _write_format(self._file, self.file_format)
@@ -149,6 +153,7 @@ class AtomicFile:
             if self._file is not None:
                 self._file.close()
             if kind is None:
+                _write_head(self._temporary, checksums.file_sum(self._temporary, [(_HEAD, _size(self._temporary))]))
                 _into_place(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
@@ -184,7 +189,7 @@ class VectorFile:
         Raises:
             OSError: the file cannot be written.
         """
-        layout = {"userblock_size": checksums.HEAD_BYTES, "alignment_threshold": 1, "alignment_interval": 8}
+        layout = {"userblock_size": _HEAD, "alignment_threshold": 1, "alignment_interval": 8}
         try:
             with h5py.File(self.temporary, "w", libver=("earliest", "v110"), **layout) as file:
                 _write_format(file, self.file_format)
@@ -214,10 +219,8 @@ class VectorFile:
             OSError: the file cannot be written.
         """
         ranges = [(offset, offset + 8 * rows * columns) for offset, rows, columns in pieces.values()]
-        n_bytes = self.temporary.stat().st_size
-        total = (total + checksums.file_sum(self.temporary, checksums.outside(ranges, n_bytes))) % 2**64
-        with open(self.temporary, "r+b") as stream:
-            stream.write(checksums.head(n_bytes, total))
+        rest = checksums.outside(ranges, _size(self.temporary))
+        _write_head(self.temporary, (total + checksums.file_sum(self.temporary, rest)) % 2**64)
         _to_disk(self.temporary)
         before_renaming()
         _into_place(self.temporary, self.path)
@@ -226,6 +229,17 @@ class VectorFile:
         """Removes what was written."""
         with suppress(OSError):
             self.temporary.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    """Returns the length of a file in bytes."""
+    return path.stat().st_size
+
+
+def _write_head(path: Path, total: int) -> None:
+    """Writes the checksum into the first bytes of a complete file."""
+    with open(path, "r+b") as stream:
+        stream.write(checksums.head(_size(path), total))
 
 
 def _write_format(file: h5py.File, file_format: str) -> None:
@@ -324,6 +338,7 @@ def read_input(path: PathLike) -> Problem:
         InputError: if the file is missing, truncated or of another kind, a dataset is missing or has a wrong shape,
             an integral is not finite, a string does not fit the Hamiltonian, or an option is unknown.
     """
+    changed = _look(path)
     with _open(path, INPUT) as file:
         group = _group(file, "hamiltonian")
         if "h1e_a" in group:
@@ -338,7 +353,7 @@ def read_input(path: PathLike) -> Problem:
             bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
         SolveOptions(**options)
     (strings_a, n_a), (strings_b, n_b) = (bitstrings.canonical(strings) for strings in stored)
-    return Problem(hamiltonian, strings_a, strings_b, options, (n_a, n_b))
+    return Problem(hamiltonian, strings_a, strings_b, options, (n_a, n_b), changed)
 
 
 def write_record(file: h5py.File, record: Record) -> None:
@@ -545,7 +560,12 @@ class VectorReader:
 
 
 def read_summary(path: PathLike) -> dict[str, Any]:
-    """Returns what `info` says about an input, a result or a checkpoint, as an object that JSON can hold."""
+    """Returns what `info` says about an input, a result or a checkpoint, as an object that JSON can hold.
+
+    Raises:
+        InputError: if the file is missing, damaged or of another kind.
+    """
+    _look(path)
     with _open(path, INPUT, RESULT, CHECKPOINT) as file:
         file_format = str(_plain(file.attrs["format"]))
         if file_format == RESULT:
@@ -564,6 +584,7 @@ def read_run(path: PathLike) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, damaged or no result.
     """
+    _look(path)
     with _open(path, RESULT) as file:
         parts = ("summary", "history", "timings", "options", "versions")
         run = {name: _read_tree(_group(file, name)) for name in parts}
@@ -689,16 +710,33 @@ def _read_options(file: h5py.File) -> dict[str, Any]:
     return {name: _plain(value) for name, value in file["options"].attrs.items()} if "options" in file else {}
 
 
+def _check_there(path: PathLike) -> None:
+    """Raises InputError unless there is an ordinary file."""
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist")
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a directory; a file is needed")
+    if not Path(path).is_file():
+        raise InputError(f"{path} is no ordinary file")
+
+
+def _look(path: PathLike) -> bool:
+    """Makes sure that a file is whole enough for HDF5; returns whether it was changed since it was written.
+
+    Raises:
+        InputError: if it is not.
+    """
+    _check_there(path)
+    return hdf5_checks.look(path)
+
+
 def _open_file(path: PathLike, *formats: str) -> h5py.File:
     """Returns an open file of one of the formats.
 
     Raises:
         InputError: if there is none.
     """
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist")
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a directory; a file is needed")
+    _check_there(path)
     try:
         file = h5py.File(path, "r", locking="best-effort")
     except PermissionError:
@@ -707,6 +745,7 @@ def _open_file(path: PathLike, *formats: str) -> h5py.File:
         raise InputError(f"{path} is not an HDF5 file, or it is truncated") from None
     try:
         with _reading(path):
+            hdf5_checks.check_structure(file)
             _check_format(file, path, formats)
     except BaseException:
         file.close()
@@ -726,7 +765,9 @@ def _reading(path: PathLike) -> Iterator[None]:
     """Turns what h5py raises for a damaged file into one sentence."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 

@@ -80,6 +80,8 @@ class _Job:
         for name, count in zip(("alpha", "beta"), self.problem.n_duplicates, strict=True):
             if count:
                 self.log.warning(f"{count} duplicate {name} strings merged")
+        if self.problem.changed:
+            self.log.warning(f"{input_path} was changed after it was written: its checksum does not fit")
         self.checkpoints = Checkpoints(comm, self.output, self.problem, self.fingerprint, self.log)
         self.resume_from = self.checkpoints.find() if self.options.resume else None
         self.last_written = perf_counter()

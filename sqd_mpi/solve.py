@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import _jit, bitstrings, checksums, planner
+from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, default_subspace, least_subspace
 from sqd_mpi.grid import ProcessGrid, agree_on_error, largest_of_all, local_ranks, minimum_mean_maximum
@@ -350,7 +350,12 @@ class _Solve:
         if self.options.start is None:
             return None
         comm, stored, trouble = self.grid.comm, None, None
-        checksums.verify(comm, self.options.start, needed=False)
+        if not checksums.verify(comm, self.options.start, needed=False) and self.grid.rank == 0:
+            try:
+                hdf5_checks.look(self.options.start)
+            except InputError as error:
+                trouble = str(error)
+        agree_on_error(comm, trouble)
         try:
             stored = StoredVectors(self.options.start, self.alpha, self.beta)
         except InputError as error:

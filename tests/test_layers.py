@@ -21,6 +21,7 @@ LAYERS = (
     ("planner",),
     ("backends", "grid"),
     ("sigma", "checksums"),
+    ("hdf5_checks",),
     ("files",),
     ("davidson", "model_space", "observables", "pt2", "trace", "vector_io"),
     ("solve",),
@@ -37,7 +38,7 @@ LEVEL = {name: level for level, group in enumerate(LAYERS) for name in group}
 # Library: the modules that may import it.
 DOORS = {
     "mpi4py": ("grid",),
-    "h5py": ("files",),
+    "h5py": ("files", "hdf5_checks"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
     "cupy": ("backends.gpu*",),
     "matplotlib": ("figures",),
