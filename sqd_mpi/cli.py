@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -175,7 +176,11 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
     from sqd_mpi.hamiltonian import Hamiltonian
 
     files.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
-    hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
+    for warning in caught:
+        print(f"sqd_mpi: warning: {warning.message}", file=sys.stderr)
     n_alpha, n_beta = hamiltonian.nelec
     if parsed.beta is None and n_alpha != n_beta:
         raise InputError(f"without --beta MS2 must be 0; {parsed.fcidump} has MS2 = {n_alpha - n_beta}")

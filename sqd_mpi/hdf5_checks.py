@@ -53,9 +53,9 @@ def look(path: PathLike) -> bool:
         n_bytes = Path(path).stat().st_size
         if not _is_hdf5(path):
             raise InputError(f"{path} is not an HDF5 file, or it is truncated")
-        stated = None if content.startswith(_SIGNATURE) else _stated(path)
-        if stated is not None and n_bytes <= _LARGEST_SUMMED:
-            if checksums.file_sum(path, [(checksums.HEAD_BYTES, n_bytes)]) == stated:
+        if not content.startswith(_SIGNATURE) and n_bytes <= _LARGEST_SUMMED:
+            stated = _stated(path)
+            if stated is not None and checksums.file_sum(path, [(checksums.HEAD_BYTES, n_bytes)]) == stated:
                 return False
             changed = True
     except OSError as error:
@@ -224,6 +224,8 @@ class _Walk:
             if isinstance(link, h5py.ExternalLink):
                 self.fail(full_name, "is a link to another file")
             item = group.get(name)
+            if item is None:
+                self.fail(full_name, "is a link to nothing")
             if isinstance(item, h5py.Group):
                 self.group(item, depth + 1)
             elif isinstance(item, h5py.Dataset):
