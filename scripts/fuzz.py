@@ -207,7 +207,7 @@ class Fcidump(Reader):
         text = self.path.read_bytes().decode("utf-8", errors="replace")
         body = text[re.search(r"(?i)[&$]END\b|/", text).end() :]  # type: ignore[union-attr]
         pairs = found.eri_pairs()
-        for line in body.splitlines():
+        for line in re.split("[\n\r]", body):
             words = line.replace(",", " ").upper().replace("D", "E").split()
             if not words:
                 continue

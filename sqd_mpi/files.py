@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,26 +138,102 @@ class AtomicFile:
         self.file_format = file_format
         self._temporary = _temporary_name(self.path)
         self._file: h5py.File | None = None
+        self._stream: _Stream | None = None
 
     def __enter__(self) -> h5py.File:
         """Returns the file, open for writing."""
-        try:
-            self._file = h5py.File(self._temporary, "w", libver=("earliest", "v110"), userblock_size=_HEAD)
-        except OSError as error:
-            raise OSError(f"cannot write {self.path}: {error}") from error
+        self._stream = _Stream(self._temporary)
+        self._file = h5py.File(self._stream, "w", libver=("earliest", "v110"), userblock_size=_HEAD)
         _write_format(self._file, self.file_format)
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Renames the complete file or removes the incomplete one."""
         try:
-            if self._file is not None:
+            if self._file is not None and self._stream is not None:
                 self._file.close()
+                self._stream.finish()
             if kind is None:
                 _write_head(self._temporary, checksums.file_sum(self._temporary, [(_HEAD, _size(self._temporary))]))
                 _into_place(self._temporary, self.path)
+        except OSError as failure:
+            raise OSError(f"cannot write {self.path}: {failure.strerror or failure}") from None
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+class _Stream(io.RawIOBase):
+    """A new file that HDF5 writes into and never fails to: an error is kept until the file is closed.
+
+    HDF5 cannot get rid of a file into which it could not write: it complains at every object of the file and crashes
+    at the end of the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Makes the file.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._place = 0
+        self._error: OSError | None = None
+
+    def __repr__(self) -> str:
+        """Returns the name, which h5py takes for that of the file."""
+        return str(self._path)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to a place of the file."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
+        self._place = offset + (os.fstat(self._descriptor).st_size if start is None else start)
+        return self._place
+
+    def tell(self) -> int:
+        """Returns the place."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads; where nothing could be written there are zeros."""
+        view = memoryview(buffer).cast("B")
+        content = os.pread(self._descriptor, len(view), self._place)
+        view[:] = content + bytes(len(view) - len(content))
+        self._place += len(view)
+        return len(view)
+
+    def write(self, content: Any) -> int:
+        """Writes, or keeps the error."""
+        left = memoryview(content).cast("B")
+        n_bytes = len(left)
+        try:
+            while left and self._error is None:
+                written = os.pwrite(self._descriptor, left, self._place)
+                self._place += written
+                left = left[written:]
+        except OSError as error:
+            self._error = error
+        self._place += len(left)
+        return n_bytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Sets the length, or keeps the error."""
+        length = self._place if size is None else size
+        try:
+            os.ftruncate(self._descriptor, length)
+        except OSError as error:
+            self._error = self._error or error
+        return length
+
+    def finish(self) -> None:
+        """Closes the file.
+
+        Raises:
+            OSError: the first error.
+        """
+        os.close(self._descriptor)
+        if self._error is not None:
+            raise self._error
 
 
 class VectorFile:
@@ -190,16 +267,15 @@ class VectorFile:
             OSError: the file cannot be written.
         """
         layout = {"userblock_size": _HEAD, "alignment_threshold": 1, "alignment_interval": 8}
-        try:
-            with h5py.File(self.temporary, "w", libver=("earliest", "v110"), **layout) as file:
-                _write_format(file, self.file_format)
-                fill(file)
-                pieces = {}
-                for root in range(int(file["vectors"].attrs["nroots"])):
-                    for label, piece in file[f"vectors/{root}"].items():
-                        pieces[root, int(label)] = (int(piece.id.get_offset()), *piece.shape)
-        except RuntimeError as error:  # what h5py raises when the last buffers cannot be written
-            raise OSError(" ".join(str(error).split())) from error
+        stream = _Stream(self.temporary)
+        with h5py.File(stream, "w", libver=("earliest", "v110"), **layout) as file:
+            _write_format(file, self.file_format)
+            fill(file)
+            pieces = {}
+            for root in range(int(file["vectors"].attrs["nroots"])):
+                for label, piece in file[f"vectors/{root}"].items():
+                    pieces[root, int(label)] = (int(piece.id.get_offset()), *piece.shape)
+        stream.finish()
         return pieces
 
     def complete(

@@ -86,8 +86,9 @@ class OutputLock:
                     break
             os.close(self._descriptor)
         self.held = True
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"host {socket.gethostname()}, process {os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"host {socket.gethostname()}, process {os.getpid()}\n".encode(), 0)
 
     def remove_remains(self, *outputs: Path) -> None:
         """Removes temporary files of killed jobs: with the lock held nobody can be writing them."""

@@ -267,8 +267,8 @@ class _Job:
             elif self.rank == 0:
                 with files.AtomicFile(self.output, files.RESULT) as file:
                     fill(file)
-        except (OSError, RuntimeError) as error:
-            trouble = " ".join(str(error).split())
+        except OSError as error:
+            trouble = str(error)
         trouble = grid.broadcast(self.comm, trouble)
         if trouble is not None:
             there = f"; go on with --resume ({self.checkpoint})" if self.checkpoints.written else ""

@@ -106,10 +106,8 @@ def check_resumed(exact: float, capfd: Any = None) -> str:
     [
         ("reading", "before(files, 'read_input', die, ranks=(0, 1))"),
         ("sigma", "before(SigmaOperator, 'matvec', die, at=4)"),
-        ("laying out a checkpoint", "before(files.VectorFile, 'lay_out', die, at=2)"),
         ("writing a checkpoint", "before(vector_io, '_write_share', die, at=2)"),
         ("all ranks, writing a checkpoint", "before(vector_io, '_write_share', die, at=2, ranks=(0, 1, 2))"),
-        ("completing a checkpoint", "before(files.VectorFile, 'complete', die, at=2)"),
         ("renaming a checkpoint", "before(files, '_into_place', die, at=2)"),
     ],
 )
@@ -201,15 +199,15 @@ def test_signals_are_remembered_and_handlers_put_back():
 
 def test_disk_full_at_a_checkpoint(folder, exact, monkeypatch, capfd):
     """A warning, and the run goes on; the generation before stays whole."""
-    plain, calls = os.pwrite, [0]
+    plain, calls = vector_io._write_share, [0]
 
-    def full(descriptor: int, content: Any, offset: int) -> int:
+    def full(*given: Any) -> int:
         calls[0] += 1
-        if calls[0] > 9:
+        if calls[0] > 2:
             raise OSError(28, "No space left on device")
-        return plain(descriptor, content, offset)
+        return plain(*given)
 
-    monkeypatch.setattr(vector_io.os, "pwrite", full)
+    monkeypatch.setattr(vector_io, "_write_share", full)
     assert run_here(checkpoint_every=1, max_iterations=4) == 3
     said = capfd.readouterr().err
     assert "cannot write result.h5.checkpoint: No space left on device; the checkpoint before it stays" in said
@@ -224,13 +222,13 @@ def test_disk_full_at_the_only_checkpoint_of_a_run_that_must_stop(folder, monkey
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(vector_io.os, "pwrite", full)
+    monkeypatch.setattr(vector_io, "_write_share", full)
     with pytest.raises(RunError, match="No space left on device; the run was to stop and has no earlier checkpoint"):
         run_here(time_limit=1e-3)
     assert [path.name for path in folder.iterdir()] == ["input.h5"]
 
 
-@pytest.mark.parametrize(("bytes_left", "save"), [(0, True), (3000, True), (20_000, True), (3000, False)])
+@pytest.mark.parametrize(("bytes_left", "save"), [(3000, True), (3000, False)])
 def test_files_that_may_not_grow(folder, exact, bytes_left, save):
     """The system refuses to write more, as a full disk or a quota does, also inside HDF5: one sentence, code 1."""
     Path("result.h5").write_bytes(b"a former result")
@@ -254,18 +252,18 @@ def test_files_that_may_not_grow(folder, exact, bytes_left, save):
 
 def test_unwritable_directory(folder):
     """Before any work, in one sentence."""
+    if not os.access(sys.executable, os.X_OK) or any(
+        not path.stat().st_mode & 0o001 for path in Path(sys.executable).resolve().parents
+    ):
+        pytest.skip("another user may not run this Python")
     folder.chmod(0o555)
     account = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-    for path in [folder, *folder.parents][:3]:
-        path.chmod(path.stat().st_mode | 0o555)
     root = Path(job.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-m", "sqd_mpi", "run", "input.h5"], capture_output=True, text=True, timeout=100, check=False,
         env={**os.environ, "PYTHONPATH": str(root), "HOME": "/nonexistent"}, **account,
     )  # fmt: skip
     folder.chmod(0o755)
-    if "ModuleNotFoundError" in done.stderr or "Permission denied: " in done.stderr:
-        pytest.skip("another user may not read this installation")
     assert done.returncode == 2, done.stderr
     assert "sqd_mpi: error: cannot write result.h5" in done.stderr and "writable" in done.stderr
     assert [path.name for path in folder.iterdir()] == ["input.h5"]
