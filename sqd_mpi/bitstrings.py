@@ -68,6 +68,8 @@ def read_text_file(path: str | os.PathLike[str], norb: int | None = None) -> Str
         InputError: the file cannot be read, holds no string, or one that is not norb characters 0 or 1; the sentence
             names the file and the line.
     """
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise InputError(f"cannot read the bit-strings of {path}: it is no ordinary file")
     try:
         content = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:

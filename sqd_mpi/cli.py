@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -14,12 +15,14 @@ from sqd_mpi import __version__
 from sqd_mpi.options import (
     COMMAND_LINE_OPTIONS,
     InputError,
+    RunError,
     SolveOptions,
     available_cores,
     available_memory,
     option_name,
 )
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 
 _PROGRAM = "python -m sqd_mpi"
@@ -43,6 +46,7 @@ _METAVARS = {
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",
+    "watchdog": "SEC",
     "trace": "FILE",
 }
 # How long a rank with bad input waits for the others to report the same, before it ends them.
@@ -82,10 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb: Callable[[argparse.Namespace], int] = parsed.verb
     try:
         return verb(parsed)
-    except InputError as error:
+    except (InputError, RunError) as error:
         if launcher_rank() == 0:
             print(f"sqd_mpi: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
 def launcher_rank() -> int:
@@ -194,7 +198,11 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
     from sqd_mpi.hamiltonian import Hamiltonian
 
     files.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
-    hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
+    for warning in caught:
+        print(f"sqd_mpi: warning: {warning.message}", file=sys.stderr)
     n_alpha, n_beta = hamiltonian.nelec
     if parsed.beta is None and n_alpha != n_beta:
         raise InputError(f"without --beta MS2 must be 0; {parsed.fcidump} has MS2 = {n_alpha - n_beta}")
@@ -225,9 +233,12 @@ def _run(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)  # bad options are reported before MPI starts
 
-    from sqd_mpi import job
+    from sqd_mpi.interrupts import StopSignals
 
-    return _on_all_ranks(lambda communicator: job.run_file(communicator, parsed.input, parsed.output, given))
+    with StopSignals() as signals:  # before anything that takes time
+        from sqd_mpi import job
+
+        return _on_all_ranks(lambda comm: job.run_file(comm, parsed.input, parsed.output, given, signals))
 
 
 def _extrapolate(parsed: argparse.Namespace) -> int:
@@ -251,16 +262,16 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
 
 
 def _on_all_ranks(work: Callable[[Any], int]) -> int:
-    """Returns what work(communicator) returns; ends all ranks if one alone finds its input bad."""
+    """Returns what work(communicator) returns; ends all ranks if one alone finds its input bad or fails."""
     from sqd_mpi import grid
 
     communicator = grid.world()
     try:
         return work(communicator)
-    except InputError as error:
+    except (InputError, RunError) as error:
         if communicator is not None and communicator.size > 1 and not _all_arrive(communicator):
             print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)
-            grid.abort(EXIT_BAD_INPUT)
+            grid.abort(EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED)
         raise
 
 

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.options import RunError
+
 FloatArray = NDArray[np.float64]
 
 _DENOMINATOR_FLOOR = 1e-2  # hartree; smaller denominators of the preconditioner are moved to it
@@ -132,6 +134,9 @@ def davidson(
 
     Returns:
         eigenpairs, converged or not.
+
+    Raises:
+        RunError: a vector holds a value that is not finite; the same on all ranks.
     """
     size = max_subspace if max_subspace is not None else default_subspace(nroots)
     subspace = _Subspace(operator, min(size, operator.dimension + nroots), nroots)
@@ -330,6 +335,12 @@ class _Subspace:
     def _reduced(self, values: FloatArray) -> FloatArray:
         packed = np.ascontiguousarray(values)
         self.operator.sum_over_ranks(packed)
+        # The sums are the same on all ranks, and so is the error. A NaN anywhere in a vector comes out here.
+        if not np.isfinite(packed).all():
+            raise RunError(
+                f"a vector of the eigensolver holds a value that is not finite (NaN or infinity) after {self.n_sigma} "
+                "applications of the Hamiltonian: a fault of memory or of a kernel; the last checkpoint is not touched"
+            )
         return packed
 
 

@@ -1,15 +1,17 @@
 """HDF5 input, result and checkpoint files, as docs/files.md describes them. The only door to h5py.
 
-Everything here runs in one process: rank 0 writes; any number of ranks may read vectors at the same time.
+Everything here runs in one process: rank 0 makes the files; any number of ranks may write the elements of vectors at
+the offsets that `VectorFile` gives, and read them, at the same time.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi import __version__, bitstrings
+from sqd_mpi import __version__, bitstrings, checksums, hdf5_checks
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
 
@@ -27,6 +29,8 @@ FORMAT_VERSION = 1
 INPUT = "sqd_mpi-input"
 RESULT = "sqd_mpi-result"
 CHECKPOINT = "sqd_mpi-checkpoint"
+
+_HEAD = checksums.HEAD_BYTES
 
 PathLike = str | os.PathLike[str]
 Strings = NDArray[np.uint64]
@@ -84,6 +88,8 @@ class Problem:
     """Options that stand in the file, with their values as plain Python objects."""
     n_duplicates: tuple[int, int]
     """Numbers of alpha and beta strings that stood in the file more than once and were merged."""
+    changed: bool = False
+    """Whether the file was changed after sqd_mpi had written it: its checksum does not fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,27 +144,191 @@ class AtomicFile:
         self.file_format = file_format
         self._temporary = _temporary_name(self.path)
         self._file: h5py.File | None = None
+        self._stream: _Stream | None = None
 
     def __enter__(self) -> h5py.File:
         """Returns the file, open for writing."""
-        try:
-            self._file = h5py.File(self._temporary, "w", libver=("earliest", "v110"))
-        except OSError as error:
-            raise OSError(f"cannot write {self.path}: {error}") from error
-        self._file.attrs["format"] = self.file_format
-        self._file.attrs["version"] = FORMAT_VERSION
-        self._file.attrs["creator"] = f"sqd_mpi {__version__}"
+        self._stream = _Stream(self._temporary)
+        self._file = h5py.File(self._stream, "w", libver=("earliest", "v110"), userblock_size=_HEAD)
+        _write_format(self._file, self.file_format)
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Renames the complete file or removes the incomplete one."""
         try:
-            if self._file is not None:
+            if self._file is not None and self._stream is not None:
                 self._file.close()
+                self._stream.finish()
             if kind is None:
+                _write_head(self._temporary, checksums.file_sum(self._temporary, [(_HEAD, _size(self._temporary))]))
                 _into_place(self._temporary, self.path)
+        except OSError as failure:
+            raise OSError(f"cannot write {self.path}: {failure.strerror or failure}") from None
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+class _Stream(io.RawIOBase):
+    """A new file that HDF5 writes into and never fails to: an error is kept until the file is closed.
+
+    HDF5 cannot get rid of a file into which it could not write: it complains at every object of the file and crashes
+    at the end of the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Makes the file.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._place = 0
+        self._error: OSError | None = None
+
+    def __repr__(self) -> str:
+        """Returns the name, which h5py takes for that of the file."""
+        return str(self._path)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to a place of the file."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
+        self._place = offset + (os.fstat(self._descriptor).st_size if start is None else start)
+        return self._place
+
+    def tell(self) -> int:
+        """Returns the place."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads; where nothing could be written there are zeros."""
+        view = memoryview(buffer).cast("B")
+        content = os.pread(self._descriptor, len(view), self._place)
+        view[:] = content + bytes(len(view) - len(content))
+        self._place += len(view)
+        return len(view)
+
+    def write(self, content: Any) -> int:
+        """Writes, or keeps the error."""
+        left = memoryview(content).cast("B")
+        n_bytes = len(left)
+        try:
+            while left and self._error is None:
+                written = os.pwrite(self._descriptor, left, self._place)
+                self._place += written
+                left = left[written:]
+        except OSError as error:
+            self._error = error
+        self._place += len(left)
+        return n_bytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Sets the length, or keeps the error."""
+        length = self._place if size is None else size
+        try:
+            os.ftruncate(self._descriptor, length)
+        except OSError as error:
+            self._error = self._error or error
+        return length
+
+    def finish(self) -> None:
+        """Closes the file.
+
+        Raises:
+            OSError: the first error.
+        """
+        os.close(self._descriptor)
+        if self._error is not None:
+            raise self._error
+
+
+class VectorFile:
+    """A new file with vectors, which many processes fill and which appears under its name only when it is complete.
+
+    One process lays the file out and says at which offsets the pieces of the vectors stand; all write their elements
+    there, without HDF5; the first completes the file with its checksum and renames it.
+    """
+
+    def __init__(self, path: PathLike, file_format: str) -> None:
+        """Prepares a file.
+
+        Args:
+            path: name of the finished file.
+            file_format: root attribute `format`, RESULT or CHECKPOINT.
+        """
+        self.path = Path(path)
+        self.file_format = file_format
+        self.temporary = _temporary_name(self.path)
+
+    def lay_out(self, fill: Callable[[h5py.File], None]) -> dict[tuple[int, int], tuple[int, int, int]]:
+        """Makes the file but for the elements of its vectors.
+
+        Args:
+            fill: writes everything else and calls `create_vectors`.
+
+        Returns:
+            for every (root, label) of a piece its offset in bytes, its rows and its columns.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        layout = {"userblock_size": _HEAD, "alignment_threshold": 1, "alignment_interval": 8}
+        stream = _Stream(self.temporary)
+        with h5py.File(stream, "w", libver=("earliest", "v110"), **layout) as file:
+            _write_format(file, self.file_format)
+            fill(file)
+            pieces = {}
+            for root in range(int(file["vectors"].attrs["nroots"])):
+                for label, piece in file[f"vectors/{root}"].items():
+                    pieces[root, int(label)] = (int(piece.id.get_offset()), *piece.shape)
+        stream.finish()
+        return pieces
+
+    def complete(
+        self,
+        pieces: Mapping[tuple[int, int], tuple[int, int, int]],
+        total: int,
+        before_renaming: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Writes the checksum and renames the file.
+
+        Args:
+            pieces: what `lay_out` gave.
+            total: `checksums.word_sum` over all elements of the vectors.
+            before_renaming: called when the file is on the disk and about to get its name.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        ranges = [(offset, offset + 8 * rows * columns) for offset, rows, columns in pieces.values()]
+        rest = checksums.outside(ranges, _size(self.temporary))
+        _write_head(self.temporary, (total + checksums.file_sum(self.temporary, rest)) % 2**64)
+        _to_disk(self.temporary)
+        before_renaming()
+        _into_place(self.temporary, self.path)
+
+    def discard(self) -> None:
+        """Removes what was written."""
+        with suppress(OSError):
+            self.temporary.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    """Returns the length of a file in bytes."""
+    return path.stat().st_size
+
+
+def _write_head(path: Path, total: int) -> None:
+    """Writes the checksum into the first bytes of a complete file."""
+    with open(path, "r+b") as stream:
+        stream.write(checksums.head(_size(path), total))
+
+
+def _write_format(file: h5py.File, file_format: str) -> None:
+    """Writes the attributes that every file has."""
+    file.attrs["format"] = file_format
+    file.attrs["version"] = FORMAT_VERSION
+    file.attrs["creator"] = f"sqd_mpi {__version__}"
 
 
 @contextmanager
@@ -250,6 +420,7 @@ def read_input(path: PathLike) -> Problem:
         InputError: if the file is missing, truncated or of another kind, a dataset is missing or has a wrong shape,
             an integral is not finite, a string does not fit the Hamiltonian, or an option is unknown.
     """
+    changed = _look(path)
     with _open(path, INPUT) as file:
         group = _group(file, "hamiltonian")
         numbers = {name: _attribute(group, name) for name in ("norb", "nelec", "ecore")}
@@ -262,7 +433,7 @@ def read_input(path: PathLike) -> Problem:
             bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
         SolveOptions(**options)
     (strings_a, n_a), (strings_b, n_b) = (bitstrings.canonical(strings) for strings in stored)
-    return Problem(hamiltonian, strings_a, strings_b, options, (n_a, n_b))
+    return Problem(hamiltonian, strings_a, strings_b, options, (n_a, n_b), changed)
 
 
 def _integrals(hamiltonian: Hamiltonian) -> dict[str, NDArray[np.float64]]:
@@ -310,6 +481,7 @@ def write_checkpoint_state(
     file: h5py.File,
     *,
     fingerprint: str,
+    hamiltonian: str = "",
     strings_a: Strings,
     strings_b: Strings,
     iteration: int,
@@ -322,6 +494,7 @@ def write_checkpoint_state(
     Args:
         file: the open file.
         fingerprint: of Hamiltonian and strings.
+        hamiltonian: fingerprint of the Hamiltonian alone.
         strings_a: alpha strings in canonical order.
         strings_b: beta strings in canonical order.
         iteration: number of iterations done.
@@ -330,6 +503,7 @@ def write_checkpoint_state(
         state: whatever else the solver needs to go on: numbers, texts, lists, dictionaries, None.
     """
     file.attrs["fingerprint"] = fingerprint
+    file.attrs["hamiltonian"] = hamiltonian
     _write_strings(file, strings_a, strings_b)
     group = file.create_group("state")
     group.attrs["iteration"] = iteration
@@ -374,8 +548,11 @@ def create_vectors(
         for label in range(n_labels):
             shape = (int(counts_a[label]), int(counts_b[label ^ sector]))
             if min(shape) > 0:
-                # Every element is written once: filling a large dataset beforehand would double the traffic.
-                pieces.create_dataset(str(label), shape=shape, dtype="<f8", fill_time="never")
+                # Every element is written once: filling a large dataset beforehand would double the traffic. It must
+                # have its place in the file now, for those who write there without HDF5.
+                layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                pieces.create_dataset(str(label), shape=shape, dtype="<f8", fill_time="never", dcpl=layout)
 
 
 def write_block(
@@ -420,6 +597,7 @@ class VectorReader:
             raise InputError(f"{self.path} holds no vectors; write them with --save-vector")
         group = _group(self._file, "vectors")
         self.fingerprint = str(_attribute(self._file, "fingerprint"))
+        self.hamiltonian = str(_plain(self._file.attrs.get("hamiltonian", "")))  # a result has none
         self.nroots = int(_attribute(group, "nroots"))
         self.n_labels = int(_attribute(group, "n_labels"))
         self.sectors = [int(sector) for sector in _attribute(group, "sector")]
@@ -480,7 +658,12 @@ class VectorReader:
 
 
 def read_summary(path: PathLike) -> dict[str, Any]:
-    """Returns what `info` says about an input, a result or a checkpoint, as an object that JSON can hold."""
+    """Returns what `info` says about an input, a result or a checkpoint, as an object that JSON can hold.
+
+    Raises:
+        InputError: if the file is missing, damaged or of another kind.
+    """
+    _look(path)
     with _open(path, INPUT, RESULT, CHECKPOINT) as file:
         file_format = str(_plain(file.attrs["format"]))
         if file_format == RESULT:
@@ -499,6 +682,7 @@ def read_run(path: PathLike) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, damaged or no result.
     """
+    _look(path)
     with _open(path, RESULT) as file:
         parts = ("summary", "history", "timings", "options", "versions")
         run = {name: _read_tree(_group(file, name)) for name in parts}
@@ -625,16 +809,33 @@ def _read_options(file: h5py.File) -> dict[str, Any]:
     return {name: _plain(value) for name, value in file["options"].attrs.items()} if "options" in file else {}
 
 
+def _check_there(path: PathLike) -> None:
+    """Raises InputError unless there is an ordinary file."""
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist")
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a directory; a file is needed")
+    if not Path(path).is_file():
+        raise InputError(f"{path} is no ordinary file")
+
+
+def _look(path: PathLike) -> bool:
+    """Makes sure that a file is whole enough for HDF5; returns whether it was changed since it was written.
+
+    Raises:
+        InputError: if it is not.
+    """
+    _check_there(path)
+    return hdf5_checks.look(path)
+
+
 def _open_file(path: PathLike, *formats: str) -> h5py.File:
     """Returns an open file of one of the formats.
 
     Raises:
         InputError: if there is none.
     """
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist")
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a directory; a file is needed")
+    _check_there(path)
     try:
         file = h5py.File(path, "r", locking="best-effort")
     except PermissionError:
@@ -643,6 +844,7 @@ def _open_file(path: PathLike, *formats: str) -> h5py.File:
         raise InputError(f"{path} is not an HDF5 file, or it is truncated") from None
     try:
         with _reading(path):
+            hdf5_checks.check_structure(file)
             _check_format(file, path, formats)
     except BaseException:
         file.close()
@@ -662,7 +864,9 @@ def _reading(path: PathLike) -> Iterator[None]:
     """Turns what h5py raises for a damaged file into one sentence."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 

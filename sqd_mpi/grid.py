@@ -111,6 +111,28 @@ def agree_on_error(comm: Communicator | None, message: str | None) -> None:
             raise InputError(text)
 
 
+def sum_of_words(comm: Communicator | None, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Sum of an array of 64-bit words over all ranks, modulo 2^64. Collective over the communicator."""
+    if comm is None or comm.size == 1:
+        return values
+    from mpi4py import MPI
+
+    total = np.empty_like(values)
+    comm.Allreduce(values, total, op=MPI.SUM)
+    return total
+
+
+def largest_of_all(comm: Communicator | None, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Elementwise maximum of an array over all ranks. Collective over the communicator."""
+    if comm is None or comm.size == 1:
+        return values
+    from mpi4py import MPI
+
+    total = np.empty_like(values)
+    comm.Allreduce(values, total, op=MPI.MAX)
+    return total
+
+
 def minimum_mean_maximum(comm: Communicator | None, values: dict[str, float]) -> dict[str, tuple[float, float, float]]:
     """(minimum, mean, maximum) over the ranks of every named number; names of rank 0 are used by all."""
     names = sorted(broadcast(comm, list(values)))

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi.options import InputError
+from sqd_mpi.options import InputError, available_memory
 
 # Relative to the largest element: how far given arrays may be from the symmetry that is then imposed on them.
 _SYMMETRY_TOLERANCE = 1e-10
@@ -431,6 +431,8 @@ class _FcidumpReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            self._fail("is no ordinary file")
         try:
             self.text = Path(path).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
@@ -448,6 +450,7 @@ class _FcidumpReader:
         norb, nelec = self._numbers()
         values, indices = self._table()
         self._check_table(values, indices, norb)
+        self._check_size(indices, norb)
         if self._spin_dependent():
             return self._hamiltonian_of_two_spins(values, indices, norb, nelec)
         p, q, r, s = indices.T - 1
@@ -460,6 +463,7 @@ class _FcidumpReader:
             self._fail(f"indices {indices[unknown[0]].tolist()} name no integral", unknown[0])
         if not one.any() and not core.any():
             self._fail("has neither one-electron integrals nor a core energy: it seems to be cut off")
+        self._check_end(np.unique(p[one & (p == q)]), bool(core.any()), norb)
         h1e, eri, ecore = np.zeros(norb * (norb + 1) // 2), np.zeros(_n_eri(norb)), np.zeros(1)
         self._fill(h1e, _pair(p, q), values, one)
         self._fill(eri, _pair(_pair(p, q), _pair(r, s)), values, two)
@@ -507,10 +511,13 @@ class _FcidumpReader:
     def _fields(self, header: str) -> dict[str, str]:
         """Names (upper case) and values of the header."""
         header = re.sub(r"!.*", "", header)
-        parts = re.split(r"([A-Za-z_]\w*)\s*=", header)
-        return {
-            name.upper(): value.strip(" \t\r\n,") for name, value in zip(parts[1::2], parts[2::2], strict=True)
-        }
+        parts = re.split(r"\b([A-Za-z_]\w*)\s*=", header)
+        fields: dict[str, str] = {}
+        for name, text in zip(parts[1::2], parts[2::2], strict=True):
+            value = text.strip(" \t\r\n,")
+            if fields.setdefault(name.upper(), value) != value:
+                self._fail(f"has a header with two values of {name.upper()}")
+        return fields
 
     def _integer(self, name: str, default: int | None = None) -> int:
         """An integer of the header."""
@@ -522,7 +529,7 @@ class _FcidumpReader:
         try:
             return int(text)
         except ValueError:
-            self._fail(f"has a header with {name} = {text!r}, which is not an integer")
+            self._fail(f"has a header with {name} = {_short(text)!r}, which is not an integer")
 
     def _numbers(self) -> tuple[int, tuple[int, int]]:
         """norb and (n_alpha, n_beta) of the header."""
@@ -552,7 +559,8 @@ class _FcidumpReader:
             self._fail_at_bad_line(plain)
         if not np.isfinite(table).all():
             self._fail("a value is not finite (NaN or infinity)", np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-        indices = table[:, 1:].astype(np.int64)
+        with np.errstate(invalid="ignore"):  # numbers that no integer holds differ from what they become
+            indices = table[:, 1:].astype(np.int64)
         fractional = np.flatnonzero((indices != table[:, 1:]).any(axis=1))
         if len(fractional):
             self._fail("an orbital index is not an integer", fractional[0])
@@ -565,6 +573,44 @@ class _FcidumpReader:
             row = outside[0]
             worst = indices[row][(indices[row] < 0) | (indices[row] > norb)][0]
             self._fail(f"orbital {worst} is out of range; NORB = {norb}", row)
+
+    def _check_size(self, indices: NDArray[np.int64], norb: int) -> None:
+        """Raise InputError for a header that claims more orbitals than there are, or than memory has room for."""
+        which = "most orbitals"
+        if norb <= indices.size:  # not an array of a length that only the header claims
+            missing = np.setdiff1d(np.arange(1, norb + 1), indices)
+            which = f"orbital {missing[0]}" if len(missing) else ""
+        if which:
+            self._fail(f"has NORB = {norb}, but no integral of {which}: it seems to be cut off, or NORB is wrong")
+        needed, available = 5 * 8 * _n_eri(norb), available_memory()
+        if needed > available:
+            self._fail(
+                f"has NORB = {norb}: its two-electron integrals need {needed / 2**30:.3g} GiB to be read; "
+                f"{available / 2**30:.3g} GiB are available"
+            )
+
+    def _check_end(self, diagonal: NDArray[np.int64], has_core: bool, norb: int) -> None:
+        """Judge whether the file was cut off: writers put one-electron integrals and, last, the core energy at its end.
+
+        Args:
+            diagonal: orbitals p, from 0, that have h(p, p).
+            has_core: whether there is a core energy.
+            norb: number of orbitals.
+        """
+        missing = np.setdiff1d(np.arange(norb), diagonal) + 1
+        if not has_core and len(missing):
+            self._fail(
+                f"has neither a core energy nor the one-electron integral of orbital {missing[0]} with itself: "
+                "it seems to be cut off"
+            )
+        if not has_core:
+            warnings.warn(f"{self.path} has no core energy; 0 is taken. Is the file whole?", stacklevel=5)
+        elif 0 < len(missing) < norb:
+            text = ", ".join(str(orbital) for orbital in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            warnings.warn(
+                f"{self.path} has no one-electron integral of these orbitals with themselves: {text}; 0 is taken",
+                stacklevel=5,
+            )
 
     def _fill(
         self,
@@ -590,7 +636,7 @@ class _FcidumpReader:
                 try:
                     float(word)
                 except ValueError:
-                    self._fail(f"{word!r} is not a number", row)
+                    self._fail(f"{_short(word)!r} is not a number", row)
         self._fail("cannot be read as a table of integrals")
 
     def _fail(self, complaint: str, row: int | np.integer | None = None) -> NoReturn:
@@ -607,6 +653,11 @@ def _full(packed: NDArray[np.float64], norb: int) -> NDArray[np.float64]:
     lower = np.tril_indices(norb)
     matrix[lower] = matrix.T[lower] = packed
     return matrix
+
+
+def _short(text: str) -> str:
+    """A text that may be of any length, for a sentence."""
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _pair(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

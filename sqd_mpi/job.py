@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -20,15 +18,20 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import __version__, grid, trace
+from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
+from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
-from sqd_mpi.options import InputError, SolveOptions, available_cores
+from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores
+from sqd_mpi.watchdog import Watchdog
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
 
 _NARROW_GAP = 0.05  # hartree between a root and a determinant outside below which perturbation theory is doubtful
 
 
-def run_file(comm: Any, input_path: str, output_path: str, given: dict[str, Any]) -> int:
+def run_file(
+    comm: Any, input_path: str, output_path: str, given: dict[str, Any], signals: StopSignals | None = None
+) -> int:
     """Solve an input file and write the result file.
 
     Collective over the communicator.
@@ -38,39 +41,51 @@ def run_file(comm: Any, input_path: str, output_path: str, given: dict[str, Any]
         input_path: input file.
         output_path: result file, replaced only by a finished run.
         given: options of the command line; they override those in the file.
+        signals: what remembers signals since the start of the program; by default they are remembered from now on.
 
     Returns:
         exit code, the same on all ranks: 0 done, 3 not converged, 4 stopped with a checkpoint.
 
     Raises:
         InputError: the same on all ranks.
+        RunError: the same on all ranks.
     """
-    return _Job(comm, input_path, output_path, given).run()
-
-
-def checkpoint_path(output_path: str | Path) -> Path:
-    """Where the checkpoint of a result file lies."""
-    return Path(f"{output_path}.checkpoint")
+    with ExitStack() as stack:
+        remembered = stack.enter_context(StopSignals()) if signals is None else signals
+        job = _Job(comm, input_path, output_path, given, remembered, stack)
+        return job.run()
 
 
 class _Job:
-    def __init__(self, comm: Any, input_path: str, output_path: str, given: dict[str, Any]):
+    def __init__(
+        self,
+        comm: Any,
+        input_path: str,
+        output_path: str,
+        given: dict[str, Any],
+        signals: StopSignals,
+        stack: ExitStack,
+    ):
         self.began = perf_counter() - _seconds_since_start()
         self.comm = comm
         self.rank = 0 if comm is None else comm.rank
         self.output = Path(output_path)
         self.checkpoint = checkpoint_path(output_path)
+        self.signals = signals
         self.log = Log(self.rank)
         self.input_path = input_path
         reading = perf_counter()
-        self.problem, self.options, self.fingerprint = self._read(input_path, given)
+        self.problem, self.options, self.fingerprint = self._read(input_path, given, stack)
         self.timers = self._timers()
         self.timers.add("start-up", self.began, reading)
         self.timers.add("read", reading, perf_counter())
         for name, count in zip(("alpha", "beta"), self.problem.n_duplicates, strict=True):
             if count:
                 self.log.warning(f"{count} duplicate {name} strings merged")
-        self.resuming = self.options.resume and self._checkpoint_fits()
+        if self.problem.changed:
+            self.log.warning(f"{input_path} was changed after it was written: its checksum does not fit")
+        self.checkpoints = Checkpoints(comm, self.output, self.problem, self.fingerprint, self.log)
+        self.resume_from = self.checkpoints.find() if self.options.resume else None
         self.last_written = perf_counter()
         self.stop_signal = 0
 
@@ -84,24 +99,28 @@ class _Job:
             from sqd_mpi.density_matrices import check_memory
 
             check_memory(self.comm, self.problem.hamiltonian.norb, self.rdm_order)
-        options = self.options.replace(start=self.checkpoint) if self.resuming else self.options
+        if self._told_to_stop():
+            self.log.info("stopped by the signal before the first iteration; nothing was written; start with --resume")
+            return STOPPED
+        options = self.options if self.resume_from is None else self.options.replace(start=self.resume_from)
         problem = self.problem
-        with self._signals():
+        end = (lambda: grid.abort(1)) if self.options.watchdog_end else None
+        with Watchdog(self.timers, self.options.watchdog, self.rank, end):
             result = solve_subspace(
                 self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, options,
                 log=self.log, hook=self._hook, timers=self.timers,
             )  # fmt: skip
-        if not result.stopped:
-            with self.timers("write"):
-                self._write_result(result)
-        self._write_trace(result)
+            if not result.stopped:
+                with self.timers("write"):
+                    self._write_result(result)
+            self._write_trace(result)
         if result.stopped:
             self.log.close()
             why = "signal" if self.stop_signal else "time limit"
             self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
             return STOPPED
-        if self.rank == 0 and result.converged:  # otherwise --resume can go on from it
-            self.checkpoint.unlink(missing_ok=True)
+        if result.converged:  # otherwise --resume can go on from it
+            self.checkpoints.remove()
         self._report(result)
         return DONE if result.converged else NOT_CONVERGED
 
@@ -110,8 +129,8 @@ class _Job:
         """Order of the density matrices that are wanted, or 0."""
         return 0 if self.options.rdm == "none" else int(self.options.rdm)
 
-    def _read(self, input_path: str, given: dict[str, Any]) -> tuple[Any, SolveOptions, str]:
-        """Rank 0 reads and checks; all ranks get the problem or the same error."""
+    def _read(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
+        """Rank 0 reads, checks and locks the output; all ranks get the problem or the same error."""
         outcome: Any = None
         if self.rank == 0:
             from sqd_mpi import files
@@ -124,6 +143,9 @@ class _Job:
                 self._check_grid(options)
                 if options.spin_square is not None:
                     problem.hamiltonian.spin_of(options.spin_square)  # refused before anything is compiled
+                lock = OutputLock(self.output)
+                stack.callback(lock.release)
+                lock.remove_remains(self.output, self.checkpoint)
                 print_ = files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
                 outcome = problem, options, print_
             except InputError as error:
@@ -157,36 +179,6 @@ class _Job:
         tracer.align(self.comm)
         return tracer
 
-    def _checkpoint_fits(self) -> bool:
-        """Whether there is a checkpoint of this very problem.
-
-        Raises:
-            InputError: the checkpoint belongs to another Hamiltonian or other strings, or cannot be read.
-        """
-        outcome: Any = None
-        if self.rank == 0:
-            from sqd_mpi import files
-
-            try:
-                if self.checkpoint.exists():
-                    with files.VectorReader(self.checkpoint) as reader:
-                        if reader.fingerprint != self.fingerprint:
-                            raise InputError(
-                                f"--resume needs a checkpoint of this input; {self.checkpoint} was written for another "
-                                "Hamiltonian or other strings"
-                            )
-                        outcome = int(reader.state()["iteration"])
-            except InputError as error:
-                outcome = error
-        outcome = grid.broadcast(self.comm, outcome)
-        if isinstance(outcome, InputError):
-            raise outcome
-        if outcome is None:
-            self.log.warning(f"--resume: there is no checkpoint {self.checkpoint}; starting from the beginning")
-            return False
-        self.log.info(f"resuming from {self.checkpoint} (iteration {outcome})")
-        return True
-
     def _set_up_threads(self) -> None:
         with self.timers("start-up"):
             local_rank, n_local = grid.local_ranks(self.comm)
@@ -218,19 +210,10 @@ class _Job:
             f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
         )
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGUSR1 and SIGTERM ask for a checkpoint and the end of the run; all ranks act at the same iteration."""
-
-        def remember(number: int, _: Any) -> None:
-            self.stop_signal = number
-
-        before = {number: signal.signal(number, remember) for number in (signal.SIGUSR1, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _told_to_stop(self) -> bool:
+        """Whether a signal has come to any rank. Collective."""
+        self.stop_signal = int(grid.largest_of_all(self.comm, np.array([self.signals.number], np.int64))[0])
+        return self.stop_signal != 0
 
     def _hook(self, progress: Any) -> bool:
         """Once an iteration: agree on signals and clocks, write a checkpoint if it is due."""
@@ -244,38 +227,32 @@ class _Job:
                 if every.iterations
                 else seconds - self.last_written >= (every.seconds or 0.0)
             )
-        flags = np.array([self.stop_signal, int(late), int(due)], np.int64)
+        flags = np.array([self.signals.number, int(late), int(due)], np.int64)
         with self.timers("reduce"):
             progress.grid.maximum_over_all(flags)
         self.stop_signal = int(flags[0])
         stop = bool(flags[0] or flags[1])
         if stop or flags[2]:
-            self._write_checkpoint(progress)
+            with self.timers("checkpoint"):
+                trouble = self.checkpoints.write(progress)
             self.last_written = perf_counter()
+            if trouble is not None:
+                self._without_checkpoint(trouble, stop)
         return stop
 
-    def _write_checkpoint(self, progress: Any) -> None:
-        from sqd_mpi import files, vector_io
+    def _without_checkpoint(self, trouble: str, stop: bool) -> None:
+        """A checkpoint could not be written: the run goes on, or stops if there is an earlier one to go on from.
 
-        with self.timers("checkpoint"), ExitStack() as stack:
-            file = None
-            step = progress.step
-            vectors = [(progress.layout, vector) for vector in step.ritz_vectors()]
-            energies, residuals = list(step.energies), list(step.residual_norms)
-            for layout, kept, kept_energies, kept_norms in progress.finished:
-                vectors += [(layout, vector) for vector in kept]
-                energies += list(kept_energies)
-                residuals += list(kept_norms)
-            if self.rank == 0:
-                file = stack.enter_context(files.AtomicFile(self.checkpoint, files.CHECKPOINT))
-                files.write_checkpoint_state(
-                    file, fingerprint=self.fingerprint, strings_a=self.problem.strings_a,
-                    strings_b=self.problem.strings_b, iteration=progress.iteration, energies=energies,
-                    residual_norms=residuals,
-                )  # fmt: skip
-            vector_io.write_vectors(progress.grid, file, vectors)
+        Raises:
+            RunError: the run must stop and would be lost.
+        """
+        if stop and not self.checkpoints.written and self.resume_from is None:
+            raise RunError(f"{trouble}; the run was to stop and has no earlier checkpoint")
+        kept = "the checkpoint before it stays" if self.checkpoints.written else "there is none of this run yet"
+        self.log.warning(f"{trouble}; {kept}")
 
     def _write_result(self, result: Any) -> None:
+        """All ranks write the result, or raise the same RunError."""
         from sqd_mpi import files, vector_io
         from sqd_mpi.solve import peak_rss_bytes
 
@@ -283,14 +260,24 @@ class _Job:
         result.grid.maximum_over_all(peak)
         densities = self._densities(result)
         corrections = self._corrections(result)
-        with ExitStack() as stack:
-            file = None
-            if self.rank == 0:
-                file = stack.enter_context(files.AtomicFile(self.output, files.RESULT))
+
+        def fill(file: Any) -> None:
+            files.write_record(file, self._record(result, int(peak[0]), densities, corrections))
+
+        trouble: str | None = None
+        try:
             if self.options.save_vector:
-                vector_io.write_vectors(result.grid, file, [(root.layout, root.vector) for root in result.roots])
-            if self.rank == 0:
-                files.write_record(file, self._record(result, int(peak[0]), densities, corrections))
+                vectors = [(root.layout, root.vector) for root in result.roots]
+                vector_io.write_file(result.grid, self.output, files.RESULT, fill, vectors)
+            elif self.rank == 0:
+                with files.AtomicFile(self.output, files.RESULT) as file:
+                    fill(file)
+        except OSError as error:
+            trouble = str(error)
+        trouble = grid.broadcast(self.comm, trouble)
+        if trouble is not None:
+            there = f"; go on with --resume ({self.checkpoint})" if self.checkpoints.written else ""
+            raise RunError(f"the result could not be written: {trouble}{there}")
 
     def _write_trace(self, result: Any) -> None:
         if self.options.trace is None or not isinstance(self.timers, trace.Tracer):

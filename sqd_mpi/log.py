@@ -167,6 +167,10 @@ class Timers:
         """Starts with no phase."""
         self.seconds: dict[str, float] = {}
         """Seconds of every phase so far."""
+        self.open: list[str] = []
+        """Phases that were entered and not yet left, the outermost first."""
+        self.n_changes = 0
+        """How often a phase was entered or left: whether a job moves."""
 
     def __call__(self, name: str, **detail: int) -> Phase:
         """Returns a context that adds the time spent inside to phase `name`.
@@ -194,11 +198,17 @@ class Phase:
 
     def __enter__(self) -> None:
         """Starts the clock."""
+        timers = self._timers
+        timers.open.append(self._name)
+        timers.n_changes += 1
         self._start = time.perf_counter()
 
     def __exit__(self, *exception: object) -> None:
         """Adds the time, also when an error leaves the phase."""
-        self._timers.add(self._name, self._start, time.perf_counter(), self._detail)
+        timers = self._timers
+        timers.add(self._name, self._start, time.perf_counter(), self._detail)
+        timers.open.pop()
+        timers.n_changes += 1
 
 
 class Timed:

@@ -37,6 +37,8 @@ COMMAND_LINE_OPTIONS = (
     "resume",
     "checkpoint_every",
     "time_limit",
+    "watchdog",
+    "watchdog_end",
     "trace",
 )
 
@@ -60,6 +62,10 @@ _SIZE_UNITS = {
 
 class InputError(ValueError):
     """Bad input or options: one sentence for the user, which the command line turns into exit code 2."""
+
+
+class RunError(RuntimeError):
+    """What keeps a run from going on, such as a full disk: one sentence, which becomes exit code 1."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +264,12 @@ class SolveOptions(BaseModel):
     time_limit: Annotated[_Real, Field(gt=0)] | None = _field(
         None, "a positive number of seconds", "Seconds after which to stop with a checkpoint."
     )
+    watchdog: Annotated[_Real, Field(gt=0)] | None = _field(
+        None,
+        "a positive number of seconds",
+        "Seconds without any progress after which every rank prints where it stands.",
+    )
+    watchdog_end: bool = _field(False, "true or false", "End the job when the watchdog finds no progress.")
     trace: Path | None = _field(
         None, "the path of a file", "File for the time-lines of all ranks, which Perfetto opens; packed if named .gz."
     )
@@ -280,6 +292,8 @@ class SolveOptions(BaseModel):
             )
         if self.spin_penalty is not None and self.spin_square is None:
             raise InputError("--spin-penalty needs --spin-square, which says which spin is wanted")
+        if self.watchdog_end and self.watchdog is None:
+            raise InputError("--watchdog-end needs --watchdog SECONDS")
         return self
 
     def replace(self, **changes: Any) -> SolveOptions:

@@ -3,6 +3,7 @@ communicator."""
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import sys
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import _jit, bitstrings, planner
+from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, default_subspace, least_subspace
-from sqd_mpi.grid import ProcessGrid, local_ranks, minimum_mean_maximum
+from sqd_mpi.grid import ProcessGrid, agree_on_error, largest_of_all, local_ranks, minimum_mean_maximum
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
@@ -189,7 +190,7 @@ def solve_subspace(
 ) -> SubspaceResult:
     """Lowest eigenpairs of H in the space of all pairs of the given strings.
 
-    Collective over the communicator: all arguments must be the same on all ranks.
+    Collective over the communicator: all arguments must be the same on all ranks, which is checked.
 
     Args:
         comm: MPI communicator, or None for this process alone.
@@ -206,7 +207,8 @@ def solve_subspace(
         the result; a solve that does not converge is a result with `converged` False.
 
     Raises:
-        InputError: strings or options do not fit.
+        InputError: strings or options do not fit, or arguments differ between the ranks; the same on all ranks.
+        RunError: a vector holds a value that is not finite; the same on all ranks.
     """
     return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
 
@@ -238,10 +240,8 @@ class _Solve:
         self.log = log if log is not None else Log.silent()
         self.hook = hook
         self.timers = timers if timers is not None else Timers()
-        for strings, n_electrons, spin in zip(
-            (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
-        ):
-            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin)
+        available = self.options.memory or int(available_memory() / local_ranks(comm)[1])
+        self.memory = _agree_on_arguments(comm, hamiltonian, (strings_a, strings_b), self.options, available)
         with self.timers("symmetry"):
             off = self.options.symmetry == "off"
             self.symmetry = trivial_labels(hamiltonian.norb) if off else find_labels(hamiltonian)
@@ -256,7 +256,6 @@ class _Solve:
         if self.nroots > self.alpha.size * self.beta.size:
             total = self.alpha.size * self.beta.size
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
-        self.memory = self.options.memory or int(available_memory() / local_ranks(comm)[1])
         self.target = self._spin_target()
         self.sectors = self._sectors(spin_flip=self._flips())
         shape = self._shape(1 if comm is None else comm.size)
@@ -391,7 +390,21 @@ class _Solve:
         )
 
     def _open_stored(self) -> StoredVectors | None:
-        return None if self.options.start is None else StoredVectors(self.options.start, self.alpha, self.beta)
+        if self.options.start is None:
+            return None
+        comm, stored, trouble = self.grid.comm, None, None
+        if not checksums.verify(comm, self.options.start, needed=False) and self.grid.rank == 0:
+            try:
+                hdf5_checks.look(self.options.start)
+            except InputError as error:
+                trouble = str(error)
+        agree_on_error(comm, trouble)
+        try:
+            stored = StoredVectors(self.options.start, self.alpha, self.beta)
+        except InputError as error:
+            trouble = str(error)
+        agree_on_error(comm, trouble)
+        return stored
 
     def _block(self, layout: Layout) -> Any:
         """This rank's block; string structure is shared by all sectors, or by both parities of one label."""
@@ -602,6 +615,40 @@ class _Solve:
             energy, None if self.target is None else penalised, float(pairs.residual_norms[k]),
             bool(pairs.converged[k]), spin_square, spin_pure, *sector, occupied, weights, layout, pairs.vectors[k],
         )  # fmt: skip
+
+
+def _agree_on_arguments(
+    comm: Any, hamiltonian: Hamiltonian, strings: tuple[Any, Any], options: SolveOptions, memory: int
+) -> int:
+    """Check the arguments on all ranks and compare them between ranks, in one reduction.
+
+    Returns:
+        the smallest memory of any rank, bytes.
+
+    Raises:
+        InputError: the same on all ranks.
+    """
+    trouble = None
+    try:
+        for each, n_electrons, spin in zip(strings, hamiltonian.nelec, ("alpha", "beta"), strict=True):
+            bitstrings.check(each, hamiltonian.norb, n_electrons, spin)
+    except InputError as error:
+        trouble = str(error)
+    texts = [hamiltonian.fingerprint().encode(), *(np.ascontiguousarray(each).tobytes() for each in strings)]
+    # A path may be given relative to different working directories; what the file holds is compared by its checksum.
+    texts.append(repr(sorted(options.replace(start=None, trace=None).to_dict().items())).encode())
+    hashes = np.frombuffer(b"".join(hashlib.sha256(text).digest()[:8] for text in texts), np.int64)
+    limits = np.iinfo(np.int64)
+    hashes = np.clip(hashes, limits.min + 1, limits.max)  # so that the negative exists
+    mine = np.concatenate([hashes, -hashes, [-memory, trouble is not None]]).astype(np.int64)
+    most = largest_of_all(comm, mine)
+    if most[-1]:
+        agree_on_error(comm, trouble)
+    names = ("Hamiltonian", "alpha strings", "beta strings", "options")
+    unlike = [name for name, high, low in zip(names, most[:4], -most[4:8], strict=True) if high != low]
+    if unlike:
+        raise InputError(f"all ranks need the same arguments; they have different {' and '.join(unlike)}")
+    return -int(most[8])
 
 
 def _name(sector: Sector) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import zlib
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -253,11 +254,15 @@ def read(path: str | Path) -> Trace:
         with gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb") as stream:
             content = json.load(stream, object_hook=collect)
         about = content["otherData"]
-        if not str(about["creator"]).startswith(_KNOWN_AS) or about["n_ranks"] < 1:
+        n_ranks = about["n_ranks"]
+        if not str(about["creator"]).startswith(_KNOWN_AS) or type(n_ranks) is not int or n_ranks < 1:
             raise KeyError("creator")
+        ranks = np.array(places, np.intp).reshape(-1, 3)[:, 1]
+        if not np.isfinite(numbers).all() or np.any((ranks < 0) | (ranks >= n_ranks)):
+            raise ValueError("an event at no time or of no rank")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (EOFError, ValueError, KeyError, TypeError):
+    except (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
         raise InputError(f"{path} is not a trace that sqd_mpi wrote; make one with: run INPUT --trace FILE") from None
     name, rank, thread = np.array(places, np.intp).reshape(-1, 3).T
     start, seconds = 1e-6 * np.array(numbers).reshape(-1, 2).T

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 
 from sqd_mpi import bitstrings, files
 from sqd_mpi.backends import FloatArray
-from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.checksums import word_sum
+from sqd_mpi.grid import ProcessGrid, broadcast, gather_objects, largest_of_all, sum_of_words
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.sigma import whole_block
 
-_PIECE_BYTES = 32 * 2**20  # travels at a time
-_TAG = 77
+_PIECE_BYTES = 32 * 2**20  # written or read at a time
 
 
 def labels_in_canonical_order(strings: SpinStrings) -> NDArray[np.int64]:
@@ -26,20 +27,74 @@ def labels_in_canonical_order(strings: SpinStrings) -> NDArray[np.int64]:
     return labels
 
 
-def write_vectors(grid: ProcessGrid, file: Any, vectors: Sequence[tuple[Layout, FloatArray]]) -> None:
-    """Write vectors into an open result or checkpoint file. Collective over the grid.
+def write_file(
+    grid: ProcessGrid,
+    path: Path | str,
+    file_format: str,
+    fill: Callable[[Any], None],
+    vectors: Sequence[tuple[Layout, FloatArray]],
+    before_renaming: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a result or checkpoint file with vectors; every rank writes its part, aside, and rank 0 renames the file.
+
+    Collective over the grid.
 
     Args:
         grid: the process grid.
-        file: open file on rank 0, None elsewhere.
-        vectors: for every root its layout (they differ in the sector only) and this rank's slice.
+        path: the file; a former one of this name stays until the new one is complete.
+        file_format: `files.RESULT` or `files.CHECKPOINT`.
+        fill: writes everything but the vectors into an open file; called on rank 0.
+        vectors: for every root its layout (they differ in the sector only) and this rank's slice; at least one.
+        before_renaming: called on rank 0 when the new file is complete and about to get its name.
+
+    Raises:
+        OSError: the same on all ranks, in one sentence: a rank could not write. There is nothing new then.
     """
-    if not vectors:
-        return
-    layout = vectors[0][0]
+    file = files.VectorFile(path, file_format)
+    temporary, pieces = _laid_out(grid, file, fill, vectors)
+    total, trouble = 0, None
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY)
+    except OSError as error:
+        descriptor, trouble = -1, error.strerror
+    for root, (layout, vector) in enumerate(vectors):
+        whole = vector if grid.n_ranks == 1 and not layout.parity else whole_block(grid, layout, vector)
+        try:
+            if trouble is None:
+                mine = {label: piece for (other, label), piece in pieces.items() if other == root}
+                total += _write_share(grid, descriptor, layout, whole, mine)
+        except OSError as error:
+            trouble = error.strerror
+    try:
+        if descriptor >= 0:
+            os.fsync(descriptor)
+            os.close(descriptor)
+    except OSError as error:
+        trouble = trouble or error.strerror
+    sums = sum_of_words(grid.comm, np.array([total % 2**64, trouble is not None], np.uint64))
+    if not sums[1] and grid.rank == 0:
+        try:
+            file.complete(pieces, int(sums[0]), before_renaming)
+        except OSError as error:
+            trouble = error.strerror or str(error)
     if grid.rank == 0:
+        file.discard()
+    _agree(grid, path, trouble)
+
+
+def _laid_out(
+    grid: ProcessGrid,
+    file: files.VectorFile,
+    fill: Callable[[Any], None],
+    vectors: Sequence[tuple[Layout, FloatArray]],
+) -> tuple[Path, dict[tuple[int, int], tuple[int, int, int]]]:
+    """On all ranks the name of the unfinished file and where its pieces stand, once rank 0 has made it."""
+    layout = vectors[0][0]
+
+    def everything(target: Any) -> None:
+        fill(target)
         files.create_vectors(
-            file,
+            target,
             labels_in_canonical_order(layout.alpha),
             labels_in_canonical_order(layout.beta),
             [each.sector for each, _ in vectors],
@@ -47,39 +102,64 @@ def write_vectors(grid: ProcessGrid, file: Any, vectors: Sequence[tuple[Layout, 
             layout.alpha.canonical,
             layout.beta.canonical,
         )
-    for root, (each, vector) in enumerate(vectors):
-        _write_vector(grid, file, root, each, vector)
+
+    plan: Any = None
+    trouble = None
+    if grid.rank == 0:
+        try:
+            plan = file.temporary, file.lay_out(everything)
+        except OSError as error:
+            file.discard()
+            trouble = error.strerror or str(error)
+    _agree(grid, file.path, trouble)
+    return broadcast(grid.comm, plan)
 
 
-def _write_vector(grid: ProcessGrid, file: Any, root: int, layout: Layout, vector: FloatArray) -> None:
+def _agree(grid: ProcessGrid, path: Path | str, trouble: str | None) -> None:
+    """Raise the same OSError on all ranks if one of them has trouble."""
+    if largest_of_all(grid.comm, np.array([trouble is not None], np.int64))[0]:
+        causes = [text for text in gather_objects(grid.comm, trouble) if text is not None]
+        raise OSError(f"cannot write {path}: {causes[0]}")
+
+
+def _write_share(
+    grid: ProcessGrid,
+    descriptor: int,
+    layout: Layout,
+    whole: FloatArray,
+    pieces: dict[int, tuple[int, int, int]],
+) -> int:
+    """Write this rank's share of its block: the replicas of a block take its chunks of rows in turn.
+
+    Returns:
+        the checksum of what was written.
+    """
     here = grid.coordinates
     _, _, t, r = grid.shape
-    whole = vector if grid.n_ranks == 1 and not layout.parity else whole_block(grid, layout, vector)
-    if grid.rank == 0:
-        for source in range(0, grid.n_ranks, t * r):
-            _write_block(grid, file, root, layout, source, whole if source == 0 else None)
-    elif here.it == 0 and here.ir == 0:
-        for label, rows, width in _pieces(layout, here.ia, here.ib):
-            for first, last in _row_chunks(len(rows), width):
-                grid.send(_rows(whole, rows[first:last], width), 0, _TAG + label)
-
-
-def _write_block(
-    grid: ProcessGrid, file: Any, root: int, layout: Layout, source: int, whole: FloatArray | None
-) -> None:
-    """On rank 0: write the pieces of one block, its own or one that another rank sends."""
-    there = grid.coordinates_of(source)
-    for label, rows, width in _pieces(layout, there.ia, there.ib):
-        row0 = int(layout.alpha_bounds[label, there.ia] - layout.alpha.label_start[label])
+    total = 0
+    for label, rows, width in _pieces(layout, here.ia, here.ib):
+        offset, _, n_columns = pieces[label]
+        row0 = int(layout.alpha_bounds[label, here.ia] - layout.alpha.label_start[label])
         beta = label ^ layout.sector
-        column0 = int(layout.beta_bounds[beta, there.ib] - layout.beta.label_start[beta])
-        for first, last in _row_chunks(len(rows), width):
-            if whole is None:
-                chunk = np.empty((last - first) * width)
-                grid.receive(chunk, source, _TAG + label)
-            else:
-                chunk = _rows(whole, rows[first:last], width)
-            files.write_block(file, root, label, row0 + first, column0, chunk.reshape(last - first, width))
+        column0 = int(layout.beta_bounds[beta, here.ib] - layout.beta.label_start[beta])
+        for first, last in _row_chunks(len(rows), width, t * r)[here.ir * t + here.it :: t * r]:
+            chunk = _rows(whole, rows[first:last], width)
+            word = offset // 8 + (row0 + first) * n_columns + column0
+            if width == n_columns:
+                total += _write_words(descriptor, chunk, word)
+                continue
+            for row, values in enumerate(chunk.reshape(last - first, width)):
+                total += _write_words(descriptor, values, word + row * n_columns)
+    return total
+
+
+def _write_words(descriptor: int, values: FloatArray, word: int) -> int:
+    """Write numbers at the place of a word of a file and return their checksum."""
+    left, offset = values.view(np.uint8).data, 8 * word
+    while left:
+        written = os.pwrite(descriptor, left, offset)
+        left, offset = left[written:], offset + written
+    return word_sum(values, word)
 
 
 def _pieces(layout: Layout, ia: int, ib: int) -> list[tuple[int, NDArray[np.int64], int]]:
@@ -95,8 +175,9 @@ def _rows(whole: FloatArray, offsets: NDArray[np.int64], width: int) -> FloatArr
     return np.concatenate([whole[start : start + width] for start in offsets])
 
 
-def _row_chunks(rows: int, width: int) -> list[tuple[int, int]]:
-    step = max(1, _PIECE_BYTES // (8 * width))
+def _row_chunks(rows: int, width: int, n_parts: int = 1) -> list[tuple[int, int]]:
+    """Ranges of rows of bounded size, at least n_parts of them where there are as many rows."""
+    step = max(1, min(_PIECE_BYTES // (8 * width), rows // n_parts))
     return [(first, min(first + step, rows)) for first in range(0, rows, step)]
 
 

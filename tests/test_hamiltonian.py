@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -241,7 +242,29 @@ def test_fcidump_bodies(tmp_path: Path, body: str) -> None:
 
 def test_fcidump_missing_core_is_zero(tmp_path: Path) -> None:
     body = BODY.replace(" 0.7   0 0 0 0\n", "")
-    assert Hamiltonian.from_fcidump(write(tmp_path, HEADER + body)).ecore == 0.0
+    with pytest.warns(UserWarning, match="FCIDUMP has no core energy; 0 is taken"):
+        assert Hamiltonian.from_fcidump(write(tmp_path, HEADER + body)).ecore == 0.0
+
+
+def test_fcidump_without_some_diagonal_integrals_warns(tmp_path: Path) -> None:
+    body = BODY.replace("-1.5   1 1 0 0\n", "")
+    with pytest.warns(UserWarning, match="no one-electron integral of these orbitals with themselves: 1; 0 is taken"):
+        assert Hamiltonian.from_fcidump(write(tmp_path, HEADER + body)).h1e[0, 0] == 0.0
+
+
+def test_fcidump_cut_anywhere_is_refused_or_warned_about(tmp_path: Path) -> None:
+    """At every character: an error, except where only zeros of the core energy or a line break are gone."""
+    text = HEADER + BODY
+    whole = expected_small()
+    for length in range(len(text)):
+        path = write(tmp_path, text[:length])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                found = Hamiltonian.from_fcidump(path)
+            except InputError:
+                continue
+        assert found.fingerprint() == whole.fingerprint() or "no core energy" in str(caught[0].message), text[:length]
 
 
 @pytest.mark.parametrize(
@@ -271,6 +294,10 @@ def test_fcidump_electron_numbers(tmp_path: Path, numbers: str, nelec: tuple[int
         ("\x89HDF\r\n\x1a\n", "not a FCIDUMP file"),
         (HEADER, "ends after its header"),
         (HEADER + " 0.75  1 1 1 1\n 0.5 2 2 1 1\n", "neither one-electron integrals nor a core energy"),
+        (HEADER.replace("NORB=2", "NORB=3") + BODY, "NORB = 3, but no integral of orbital 3: it seems to be cut off"),
+        (HEADER.replace("NORB=2", "NORB=1000000") + BODY, "NORB = 1000000, but no integral of most orbitals"),
+        (HEADER.replace("MS2=0", "MS2=0,norb=3") + BODY, "has a header with two values of NORB"),
+        (HEADER + BODY.partition("-0.5")[0], "neither a core energy nor the one-electron integral of orbital 2"),
         (HEADER + BODY.rstrip()[:-2], "FCIDUMP line 12: a value and four orbital indices were expected, 4 words"),
         (HEADER + BODY + "\n 0.1 1\n", "FCIDUMP line 14: a value and four .* 2 words"),
         (HEADER + BODY.replace(" 1 1 1 1", " 1 1 1"), "FCIDUMP line 5: a value and four"),

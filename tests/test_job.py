@@ -338,7 +338,7 @@ def test_damaged_checkpoint_is_refused(folder):
 def test_bad_input_writes_nothing_over(folder):
     assert run_here(checkpoint_every=1, max_iterations=2) == 3
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "input.h5"}
-    assert set(before) == {"result.h5", "result.h5.checkpoint"}
+    assert set(before) == {"result.h5", "result.h5.checkpoint", "result.h5.checkpoint.previous"}
     for options in (
         {"nroots": 1090}, {"grid": "2,1,1,1"}, {"memory": "1kB"}, {"start": "missing.h5"}, {"start": "input.h5"},
         {"start": "result.h5"}, {"tol": -1}, {"nonsense": 1},

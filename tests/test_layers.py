@@ -15,15 +15,17 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
     ("options", "log", "_jit"),
-    ("bitstrings", "hamiltonian"),
+    ("bitstrings", "hamiltonian", "interrupts", "watchdog"),
     ("symmetry", "excitations"),
     ("layout", "sampling", "external_strings"),
     ("planner",),
     ("backends", "grid"),
-    ("sigma", "files"),
+    ("sigma", "checksums"),
+    ("hdf5_checks",),
+    ("files",),
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
-    ("density_matrices", "pt2"),
+    ("density_matrices", "pt2", "checkpoints"),
     ("job", "extrapolation"),
     ("batches",),
     ("sqd",),
@@ -36,7 +38,7 @@ LEVEL = {name: level for level, group in enumerate(LAYERS) for name in group}
 # Library: the modules that may import it.
 DOORS = {
     "mpi4py": ("grid",),
-    "h5py": ("files",),
+    "h5py": ("files", "hdf5_checks"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
     "cupy": ("backends.gpu*",),
     "matplotlib": ("figures",),

@@ -187,11 +187,24 @@ def test_time_limit_and_resume_on_another_grid(folder, exact):
     check_only(folder, "result.h5")
 
 
-def test_resume_refuses_another_problem(folder, hamiltonian):
+def test_resume_refuses_another_hamiltonian(folder, random_hamiltonian):
     """The fingerprint knows."""
     assert run(folder, "input.h5", "--time-limit", "1e-3").returncode == 4
+    other = random_hamiltonian(NORB, NELEC, seed=12)
+    files.write_input(folder / "input.h5", other, all_strings(3), all_strings(2), {"threads": 1})
+    check_refusal(run(folder, "input.h5", "--resume"), "--resume", "another Hamiltonian")
+
+
+def test_resume_on_other_strings(folder, hamiltonian, exact):
+    """Strings are matched: what the checkpoint has of the new space is where the run begins."""
     files.write_input(folder / "input.h5", hamiltonian, all_strings(3)[:-1], all_strings(2), {"threads": 1})
-    check_refusal(run(folder, "input.h5", "--resume"), "--resume", "another Hamiltonian or other strings")
+    assert run(folder, "input.h5", "--time-limit", "1e-3").returncode == 4
+    files.write_input(folder / "input.h5", hamiltonian, all_strings(3), all_strings(2), {"threads": 1})
+    finished = run(folder, "input.h5", "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert "written for other strings: it has 19 of 20 alpha and 15 of 15 beta strings" in finished.stderr
+    assert info(folder)["energy"] == pytest.approx([exact[0]], abs=1e-10)
+    check_only(folder, "result.h5")
 
 
 def test_start_from_saved_vectors(folder, exact):

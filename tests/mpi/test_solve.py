@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import InputError, RunError, SolveOptions
+from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS, shapes
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
@@ -113,3 +114,48 @@ def test_both_parities_of_equal_string_sets(comm, labels):
             np.testing.assert_allclose(with_flip.weights.largest_alpha, without.weights.largest_alpha, atol=1e-6)
         vector = result.gather(1)
         np.testing.assert_array_equal(vector, result.roots[1].parity * vector.T)
+
+
+@pytest.mark.parametrize("what", ["Hamiltonian", "alpha strings", "beta strings", "options"])
+def test_arguments_that_differ_between_ranks_are_refused_on_all(comm, what):
+    odd = comm.rank == comm.size - 1
+    hamiltonian = make_hamiltonian(6, (3, 3), seed=5 if what == "Hamiltonian" and odd else 4)
+    strings = [close_strings(6, 3, 9, seed=int(what == f"{spin} strings" and odd)) for spin in ("alpha", "beta")]
+    options = SolveOptions(tol=1e-5 if what == "options" and odd else 1e-6)
+    if comm.size == 1:
+        assert solve_subspace(comm, hamiltonian, *strings, options).converged
+        return
+    with pytest.raises(InputError, match=f"all ranks need the same arguments; they have different {what}"):
+        solve_subspace(comm, hamiltonian, *strings, options)
+
+
+def test_bad_strings_on_one_rank_are_an_error_on_all(comm):
+    hamiltonian = make_hamiltonian(6, (3, 3))
+    strings = close_strings(6, 3, 9)
+    mine = strings if comm.rank else close_strings(6, 2, 9)
+    with pytest.raises(InputError, match="alpha string 1 has 2 electrons"):
+        solve_subspace(comm, hamiltonian, mine, strings)
+
+
+def test_a_start_file_that_one_rank_does_not_see_is_an_error_on_all(comm, tmp_path):
+    options = SolveOptions(start=tmp_path / f"nothing-{comm.rank}.h5")
+    with pytest.raises(InputError, match="nothing-0.h5 does not exist"):
+        solve_subspace(comm, make_hamiltonian(6, (3, 3)), close_strings(6, 3, 9), close_strings(6, 3, 9), options)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_nan_in_a_vector_is_one_error_on_all_ranks(comm, monkeypatch, count):
+    """One element of one rank's sigma, in the first or a later iteration."""
+    plain, calls = SigmaOperator.matvec, [0]
+
+    def matvec(self, vector, out):
+        plain(self, vector, out)
+        calls[0] += 1
+        if calls[0] == count and comm.rank == comm.size - 1 and len(out):
+            out[len(out) // 2] = np.nan
+
+    monkeypatch.setattr(SigmaOperator, "matvec", matvec)
+    hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
+    strings = close_strings(8, 4, 40), close_strings(8, 4, 41, seed=1)
+    with pytest.raises(RunError, match="a vector of the eigensolver holds a value that is not finite"):
+        solve_subspace(comm, hamiltonian, *strings, SolveOptions(model_space=4))

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, files
+from sqd_mpi import bitstrings, checksums, files
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError
 from sqd_mpi.symmetry import string_labels
-from sqd_mpi.vector_io import StoredVectors, labels_in_canonical_order, write_vectors
+from sqd_mpi.vector_io import StoredVectors, labels_in_canonical_order, write_file
 from tests.mpi.test_sigma import shapes
 from tests.problems import random_strings
 
@@ -64,13 +64,14 @@ def write(comm, path, shape, strings, labels, n_labels, wholes, sectors):
     for whole, sector in zip(wholes, sectors, strict=True):
         layout = Layout.create(alpha, beta, sector, shape)
         vectors.append((layout, np.ascontiguousarray(whole[indices(grid, layout)])))
-    if grid.rank == 0:
-        with files.AtomicFile(path, files.RESULT) as file:
-            write_vectors(grid, file, vectors)
-            file.attrs["fingerprint"] = "none"
-            file["strings/alpha"], file["strings/beta"] = strings
-    else:
-        write_vectors(grid, None, vectors)
+
+    def fill(file):
+        file.attrs["fingerprint"] = "none"
+        file["strings/alpha"], file["strings/beta"] = strings
+
+    write_file(grid, path, files.RESULT, fill, vectors)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    checksums.verify(comm, path)
     comm.Barrier()
     grid.free()
 
@@ -117,6 +118,43 @@ def test_written_on_every_grid_and_read_on_every_other(comm, strings, wholes):
                 found, nroots = read(comm, path, other, strings, LABELS, 4, root, range(4))
                 assert nroots == 2
                 assert np.array_equal(found, wholes[root]), f"written on {shape}, read on {other}"
+
+
+def test_one_wrong_bit_is_noticed_on_all_ranks(comm, strings, wholes):
+    with shared_file(comm) as path:
+        write(comm, path, shapes(comm.size)[-1], strings, LABELS, 4, wholes, [1, 2])
+        size = path.stat().st_size
+        for place in (0, 30, 511, 512, size // 2, size - 1):
+            if comm.rank == 0:
+                content = bytearray(path.read_bytes())
+                content[place] ^= 16
+                path.write_bytes(content)
+            comm.Barrier()
+            with pytest.raises(InputError, match="is damaged"):
+                checksums.verify(comm, path)
+            if comm.rank == 0:
+                content[place] ^= 16
+                path.write_bytes(content)
+            comm.Barrier()
+        checksums.verify(comm, path)
+
+
+def test_what_cannot_be_written_is_one_error_on_all_ranks(comm, strings, wholes, monkeypatch):
+    """Rank 0 lays the file out and the last rank fails to write into it: no rank waits, nothing new appears."""
+
+    def full(descriptor, values, offset):
+        raise OSError(28, "No space left on device")
+
+    with shared_file(comm) as path:
+        write(comm, path, shapes(comm.size)[-1], strings, LABELS, 4, wholes, [1, 2])
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:
+            if comm.rank == comm.size - 1:
+                patch.setattr("sqd_mpi.vector_io.os.pwrite", full)
+            with pytest.raises(OSError, match="cannot write .*vectors.h5: No space left on device"):
+                write(comm, path, (comm.size, 1, 1, 1), strings, LABELS, 4, wholes, [1, 2])
+        assert path.read_bytes() == before
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 def test_one_process_reads_what_all_wrote(comm, strings, wholes):

@@ -1,0 +1,146 @@
+"""The two newest checkpoints of a result: written by all ranks, verified before one is taken up again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqd_mpi import checksums, files, grid, vector_io
+from sqd_mpi.log import Log
+from sqd_mpi.options import InputError
+
+
+def checkpoint_path(output_path: str | Path) -> Path:
+    """Where the newest checkpoint of a result file lies."""
+    return Path(f"{output_path}.checkpoint")
+
+
+class Checkpoints:
+    """Writes and finds the checkpoints of one result file.
+
+    There are two generations: `<result>.checkpoint` and, from the second one on, `<result>.checkpoint.previous`.
+
+    Args:
+        comm: communicator, or None.
+        output: the result file.
+        problem: Hamiltonian and strings in canonical order.
+        fingerprint: of Hamiltonian and strings.
+        log: where warnings go.
+    """
+
+    def __init__(self, comm: Any, output: Path, problem: Any, fingerprint: str, log: Log):
+        self.comm = comm
+        self.rank = 0 if comm is None else comm.rank
+        self.newest = checkpoint_path(output)
+        self.previous = Path(f"{self.newest}.previous")
+        self.problem = problem
+        self.fingerprint = fingerprint
+        self.log = log
+        self.written = False
+        """Whether a checkpoint of this run exists."""
+
+    def write(self, progress: Any) -> str | None:
+        """Write the state of a solve; the newest generation so far becomes the previous one.
+
+        Collective over the grid.
+
+        Args:
+            progress: a `solve.Progress`.
+
+        Returns:
+            None, or on all ranks one sentence on why there is no new checkpoint; the former ones are whole then.
+        """
+        step = progress.step
+        vectors = [(progress.layout, vector) for vector in step.ritz_vectors()]
+        energies, residuals = list(step.energies), list(step.residual_norms)
+        for layout, kept, kept_energies, kept_norms in progress.finished:
+            vectors += [(layout, vector) for vector in kept]
+            energies += list(kept_energies)
+            residuals += list(kept_norms)
+
+        def fill(file: Any) -> None:
+            files.write_checkpoint_state(
+                file, fingerprint=self.fingerprint, hamiltonian=self.problem.hamiltonian.fingerprint(),
+                strings_a=self.problem.strings_a, strings_b=self.problem.strings_b, iteration=progress.iteration,
+                energies=energies, residual_norms=residuals,
+            )  # fmt: skip
+
+        try:
+            vector_io.write_file(progress.grid, self.newest, files.CHECKPOINT, fill, vectors, self._keep_newest)
+        except OSError as error:
+            return str(error)
+        self.written = True
+        return None
+
+    def _keep_newest(self) -> None:
+        """Make the newest generation the previous one; a new one is complete and takes its name next."""
+        if self.newest.exists():
+            os.replace(self.newest, self.previous)
+
+    def find(self) -> Path | None:
+        """The newest whole checkpoint that --resume can go on from, or None if there is none at all.
+
+        Collective over the communicator.
+
+        Raises:
+            InputError: all generations are damaged, or the whole one belongs to another Hamiltonian.
+        """
+        there = grid.broadcast(self.comm, [path for path in (self.newest, self.previous) if path.exists()])
+        complaints = []
+        for path in there:
+            try:
+                checksums.verify(self.comm, path)
+            except InputError as error:
+                complaints.append(str(error))
+                continue
+            told = self._on_rank_0(path)
+            if complaints:
+                self.log.warning(f"{complaints[0]}; going on from the checkpoint before it")
+            elif path == self.previous:
+                self.log.warning(f"{self.newest} is missing; going on from the checkpoint before it")
+            self.log.info(f"resuming from {path} {told}")
+            return path
+        if complaints:
+            raise InputError(f"--resume needs a whole checkpoint; {'; '.join(complaints)}")
+        self.log.warning(f"--resume: there is no checkpoint {self.newest}; starting from the beginning")
+        return None
+
+    def _on_rank_0(self, path: Path) -> str:
+        """What is to be said about a whole checkpoint; raises the same InputError on all ranks if it does not fit."""
+        outcome: Any = None
+        if self.rank == 0:
+            try:
+                with files.VectorReader(path) as reader:
+                    outcome = self._described(reader)
+            except InputError as error:
+                outcome = error
+        outcome = grid.broadcast(self.comm, outcome)
+        if isinstance(outcome, InputError):
+            raise outcome
+        return outcome
+
+    def _described(self, reader: files.VectorReader) -> str:
+        if reader.hamiltonian != self.problem.hamiltonian.fingerprint():
+            raise InputError(
+                f"--resume needs a checkpoint of this input; {reader.path} was written for another Hamiltonian"
+            )
+        told = f"(iteration {reader.state()['iteration']})"
+        if reader.fingerprint != self.fingerprint:
+            from sqd_mpi import bitstrings
+
+            known = [
+                f"{int((bitstrings.find(old, new) >= 0).sum())} of {len(new)} {spin}"
+                for old, new, spin in (
+                    (reader.strings_a, self.problem.strings_a, "alpha"),
+                    (reader.strings_b, self.problem.strings_b, "beta"),
+                )
+            ]
+            told += f", written for other strings: it has {' and '.join(known)} strings"
+        return told
+
+    def remove(self) -> None:
+        """Remove all generations: the result is there."""
+        if self.rank == 0:
+            for path in (self.newest, self.previous):
+                path.unlink(missing_ok=True)
