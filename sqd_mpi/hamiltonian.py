@@ -146,6 +146,17 @@ class Hamiltonian:
         """
         return self._eri_pairs
 
+    def on_arrays(self, eri: NDArray[np.float64], eri_pairs: NDArray[np.float64]) -> Hamiltonian:
+        """The same Hamiltonian on other arrays with the same numbers, such as memory that several processes share.
+
+        Args:
+            eri: as `eri`; float64 and contiguous arrays are not copied.
+            eri_pairs: as `eri_pairs()`.
+        """
+        other = Hamiltonian(self.h1e, eri, self.ecore, self.norb, self.nelec)
+        other.__dict__["_eri_pairs"] = eri_pairs
+        return other
+
     def fingerprint(self) -> str:
         """SHA-256, as 64 hexadecimal digits, of every number of the Hamiltonian; equal if and only if all bits are."""
         digest = hashlib.sha256(f"hamiltonian {self.norb} {self.nelec[0]} {self.nelec[1]} ".encode())

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
     ("options", "log", "_jit"),
-    ("bitstrings", "hamiltonian"),
+    ("bitstrings", "hamiltonian", "loop_options"),
     ("symmetry", "excitations"),
     ("layout", "sampling"),
     ("planner",),
@@ -24,9 +24,12 @@ LAYERS = (
     ("davidson", "model_space", "observables", "pt2", "trace", "vector_io"),
     ("solve",),
     ("density_matrices",),
-    ("job",),
+    ("job", "batch"),
+    ("worker",),
+    ("workers",),
     ("batches",),
     ("sqd",),
+    ("sqd_job",),
     ("figures", "adapters"),
     ("cli",),
     ("__init__", "__main__"),
