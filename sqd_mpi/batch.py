@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import bitstrings, files, vector_io
+from sqd_mpi import _jit, bitstrings, files, vector_io
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.density_matrices import DensityMatrices, density_matrices
 from sqd_mpi.hamiltonian import Hamiltonian
@@ -24,6 +24,8 @@ from sqd_mpi.solve import Progress, SubspaceResult, solve_subspace
 Strings = NDArray[np.uint64]
 
 _LOG_LINES = 12
+# Determinants below which starting threads costs more than they save.
+_SMALL_SPACE = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +147,13 @@ def solve_one(
         InputError: strings or options do not fit.
         BatchError: the energy is not finite, or the time was up.
     """
+    small = len(task.strings_a) * len(task.strings_b) < _SMALL_SPACE
+    with _jit.at_most(1 if small else _jit.n_threads()):
+        return _solve(comm, hamiltonian, task, should_stop)
+
+
+def _solve(comm: Any, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Callable[[], bool] | None) -> BatchResult:
+    """As `solve_one`, on the threads that there are."""
     began = perf_counter()
 
     def hook(progress: Progress) -> bool:

@@ -100,6 +100,9 @@ def solve_batches(
         raise InputError(f"timeout needs a positive number of seconds; got {timeout}")
     if retries < 0:
         raise InputError(f"retries needs a number of at least 0; got {retries}")
+    if pool is not None and pool.hamiltonian is not hamiltonian:
+        if pool.hamiltonian.fingerprint() != hamiltonian.fingerprint():
+            raise InputError("the workers of a pool need the Hamiltonian of the batches; they have another one")
     tasks = [
         BatchTask(
             number, np.asarray(alpha), np.asarray(beta), plain,
@@ -255,4 +258,3 @@ def _after(result: BatchResult, attempts: int) -> BatchResult:
     if result.failure is None:
         return result
     return replace(result, failure=replace(result.failure, attempts=attempts))
-

@@ -140,6 +140,11 @@ def test_bad_numbers_are_refused(name, value):
         solve_batches(hamiltonian, batches, **{name: value})
 
 
+def test_a_pool_of_another_hamiltonian_is_refused(pool):
+    with pytest.raises(InputError, match="they have another one"):
+        solve_batches(make_hamiltonian(8, (4, 3), 2), problem()[1], pool=pool)
+
+
 def test_no_batches_have_no_results():
     assert solve_batches(problem()[0], []) == []
 
