@@ -43,7 +43,7 @@ def run_file(comm: Any, input_path: str, output_path: str, given: dict[str, Any]
     Raises:
         InputError: the same on all ranks.
     """
-    return _Job(comm, input_path, output_path, given).run()
+    return Job(comm, input_path, output_path, given).run()
 
 
 def checkpoint_path(output_path: str | Path) -> Path:
@@ -51,9 +51,11 @@ def checkpoint_path(output_path: str | Path) -> Path:
     return Path(f"{output_path}.checkpoint")
 
 
-class _Job:
+class Job:
+    """One run of an input file on this rank."""
+
     def __init__(self, comm: Any, input_path: str, output_path: str, given: dict[str, Any]):
-        self.began = perf_counter() - _seconds_since_start()
+        self.began = perf_counter() - seconds_since_start()
         self.comm = comm
         self.rank = 0 if comm is None else comm.rank
         self.output = Path(output_path)
@@ -74,7 +76,7 @@ class _Job:
 
     def run(self) -> int:
         """Solve and write."""
-        self._set_up_threads()
+        self.set_up_threads()
         from sqd_mpi.solve import solve_subspace
 
         self._announce()
@@ -84,7 +86,7 @@ class _Job:
             check_memory(self.comm, self.problem.hamiltonian.norb, self.rdm_order)
         options = self.options.replace(start=self.checkpoint) if self.resuming else self.options
         problem = self.problem
-        with self._signals():
+        with self.signals():
             result = solve_subspace(
                 self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, options,
                 log=self.log, hook=self._hook, timers=self.timers,
@@ -183,7 +185,8 @@ class _Job:
         self.log.info(f"resuming from {self.checkpoint} (iteration {outcome})")
         return True
 
-    def _set_up_threads(self) -> None:
+    def set_up_threads(self) -> None:
+        """Fix the number of threads and load the kernels. Collective."""
         with self.timers("start-up"):
             local_rank, n_local = grid.local_ranks(self.comm)
             _node_local_cache()
@@ -215,7 +218,7 @@ class _Job:
         )
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def signals(self) -> Iterator[None]:
         """SIGUSR1 and SIGTERM ask for a checkpoint and the end of the run; all ranks act at the same iteration."""
 
         def remember(number: int, _: Any) -> None:
@@ -332,7 +335,7 @@ class _Job:
             history=result.history,
             timings=result.timings,
             options={**options, "threads": result.n_threads, "backend": result.backend},
-            versions=_versions(),
+            versions=library_versions(),
             warnings=self.log.warnings,
         )
 
@@ -390,7 +393,7 @@ class _Job:
             )
 
 
-def _seconds_since_start() -> float:
+def seconds_since_start() -> float:
     """Seconds since this process was started, where the system tells (Linux, to 10 ms); else 0."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -436,7 +439,8 @@ def warm_up(rdm_order: int) -> None:
         of_all_roots(result, rdm_order)
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Versions of sqd_mpi, Python, MPI and the libraries."""
     found = {"sqd_mpi": __version__, "python": platform.python_version(), "mpi_library": grid.library_version()}
     for package in ("numpy", "numba", "h5py", "mpi4py"):
         try:
