@@ -176,15 +176,13 @@ def shared_on_nodes(comm: Any, hamiltonian: Hamiltonian | None) -> Iterator[Hami
         assert hamiltonian is not None
         yield hamiltonian
         return
-    small = None
     if comm.rank == 0:
         assert hamiltonian is not None
-        small = hamiltonian.h1e, hamiltonian.ecore, hamiltonian.norb, hamiltonian.nelec
-    h1e, ecore, norb, nelec = grid.broadcast(comm, small)
+    rest = grid.broadcast(comm, None if hamiltonian is None else hamiltonian.without_eri())
     arrays = [hamiltonian.eri, hamiltonian.eri_pairs()] if comm.rank == 0 and hamiltonian is not None else None
     shared = grid.NodeShared(comm, arrays)
     try:
-        yield Hamiltonian(h1e, shared.arrays[0], ecore, norb, nelec).on_arrays(shared.arrays[0], shared.arrays[1])
+        yield Hamiltonian.from_parts(rest, shared.arrays[0], shared.arrays[1])
     finally:
         shared.free()
 

@@ -28,6 +28,8 @@ from sqd_mpi.workers import WorkerPool
 LATEST = "latest.h5"  # in the folder of vectors: the eigenvector of the last iteration
 # Energies that differ by less belong to the same subspace: rounding must not decide which batch is the best.
 _SAME_ENERGY_DIGITS = 10
+# A start vector is used where the space is so many times larger than the model space, which is exact in small ones.
+_WARM_START = 10
 # History: one row per iteration, and in it one number per batch.
 BATCH_HISTORY = (
     "energy",
@@ -186,7 +188,9 @@ class _Loop:
         began = perf_counter()
         batches, n_samples, random = self._prepare(state)
         start = None if self.vectors is None else self.vectors / LATEST
-        has_start = grid.broadcast(self.comm, start is not None and state.iteration > 0 and start.exists())
+        smallest = min(len(alpha) * len(beta) for alpha, beta in batches)
+        wanted = state.iteration > 0 and smallest > _WARM_START * self.options.model_space
+        has_start = grid.broadcast(self.comm, start is not None and wanted and start.exists())
         results = solve_batches(
             self.hamiltonian, batches, self.options.of_a_solve(start=start if has_start else None), comm=self.comm,
             timeout=self.options.timeout, retries=self.options.retries, vectors=self.vectors,

@@ -32,12 +32,8 @@ class Setup:
     """Most threads that it will ever use."""
     memory: int | None
     """Bytes that it may allocate, or None."""
-    h1e: Any
-    """One-electron integrals (norb, norb)."""
-    ecore: float
-    """Core energy, hartree."""
-    nelec: tuple[int, int]
-    """(n_alpha, n_beta)."""
+    fields: dict[str, Any]
+    """The Hamiltonian but for its two-electron integrals."""
     descriptor: int
     """File of the two-electron integrals, s8 and then as a matrix of pairs, that all workers map."""
     lock: str
@@ -73,13 +69,13 @@ def _map_hamiltonian(setup: Setup) -> Any:
     """The Hamiltonian on the shared integrals."""
     from sqd_mpi.hamiltonian import Hamiltonian
 
-    norb = len(setup.h1e)
+    norb = setup.fields["norb"]
     n_pairs = norb * (norb + 1) // 2
     n_eri = n_pairs * (n_pairs + 1) // 2
     with os.fdopen(setup.descriptor, "rb") as file:
         numbers = np.asarray(np.memmap(file, np.float64, "r", shape=(n_eri + n_pairs * n_pairs,)))
     eri, pairs = numbers[:n_eri], numbers[n_eri:].reshape(n_pairs, n_pairs)
-    return Hamiltonian(setup.h1e, eri, setup.ecore, norb, setup.nelec).on_arrays(eri, pairs)
+    return Hamiltonian.from_parts(setup.fields, eri, pairs)
 
 
 def _warm_up(lock: str) -> None:

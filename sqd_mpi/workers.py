@@ -225,14 +225,8 @@ class WorkerPool:
         with suppress(OSError, BrokenPipeError):  # its end is noticed in the next look
             mine.send(
                 Setup(
-                    _search_path(),
-                    self.threads or self.n_cores,
-                    self.memory,
-                    self.hamiltonian.h1e,
-                    self.hamiltonian.ecore,
-                    self.hamiltonian.nelec,
-                    descriptor,
-                    self._lock.name,
+                    _search_path(), self.threads or self.n_cores, self.memory, self.hamiltonian.without_eri(),
+                    descriptor, self._lock.name,
                 )  # fmt: skip
             )
         return _Worker(process, mine, log)
