@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Contraction to fused multiply-add and reciprocal-free reassociation inside one kernel are wanted; finite-math
@@ -50,6 +51,19 @@ def set_threads(n_threads: int) -> None:
 
     numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+
+
+@contextmanager
+def at_most(n: int) -> Iterator[None]:
+    """Inside, parallel loops use no more than n threads."""
+    import numba
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(n, before))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def available_threads() -> int:

@@ -19,7 +19,6 @@ from sqd_mpi.options import (
     SolveOptions,
     available_cores,
     available_memory,
-    option_name,
 )
 
 EXIT_FAILED = 1
@@ -48,6 +47,12 @@ _METAVARS = {
     "time_limit": "SEC",
     "watchdog": "SEC",
     "trace": "FILE",
+    "energy_tol": "E",
+    "occupancies_tol": "X",
+    "max_dim": "N|A,B",
+    "workers": "auto|N",
+    "timeout": "SEC",
+    "carry_over_threshold": "C",
 }
 # How long a rank with bad input waits for the others to report the same, before it ends them.
 _AGREEMENT_SECONDS = 5.0
@@ -112,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_import(verbs)
     _add_run(verbs)
+    _add_sqd(verbs)
     _add_info(verbs)
     _add_report(verbs)
     _add_extrapolate(verbs)
@@ -124,7 +130,7 @@ def _add_verb(verbs: Any, name: str, description: str) -> argparse.ArgumentParse
 
 
 def _add_import(verbs: Any) -> None:
-    """Adds `import fcidump`."""
+    """Adds `import fcidump` and `import counts`."""
     importer = _add_verb(verbs, "import", "Make an input file from files of other programs.")
     sources = importer.add_subparsers(metavar="SOURCE", required=True)
     parser = _add_verb(sources, "fcidump", "Make an input file from a FCIDUMP file and text files of bit-strings.")
@@ -134,6 +140,13 @@ def _add_import(verbs: Any) -> None:
     parser.add_argument("--beta", metavar="FILE", help=f"beta {strings_help}; by default those of alpha, if MS2 is 0")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="input file to write")
     parser.set_defaults(verb=_import_fcidump, parser=parser)
+    parser = _add_verb(sources, "counts", "Make a problem file from a FCIDUMP file and sampled bit-strings.")
+    parser.add_argument("--hamiltonian", metavar="FCIDUMP", required=True, help="file of integrals")
+    parser.add_argument(
+        "--counts", metavar="FILE", required=True, help="counts as JSON, or a .npy matrix of bits, beta on the left"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="problem file to write")
+    parser.set_defaults(verb=_import_counts, parser=parser)
 
 
 def _add_run(verbs: Any) -> None:
@@ -141,14 +154,38 @@ def _add_run(verbs: Any) -> None:
     parser = _add_verb(verbs, "run", "Find the lowest eigenpairs of an input file; start it with mpirun.")
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument("-o", "--output", metavar="FILE", default="result.h5", help="result file (result.h5)")
-    for name in COMMAND_LINE_OPTIONS:
-        field = SolveOptions.model_fields[name]
-        settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(name)}
-        if field.annotation is bool:
-            parser.add_argument(option_name(name), action="store_true", **settings)
-        else:
-            parser.add_argument(option_name(name), metavar=_METAVARS[name], **settings)
+    _add_options(parser, SolveOptions)
     parser.set_defaults(verb=_run, parser=parser)
+
+
+def _add_sqd(verbs: Any) -> None:
+    """Adds `sqd`; its options are those of `LoopOptions`."""
+    from sqd_mpi.loop_options import LoopOptions
+
+    parser = _add_verb(verbs, "sqd", "Run the whole loop on sampled bit-strings; alone or with mpirun.")
+    parser.add_argument("input", metavar="PROBLEM", help="problem file, made by import counts")
+    parser.add_argument("-o", "--output", metavar="FILE", default="result.h5", help="result file (result.h5)")
+    for spin in ("alpha", "beta"):
+        parser.add_argument(
+            f"--include-{spin}", metavar="FILE", help=f"text file of {spin} strings that every batch has"
+        )
+    parser.add_argument(
+        "--occupancies", metavar="FILE", help="text file of mean occupations to begin with, alpha then beta"
+    )
+    _add_options(parser, LoopOptions)
+    parser.set_defaults(verb=_sqd, parser=parser)
+
+
+def _add_options(parser: argparse.ArgumentParser, options: type[SolveOptions]) -> None:
+    """Adds the options of a class that have a place on the command line."""
+    for name in options.command_line:
+        field = options.model_fields[name]
+        settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field)}
+        typed = "--" + name.replace("_", "-")
+        if field.annotation is bool:
+            parser.add_argument(typed, action="store_true", **settings)
+        else:
+            parser.add_argument(typed, metavar=_METAVARS.get(name, "N"), **settings)
 
 
 def _add_info(verbs: Any) -> None:
@@ -176,8 +213,9 @@ def _add_extrapolate(verbs: Any) -> None:
         "--thresholds", metavar="LIST", default="3e-3,1e-3,3e-4,1e-4",
         help="coefficients above which strings stay in a truncated space (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--tol", metavar="R", default=argparse.SUPPRESS, help=_help("tol"))
-    parser.add_argument("--threads", metavar="auto|N", default=argparse.SUPPRESS, help=_help("threads"))
+    for name, values in (("tol", "R"), ("threads", "auto|N")):
+        text = _help(SolveOptions.model_fields[name])
+        parser.add_argument(f"--{name}", metavar=values, default=argparse.SUPPRESS, help=text)
     parser.add_argument("--reference", metavar="E", type=float, help="energy in hartree to draw as a line")
     parser.add_argument(
         "-o", "--output", metavar="DIR", default="extrapolation", help="folder of table and picture (%(default)s)"
@@ -185,9 +223,8 @@ def _add_extrapolate(verbs: Any) -> None:
     parser.set_defaults(verb=_extrapolate, parser=parser)
 
 
-def _help(name: str) -> str:
+def _help(field: Any) -> str:
     """Returns the sentence of an option with its default."""
-    field = SolveOptions.model_fields[name]
     default = "" if field.default is None or field.default is False else f" ({field.default})"
     return f"{field.description or ''}".rstrip(".").replace("%", "%%") + default
 
@@ -228,6 +265,23 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _import_counts(parsed: argparse.Namespace) -> int:
+    """Writes a problem file."""
+    from sqd_mpi import files, sampling
+    from sqd_mpi.hamiltonian import Hamiltonian
+
+    files.check_output(parsed.output, parsed.hamiltonian, parsed.counts)
+    hamiltonian = Hamiltonian.from_fcidump(parsed.hamiltonian)
+    samples = sampling.read_samples(parsed.counts, hamiltonian.norb)
+    files.write_problem(parsed.output, hamiltonian, samples)
+    n_alpha, n_beta = hamiltonian.nelec
+    print(
+        f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, "
+        f"{len(samples)} different samples"
+    )
+    return 0
+
+
 def _run(parsed: argparse.Namespace) -> int:
     """Solves an input file on all ranks."""
     given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
@@ -239,6 +293,23 @@ def _run(parsed: argparse.Namespace) -> int:
         from sqd_mpi import job
 
         return _on_all_ranks(lambda comm: job.run_file(comm, parsed.input, parsed.output, given, signals))
+
+
+def _sqd(parsed: argparse.Namespace) -> int:
+    """Runs the loop on all ranks, or on workers of this machine."""
+    from sqd_mpi.interrupts import StopSignals
+    from sqd_mpi.loop_options import LoopOptions
+
+    given = {name: getattr(parsed, name) for name in LoopOptions.command_line if hasattr(parsed, name)}
+    LoopOptions(**given)  # bad options are reported before MPI starts
+    extra = {name: getattr(parsed, name) for name in ("include_alpha", "include_beta", "occupancies")}
+
+    with StopSignals() as signals:
+        from sqd_mpi import sqd_job
+
+        return _on_all_ranks(
+            lambda comm: sqd_job.run_loop_file(comm, parsed.input, parsed.output, given, extra, signals)
+        )
 
 
 def _extrapolate(parsed: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -25,10 +25,15 @@ from sqd_mpi import __version__, bitstrings, checksums, hdf5_checks
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
 
+if TYPE_CHECKING:
+    from sqd_mpi.sampling import Samples
+
 FORMAT_VERSION = 1
 INPUT = "sqd_mpi-input"
 RESULT = "sqd_mpi-result"
 CHECKPOINT = "sqd_mpi-checkpoint"
+PROBLEM = "sqd_mpi-problem"
+LOOP = "sqd_mpi-loop"
 
 _HEAD = checksums.HEAD_BYTES
 
@@ -403,12 +408,7 @@ def write_input(
         bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
     check_output(path)
     with AtomicFile(path, INPUT) as file:
-        group = file.create_group("hamiltonian")
-        group.attrs["norb"] = hamiltonian.norb
-        group.attrs["nelec"] = np.array(hamiltonian.nelec, dtype=np.int64)
-        group.attrs["ecore"] = hamiltonian.ecore
-        for name, array in _integrals(hamiltonian).items():
-            group[name] = array
+        _write_hamiltonian(file, hamiltonian)
         _write_strings(file, bitstrings.canonical(strings_a)[0], bitstrings.canonical(strings_b)[0])
         _write_tree(file.create_group("options"), {name: plain[name] for name in options or {}})
 
@@ -452,6 +452,68 @@ def _read_integrals(group: h5py.Group) -> dict[str, NDArray[np.float64]]:
     found = {"h1e": _array(group, "h1e_a"), "eri": _array(group, "eri_aa")}
     found |= {name: _array(group, name) for name in ("h1e_b", "eri_bb", "eri_ab")}
     return found | ({"overlap_ab": _array(group, "overlap_ab")} if "overlap_ab" in group else {})
+
+
+def write_problem(path: PathLike, hamiltonian: Hamiltonian, samples: Samples) -> None:
+    """Writes a problem file: a Hamiltonian and sampled bit-strings.
+
+    Raises:
+        InputError: if the samples do not fit the Hamiltonian or the file cannot be written.
+    """
+    if samples.norb != hamiltonian.norb:
+        raise InputError(f"the Hamiltonian has {hamiltonian.norb} orbitals; the samples have {samples.norb}")
+    check_output(path)
+    with AtomicFile(path, PROBLEM) as file:
+        _write_hamiltonian(file, hamiltonian)
+        file["samples/alpha"] = np.asarray(samples.alpha, dtype="<u8")
+        file["samples/beta"] = np.asarray(samples.beta, dtype="<u8")
+        file["samples/probability"] = samples.probabilities
+
+
+def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
+    """Returns what a problem file holds; samples in ascending order, each once.
+
+    Raises:
+        InputError: if the file is missing, truncated or of another kind, or its contents do not fit each other.
+    """
+    from sqd_mpi import sampling
+
+    _look(path)
+    with _open(path, PROBLEM) as file:
+        group = _group(file, "hamiltonian")
+        numbers = {name: _attribute(group, name) for name in ("norb", "nelec", "ecore")}
+        integrals: dict[str, Any] = _read_integrals(group)
+        alpha, beta, weights = (_array(file, f"samples/{name}") for name in ("alpha", "beta", "probability"))
+    with _naming(path):
+        hamiltonian = Hamiltonian(**integrals, **numbers)
+        norb, shape = hamiltonian.norb, (len(weights), bitstrings.n_words(hamiltonian.norb))
+        if alpha.shape != shape or beta.shape != shape or alpha.dtype != np.uint64 or beta.dtype != np.uint64:
+            raise InputError(f"samples are {shape} numbers of uint64 for each spin; got {alpha.shape}, {beta.shape}")
+        samples = sampling.merge(alpha, beta, weights, norb)
+        for half in (samples.alpha, samples.beta):
+            if not np.array_equal(bitstrings.pack(bitstrings.unpack(half, norb)), half):
+                raise InputError(f"a sample occupies an orbital that does not exist; there are {norb}")
+    return hamiltonian, samples
+
+
+def write_loop(
+    path: PathLike, fingerprint: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Writes the checkpoint of a loop: small values, which come back as JSON has them, and arrays."""
+    with AtomicFile(path, LOOP) as file:
+        file.attrs["fingerprint"] = fingerprint
+        _write_tree(file.create_group("state"), values)
+        for name, array in arrays.items():
+            file[f"arrays/{name}"] = array
+
+
+def read_loop(path: PathLike) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
+    """Returns fingerprint, values and arrays of the checkpoint of a loop."""
+    _look(path)
+    with _open(path, LOOP) as file:
+        group = _group(file, "arrays")
+        arrays = {name: _array(group, name) for name in group}
+        return str(_attribute(file, "fingerprint")), _read_tree(_group(file, "state")), arrays
 
 
 def write_record(file: h5py.File, record: Record) -> None:
@@ -658,19 +720,23 @@ class VectorReader:
 
 
 def read_summary(path: PathLike) -> dict[str, Any]:
-    """Returns what `info` says about an input, a result or a checkpoint, as an object that JSON can hold.
+    """Returns what `info` says about a file of this program, as an object that JSON can hold.
 
     Raises:
         InputError: if the file is missing, damaged or of another kind.
     """
     _look(path)
-    with _open(path, INPUT, RESULT, CHECKPOINT) as file:
+    with _open(path, INPUT, RESULT, CHECKPOINT, PROBLEM, LOOP) as file:
         file_format = str(_plain(file.attrs["format"]))
         if file_format == RESULT:
             stored = _read_tree(_group(file, "summary"))
             return {name: stored.get(name) for name in (*SUMMARY_FIELDS, *(set(stored) - set(SUMMARY_FIELDS)))}
         if file_format == INPUT:
             return {"format": file_format, **_summary_of_input(file)}
+        if file_format == PROBLEM:
+            return {"format": file_format, **_summary_of_problem(file)}
+        if file_format == LOOP:
+            return {"format": file_format, **_read_tree(_group(file, "state"))}
         return {"format": file_format, **_summary_of_checkpoint(file)}
 
 
@@ -687,6 +753,22 @@ def read_run(path: PathLike) -> dict[str, Any]:
         parts = ("summary", "history", "timings", "options", "versions")
         run = {name: _read_tree(_group(file, name)) for name in parts}
         return {**run, "fingerprint": _attribute(file, "fingerprint")}
+
+
+def _summary_of_problem(file: h5py.File) -> dict[str, Any]:
+    """Returns the numbers of a problem file."""
+    group = _group(file, "hamiltonian")
+    nelec = _attribute(group, "nelec")
+    right = [
+        np.bitwise_count(_array(file, f"samples/{name}", ndim=2)).sum(axis=1) == n
+        for name, n in zip(("alpha", "beta"), nelec, strict=True)
+    ]
+    return {
+        "norb": _attribute(group, "norb"),
+        "nelec": nelec,
+        "n_samples": len(right[0]),
+        "n_samples_with_right_electrons": int((right[0] & right[1]).sum()),
+    }
 
 
 def _summary_of_input(file: h5py.File) -> dict[str, Any]:
@@ -737,6 +819,16 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_hamiltonian(file: h5py.File, hamiltonian: Hamiltonian) -> None:
+    """Writes integrals and electron numbers."""
+    group = file.create_group("hamiltonian")
+    group.attrs["norb"] = hamiltonian.norb
+    group.attrs["nelec"] = np.array(hamiltonian.nelec, dtype=np.int64)
+    group.attrs["ecore"] = hamiltonian.ecore
+    for name, array in _integrals(hamiltonian).items():
+        group[name] = array
 
 
 def _write_strings(file: h5py.File, strings_a: Strings, strings_b: Strings) -> None:

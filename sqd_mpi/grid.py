@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -33,6 +34,8 @@ _CLOCK_QUESTIONS = 16
 # kills a process at the next write, without a message.
 _SHARED_MEMORY = Path("/dev/shm")
 _SHARED_MEMORY_SHARE = 0.8
+_NAP_SECONDS = 0.001
+_SHARED_PIECE = 2**27  # numbers of one message
 
 
 def world() -> Communicator | None:
@@ -145,6 +148,76 @@ def minimum_mean_maximum(comm: Communicator | None, values: dict[str, float]) ->
 def gather_objects(comm: Communicator | None, mine: Any) -> list[Any]:
     """One small object of every rank, on all ranks. Collective over the communicator."""
     return [mine] if comm is None or comm.size == 1 else comm.allgather(mine)
+
+
+def gather_on_root(comm: Communicator | None, mine: Any) -> list[Any]:
+    """One object of every rank on rank 0, nothing on the others. Collective over the communicator."""
+    if comm is None or comm.size == 1:
+        return [mine]
+    return comm.gather(mine) or []
+
+
+def split(comm: Communicator, color: int) -> Communicator:
+    """The communicator of all ranks that give the same color, in their order. Collective over the communicator."""
+    return cast("Communicator", comm.Split(color, comm.rank))
+
+
+def all_arrive(comm: Communicator | None, seconds: float) -> bool:
+    """Whether all ranks come here within this time of each other. Collective; what is not answered stays open."""
+    if comm is None or comm.size == 1:
+        return True
+    request = comm.Ibarrier()
+    deadline = perf_counter() + seconds
+    while not request.Test():
+        if perf_counter() > deadline:
+            return False
+        sleep(_NAP_SECONDS)
+    return True
+
+
+class NodeShared:
+    """Arrays of rank 0 as every rank reads them, one copy on each node. Collective over the communicator.
+
+    Args:
+        comm: communicator of several ranks.
+        arrays: float64 arrays of rank 0; what other ranks give does not matter.
+
+    Attributes:
+        arrays: the same arrays, in memory that the ranks of a node share.
+    """
+
+    def __init__(self, comm: Communicator, arrays: Sequence[NDArray[np.float64]] | None):
+        from mpi4py import MPI
+
+        mine = arrays if comm.rank == 0 and arrays is not None else ()
+        shapes = comm.bcast([array.shape for array in mine])
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        self._node = cast("Communicator", comm.Split_type(MPI.COMM_TYPE_SHARED))
+        leads = self._node.rank == 0
+        leaders = comm.Split(0 if leads else MPI.UNDEFINED, comm.rank)
+        self._window = MPI.Win.Allocate_shared(8 * sum(sizes) if leads else 0, 8, comm=self._node)
+        memory = np.frombuffer(cast("Any", self._window.Shared_query(0)[0]), np.float64)
+        self.arrays = [part.reshape(shape) for part, shape in zip(_parts(memory, sizes), shapes, strict=True)]
+        self._window.Fence()
+        if leads:
+            for k, array in enumerate(self.arrays):
+                if comm.rank == 0:
+                    array[...] = mine[k]
+                for piece in np.array_split(array.reshape(-1), -(-array.size // _SHARED_PIECE) or 1):
+                    leaders.Bcast(piece)
+            leaders.Free()
+        self._window.Fence()  # what the leader wrote is seen by all
+
+    def free(self) -> None:
+        """Give the memory back. Collective over the communicator; the arrays must not be used any more."""
+        self.arrays = []
+        self._window.Free()
+        self._node.Free()
+
+
+def _parts(memory: NDArray[np.float64], sizes: Sequence[int]) -> list[NDArray[np.float64]]:
+    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return [memory[first:last] for first, last in pairwise(bounds)]
 
 
 def pieces_of_all_ranks(comm: Communicator | None, mine: Iterable[bytes]) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ import io
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -272,6 +272,25 @@ class Hamiltonian:
                 f"orbitals can have, one of {', '.join(shown)}; got {spin_square:g}"
             )
         return twice / 2
+
+    def without_eri(self) -> dict[str, Any]:
+        """Every field but `eri`, by name: what is small enough to be copied to every process."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "eri"}
+
+    @classmethod
+    def from_parts(
+        cls, rest: dict[str, Any], eri: NDArray[np.float64], eri_pairs: NDArray[np.float64]
+    ) -> Hamiltonian:
+        """The Hamiltonian of `without_eri()` on given arrays, such as memory that several processes share.
+
+        Args:
+            rest: the other fields.
+            eri: as the field `eri`; float64 and contiguous arrays are not copied.
+            eri_pairs: as `eri_pairs()`.
+        """
+        made = cls(eri=eri, **rest)
+        made.__dict__["_eri_pairs"] = eri_pairs
+        return made
 
     def fingerprint(self) -> str:
         """SHA-256, as 64 hexadecimal digits, of every number of the Hamiltonian; equal if and only if all bits are."""

@@ -52,11 +52,23 @@ def run_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        job = _Job(comm, input_path, output_path, given, remembered, stack)
+        job = Job(comm, input_path, output_path, given, remembered, stack)
         return job.run()
 
 
-class _Job:
+class Job:
+    """One run of an input file on this rank.
+
+    Collective over the communicator at construction.
+
+    Args:
+        comm: communicator, or None.
+        input_path, output_path: input and result file.
+        given: options of the command line.
+        signals: those that came since the start of the program.
+        stack: ends with the run; what must be undone then goes here.
+    """
+
     def __init__(
         self,
         comm: Any,
@@ -66,7 +78,7 @@ class _Job:
         signals: StopSignals,
         stack: ExitStack,
     ):
-        self.began = perf_counter() - _seconds_since_start()
+        self.began = perf_counter() - seconds_since_start()
         self.comm = comm
         self.rank = 0 if comm is None else comm.rank
         self.output = Path(output_path)
@@ -91,7 +103,7 @@ class _Job:
 
     def run(self) -> int:
         """Solve and write."""
-        self._set_up_threads()
+        self.set_up_threads()
         from sqd_mpi.solve import solve_subspace
 
         self._announce()
@@ -179,7 +191,8 @@ class _Job:
         tracer.align(self.comm)
         return tracer
 
-    def _set_up_threads(self) -> None:
+    def set_up_threads(self) -> None:
+        """Fix the number of threads and load the kernels. Collective."""
         with self.timers("start-up"):
             local_rank, n_local = grid.local_ranks(self.comm)
             _node_local_cache()
@@ -193,10 +206,10 @@ class _Job:
         with self.log.compiling(), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             if local_rank == 0:
-                _warm_up(self.rdm_order, self.options.pt2)
+                warm_up(self.rdm_order, self.options.pt2)
             grid.barrier(self.comm)
             if local_rank != 0:
-                _warm_up(self.rdm_order, self.options.pt2)
+                warm_up(self.rdm_order, self.options.pt2)
             grid.barrier(self.comm)
 
     def _announce(self) -> None:
@@ -350,7 +363,7 @@ class _Job:
             history=result.history,
             timings=result.timings,
             options={**options, "threads": result.n_threads, "backend": result.backend},
-            versions=_versions(),
+            versions=library_versions(),
             warnings=self.log.warnings,
         )
 
@@ -414,7 +427,7 @@ class _Job:
             )
 
 
-def _seconds_since_start() -> float:
+def seconds_since_start() -> float:
     """Seconds since this process was started, where the system tells (Linux, to 10 ms); else 0."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -455,7 +468,7 @@ def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
     }
 
 
-def _warm_up(rdm_order: int, pt2: bool = False) -> None:
+def warm_up(rdm_order: int, pt2: bool = False) -> None:
     """Compile or load every kernel of a solve by solving a toy problem in this process."""
     from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.solve import solve_subspace
@@ -476,7 +489,8 @@ def _warm_up(rdm_order: int, pt2: bool = False) -> None:
         second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Versions of sqd_mpi, Python, MPI and the libraries."""
     found = {"sqd_mpi": __version__, "python": platform.python_version(), "mpi_library": grid.library_version()}
     for package in ("numpy", "numba", "h5py", "mpi4py"):
         try:

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -185,6 +185,7 @@ class SolveOptions(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    command_line: ClassVar[tuple[str, ...]] = COMMAND_LINE_OPTIONS
 
     grid: Annotated[Literal["auto"] | Grid, BeforeValidator(parse_grid)] = _field(
         "auto", "auto or four positive integers A,B,T,R", "Process grid A,B,T,R whose product is the number of ranks."
@@ -280,7 +281,7 @@ class SolveOptions(BaseModel):
         try:
             super().__init__(**plain)
         except ValidationError as error:
-            raise InputError(_sentence(error, plain)) from None
+            raise InputError(_sentence(type(self), error, plain)) from None
 
     @model_validator(mode="after")
     def _check_together(self) -> SolveOptions:
@@ -298,7 +299,7 @@ class SolveOptions(BaseModel):
 
     def replace(self, **changes: Any) -> SolveOptions:
         """Returns a copy with other values, checked like the first."""
-        return SolveOptions(**{**dict(self), **changes})
+        return type(self)(**{**dict(self), **changes})
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:
         """Returns every option as a plain value that JSON, an HDF5 attribute and `SolveOptions` understand."""
@@ -323,18 +324,19 @@ def _plain(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _sentence(error: ValidationError, values: dict[str, Any]) -> str:
+def _sentence(options: type[SolveOptions], error: ValidationError, values: dict[str, Any]) -> str:
     """Returns one sentence on the first thing that pydantic found."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(SolveOptions.model_fields))
+        known = ", ".join(sorted(options.model_fields))
         return f"unknown option {first['loc'][0]!r}; the options are {known}"
     if not first["loc"]:
         return str(first.get("ctx", {}).get("error", first["msg"]))
     name = str(first["loc"][0])
-    extra = SolveOptions.model_fields[name].json_schema_extra
+    extra = options.model_fields[name].json_schema_extra
     needs = extra["needs"] if isinstance(extra, dict) else "another value"
-    return f"{option_name(name)} needs {needs}; got {str(values.get(name))!r}"
+    typed = "--" + name.replace("_", "-") if name in options.command_line else option_name(name)
+    return f"{typed} needs {needs}; got {str(values.get(name))!r}"
 
 
 def available_cores() -> int:

@@ -1,0 +1,258 @@
+"""Several subspaces of one Hamiltonian at once: on groups of MPI ranks, in worker processes, or one after another.
+
+A batch that fails is a result with the reason in its place; the others are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi import bitstrings, grid
+from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
+from sqd_mpi.excitations import find_singles
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.log import Log
+from sqd_mpi.options import InputError, SolveOptions, available_cores
+from sqd_mpi.workers import WorkerPool
+
+Strings = NDArray[np.uint64]
+Pair = tuple[Strings, Strings]
+
+# A batch on r ranks is taken to be r to this power times as fast as on one.
+_SCALING = 0.9
+# How long a rank that fails alone waits for the other ranks of its group before it ends the job; seconds.
+_LONELY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Ranks that solve some of the batches, one after another."""
+
+    first_rank: int
+    """Lowest rank."""
+    n_ranks: int
+    """Number of ranks, which follow each other."""
+    batches: tuple[int, ...]
+    """Numbers of the batches."""
+
+
+def solve_batches(
+    hamiltonian: Hamiltonian,
+    batches: Sequence[Pair],
+    options: SolveOptions | None = None,
+    *,
+    comm: Any = None,
+    pool: WorkerPool | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    memory: int | None = None,
+    devices: Sequence[int] | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    vectors: Path | str | None = None,
+    amplitudes: bool = False,
+    rdm: int = 0,
+    solve: Solve = solve_one,
+    should_stop: Callable[[], bool] | None = None,
+    log: Log | None = None,
+) -> list[BatchResult]:
+    """Lowest eigenpair in each of several subspaces, all at once as far as there are ranks or cores.
+
+    Collective over the communicator: all arguments must be the same on all ranks. With several ranks, groups of them
+    take the batches; a large batch gets more ranks, small ones wait for each other. Without, worker processes do.
+
+    Args:
+        hamiltonian: integrals; under MPI the two-electron part is held once per node while the batches run.
+        batches: (alpha, beta) strings of every batch, (n, nwords) uint64.
+        options: of every solve; the lowest root is what counts.
+        comm: MPI communicator, or None.
+        pool: workers that exist already; then `workers`, `threads`, `memory` and `devices` are those of the pool.
+        workers: number of worker processes, by default one per core but not more than batches; 0 solves one batch
+            after another in this process, where nothing protects from signals and the memory limit is not enforced.
+        threads: threads of a worker; by default cores are divided.
+        memory: bytes that each worker may allocate.
+        devices: devices that workers see, dealt in turn; without, workers use the CPU.
+        timeout: seconds after which a batch has failed.
+        retries: how often a failed batch is tried again.
+        vectors: folder for the eigenvectors, `batch-<number>.h5`, from which later solves may start.
+        amplitudes: whether the results hold the whole eigenvectors; under MPI on rank 0 only.
+        rdm: order of the density matrices that the results hold: 0, 1 or 2; under MPI on rank 0 only.
+        solve: what solves one batch, an importable function like `solve_one`.
+        should_stop: asked between iterations, on every rank; True makes unfinished batches fail as "stopped".
+        log: where failures are reported.
+
+    Returns:
+        one result per batch, in order; those that failed have a `failure`.
+
+    Raises:
+        InputError: options do not fit. Strings that do not fit make their batch fail.
+    """
+    plain = options if options is not None else SolveOptions()
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"timeout needs a positive number of seconds; got {timeout}")
+    if retries < 0:
+        raise InputError(f"retries needs a number of at least 0; got {retries}")
+    if pool is not None and pool.hamiltonian is not hamiltonian:
+        if pool.hamiltonian.fingerprint() != hamiltonian.fingerprint():
+            raise InputError("the workers of a pool need the Hamiltonian of the batches; they have another one")
+    tasks = [
+        BatchTask(
+            number, np.asarray(alpha), np.asarray(beta), plain,
+            None if vectors is None else Path(vectors) / f"batch-{number}.h5", amplitudes, rdm, timeout,
+        )
+        for number, (alpha, beta) in enumerate(batches)
+    ]  # fmt: skip
+    if not tasks:
+        return []
+    n_ranks = 1 if comm is None else comm.size
+    if n_ranks > 1:
+        results = _on_groups(comm, hamiltonian, tasks, retries, solve, should_stop)
+    elif pool is not None:
+        results = _by_workers(pool, tasks, retries, solve, should_stop)
+    elif workers == 0:
+        results = [_here(hamiltonian, task, retries, solve, should_stop) for task in tasks]
+    else:
+        count = workers or min(len(tasks), available_cores())
+        with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices) as own:
+            results = _by_workers(own, tasks, retries, solve, should_stop)
+    for result in results:
+        if log is not None and result.failure is not None:
+            log.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
+    return results
+
+
+def predicted_cost(task: BatchTask, norb: int) -> float:
+    """Relative cost of a batch: the multiply-adds of one sigma between opposite spins, singles x singles."""
+    try:
+        sides = [bitstrings.canonical(each)[0] for each in (task.strings_a, task.strings_b)]
+        counts = [len(side) + int(find_singles(side, side, norb).indptr[-1]) for side in sides]
+    except (IndexError, ValueError, TypeError):
+        return 1.0  # strings that do not fit; their solve will say so
+    return float(max(counts[0], 1)) * max(counts[1], 1)
+
+
+def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
+    """Groups of ranks for batches of given costs, so that the last one is done as early as possible.
+
+    For every number of groups the batches are dealt to them, the most expensive first, each to the group with the
+    least to do; ranks then go one by one to the group that would be the last. The best number is taken.
+    """
+    order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
+    best: tuple[float, list[list[int]], list[int]] | None = None
+    for n_groups in range(1, min(n_ranks, len(costs)) + 1):
+        queues: list[list[int]] = [[] for _ in range(n_groups)]
+        loads = [0.0] * n_groups
+        for number in order:
+            least = min(range(n_groups), key=lambda g: (loads[g], g))
+            queues[least].append(number)
+            loads[least] += costs[number]
+        ranks = [1] * n_groups
+        for _ in range(n_ranks - n_groups):
+            last = max(range(n_groups), key=lambda g: (loads[g] / ranks[g] ** _SCALING, -g))
+            ranks[last] += 1
+        end = max(load / count**_SCALING for load, count in zip(loads, ranks, strict=True))
+        if best is None or end < best[0] * (1 - 1e-9):
+            best = end, queues, ranks
+    assert best is not None
+    first = np.concatenate([[0], np.cumsum(best[2])])
+    return [Group(int(first[g]), best[2][g], tuple(queue)) for g, queue in enumerate(best[1])]
+
+
+@contextmanager
+def shared_on_nodes(comm: Any, hamiltonian: Hamiltonian | None) -> Iterator[Hamiltonian]:
+    """The Hamiltonian of rank 0 on all ranks, its two-electron integrals once per node.
+
+    Collective over the communicator. Only rank 0 needs to have it before. With one rank it is what was given.
+    """
+    if comm is None or comm.size == 1:
+        assert hamiltonian is not None
+        yield hamiltonian
+        return
+    if comm.rank == 0:
+        assert hamiltonian is not None
+    rest = grid.broadcast(comm, None if hamiltonian is None else hamiltonian.without_eri())
+    arrays = [hamiltonian.eri, hamiltonian.eri_pairs()] if comm.rank == 0 and hamiltonian is not None else None
+    shared = grid.NodeShared(comm, arrays)
+    try:
+        yield Hamiltonian.from_parts(rest, shared.arrays[0], shared.arrays[1])
+    finally:
+        shared.free()
+
+
+def _here(
+    hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve, should_stop: Callable[[], bool] | None
+) -> BatchResult:
+    """One batch in this process."""
+    for attempt in range(1, retries + 2):
+        result = _after(isolated(solve, None, hamiltonian, task, should_stop), attempt)
+        if result.failure is None or result.failure.kind == "stopped":
+            break
+    return result
+
+
+def _by_workers(
+    pool: WorkerPool, tasks: list[BatchTask], retries: int, solve: Solve, should_stop: Callable[[], bool] | None
+) -> list[BatchResult]:
+    """All batches in worker processes, the most expensive first."""
+    costs = {task.number: predicted_cost(task, pool.hamiltonian.norb) for task in tasks} if len(tasks) > 1 else {}
+    order = sorted(tasks, key=lambda task: (-costs.get(task.number, 0.0), task.number))
+    results = pool.solve(order, retries=retries, solve=solve, should_stop=should_stop)
+    return sorted(results, key=lambda result: result.number)
+
+
+def _on_groups(
+    comm: Any, hamiltonian: Hamiltonian, tasks: list[BatchTask], retries: int, solve: Solve,
+    should_stop: Callable[[], bool] | None,
+) -> list[BatchResult]:  # fmt: skip
+    """All batches on groups of ranks. Collective over the communicator."""
+    mine = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % comm.size == comm.rank}
+    known: dict[int, float] = {}
+    for part in grid.gather_objects(comm, mine):
+        known.update(part)
+    groups = divide_ranks([known[k] for k in range(len(tasks))], comm.size)
+    bounds = [group.first_rank for group in groups] + [comm.size]
+    number = next(g for g, (first, last) in enumerate(pairwise(bounds)) if first <= comm.rank < last)
+    group = grid.split(comm, number)
+    results = [_agreed(group, hamiltonian, tasks[k], retries, solve, should_stop) for k in groups[number].batches]
+    leads = group.rank == 0
+    group.Free()
+    whole = grid.gather_on_root(comm, results if leads else [])
+    known_to_all = grid.broadcast(comm, [each.without_arrays() for part in whole for each in part])
+    found = [each for part in whole for each in part] if comm.rank == 0 else known_to_all
+    return sorted(found, key=lambda result: result.number)
+
+
+def _agreed(
+    group: Any, hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve,
+    should_stop: Callable[[], bool] | None,
+) -> BatchResult:  # fmt: skip
+    """One batch on the ranks of a group; a failure of any of them is the failure of all. Collective over the group."""
+    result = failed(task, Failure("exception", "not tried"))
+    for attempt in range(retries + 1):
+        mine = isolated(solve, group, hamiltonian, task, should_stop)
+        if mine.failure is not None and not grid.all_arrive(group, _LONELY_SECONDS):
+            raise RuntimeError(
+                f"batch {task.number} failed on one rank of its group while the others wait for it: {mine.failure}"
+            )
+        if mine.failure is None:
+            grid.all_arrive(group, float("inf"))
+        failures = [each for each in grid.gather_objects(group, mine.failure) if each is not None]
+        result = _after(failed(task, failures[0]) if failures else mine, attempt + 1)
+        if result.failure is None or result.failure.kind == "stopped":
+            break
+    return result
+
+
+def _after(result: BatchResult, attempts: int) -> BatchResult:
+    """The result with the number of attempts in its failure."""
+    if result.failure is None:
+        return result
+    return replace(result, failure=replace(result.failure, attempts=attempts))

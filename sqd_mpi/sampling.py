@@ -1,0 +1,370 @@
+"""From sampled bit-strings to the strings of subspaces: postselection, configuration recovery, subsampling, carry-over.
+
+A sample over 2 norb bits is [b_{norb-1} ... b_0, a_{norb-1} ... a_0], beta on the left. Here both halves are packed
+strings of their own (see `bitstrings`), so a million samples of 72 bits take 16 MB. All of it runs in one process,
+depends on the given random generator only, and gives the same for every number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sqd_mpi import bitstrings
+from sqd_mpi._jit import n_threads, parallel_jit
+from sqd_mpi.options import InputError
+
+Strings = NDArray[np.uint64]
+FloatArray = NDArray[np.float64]
+Pair = tuple[Strings, Strings]
+
+# Weight, relative to 1, of flipping a bit that agrees with the mean occupations: the constant of the published rule.
+_RELUCTANCE = 0.01
+# Weights that differ by less come from the same number: rounding must not decide the order of strings.
+_SAME_WEIGHT_DIGITS = 11
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Different sampled bit-strings and how often each was seen, ascending as integers."""
+
+    alpha: Strings = field(repr=False)
+    """Right halves, (n, nwords)."""
+    beta: Strings = field(repr=False)
+    """Left halves, (n, nwords)."""
+    probabilities: FloatArray = field(repr=False)
+    """(n,) share of every bit-string; they add up to 1."""
+    norb: int
+    """Number of spatial orbitals, half of the number of bits."""
+
+    def __len__(self) -> int:
+        """Returns the number of different bit-strings."""
+        return len(self.probabilities)
+
+    def take(self, chosen: NDArray[Any]) -> Samples:
+        """Some of the samples, with probabilities that add up to 1 again."""
+        probabilities = self.probabilities[chosen]
+        return Samples(self.alpha[chosen], self.beta[chosen], probabilities / probabilities.sum(), self.norb)
+
+
+def merge(alpha: Strings, beta: Strings, weights: ArrayLike, norb: int) -> Samples:
+    """Samples of bit-strings that may repeat.
+
+    Args:
+        alpha, beta: (n, nwords) halves, n >= 1.
+        weights: (n,) counts or probabilities, at least 0 and not all 0.
+        norb: number of spatial orbitals.
+
+    Raises:
+        InputError: there are no samples, or the weights do not fit.
+    """
+    numbers = np.asarray(weights, dtype=np.float64)
+    if len(alpha) == 0:
+        raise InputError("there are no samples; at least one bit-string is needed")
+    if numbers.shape != (len(alpha),) or not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.sum() <= 0:
+        raise InputError("every sample needs a finite count of at least 0, and not all may be 0")
+    order = np.lexsort([*alpha.T, *beta.T])  # the last key, the most significant word of beta, is the primary one
+    alpha, beta = alpha[order], beta[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (alpha[1:] != alpha[:-1]).any(axis=1) | (beta[1:] != beta[:-1]).any(axis=1)
+    start = np.flatnonzero(first)
+    sums = np.add.reduceat(numbers[order], start)
+    seen = sums > 0
+    return Samples(alpha[start[seen]], beta[start[seen]], sums[seen] / sums.sum(), norb)
+
+
+def from_matrix(matrix: ArrayLike, norb: int | None = None) -> Samples:
+    """Samples of a matrix (n, 2 norb) of bits, one bit-string a row.
+
+    Raises:
+        InputError: the matrix has another shape or holds other numbers than 0 and 1.
+    """
+    bits = np.asarray(matrix)
+    if bits.ndim != 2 or bits.shape[1] % 2 or (norb is not None and bits.shape[1] != 2 * norb):
+        wanted = "an even number of" if norb is None else str(2 * norb)
+        raise InputError(f"samples are a matrix of bits with {wanted} columns, beta then alpha; got {bits.shape}")
+    if bits.dtype != bool:
+        if bits.dtype.kind not in "iuf" or not ((bits == 0) | (bits == 1)).all():
+            raise InputError(f"a matrix of bits holds 0 and 1 only; this one is of {bits.dtype} with other values")
+        bits = bits.astype(bool)
+    n = bits.shape[1] // 2
+    alpha, beta = bitstrings.pack(bits[:, n:][:, ::-1]), bitstrings.pack(bits[:, :n][:, ::-1])
+    return merge(alpha, beta, np.ones(len(bits)), n)
+
+
+def from_bit_array(bit_array: Any, norb: int | None = None) -> Samples:
+    """Samples of a qiskit `BitArray` (anything with its `array` of packed bits and `num_bits`)."""
+    packed = np.asarray(bit_array.array, np.uint8)
+    return _from_packed(packed.reshape(-1, packed.shape[-1]), int(bit_array.num_bits), norb)
+
+
+def _from_packed(packed: NDArray[np.uint8], n_bits: int, norb: int | None) -> Samples:
+    """Samples of rows of octets, most significant first, whose last n_bits bits count."""
+    return from_matrix(np.unpackbits(packed, axis=1)[:, packed.shape[1] * 8 - n_bits :].astype(bool), norb)
+
+
+def from_counts(counts: Mapping[str, float], norb: int) -> Samples:
+    """Samples of counts: keys are texts of 2 norb characters 0 and 1 (blanks between registers are ignored), or
+    hexadecimal numbers that begin with 0x.
+
+    Raises:
+        InputError: a key or a count does not fit.
+    """
+    keys = [key.replace(" ", "") for key in counts]
+    if not keys:
+        raise InputError("there are no samples; at least one bit-string is needed")
+    if keys[0].lower().startswith("0x"):
+        try:
+            whole = bitstrings.from_integers([int(key, 16) for key in keys], 2 * norb)
+        except ValueError as error:
+            raise InputError(f"counts of hexadecimal keys: {error}") from None
+    else:
+        whole = bitstrings.from_text(keys, 2 * norb)
+    bits = bitstrings.unpack(whole, 2 * norb)
+    try:
+        numbers = np.array([float(value) for value in counts.values()])
+    except (TypeError, ValueError):
+        raise InputError("counts are numbers, one for every bit-string") from None
+    return merge(bitstrings.pack(bits[:, :norb]), bitstrings.pack(bits[:, norb:]), numbers, norb)
+
+
+def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
+    """Samples of a file: counts as a JSON object, or a .npy array.
+
+    The array is a matrix of bits (shots, 2 norb), or the octets (shots, ceil(2 norb / 8)) of a qiskit `BitArray`, its
+    `array`.
+
+    Raises:
+        InputError: the file cannot be read or does not fit norb orbitals; the sentence names the file.
+    """
+    try:
+        if Path(path).suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            if array.dtype == np.uint8 and array.ndim >= 2 and array.shape[-1] == -(-2 * norb // 8) != 2 * norb:
+                return _from_packed(array.reshape(-1, array.shape[-1]), 2 * norb, norb)
+            return from_matrix(array, norb)
+        counts = json.loads(Path(path).read_text(encoding="utf-8"))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read the samples of {path}: {error.strerror}") from None
+    except (ValueError, EOFError):
+        raise InputError(f"{path} holds no samples: a JSON object of counts or a .npy matrix is needed") from None
+    if not isinstance(counts, dict):
+        raise InputError(f"{path} holds no counts: a JSON object of bit-strings and numbers is needed")
+    try:
+        return from_counts(counts, norb)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def postselect(samples: Samples, nelec: tuple[int, int]) -> Samples:
+    """The samples with the right numbers of electrons.
+
+    Raises:
+        InputError: there are none.
+    """
+    right = (bitstrings.counts(samples.alpha) == nelec[0]) & (bitstrings.counts(samples.beta) == nelec[1])
+    if not right.any():
+        raise InputError(
+            f"no sample has {nelec[0]} alpha and {nelec[1]} beta electrons; the first iteration needs one at least, or "
+            "initial occupancies to recover configurations with"
+        )
+    return samples.take(np.flatnonzero(right))
+
+
+def flip_weights(occupancies: FloatArray, n_electrons: int) -> FloatArray:
+    """(2, norb) relative weights of flipping a bit that is 0 and one that is 1, by its mean occupation.
+
+    With the filling f = n_electrons / norb and the occupation n, a 0 has the weight 0.01 n / f below the filling and
+    rises linearly from 0.01 to 1 above it; a 1 the same with f and n counted from 1: J. Robledo-Moreno et al., Science
+    Advances 11, eadu9991 (2025), section on configuration recovery.
+    """
+    filling = n_electrons / len(occupancies)
+    mean = np.clip(np.asarray(occupancies, np.float64), 0.0, 1.0)
+    return np.stack([_rise(mean, filling), _rise(1.0 - mean, 1.0 - filling)])
+
+
+def _rise(occupation: FloatArray, filling: float) -> FloatArray:
+    """Weights of `flip_weights` for bits that are 0."""
+    if filling >= 1.0:
+        return np.where(occupation < 1.0, _RELUCTANCE * occupation, _RELUCTANCE)
+    above = 1.0 - (1.0 - _RELUCTANCE) / (1.0 - filling) * (1.0 - occupation)
+    below = _RELUCTANCE * occupation / filling if filling > 0 else np.zeros_like(occupation)
+    return np.clip(np.where(occupation < filling, below, above), 0.0, 1.0)
+
+
+def recover(samples: Samples, occupancies: FloatArray, nelec: tuple[int, int], random: np.random.Generator) -> Samples:
+    """Samples with the right numbers of electrons, made by flipping bits by the mean occupations of the orbitals.
+
+    A half with electrons too many loses some, one with too few gets some: the bits are drawn one after another,
+    without replacement, with the weights of `flip_weights`; bits of weight 0 come last. Halves with the right number
+    stay as they are.
+
+    Args:
+        samples: any bit-strings.
+        occupancies: (2, norb) mean occupations of alpha and beta orbitals.
+        nelec: (n_alpha, n_beta).
+        random: source of one uniform number per flipped bit.
+    """
+    halves = [
+        _corrected(strings, flip_weights(occupancies[spin], nelec[spin]), nelec[spin], random)
+        for spin, strings in enumerate((samples.alpha, samples.beta))
+    ]
+    return merge(halves[0], halves[1], samples.probabilities, samples.norb)
+
+
+def _corrected(strings: Strings, weights: FloatArray, n_electrons: int, random: np.random.Generator) -> Strings:
+    excess = bitstrings.counts(strings) - n_electrons
+    first = np.zeros(len(strings) + 1, np.int64)
+    np.cumsum(abs(excess), out=first[1:])
+    result = strings.copy()
+    _flip_bits(result, excess, first, random.random(int(first[-1])), weights, n_threads())
+    return result
+
+
+@parallel_jit
+def _flip_bits(strings, excess, first, uniforms, weights, n_parts):
+    norb = weights.shape[1]
+    for part in numba.prange(n_parts):
+        weight = np.empty(norb)
+        orbital = np.empty(norb, np.int64)
+        begin, end = len(excess) * part // n_parts, len(excess) * (part + 1) // n_parts
+        for row in range(begin, end):
+            if excess[row] == 0:
+                continue
+            value = np.uint64(1) if excess[row] > 0 else np.uint64(0)
+            count = 0
+            for p in range(norb):
+                if (strings[row, p >> 6] >> np.uint64(p & 63)) & np.uint64(1) == value:
+                    orbital[count] = p
+                    weight[count] = weights[np.int64(value), p]
+                    count += 1
+            for k in range(first[row], first[row + 1]):
+                chosen = _draw(weight, count, uniforms[k])
+                p = orbital[chosen]
+                strings[row, p >> 6] ^= np.uint64(1) << np.uint64(p & 63)
+                count -= 1
+                for rest in range(chosen, count):
+                    orbital[rest], weight[rest] = orbital[rest + 1], weight[rest + 1]
+
+
+@numba.njit(inline="always")
+def _draw(weight, count, uniform):
+    """Number of one of the first `count` weights, drawn in proportion; evenly if all are 0."""
+    total = 0.0
+    for k in range(count):
+        total += weight[k]
+    if total <= 0.0:
+        return min(np.int64(uniform * count), count - 1)
+    point, last = uniform * total, 0
+    for k in range(count):
+        if weight[k] > 0.0:
+            last = k
+            point -= weight[k]
+            if point < 0.0:
+                break
+    return last
+
+
+def subsample(
+    samples: Samples, samples_per_batch: int, n_batches: int, random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Rows of n_batches batches, each drawn without replacement by probability; all rows if there are not more.
+
+    The smallest of exponential waiting times with rates p are such a draw: P. S. Efraimidis and P. G. Spirakis,
+    Information Processing Letters 97, 181 (2006).
+    """
+    if samples_per_batch >= len(samples):
+        return [np.arange(len(samples))] * n_batches
+    batches = []
+    for _ in range(n_batches):
+        waiting = random.standard_exponential(len(samples)) / samples.probabilities
+        batches.append(np.sort(np.argpartition(waiting, samples_per_batch - 1)[:samples_per_batch]))
+    return batches
+
+
+def batch_strings(
+    samples: Samples,
+    rows: NDArray[np.int64],
+    carried: Pair,
+    included: Pair,
+    *,
+    symmetrize_spin: bool = False,
+    max_dim: tuple[int | None, int | None] = (None, None),
+) -> Pair:
+    """Alpha and beta strings of one batch, in canonical order.
+
+    By rank come the included strings, those carried over, then those of the samples, the most frequent of the batch
+    first; the first max_dim of them are kept.
+
+    Args:
+        samples: recovered or postselected samples.
+        rows: which of them are in the batch.
+        carried, included: (alpha, beta) strings by rank, (n, nwords), n may be 0.
+        symmetrize_spin: whether both spins get all strings of both; max_dim must then be equal for both.
+        max_dim: largest numbers of alpha and beta strings.
+    """
+    halves = samples.alpha[rows], samples.beta[rows]
+    if symmetrize_spin:
+        ranked = [*included, _by_frequency(np.concatenate(halves))]
+        ranked[2:2] = carried
+        both = bitstrings.canonical(_first_of_each(np.concatenate(ranked))[: max_dim[0]])[0]
+        return both, both
+    ranks = [[included[spin], carried[spin], _by_frequency(halves[spin])] for spin in (0, 1)]
+    alpha, beta = (
+        bitstrings.canonical(_first_of_each(np.concatenate(each))[:limit])[0]
+        for each, limit in zip(ranks, max_dim, strict=True)
+    )
+    return alpha, beta
+
+
+def carry_over(
+    strings: Pair, weights: Sequence[FloatArray], largest: Sequence[FloatArray], threshold: float, symmetrize_spin: bool
+) -> Pair:
+    """Strings of some determinant with |coefficient| above the threshold, the heaviest first.
+
+    Args:
+        strings: (alpha, beta) in canonical order.
+        weights: for both spins (n,) sum of squared coefficients with this string.
+        largest: for both spins (n,) largest |coefficient| with this string.
+        threshold: of the coefficient.
+        symmetrize_spin: whether both spins get all strings of both.
+    """
+    chosen = [np.flatnonzero(values > threshold) for values in largest]
+    kept = [strings[spin][chosen[spin]] for spin in (0, 1)]
+    heavy = [np.round(weights[spin][chosen[spin]], _SAME_WEIGHT_DIGITS) for spin in (0, 1)]
+    if symmetrize_spin:
+        both = _first_of_each(np.concatenate(kept)[np.argsort(-np.concatenate(heavy), kind="stable")])
+        return both, both
+    alpha, beta = (kept[spin][np.argsort(-heavy[spin], kind="stable")] for spin in (0, 1))
+    return alpha, beta
+
+
+def _by_frequency(strings: Strings) -> Strings:
+    """Every string once, the most frequent first, equally frequent ones ascending."""
+    order = np.lexsort(strings.T)
+    start = _starts(strings[order])
+    frequency = np.diff(np.append(start, len(strings)))
+    return strings[order[start]][np.argsort(-frequency, kind="stable")]
+
+
+def _first_of_each(strings: Strings) -> Strings:
+    """Every string once, in the order of first appearance."""
+    order = np.lexsort(strings.T)  # stable: equal strings stay in order
+    return strings[np.sort(order[_starts(strings[order])])]
+
+
+def _starts(ordered: Strings) -> NDArray[np.int64]:
+    """Where a new string begins in ordered ones."""
+    new = np.ones(len(ordered), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return np.flatnonzero(new)

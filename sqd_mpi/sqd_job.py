@@ -1,0 +1,338 @@
+"""One run of the whole loop by the program: problem file in, result file and exit code out, a checkpoint per iteration.
+
+Nothing numerical is imported at the top: the number of threads must be settled before numba is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import ExitStack, suppress
+from dataclasses import fields
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from sqd_mpi import __version__, grid
+from sqd_mpi.checkpoints import checkpoint_path
+from sqd_mpi.interrupts import OutputLock, StopSignals
+from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, library_versions, seconds_since_start
+from sqd_mpi.log import Log, Timers
+from sqd_mpi.loop_options import DECISIVE, LoopOptions
+from sqd_mpi.options import InputError
+
+_BEST = ("strings_a", "strings_b", "occupancies")
+_WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
+
+
+def run_loop_file(
+    comm: Any,
+    problem_path: str,
+    output_path: str,
+    given: dict[str, Any],
+    extra: dict[str, str | None],
+    signals: StopSignals | None = None,
+) -> int:
+    """Run the loop on a problem file and write the result file.
+
+    Collective over the communicator.
+
+    Args:
+        comm: communicator, or None without MPI.
+        problem_path: problem file.
+        output_path: result file, replaced only by a finished run.
+        given: options of the command line.
+        extra: text files `include_alpha`, `include_beta` of strings that every batch has, and `occupancies` with the
+            mean occupations to begin with, or None.
+        signals: those that came since the start of the program; by default handlers are set here.
+
+    Returns:
+        exit code, the same on all ranks: 0 done, 3 not converged, 4 stopped with a checkpoint.
+
+    Raises:
+        InputError: the same on all ranks.
+    """
+    with ExitStack() as stack:
+        remembered = stack.enter_context(StopSignals()) if signals is None else signals
+        return _LoopJob(comm, problem_path, output_path, given, extra, remembered, stack).run()
+
+
+class _LoopJob(Job):
+    """The parts of a job that are the same for a single solve are inherited: threads and signals."""
+
+    options: LoopOptions
+
+    def __init__(
+        self,
+        comm: Any,
+        problem_path: str,
+        output_path: str,
+        given: dict[str, Any],
+        extra: dict[str, str | None],
+        signals: StopSignals,
+        stack: ExitStack,
+    ):
+        self.began = perf_counter() - seconds_since_start()
+        self.comm = comm
+        self.rank = 0 if comm is None else comm.rank
+        self.n_ranks = 1 if comm is None else comm.size
+        self.output, self.checkpoint = Path(output_path), checkpoint_path(output_path)
+        self.vectors = Path(f"{output_path}.vectors")
+        self.log, self.timers = Log(self.rank), Timers()
+        self.options = LoopOptions(**given)
+        self.input_path, self.extra = problem_path, extra
+        self.signals, self._stack = signals, stack
+
+    def run(self) -> int:
+        """Run the loop and write."""
+        hamiltonian, state, included, occupancies = self._read_problem()
+        if self.n_ranks > 1 or self.options.workers == 0:
+            self.set_up_threads()
+        from sqd_mpi.batches import shared_on_nodes
+        from sqd_mpi.sqd import LoopState, run_loop
+
+        with shared_on_nodes(self.comm, hamiltonian) as shared:
+            self.log.info(
+                f"sqd_mpi {__version__}: {shared.norb} orbitals, {shared.nelec[0]} + {shared.nelec[1]} electrons, "
+                f"{self.options.batches} batches, {self.n_ranks} ranks"
+            )
+            if state is None:
+                state = LoopState.first(shared.norb, self.options.seed, occupancies)
+            result = run_loop(
+                shared, self.samples, self.options, comm=self.comm, included=included, vectors=self.vectors,
+                state=state, on_iteration=lambda now, _: self._write_state(now), should_stop=self._should_stop,
+                log=self.log,
+            )  # fmt: skip
+            if result.stopped:
+                self._write_state(result.state)
+                why = "signal" if self.signals.number else "time limit"
+                self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
+                return STOPPED
+            converged = result.state.converged
+            if self.rank == 0:
+                self._write(shared, result.state)
+                if converged:
+                    self.checkpoint.unlink(missing_ok=True)
+                    shutil.rmtree(self.vectors, ignore_errors=True)
+            grid.barrier(self.comm)
+        best = result.state.best
+        assert best is not None
+        self.log.info(
+            f"energy {best.energy:.10f} hartree, <S^2> {best.spin_square:.6f}, {len(best.strings_a)} x "
+            f"{len(best.strings_b)} strings; {self.output} written after {perf_counter() - self.began:.2f} s"
+        )
+        if not converged:
+            self.log.warning(f"not converged in {result.state.iteration} iterations; the result is marked so")
+        return DONE if converged else NOT_CONVERGED
+
+    def _read_problem(self) -> tuple[Any, Any, Any, Any]:
+        """(Hamiltonian on rank 0, state to go on from or None, included strings, occupancies)."""
+        outcome: Any = None
+        hamiltonian = None
+        self.samples = None
+        if self.rank == 0:
+            from sqd_mpi import files
+
+            try:
+                files.check_output(self.output, self.input_path, *self.extra.values())
+                lock = OutputLock(self.output)
+                self._stack.callback(lock.release)
+                lock.remove_remains(self.output, self.checkpoint)
+                hamiltonian, self.samples = files.read_problem(self.input_path)
+                included, occupancies = self._read_extra(hamiltonian)
+                self.fingerprint = self._fingerprint(hamiltonian, self.samples, included, occupancies)
+                state = self._read_state(hamiltonian) if self.options.resume else None
+                if self.vectors.exists() and not self.vectors.is_dir():
+                    raise InputError(f"{self.vectors} must be a folder for eigenvectors; there is another file")
+                if state is None:
+                    shutil.rmtree(self.vectors, ignore_errors=True)
+                self.vectors.mkdir(exist_ok=True)
+                outcome = state, included, occupancies
+            except InputError as error:
+                outcome = error
+        outcome = grid.broadcast(self.comm, outcome)
+        if isinstance(outcome, InputError):
+            raise outcome
+        return hamiltonian, *outcome
+
+    def _read_extra(self, hamiltonian: Any) -> tuple[Any, Any]:
+        """Strings that every batch has, and occupancies to begin with."""
+        from sqd_mpi import bitstrings
+
+        norb = hamiltonian.norb
+        sets = []
+        for spin, n_electrons in zip(("alpha", "beta"), hamiltonian.nelec, strict=True):
+            path = self.extra.get(f"include_{spin}")
+            strings = np.zeros((0, bitstrings.n_words(norb)), np.uint64)
+            if path is not None:
+                strings = bitstrings.canonical(bitstrings.read_text_file(path, norb))[0]
+                try:
+                    bitstrings.check(strings, norb, n_electrons, spin)
+                except InputError as error:
+                    raise InputError(f"{path}: {error}") from None
+            sets.append(strings)
+        path = self.extra.get("occupancies")
+        if path is None:
+            return (sets[0], sets[1]), None
+        try:
+            occupancies = np.loadtxt(path, ndmin=2)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the occupancies of {path}: {error}") from None
+        if occupancies.shape != (2, norb) or not ((occupancies >= 0) & (occupancies <= 1)).all():
+            raise InputError(f"{path}: two lines of {norb} numbers from 0 to 1 are needed; got {occupancies.shape}")
+        return (sets[0], sets[1]), occupancies
+
+    def _fingerprint(self, hamiltonian: Any, samples: Any, included: Any, occupancies: Any) -> str:
+        """SHA-256 of all that decides which strings the loop sees."""
+        chosen = {name: getattr(self.options, name) for name in DECISIVE}
+        digest = hashlib.sha256(f"loop {hamiltonian.fingerprint()} {chosen}".encode())
+        for array in (samples.alpha, samples.beta, samples.probabilities, *included):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        if occupancies is not None:
+            digest.update(occupancies.tobytes())
+        return digest.hexdigest()
+
+    def _should_stop(self) -> bool:
+        limit = self.options.time_limit
+        return bool(self.signals.number) or (limit is not None and perf_counter() - self.began >= limit)
+
+    def _write_state(self, state: Any) -> None:
+        """Write the checkpoint; on rank 0."""
+        if self.rank != 0:
+            return
+        from sqd_mpi import files
+
+        values = {"iteration": state.iteration, "energy": state.energy, "random": state.random}
+        values |= {"converged": state.converged, "failures": [text for row in state.history["failure"] for text in row]}
+        arrays = {"carried_alpha": state.carried[0], "carried_beta": state.carried[1]}
+        arrays |= {f"history_{k}": np.array(v, float) for k, v in state.history.items() if k != "failure" and v}
+        if state.occupancies is not None:
+            arrays["occupancies"] = state.occupancies
+        best = state.best
+        if best is not None:
+            arrays |= {f"best_{name}": getattr(best, name) for name in _BEST}
+            arrays |= {f"weight_{name}": getattr(best.weights, name) for name in _WEIGHTS}
+            plain = {f.name: getattr(best, f.name) for f in fields(best)}
+            values["best"] = {k: v for k, v in plain.items() if isinstance(v, int | float | bool)}
+        files.write_loop(self.checkpoint, self.fingerprint, values, arrays)
+
+    def _read_state(self, hamiltonian: Any) -> Any:
+        """The state of the checkpoint, or None if there is none.
+
+        Raises:
+            InputError: the checkpoint belongs to another problem or cannot be read.
+        """
+        from sqd_mpi import files
+        from sqd_mpi.batch import BatchResult
+        from sqd_mpi.observables import StringWeights
+        from sqd_mpi.sqd import LoopState
+
+        if not self.checkpoint.exists():
+            self.log.warning(f"--resume: there is no checkpoint {self.checkpoint}; starting from the beginning")
+            return None
+        fingerprint, values, arrays = files.read_loop(self.checkpoint)
+        if fingerprint != self.fingerprint:
+            raise InputError(
+                f"--resume needs a checkpoint of this problem and these options; {self.checkpoint} was written for "
+                "others"
+            )
+        best = None
+        if "best" in values:
+            weights = StringWeights(*(arrays[f"weight_{name}"] for name in _WEIGHTS))
+            known: dict[str, Any] = {**values["best"], **{name: arrays[f"best_{name}"] for name in _BEST}}
+            best = BatchResult(**known, weights=weights)
+        history = LoopState.first(hamiltonian.norb, 0).history
+        for name in history:
+            if f"history_{name}" in arrays:
+                history[name] = list(arrays[f"history_{name}"])
+        texts, n = values["failures"], self.options.batches
+        history["failure"] = [texts[k : k + n] for k in range(0, len(texts), n)]
+        self.log.info(f"resuming from {self.checkpoint} (iteration {values['iteration']})")
+        energy = values["energy"]
+        return LoopState(
+            values["iteration"], arrays.get("occupancies"), float("nan") if energy is None else energy,
+            (arrays["carried_alpha"], arrays["carried_beta"]), best, values["converged"], values["random"], history,
+        )  # fmt: skip
+
+    def _write(self, hamiltonian: Any, state: Any) -> None:
+        """Write the result file; on rank 0."""
+        from sqd_mpi import files, sampling
+
+        best, threshold = state.best, self.options.carry_over_threshold
+        weights = best.weights
+        carried = sampling.carry_over(
+            (best.strings_a, best.strings_b), (weights.alpha, weights.beta),
+            (weights.largest_alpha, weights.largest_beta), threshold, False,
+        )  # fmt: skip
+        record = files.Record(
+            summary=self._loop_summary(hamiltonian, state),
+            fingerprint=files.fingerprint(hamiltonian, best.strings_a, best.strings_b),
+            strings_a=best.strings_a,
+            strings_b=best.strings_b,
+            weights_a=weights.alpha,
+            weights_b=weights.beta,
+            carry_over_a=[carried[0]],
+            carry_over_b=[carried[1]],
+            history=_history(state),
+            options=self.options.to_dict(),
+            versions=library_versions(),
+            warnings=self.log.warnings,
+        )
+        with files.AtomicFile(self.output, files.RESULT) as file:
+            files.write_record(file, record)
+
+    def _loop_summary(self, hamiltonian: Any, state: Any) -> dict[str, Any]:
+        from sqd_mpi.solve import peak_rss_bytes
+
+        best = state.best
+        failures = [
+            f"iteration {iteration}, batch {batch}: {text}"
+            for iteration, row in enumerate(state.history["failure"], 1)
+            for batch, text in enumerate(row)
+            if text
+        ]
+        return {
+            "energy": [best.energy],
+            "converged": [best.converged],
+            "residual_norm": [best.residual_norm],
+            "spin_square": [best.spin_square],
+            "sector": [best.sector],
+            "occupancies": [best.occupancies.tolist()],
+            "all_converged": bool(state.converged and best.converged),
+            "dimension": best.dimension,
+            "n_alpha_strings": len(best.strings_a),
+            "n_beta_strings": len(best.strings_b),
+            "norb": hamiltonian.norb,
+            "nelec": list(hamiltonian.nelec),
+            "n_ranks": self.n_ranks,
+            "n_threads": best.n_threads,
+            "wall_seconds": perf_counter() - self.began,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "version": __version__,
+            "loop_converged": state.converged,
+            "loop_iterations": state.iteration,
+            "failed_batches": failures or None,
+        }
+
+
+def _history(state: Any) -> dict[str, Any]:
+    """History of the loop and of every batch in it; NaN for a batch that failed."""
+    history = state.history
+    best = [int(number) for number in history["best_batch"]]
+    arrays: dict[str, Any] = {
+        f"batch_{name}": np.array(values, float)
+        for name, values in history.items()
+        if name not in ("failure", "best_batch", "n_samples", "occupancies", "loop_seconds")
+    }
+    for name in ("energy", "residual_norm"):
+        arrays[name] = np.array([[row[k]] for row, k in zip(history[name], best, strict=True)])
+    with suppress(ValueError):
+        arrays["occupancies"] = np.array(history["occupancies"])
+    arrays["best_batch"] = np.array(best)
+    arrays["n_samples"] = np.array(history["n_samples"], np.int64)
+    arrays["seconds"] = np.cumsum(history["loop_seconds"])
+    for name in ("sector", "parity"):
+        arrays[name] = np.zeros(len(best), np.int64)  # one curve for `report`
+    return arrays

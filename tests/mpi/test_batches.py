@@ -1,0 +1,85 @@
+"""Batches on groups of ranks: the same as one after another, and isolated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from sqd_mpi import grid
+from sqd_mpi.batches import shared_on_nodes, solve_batches
+from tests import faulty
+from tests.problems import make_hamiltonian, random_strings
+
+pytestmark = pytest.mark.mpi
+
+COMM = MPI.COMM_WORLD
+SIZES = (30, 40, 45, 50, 35)
+
+
+def problem():
+    """A Hamiltonian and five batches."""
+    batches = [(random_strings(8, 4, n, k), random_strings(8, 3, n - 5, k)) for k, n in enumerate(SIZES)]
+    return make_hamiltonian(8, (4, 3), 1), batches
+
+
+def on_ranks(**settings):
+    """Results of the five batches on all ranks."""
+    hamiltonian, batches = problem()
+    with shared_on_nodes(COMM, hamiltonian if COMM.rank == 0 else None) as shared:
+        place = {"comm": COMM} if COMM.size > 1 else {"workers": 0}
+        return solve_batches(shared, batches, **place, **settings)
+
+
+def assert_same(results, besides=()):
+    """All results but some are those of single solves."""
+    alone = solve_batches(*problem(), workers=0)
+    assert [result.number for result in results] == list(range(len(SIZES)))
+    for result, other in zip(results, alone, strict=True):
+        if result.number not in besides:
+            assert result.failure is None
+            assert abs(result.energy - other.energy) < 1e-10
+            assert np.abs(result.occupancies - other.occupancies).max() < 1e-6
+
+
+def test_groups_of_ranks_give_the_same():
+    results = on_ranks(amplitudes=True)
+    assert_same(results)
+    assert all((result.amplitudes is not None) == (COMM.rank == 0) for result in results)
+    assert sum(result.n_ranks for result in results) >= min(COMM.size, len(SIZES))
+
+
+@pytest.mark.parametrize(
+    ("solve", "timeout", "kind", "says"),
+    [
+        (faulty.raising, None, "exception", "RuntimeError: an error made for a test"),
+        (faulty.not_finite, None, "not finite", "the energy is nan"),
+        (faulty.slow, 1.0, "timeout", "no result after 1 s"),
+    ],
+)
+def test_a_failed_batch_is_named_and_harms_no_other(solve, timeout, kind, says):
+    results = on_ranks(solve=solve, timeout=timeout)
+    assert_same(results, besides=(faulty.FAULTY,))
+    failure = results[faulty.FAULTY].failure
+    assert failure.kind == kind
+    assert says in failure.reason
+
+
+def test_a_batch_is_tried_again_on_all_ranks_of_its_group():
+    results = on_ranks(solve=faulty.raising, retries=1)
+    assert results[faulty.FAULTY].failure.attempts == 2
+    assert COMM.allreduce(1) == COMM.size
+
+
+def test_integrals_are_held_once_per_node():
+    if COMM.size == 1:
+        pytest.skip("needs several ranks")
+    hamiltonian, _ = problem()
+    with shared_on_nodes(COMM, hamiltonian if COMM.rank == 0 else None) as shared:
+        assert shared.fingerprint() == hamiltonian.fingerprint()
+        assert np.array_equal(shared.eri_pairs(), hamiltonian.eri_pairs())
+        COMM.Barrier()
+        if COMM.rank == 0:
+            shared.eri_pairs()[0, 0] = 42.0
+        COMM.Barrier()
+        assert grid.local_ranks(COMM)[1] < COMM.size or shared.eri_pairs()[0, 0] == 42.0

@@ -1,0 +1,226 @@
+"""Sampling steps: against their definitions, against qiskit-addon-sqd, and their distributions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sqd_mpi import bitstrings, sampling
+from sqd_mpi.options import InputError
+
+
+def matrix(n: int, norb: int, seed: int = 0) -> np.ndarray:
+    """Random bits (n, 2 norb)."""
+    return np.random.default_rng(seed).integers(2, size=(n, 2 * norb)).astype(bool)
+
+
+def text_of(row) -> str:
+    """A row of bits as text."""
+    return "".join("01"[int(bit)] for bit in row)
+
+
+def rows_of(samples: sampling.Samples) -> list[str]:
+    """Samples as texts of beta and alpha."""
+    texts = (bitstrings.to_text(half, samples.norb) for half in (samples.beta, samples.alpha))
+    return [beta + alpha for beta, alpha in zip(*texts, strict=True)]
+
+
+@pytest.mark.parametrize("norb", [1, 5, 36, 65, 130])
+def test_samples_of_a_matrix_are_its_different_rows(norb):
+    bits = matrix(40, norb)
+    bits = np.concatenate([bits, bits[:7], bits[:3]])
+    samples = sampling.from_matrix(bits)
+    unique, counts = np.unique(bits, axis=0, return_counts=True)
+    assert rows_of(samples) == [text_of(row) for row in unique]
+    assert samples.probabilities == pytest.approx(counts / len(bits))
+
+
+def test_all_kinds_of_files_give_the_same_samples(tmp_path):
+    norb, bits = 5, matrix(30, 5)
+    texts = [text_of(row) for row in bits]
+    counts = {text: texts.count(text) for text in texts}
+    np.save(tmp_path / "bits.npy", bits)
+    np.save(tmp_path / "octets.npy", np.packbits(np.pad(bits, ((0, 0), (6, 0))), axis=1))
+    (tmp_path / "counts.json").write_text(json.dumps(counts))
+    (tmp_path / "blanks.json").write_text(json.dumps({f"{key[:5]} {key[5:]}": n for key, n in counts.items()}))
+    (tmp_path / "hex.json").write_text(json.dumps({hex(int(key, 2)): n for key, n in counts.items()}))
+    wanted = sampling.from_matrix(bits)
+    for path in tmp_path.iterdir():
+        found = sampling.read_samples(path, norb)
+        assert rows_of(found) == rows_of(wanted), path
+        assert found.probabilities == pytest.approx(wanted.probabilities), path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.json", "[1, 2]", "holds no counts"),
+        ("a.json", "{", "holds no samples"),
+        ("a.json", "{}", "there are no samples"),
+        ("a.json", '{"0101": -1, "0110": 2}', "a finite count of at least 0"),
+        ("a.json", '{"0101": "x"}', "counts are numbers"),
+        ("a.json", '{"01012": 1}', "4 characters were expected"),
+        ("a.json", '{"0x1f": 1}', "not the bit-string of 4 orbitals"),
+        ("a.npy", "nonsense", "holds no samples"),
+        ("absent.npy", None, "cannot read the samples"),
+    ],
+)
+def test_bad_files_are_named_in_one_sentence(tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=says) as caught:
+        sampling.read_samples(tmp_path / name, 2)
+    assert name in str(caught.value)
+
+
+def test_a_matrix_of_another_shape_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 6), bool))
+    with pytest.raises(InputError, match="with 4 columns"):
+        sampling.read_samples(tmp_path / "a.npy", 2)
+    with pytest.raises(InputError, match="0 and 1 only"):
+        sampling.from_matrix(np.full((2, 4), 2))
+
+
+def test_postselection_keeps_what_has_the_right_electrons():
+    bits = matrix(500, 4)
+    kept = sampling.postselect(sampling.from_matrix(bits), (3, 2))
+    right = bits[(bits[:, 4:].sum(axis=1) == 3) & (bits[:, :4].sum(axis=1) == 2)]
+    wanted = sampling.from_matrix(right)
+    assert rows_of(kept) == rows_of(wanted)
+    assert kept.probabilities == pytest.approx(wanted.probabilities)
+    with pytest.raises(InputError, match="no sample has 4 alpha and 0 beta"):
+        sampling.postselect(wanted, (4, 0))
+
+
+@pytest.mark.parametrize(("norb", "nelec"), [(1, (0, 1)), (6, (3, 2)), (6, (6, 0)), (36, (9, 9)), (65, (30, 2))])
+def test_recovered_samples_have_the_right_electrons_and_keep_good_halves(norb, nelec):
+    samples = sampling.from_matrix(matrix(300, norb))
+    occupancies = np.random.default_rng(3).random((2, norb))
+    found = sampling.recover(samples, occupancies, nelec, np.random.default_rng(1))
+    assert (bitstrings.counts(found.alpha) == nelec[0]).all()
+    assert (bitstrings.counts(found.beta) == nelec[1]).all()
+    assert found.probabilities.sum() == pytest.approx(1.0)
+    good = sampling.recover(found, occupancies, nelec, np.random.default_rng(2))
+    assert rows_of(good) == rows_of(found)
+
+
+def test_bits_without_weight_are_flipped_last():
+    samples = sampling.from_matrix([[0, 0, 0, 0, 0, 0]])
+    occupancies = np.array([[0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    for seed in range(20):
+        found = sampling.recover(samples, occupancies, (1, 3), np.random.default_rng(seed))
+        assert rows_of(found) == ["111010"]
+        two = sampling.recover(samples, occupancies, (2, 0), np.random.default_rng(seed))
+        assert rows_of(two)[0][4] == "1"
+
+
+def test_recovery_is_the_same_for_every_number_of_threads():
+    import numba
+
+    samples = sampling.from_matrix(matrix(2000, 10))
+    occupancies = np.random.default_rng(3).random((2, 10))
+    before, found = numba.get_num_threads(), []
+    try:
+        for threads in {1, before}:
+            numba.set_num_threads(threads)
+            found.append(rows_of(sampling.recover(samples, occupancies, (4, 5), np.random.default_rng(1))))
+    finally:
+        numba.set_num_threads(before)
+    assert all(rows == found[0] for rows in found)
+
+
+def distribution(recovered, n_runs: int) -> dict[str, float]:
+    """Shares of the outcomes of many recoveries."""
+    total: dict[str, float] = {}
+    for run in range(n_runs):
+        for text, share in recovered(run):
+            total[text] = total.get(text, 0.0) + share / n_runs
+    return total
+
+
+def test_recovery_has_the_distribution_of_qiskit_addon_sqd():
+    recovery = pytest.importorskip("qiskit_addon_sqd.configuration_recovery")
+    bits = np.array([[1, 1, 1, 0, 0, 1, 0, 0]] * 1, bool)
+    occupancies = np.array([[0.9, 0.7, 0.35, 0.05], [0.8, 0.6, 0.4, 0.2]])
+    samples, n_runs = sampling.from_matrix(bits), 4000
+
+    def ours(run):
+        found = sampling.recover(samples, occupancies, (2, 1), np.random.default_rng(run))
+        return zip(rows_of(found), found.probabilities, strict=True)
+
+    def theirs(run):
+        found, shares = recovery.recover_configurations(
+            bits, [1.0], (occupancies[0], occupancies[1]), 2, 1, rand_seed=run
+        )
+        return zip((text_of(row) for row in found), shares, strict=True)
+
+    mine, other = distribution(ours, n_runs), distribution(theirs, n_runs)
+    assert set(mine) == set(other)
+    for text, share in other.items():
+        assert abs(mine[text] - share) < 5 * np.sqrt(2 * share / n_runs), text
+
+
+def test_flip_weights_are_those_of_qiskit_addon_sqd():
+    recovery = pytest.importorskip("qiskit_addon_sqd.configuration_recovery")
+    occupancies = np.array([0.0, 0.01, 0.3, 0.5, 0.51, 0.99, 1.0])
+    for n_electrons in (1, 3, 6):
+        ratio = n_electrons / 7
+        weights = sampling.flip_weights(occupancies, n_electrons)
+        assert weights[0] == pytest.approx([recovery._p_flip_0_to_1(ratio, n) for n in occupancies], abs=1e-14)
+        assert weights[1] == pytest.approx([recovery._p_flip_1_to_0(ratio, n) for n in occupancies], abs=1e-14)
+
+
+def test_batches_are_different_rows_drawn_by_probability():
+    samples = sampling.merge(
+        np.arange(4, dtype=np.uint64)[:, None], np.zeros((4, 1), np.uint64), [8.0, 4.0, 2.0, 1.0], 2
+    )
+    batches = sampling.subsample(samples, 2, 6000, np.random.default_rng(0))
+    assert all(len(set(rows)) == 2 for rows in batches)
+    p = samples.probabilities
+    for row in range(4):
+        share = np.mean([row in rows for rows in batches])
+        second = sum(p[first] * p[row] / (1 - p[first]) for first in range(4) if first != row)
+        assert share == pytest.approx(p[row] + second, abs=0.03)
+    assert [list(rows) for rows in sampling.subsample(samples, 4, 2, np.random.default_rng(0))] == [[0, 1, 2, 3]] * 2
+
+
+@pytest.mark.parametrize("symmetrize", [False, True])
+@pytest.mark.parametrize("limits", [(None, None), (6, 6), (3, 3)])
+def test_strings_of_a_batch_are_those_of_qiskit_addon_sqd(symmetrize, limits):
+    fermion = pytest.importorskip("qiskit_addon_sqd.fermion")
+    norb, rng = 5, np.random.default_rng(2)
+    samples = sampling.from_matrix(matrix(60, norb))
+    rows = np.sort(rng.choice(len(samples), 25, replace=False))
+    carried = [3, 17, 4] if symmetrize else [3, 17], [3, 17, 4] if symmetrize else [9]
+    included = [31, 1], [2]
+    a, b = fermion.batch_to_ci_strings(
+        np.array([[bit == "1" for bit in rows_of(samples)[row]] for row in rows]),
+        norb, np.array(carried[0]), np.array(carried[1]), symmetrize_spin=symmetrize,
+    )  # fmt: skip
+    config = type("Config", (), {"symmetrize_spin": symmetrize, "include_a": np.unique(included[0]), "include_b":
+        np.unique(included[1]), "max_dim_a": limits[0], "max_dim_b": limits[1]})()  # fmt: skip
+    wanted = fermion._apply_shape_constraints(config, a, b)
+    packed = [[bitstrings.from_integers(each, norb) for each in pair] for pair in (carried, map(sorted, included))]
+    found = sampling.batch_strings(
+        samples, rows, tuple(packed[0]), tuple(packed[1]), symmetrize_spin=symmetrize, max_dim=limits
+    )
+    for spin in (0, 1):
+        assert bitstrings.to_integers(found[spin]) == list(wanted[spin])
+
+
+@pytest.mark.parametrize("symmetrize", [False, True])
+def test_carry_over_is_that_of_qiskit_addon_sqd(symmetrize):
+    fermion = pytest.importorskip("qiskit_addon_sqd.fermion")
+    amplitudes = np.random.default_rng(5).normal(size=(6, 5)) ** 5
+    amplitudes /= np.linalg.norm(amplitudes)
+    strings = np.array([3, 5, 6, 9, 10, 12]), np.array([3, 5, 9, 10, 12])
+    state = fermion.SCIState(amplitudes, *strings, norb=4, nelec=(2, 2))
+    result = fermion.SCIResult(0.0, state, (np.zeros(4), np.zeros(4)))
+    wanted = fermion._select_carryover(result, threshold=0.1, symmetrize_spin=symmetrize)
+    packed = tuple(bitstrings.from_integers(each, 4) for each in strings)
+    squares, sizes = amplitudes**2, abs(amplitudes)
+    found = sampling.carry_over(packed, (squares.sum(1), squares.sum(0)), (sizes.max(1), sizes.max(0)), 0.1, symmetrize)
+    for spin in (0, 1):
+        assert bitstrings.to_integers(found[spin]) == list(wanted[spin])
