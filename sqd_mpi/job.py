@@ -197,10 +197,10 @@ class _Job:
         with self.log.compiling(), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             if local_rank == 0:
-                _warm_up(self.rdm_order)
+                warm_up(self.rdm_order)
             grid.barrier(self.comm)
             if local_rank != 0:
-                _warm_up(self.rdm_order)
+                warm_up(self.rdm_order)
             grid.barrier(self.comm)
 
     def _announce(self) -> None:
@@ -420,7 +420,7 @@ def _orbital_summary(densities: list[Any]) -> dict[str, Any]:
     return summary
 
 
-def _warm_up(rdm_order: int) -> None:
+def warm_up(rdm_order: int) -> None:
     """Compile or load every kernel of a solve by solving a toy problem in this process."""
     from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.solve import solve_subspace

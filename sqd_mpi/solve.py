@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, planner
 from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
-from sqd_mpi.davidson import Eigenpairs, Step, davidson, default_subspace, least_subspace
-from sqd_mpi.grid import ProcessGrid, local_ranks, minimum_mean_maximum
+from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
+from sqd_mpi.grid import ProcessGrid, broadcast, local_ranks, minimum_mean_maximum
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
+from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
 from sqd_mpi.options import InputError, SolveOptions, available_memory
@@ -244,9 +245,11 @@ class _Solve:
         if self.nroots > self.alpha.size * self.beta.size:
             total = self.alpha.size * self.beta.size
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
-        self.memory = self.options.memory or int(available_memory() / local_ranks(comm)[1])
-        self.sectors = self._sectors(spin_flip=self._flips())
-        self.grid = ProcessGrid(comm, self._shape(1 if comm is None else comm.size))
+        _, self.n_local = local_ranks(comm)
+        self.memory = self.options.memory or int(available_memory() / self.n_local)
+        shape = self._shape(comm)
+        self.sectors = self._sectors(spin_flip=self._flips(shape))
+        self.grid = ProcessGrid(comm, shape)
         if self.grid.n_ranks > 1:
             with self.timers("structure"):
                 deal, folded = self.options.string_order != "sorted", self.sectors[0][1] != 0
@@ -300,11 +303,9 @@ class _Solve:
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
         )  # fmt: skip
 
-    def _flips(self) -> bool:
+    def _flips(self, shape: tuple[int, int, int, int]) -> bool:
         """Whether spin-flip symmetry is used: equal string sets, and a grid with a = b."""
-        grid = self.options.grid
-        possible = self.beta is self.alpha and (grid == "auto" or grid[0] == grid[1])
-        return possible and self.options.spin_flip == "auto"
+        return self.beta is self.alpha and shape[0] == shape[1] and self.options.spin_flip == "auto"
 
     def _sectors(self, spin_flip: bool) -> list[Sector]:
         """Every (label, parity) that holds a vector."""
@@ -312,12 +313,35 @@ class _Solve:
         found = [(label, parity) for label in sectors(self.alpha, self.beta) for parity in parities]
         return [sector for sector in found if self._layout(sector, (1, 1, 1, 1)).dimension > 0]
 
-    def _shape(self, n_ranks: int) -> tuple[int, int, int, int]:
+    def _shape(self, comm: Any) -> tuple[int, int, int, int]:
+        """The grid that was asked for, or the planner's; rank 0 plans for all."""
         if self.options.grid != "auto":
             return self.options.grid
-        largest = max(self._layout(sector, (1, 1, 1, 1)).dimension for sector in self.sectors)
-        square = self.sectors[0][1] != 0
-        return planner.choose_grid(n_ranks, self.alpha.size, self.beta.size, largest, self.memory, square)
+        n_ranks = 1 if comm is None else comm.size
+        if n_ranks == 1:
+            return 1, 1, 1, 1
+        chosen, missing = None, 0
+        with self.timers("plan"):
+            if comm.rank == 0:
+                plan = self._plan(n_ranks, local_ranks_of_node=self.n_local)
+                best = plan.chosen or plan.too_large[0]
+                chosen, missing = best.grid, best.missing_bytes
+            chosen, missing = broadcast(comm, (chosen, missing))
+        if missing:
+            self.log.warning(
+                f"no grid of {n_ranks} ranks is predicted to fit into {self.memory / 2**30:.3g} GiB per rank; "
+                f"{missing / 2**30:.3g} GiB are missing"
+            )
+        return chosen
+
+    def _plan(self, n_ranks: int, local_ranks_of_node: int) -> planner.Plan:
+        profile = MachineProfile(ranks_per_node=local_ranks_of_node)
+        problem = planner.Problem.from_sorted(
+            self.hamiltonian, self.symmetry, self.alpha, self.beta,
+            self.options.spin_flip == "auto" and self.beta is self.alpha, self.options.string_order != "sorted",
+        )  # fmt: skip
+        limits = planner.Limits(self.memory, *subspace_sizes(self.nroots, self.options.max_subspace))
+        return planner.make_plan(problem, n_ranks, profile, _jit.n_threads(), limits)
 
     def _layout(self, sector: Sector, grid: tuple[int, int, int, int] | None = None) -> Layout:
         label, parity = sector
@@ -332,8 +356,7 @@ class _Solve:
         layouts = [self._layout(sector) for sector in self.sectors]
         dimension = max(layout.dimension for layout in layouts)
         n_determinants = max(layout.n_determinants for layout in layouts)
-        wanted = self.options.max_subspace or default_subspace(self.nroots)
-        smallest = wanted if self.options.max_subspace else least_subspace(self.nroots)
+        wanted, smallest = subspace_sizes(self.nroots, self.options.max_subspace)
         for size in range(wanted, smallest - 1, -1):
             predicted = planner.predict_memory(self.grid.shape, dimension, size, n_determinants)
             if predicted.total <= _MEMORY_SHARE * self.memory:

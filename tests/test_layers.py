@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
     ("options", "log", "_jit"),
-    ("bitstrings", "hamiltonian"),
+    ("bitstrings", "hamiltonian", "machine"),
     ("symmetry", "excitations"),
     ("layout", "sampling"),
     ("planner",),
@@ -23,8 +23,9 @@ LAYERS = (
     ("sigma", "files"),
     ("davidson", "model_space", "observables", "pt2", "trace", "vector_io"),
     ("solve",),
-    ("density_matrices",),
+    ("density_matrices", "plan"),
     ("job",),
+    ("bench",),
     ("batches",),
     ("sqd",),
     ("figures", "adapters"),

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from itertools import product
 
-import numpy as np
 import pytest
 
 from sqd_mpi.backends import Interaction, get_backend
 from sqd_mpi.davidson import default_subspace
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
-from sqd_mpi.planner import choose_grid, predict_memory
+from sqd_mpi.planner import predict_memory
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.symmetry import trivial_labels
 from tests.problems import close_strings, make_hamiltonian
-
-
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 6, 7, 12, 64, 97, 1000])
-@pytest.mark.parametrize("n_strings", [(1, 1), (7, 5), (1, 10**4), (10**4, 1), (40000, 40000)])
-@pytest.mark.parametrize("memory", [10**6, 10**9, 10**12])
-def test_chosen_grid_uses_all_ranks(n_ranks, n_strings, memory):
-    grid = choose_grid(n_ranks, *n_strings, n_strings[0] * n_strings[1], memory)
-    assert len(grid) == 4 and min(grid) >= 1
-    assert np.prod(grid) == n_ranks
-
-
-def test_small_problems_are_not_cut_and_large_ones_are():
-    assert choose_grid(8, 100, 100, 10**4, 10**9)[:2] == (1, 1)
-    a, b, _, _ = choose_grid(64, 40000, 40000, 16 * 10**8, 4 * 10**9)
-    assert a * b == 64
-    assert predict_memory((a, b, 1, 1), 16 * 10**8, 7).buffers < 10**9
 
 
 @pytest.mark.parametrize("grid", [(1, 1, 1, 1), (2, 1, 1, 1), (1, 1, 1, 6), (2, 2, 3, 1), (4, 4, 2, 2), (8, 8, 16, 1)])

@@ -92,12 +92,21 @@ def _gather(width, kets, n_ket, matrix):
 def _scatter(width, tile, bras, signs, stops, lowest, j, count):
     """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes; lanes end at their stops.
 
-    lowest: smallest of the stops; the columns before it need no look at single lanes.
+    lowest: smallest of the stops; the columns before it need no look at single lanes. Masked stores are slow, so of the
+    others only the vectors whose own lanes end here take them.
     """
     for v in range(width):
         if j + count <= lowest:
             scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
-        elif j < stops[8 * v : 8 * v + 8].max():
+            continue
+        least = stops[8 * v]
+        most = least
+        for lane in range(8 * v + 1, 8 * v + 8):
+            least = min(least, stops[lane])
+            most = max(most, stops[lane])
+        if j + count <= least:
+            scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+        elif j < most:
             stop_data = stops.ctypes.data + 64 * v
             scatter_tile_ragged(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, stop_data, j)
 
