@@ -20,9 +20,10 @@ from sqd_mpi.machine import MachineProfile, write_profile
 from sqd_mpi.options import InputError, available_cores
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
-    (1200, 16, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1))),
-    (500, 14, 4, ((1, 1, 1, 1), (2, 2, 1, 1))),
+    (3600, 20, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))),
+    (1200, 18, 4, ((1, 1, 1, 1), (2, 2, 1, 1))),
 )
+_LABELS = 4
 _LARGE = 2_000_000  # elements of a large message or vector
 _REPEATS = 5
 _SMALL_REPEATS = 50
@@ -121,7 +122,7 @@ class KernelCase:
     """A made-up problem whose tasks are measured.
 
     Attributes:
-        hamiltonian, problem, labels: integrals, what the planner knows, and labels (one).
+        hamiltonian, problem, labels: integrals, what the planner knows, and labels.
     """
 
     hamiltonian: Any
@@ -130,19 +131,21 @@ class KernelCase:
 
     @classmethod
     def create(cls, n_strings: int, norb: int, n_electrons: int) -> KernelCase:
-        """The lowest strings of equally spaced orbitals."""
+        """The lowest strings of equally spaced orbitals, which carry labels as in a molecule of C2v symmetry."""
         from sqd_mpi import bitstrings, planner
         from sqd_mpi.hamiltonian import Hamiltonian
-        from sqd_mpi.symmetry import trivial_labels
+        from sqd_mpi.layout import SpinStrings
+        from sqd_mpi.symmetry import OrbitalLabels
 
         occupied = sorted(combinations(range(norb), n_electrons), key=lambda chosen: (sum(chosen), chosen))
         integers = [sum(1 << k for k in chosen) for chosen in islice(occupied, n_strings)]
         n_pairs = norb * (norb + 1) // 2
         eri = 0.01 * np.random.default_rng(0).normal(size=n_pairs * (n_pairs + 1) // 2)
         hamiltonian = Hamiltonian(np.diag(np.linspace(-2.0, 2.0, norb)), eri, 0.0, norb, (n_electrons, n_electrons))
-        strings = bitstrings.from_integers(integers, norb)
-        problem = planner.Problem.create(hamiltonian, strings, strings, symmetry=False, spin_flip=False)
-        return cls(hamiltonian, problem, trivial_labels(norb))
+        labels = OrbitalLabels(np.arange(norb) % _LABELS, _LABELS, 0.0, 0.0, 0.0)
+        strings = SpinStrings.from_canonical(bitstrings.from_integers(sorted(integers), norb), labels.labels, _LABELS)
+        problem = planner.Problem.from_sorted(hamiltonian, labels, strings, strings, spin_flip=False, deal=True)
+        return cls(hamiltonian, problem, labels)
 
     def measure(self, shape: tuple[int, int, int, int]) -> list[list[float]]:
         """For each kind of task processor seconds of one place, then numbers of operations: terms, moved, groups,
@@ -158,7 +161,7 @@ class KernelCase:
         alpha, beta = planner.order_strings(
             problem.alpha.strings, problem.beta.strings, problem.norb, shape, a * b * r > 1, False
         )
-        layout = Layout.create(alpha, beta, 0, shape)
+        layout = Layout.create(alpha, beta, problem.sector, shape)
         share = backend.create_share(layout, (0, 0, 0, 0), self.hamiltonian, self.labels)
         block = backend.create_block(layout, (0, 0, 0, 0), self.hamiltonian, share)
         interaction = Interaction.energy(self.hamiltonian)
@@ -199,8 +202,8 @@ def _vector_seconds() -> float:
     """Seconds for one element that a vector operation reads or writes."""
     from sqd_mpi.backends import vectors
 
-    one, two, out = np.ones(_LARGE), np.ones(_LARGE), np.zeros(_LARGE)
-    return _least(lambda: vectors.scale_and_add(one, two, 1.0, out)) / (4 * _LARGE)
+    one, two, out = np.ones(4 * _LARGE), np.ones(4 * _LARGE), np.zeros(4 * _LARGE)
+    return _least(lambda: vectors.scale_and_add(one, two, 1.0, out)) / (16 * _LARGE)
 
 
 def measure_messages(comm: Any) -> dict[str, float]:

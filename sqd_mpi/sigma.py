@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class SigmaOperator:
         self.plan = TaskPlan(grid, layout, block, interaction)
         self.vectors: Any = Timed(vectors, self.timers, "vectors")
         self.n_sigma = 0
+        self.task_seconds = 0.0  # processor time of all threads of this rank in its tasks
         self._diagonal = np.empty(self.size)
         block.diagonal(interaction, self._diagonal)
 
@@ -90,16 +92,14 @@ class SigmaOperator:
             sigma[:] = 0.0
         plan.exchange.start()
         for task in plan.own_tasks:
-            with self.timers(task.kind, da=task.da, db=task.db):
-                self.block.apply(task, own, sigma, self.interaction)
+            self._apply(task, own, sigma)
         for k, tasks in enumerate(plan.remote_tasks):
             with self.timers("wait"):
                 ket = plan.exchange.wait(k)
             da, db = tasks[0].da, tasks[0].db
             self.timers.beside("slide", plan.exchange.started[k], da=da, db=db, bytes=ket.nbytes)
             for task in tasks:
-                with self.timers(task.kind, da=task.da, db=task.db):
-                    self.block.apply(task, ket, sigma, self.interaction)
+                self._apply(task, ket, sigma)
             plan.exchange.release(k)
         with self.timers("wait"):
             plan.exchange.finish()
@@ -107,6 +107,12 @@ class SigmaOperator:
             self.grid.scatter_sum(sigma, out, plan.task_group_counts)
         with self.timers("vectors"):
             plan.finish(self._diagonal, vector, out)
+
+    def _apply(self, task: Task, ket: FloatArray, sigma: FloatArray) -> None:
+        began = process_time()
+        with self.timers(task.kind, da=task.da, db=task.db):
+            self.block.apply(task, ket, sigma, self.interaction)
+        self.task_seconds += process_time() - began
 
     def expectation(self, vector: FloatArray, work: FloatArray) -> float:
         """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
@@ -135,6 +141,7 @@ class TaskPlan:
         sizes = np.array([[layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
         self._replica_counts = layout.replica_counts(here.ia, here.ib)
         self.task_group_counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
+        self._slice = self.task_group_counts[here.it]
         whole = grid.n_ranks > 1 or layout.parity != 0
         self._own = np.empty(int(sizes[here.ia, here.ib])) if whole else None
         self.sigma = np.empty(layout.sub_block_size(here.ia, here.ir, here.ib)) if t > 1 else None
@@ -160,6 +167,14 @@ class TaskPlan:
         line = out[self._fold.line]
         vectors.scale_and_add(diagonal, vector, float(np.sqrt(2.0)), out)
         out[self._fold.line] += (1.0 - np.sqrt(2.0)) * line
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes that this rank receives in one sigma: ket blocks, slices of its replicas, stored halves, sums."""
+        replicas = sum(self._replica_counts) - self._slice if self.grid.replicas is not None else 0
+        groups = sum(self.task_group_counts) - self._slice if self.grid.task_groups is not None else 0
+        swapped = self._fold.mirror_size if self._fold is not None else 0
+        return self.exchange.bytes_received + 8 * (replicas + groups + swapped)
 
     @property
     def buffer_bytes(self) -> int:
@@ -195,6 +210,11 @@ class Fold:
     def buffer_bytes(self) -> int:
         """Bytes of the stored halves that are put together here."""
         return sum(array.nbytes for array in (self._own, self._mirror) if array is not None)
+
+    @property
+    def mirror_size(self) -> int:
+        """Number of elements that come from the mirror block."""
+        return 0 if self._mirror is None else self._mirror.size
 
     def unfold(self, vector: FloatArray, whole: FloatArray) -> None:
         """The whole block of this rank from the slices of all replicas. Collective over the grid."""

@@ -94,6 +94,8 @@ class SubspaceResult:
         solve_seconds: from the call to the end of the iterations.
         sigma_seconds: mean seconds per application of the Hamiltonian, slowest rank.
         memory: largest bytes of any rank of "vectors" (basis, images, diagonal), "buffers" and "structure".
+        messages: most "bytes" received and "ket_blocks" among them in one sigma of any rank.
+        task_seconds: (minimum, mean, maximum) over ranks, processor seconds of all threads in the tasks of all sigmas.
     """
 
     roots: list[Root]
@@ -111,6 +113,8 @@ class SubspaceResult:
     solve_seconds: float
     sigma_seconds: float
     memory: dict[str, int]
+    messages: dict[str, int]
+    task_seconds: tuple[float, float, float]
 
     @property
     def energies(self) -> FloatArray:
@@ -264,6 +268,8 @@ class _Solve:
         self._shares: dict[int, Any] = {}
         self.n_iterations = self.n_sigma = 0
         self.asked_to_stop = False
+        self.messages = {"bytes": 0, "ket_blocks": 0}
+        self.task_seconds = 0.0
         self.bytes_used = {"vectors": 0, "buffers": 0, "structure": 0}
         self.history: dict[str, list[Any]] = {
             name: [] for name in ("sector", "parity", "energy", "residual_norm", "seconds")
@@ -294,6 +300,7 @@ class _Solve:
         if others and not stopped:
             self.log.info(f"{others} other symmetry sectors lie above, judged by their model spaces and corrections")
         timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
+        task_seconds = minimum_mean_maximum(self.grid.comm, {"tasks": self.task_seconds})["tasks"]
         solve_seconds = perf_counter() - self.began
         roots = self._roots(solved)
         return SubspaceResult(
@@ -301,6 +308,7 @@ class _Solve:
             {name: np.array(values) for name, values in self.history.items()}, timings,
             resolve_name(self.options.backend), _jit.n_threads(), self.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
+            self.messages, task_seconds,
         )  # fmt: skip
 
     def _flips(self, shape: tuple[int, int, int, int]) -> bool:
@@ -428,17 +436,24 @@ class _Solve:
             max_subspace=max(self.max_subspace, 2 * count), callback=callback,
         )  # fmt: skip
         self.n_sigma += pairs.n_sigma
+        self.task_seconds += operator.task_seconds
         self.log.close()
         operator.plan.free()
         return pairs
 
     def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
-        """Note the largest memory of any rank; collective over the grid."""
+        """Note the largest memory and message volume of any rank; collective over the grid."""
         structure = max((getattr(share, "nbytes", 0) for share in self._shares.values()), default=0)
-        used = np.array([8 * operator.size * (2 * n_basis + 1), operator.plan.buffer_bytes, structure], np.int64)
+        plan = operator.plan
+        vectors_bytes = 8 * operator.size * (2 * n_basis + 1)
+        used = np.array(
+            [vectors_bytes, plan.buffer_bytes, structure, plan.message_bytes, len(plan.exchange.remote)], np.int64
+        )
         self.grid.maximum_over_all(used)
-        for name, value in zip(("vectors", "buffers", "structure"), used, strict=True):
+        for name, value in zip(("vectors", "buffers", "structure"), used[:3], strict=True):
             self.bytes_used[name] = max(self.bytes_used[name], int(value))
+        for name, value in zip(("bytes", "ket_blocks"), used[3:], strict=True):
+            self.messages[name] = max(self.messages[name], int(value))
 
     def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray) -> int:
         """Start vectors: those of an earlier solve or file, then the lowest of the model space."""

@@ -23,10 +23,10 @@ Place = tuple[int, int, int, int]
 Rows = tuple[int, int]  # first and last (excluded) bra row of a sub-block
 
 # Seconds on one thread of a 2.6 GHz Zen 4: one gathered or scattered element, one fused multiply-add of opposite and of
-# same spin, one group of alpha singles. Used where no profile of the machine is given.
+# same spin, one group of alpha singles. Tasks are dealt by these on all machines; plans take a `MachineProfile`.
 GATHER_SECONDS = 0.24e-9
 MIXED_SECONDS = 0.066e-9
-SAME_SPIN_SECONDS = 0.1e-9
+SAME_SPIN_SECONDS = 0.085e-9
 GROUP_SECONDS = 2.1e-6
 # To divide rows among threads: what gathering and scattering one column costs, in multiply-adds.
 _GATHERED_TERMS = 2 * GATHER_SECONDS / MIXED_SECONDS

@@ -13,8 +13,8 @@ from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
 
 ASSUMED_SIGMAS = 15  # of a solve, for predicted times: what the published inputs need for one root to 1e-6
-_SLICES_PER_STEP = 35  # vectors that an iteration of the eigensolver reads or writes beside sigma
-_REDUCTIONS_PER_STEP = 3
+SLICES_PER_STEP = 35  # vectors that an iteration of the eigensolver reads or writes beside sigma
+REDUCTIONS_PER_STEP = 3
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
     compute = float(work.seconds.max()) / n_threads
     slice_size = problem.dimension(shape) / n_ranks
     sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
-    step = _SLICES_PER_STEP * slice_size * profile.vector_seconds
-    step += _REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
+    step = SLICES_PER_STEP * slice_size * profile.vector_seconds
+    step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
     return GridPlan(
         grid=shape,
         spin_flip=bool(work.parity),
@@ -161,7 +161,7 @@ class Messages:
         replicas = t * r
         elements = 4.0 * stored / replicas + stored / r
         if work.parity:
-            elements += 2.0 * block
+            elements += 6.0 * block  # turned copies, which miss the caches
         return cls(
             slides,
             8.0 * slides * block,
@@ -182,10 +182,13 @@ class Messages:
         """Time of the messages that is not hidden behind `compute` seconds."""
         slides = self.slides * profile.slide_latency_seconds + self.slide_bytes / profile.slide_bytes_per_second
         exposed = max(slides - profile.hidden_share * compute, (1.0 - profile.hidden_share) * slides)
+        return exposed + self.exchange_seconds(profile)
+
+    def exchange_seconds(self, profile: MachineProfile) -> float:
+        """Time of putting the own block together and of adding partial sums."""
         replicas = (self.collected + self.reduced) / profile.reduction_bytes_per_second
         replicas += profile.reduction_latency_seconds * (log2(self.n_replicas) + log2(self.n_groups))
-        swap = self.swapped / profile.slide_bytes_per_second
-        return exposed + replicas + swap
+        return replicas + self.swapped / profile.slide_bytes_per_second
 
 
 def structure_bytes(work: Work) -> int:

@@ -78,6 +78,11 @@ class Work:
         self.beta = self.alpha if self.parity else count_parts(problem, "beta", self.beta_part, b)
         self.mirror = np.arange(problem.n_labels) ^ problem.sector  # beta label that goes with every alpha label
 
+    @property
+    def twin_savings(self) -> tuple[float, float]:
+        """What two groups that are treated together save: of multiply-adds (their loads), and of gathered rows."""
+        return _TWIN_TERMS, _TWIN_GATHER
+
     @cached_property
     def pieces(self) -> int:
         """Into how many pieces of rows a typical opposite-spin task is cut: threads, and task groups beyond tasks."""
@@ -155,8 +160,10 @@ class Work:
         kets = rows_b.sum(axis=0)[order] * met / b  # columns of the ket blocks that are gathered
         columns = met * rows_b[:, :, None]
         by_alpha = [values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)]
-        saved = [(self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
-                 for part in (_TWIN_TERMS, _TWIN_GATHER)]  # fmt: skip
+        saved = [
+            (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
+            for part in self.twin_savings
+        ]
         moved = self._spread(saved[1] @ by_alpha[1], share["gather"])
         moved = moved + self._spread(singles @ by_alpha[2], share["scatter"])
         same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
