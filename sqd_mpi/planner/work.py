@@ -23,8 +23,11 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _CHUNK = 64  # lanes that an opposite-spin kernel treats at a time
-_TWIN_LENGTH = 24.0  # two groups have so many ket rows in common that they are treated together; see gather_sharing
-_TWIN_TERMS, _TWIN_GATHER = 0.35, 0.5  # what that saves of multiply-adds (as loads) and of gathered rows
+# Two groups of alpha singles with common ket rows are treated together (`backends.gather_sharing`): from about so many
+# singles in a group on; what that saves of the time of multiply-adds and of gathered rows.
+SHARED_GROUP = 24.0
+SHARED_TERMS, SHARED_GATHER = 0.35, 0.5
+EMPTY_LANES = 3.5  # of a group, on average
 _LONG_GROUP = 200.0  # from here on the padding of a group is half of its last vector
 _DENSE = 30.0  # from so many singles between two parts on, they are taken for connected without a look
 
@@ -81,7 +84,7 @@ class Work:
     @property
     def twin_savings(self) -> tuple[float, float]:
         """What two groups that are treated together save: of multiply-adds (their loads), and of gathered rows."""
-        return _TWIN_TERMS, _TWIN_GATHER
+        return SHARED_TERMS, SHARED_GATHER
 
     @cached_property
     def pieces(self) -> int:
@@ -99,7 +102,7 @@ class Work:
         expected = self.problem.alpha.pair_counts / (a * rows * self.pieces)
         used, groups = padded(expected, lanes), -np.expm1(-expected)
         chunks = np.where(expected > 0.0, np.ceil(np.maximum(expected, 1.0) / _CHUNK), 0.0) * groups
-        twins = expected * np.exp(-_TWIN_LENGTH / np.maximum(expected, 1e-3))
+        twins = expected * np.exp(-SHARED_GROUP / np.maximum(expected, 1e-3))
         sums = [np.zeros((n_labels, n_labels)) for _ in range(5)]
         for d in range(n_labels):
             of_label = self.problem.pair_labels == d
