@@ -285,7 +285,7 @@ def draw_simulation(
     right.set_xticks(places, [f"{n}" for n in ranks], rotation=60)
     right.set(xlabel="ranks", ylabel="% of a sigma, mean over the ranks")
     right.legend(ncols=3, loc="lower center", fontsize="small")
-    figure.suptitle(heading, fontsize="small", wrap=True)
+    figure.suptitle(f"Predicted. {heading}", fontsize="small", wrap=True)
     try:
         figure.savefig(path, dpi=_DPI)
     except (OSError, ValueError) as error:

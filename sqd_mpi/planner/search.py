@@ -11,6 +11,7 @@ from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
 from sqd_mpi.planner.problem import Problem
 
 MOST_GRIDS = 300  # that are looked at for one number of ranks
+_FEWER_GRIDS = 80  # of other numbers of ranks
 RANKS = tuple(2**k for k in range(11))
 WORTHWHILE = 0.5  # efficiency down to which further ranks are said to pay off
 _NEAR = 0.02  # grids whose times differ by less are as good as each other; the one with least memory is taken
@@ -93,7 +94,7 @@ class Plan:
 
 def make_plan(
     problem: Problem, n_ranks: int, profile: MachineProfile, n_threads: int, limits: Limits,
-    scaling: tuple[int, ...] = (),
+    scaling: tuple[int, ...] = (), most: int = MOST_GRIDS,
 ) -> Plan:  # fmt: skip
     """Predict all grids of a number of ranks.
 
@@ -104,8 +105,9 @@ def make_plan(
         n_threads: threads of a rank.
         limits: memory and subspace.
         scaling: other numbers of ranks whose best grids are wanted as well; those where nothing fits are left out.
+        most: grids to look at, those least out of proportion.
     """
-    shapes, n_left_out = shapes_of(n_ranks, problem.alpha.size, problem.beta.size)
+    shapes, n_left_out = shapes_of(n_ranks, problem.alpha.size, problem.beta.size, most)
     plans = [predict(problem, shape, profile, n_threads, limits) for shape in shapes]
     fits = sorted((plan for plan in plans if not plan.missing_bytes), key=lambda plan: plan.seconds_per_iteration)
     rest = sorted((plan for plan in plans if plan.missing_bytes), key=lambda plan: plan.missing_bytes)
@@ -113,7 +115,7 @@ def make_plan(
     for n in scaling:
         chosen = Plan(n, n_threads, limits.memory, fits, rest, 0).chosen if n == n_ranks else None
         if n != n_ranks:
-            chosen = make_plan(problem, n, profile, n_threads, limits).chosen
+            chosen = make_plan(problem, n, profile, n_threads, limits, most=_FEWER_GRIDS).chosen
         if chosen is not None:
             best.append(chosen)
     return Plan(n_ranks, n_threads, limits.memory, fits, rest, n_left_out, best)

@@ -9,7 +9,7 @@ their lengths in the whole set, as if strings were dealt at random.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,12 +256,18 @@ class Work:
 
 def padded(expected: FloatArray, lanes: int) -> FloatArray:
     """Expected size of groups filled up to a multiple of `lanes`, if their sizes are Poisson distributed."""
+    # Between the knots the padding beyond the size itself is interpolated.
+    extra = np.interp(expected, *_padding(lanes))
+    return expected + np.where(expected > _LONG_GROUP, 0.5 * (lanes - 1), extra)
+
+
+@lru_cache
+def _padding(lanes: int) -> tuple[FloatArray, FloatArray]:
+    """Expected sizes of groups, and by how much they grow when filled up."""
     knots = np.concatenate([[0.0], np.geomspace(1e-3, _LONG_GROUP, 60)])
     sizes = np.arange(0, int(_LONG_GROUP + 8 * _LONG_GROUP**0.5) + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(sizes[1:], 1)))])
     with np.errstate(divide="ignore"):
         weights = np.exp(sizes[None, :] * np.log(np.maximum(knots, 1e-300))[:, None] - knots[:, None] - logs[None, :])
     values = weights @ (np.ceil(sizes / lanes) * lanes)
-    # Between the knots the padding beyond the size itself is interpolated.
-    extra = np.interp(expected, knots, values - knots)
-    return expected + np.where(expected > _LONG_GROUP, 0.5 * (lanes - 1), extra)
+    return knots, values - knots
