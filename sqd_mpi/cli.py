@@ -19,6 +19,7 @@ from sqd_mpi.options import (
     SolveOptions,
     available_cores,
     available_memory,
+    option_name,
 )
 
 EXIT_FAILED = 1
@@ -54,6 +55,8 @@ _METAVARS = {
     "timeout": "SEC",
     "carry_over_threshold": "C",
 }
+# Options of `run` that a plan depends on.
+_PLAN_OPTIONS = ("threads", "memory", "max_subspace", "nroots", "symmetry", "spin_flip", "string_order")
 # How long a rank with bad input waits for the others to report the same, before it ends them.
 _AGREEMENT_SECONDS = 5.0
 
@@ -118,6 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(verbs)
     _add_run(verbs)
     _add_sqd(verbs)
+    _add_plan(verbs)
+    _add_bench(verbs)
     _add_info(verbs)
     _add_report(verbs)
     _add_extrapolate(verbs)
@@ -186,6 +191,31 @@ def _add_options(parser: argparse.ArgumentParser, options: type[SolveOptions]) -
             parser.add_argument(typed, action="store_true", **settings)
         else:
             parser.add_argument(typed, metavar=_METAVARS.get(name, "N"), **settings)
+
+
+def _add_plan(verbs: Any) -> None:
+    """Adds `plan`; its options on the solve are those of `run`."""
+    parser = _add_verb(
+        verbs, "plan", "Predict memory and time of all process grids, without MPI, and say which is best."
+    )
+    parser.add_argument("input", metavar="INPUT", help="input file")
+    parser.add_argument("--ranks", metavar="N", required=True, help="number of ranks")
+    parser.add_argument("--profile", metavar="FILE", help="machine profile that bench wrote; by default a built-in one")
+    for name in _PLAN_OPTIONS:
+        text = _help(SolveOptions.model_fields[name])
+        settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        parser.add_argument(option_name(name), metavar=_METAVARS[name], **settings)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(verb=_plan, parser=parser)
+
+
+def _add_bench(verbs: Any) -> None:
+    """Adds `bench`."""
+    parser = _add_verb(verbs, "bench", "Measure what this machine can do, for plan, and check its set-up; use mpirun.")
+    parser.add_argument("-o", "--output", metavar="FILE", help="machine profile to write, for plan --profile")
+    parser.add_argument("--threads", metavar="auto|N", default="auto", help=_help(SolveOptions.model_fields["threads"]))
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(verb=_bench, parser=parser)
 
 
 def _add_info(verbs: Any) -> None:
@@ -344,6 +374,31 @@ def _on_all_ranks(work: Callable[[Any], int]) -> int:
             print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)
             grid.abort(EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED)
         raise
+
+
+def _plan(parsed: argparse.Namespace) -> int:
+    """Prints the plan of a number of ranks; exit code 2 if no grid fits."""
+    given = {name: getattr(parsed, name) for name in _PLAN_OPTIONS if hasattr(parsed, name)}
+    SolveOptions(**given)
+
+    from sqd_mpi import plan
+
+    found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given)
+    print(json.dumps(found.to_dict(), allow_nan=False) if parsed.json else plan.plan_text(found, title))
+    return 0 if found.chosen is not None else EXIT_BAD_INPUT
+
+
+def _bench(parsed: argparse.Namespace) -> int:
+    """Measures the machine on all ranks."""
+    threads = SolveOptions(threads=parsed.threads).threads
+
+    from sqd_mpi import bench, grid
+
+    communicator = grid.world()
+    report = bench.run(communicator, threads, parsed.output)
+    if launcher_rank() == 0:
+        print(json.dumps(report, allow_nan=False) if parsed.json else _table("this machine", report))
+    return 0
 
 
 def _all_arrive(communicator: Any) -> bool:

@@ -106,6 +106,13 @@ def least_subspace(nroots: int) -> int:
     return 3 * nroots
 
 
+def subspace_sizes(nroots: int, max_subspace: int | None = None) -> tuple[int, int]:
+    """Numbers of basis vectors to try from the first down to the second: what is asked for, or default and least."""
+    if max_subspace is not None:
+        return max_subspace, max_subspace
+    return default_subspace(nroots), least_subspace(nroots)
+
+
 def davidson(
     operator: Operator,
     start: Callable[[FloatArray], int],

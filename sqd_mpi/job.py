@@ -395,6 +395,9 @@ class Job:
             "sigma_seconds": result.sigma_seconds,
             "solve_seconds": result.solve_seconds,
             "wall_seconds": perf_counter() - self.began,
+            "cpu_seconds": result.task_seconds[1],
+            "imbalance": result.task_seconds[2] / max(result.task_seconds[1], 1e-9),
+            "messages": result.messages,
             "peak_rss_bytes": peak,
             "symmetry": {
                 "n_labels": result.symmetry.n_labels,

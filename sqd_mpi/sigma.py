@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class SigmaOperator:
         self.plan = TaskPlan(grid, layout, block, interaction, single)
         self.vectors: Any = Timed(vectors, self.timers, "vectors")
         self.n_sigma = 0
+        self.task_seconds = 0.0  # processor time of all threads of this rank in its tasks
         self._diagonal = np.empty(self.size)
         block.diagonal(interaction, self._diagonal)
 
@@ -99,8 +101,7 @@ class SigmaOperator:
             sigma[:] = 0.0
         plan.exchange.start()
         for task in plan.own_tasks:
-            with self.timers(task.kind, da=task.da, db=task.db):
-                self.block.apply(task, own, sigma, interaction)
+            self._do(task, interaction, own, sigma)
         for k, tasks in enumerate(plan.remote_tasks):
             with self.timers("wait"):
                 ket = plan.exchange.wait(k)
@@ -108,8 +109,7 @@ class SigmaOperator:
             if (started := plan.exchange.started(k)) is not None:
                 self.timers.beside("slide", started, da=da, db=db, bytes=ket.nbytes)
             for task in tasks:
-                with self.timers(task.kind, da=task.da, db=task.db):
-                    self.block.apply(task, ket, sigma, interaction)
+                self._do(task, interaction, ket, sigma)
             plan.exchange.release(k)
         with self.timers("wait"):
             plan.exchange.finish()
@@ -130,6 +130,12 @@ class SigmaOperator:
             return False
         self.plan.slide_in_double()
         return True
+
+    def _do(self, task: Task, interaction: Interaction, ket: FloatArray, sigma: FloatArray) -> None:
+        began = process_time()
+        with self.timers(task.kind, da=task.da, db=task.db):
+            self.block.apply(task, ket, sigma, interaction)
+        self.task_seconds += process_time() - began
 
     def expectation(self, vector: FloatArray, work: FloatArray) -> float:
         """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
@@ -165,6 +171,7 @@ class TaskPlan:
         self._replica_counts = layout.replica_counts(here.ia, here.ib)
         self._replica_start = sum(self._replica_counts[: here.ir * t + here.it])
         self.task_group_counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
+        self._slice = self.task_group_counts[here.it]
         whole = grid.n_ranks > 1 or layout.parity != 0
         self._shared = grid.node_blocks(int(sizes[here.ia, here.ib])) if whole else None
         self._own: FloatArray | None = None
@@ -214,6 +221,18 @@ class TaskPlan:
         line = out[self._fold.line]
         vectors.scale_and_add(diagonal, vector, float(np.sqrt(2.0)), out)
         out[self._fold.line] += (1.0 - np.sqrt(2.0)) * line
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes that this rank receives in one sigma: ket blocks, slices of its replicas, stored halves, sums.
+
+        What is read in place in the memory of the node does not count.
+        """
+        gathers = self.grid.replicas is not None and self._shared is None
+        replicas = sum(self._replica_counts) - self._slice if gathers else 0
+        groups = sum(self.task_group_counts) - self._slice if self.grid.task_groups is not None else 0
+        swapped = self._fold.mirror_size if self._fold is not None else 0
+        return self.exchange.bytes_received + 8 * (replicas + groups + swapped)
 
     @property
     def buffer_bytes(self) -> int:
@@ -273,6 +292,11 @@ class Fold:
         if self._shared is not None:
             own = self._shared.nbytes
         return own + (self._mirror.nbytes if self._mirror is not None and not self._mirror_is_here else 0)
+
+    @property
+    def mirror_size(self) -> int:
+        """Number of elements that the mirror block's rank sends."""
+        return 0 if self._mirror is None or self._mirror_is_here else self._mirror.size
 
     def unfold(self, vector: FloatArray, whole: FloatArray) -> None:
         """The whole block of this rank, or its part of a shared one, from the slices of all replicas.

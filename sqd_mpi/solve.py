@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
-from sqd_mpi.davidson import Eigenpairs, Step, davidson, default_subspace, least_subspace
-from sqd_mpi.grid import ProcessGrid, agree_on_error, largest_of_all, local_ranks, minimum_mean_maximum
+from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
+from sqd_mpi.grid import ProcessGrid, agree_on_error, broadcast, largest_of_all, local_ranks, minimum_mean_maximum
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
+from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
 from sqd_mpi.options import InputError, SolveOptions, available_memory
@@ -103,6 +104,8 @@ class SubspaceResult:
         solve_seconds: from the call to the end of the iterations.
         sigma_seconds: mean seconds per application of the Hamiltonian, slowest rank.
         memory: largest bytes of any rank of "vectors" (basis, images, diagonal), "buffers" and "structure".
+        messages: most "bytes" received and "ket_blocks" among them in one sigma of any rank.
+        task_seconds: (minimum, mean, maximum) over ranks, processor seconds of all threads in the tasks of all sigmas.
     """
 
     roots: list[Root]
@@ -121,6 +124,8 @@ class SubspaceResult:
     solve_seconds: float
     sigma_seconds: float
     memory: dict[str, int]
+    messages: dict[str, int]
+    task_seconds: tuple[float, float, float]
 
     @property
     def energies(self) -> FloatArray:
@@ -240,7 +245,8 @@ class _Solve:
         self.log = log if log is not None else Log.silent()
         self.hook = hook
         self.timers = timers if timers is not None else Timers()
-        available = self.options.memory or int(available_memory() / local_ranks(comm)[1])
+        self.n_local = local_ranks(comm)[1]
+        available = self.options.memory or int(available_memory() / self.n_local)
         self.memory = _agree_on_arguments(comm, hamiltonian, (strings_a, strings_b), self.options, available)
         with self.timers("symmetry"):
             off = self.options.symmetry == "off"
@@ -256,9 +262,9 @@ class _Solve:
         if self.nroots > self.alpha.size * self.beta.size:
             total = self.alpha.size * self.beta.size
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
-        self.target = self._spin_target()
-        self.sectors = self._sectors(spin_flip=self._flips())
-        shape = self._shape(1 if comm is None else comm.size)
+        shape = self._shape(comm)
+        self.target = self._spin_target(shape)
+        self.sectors = self._sectors(spin_flip=self._flips(shape))
         self.grid = ProcessGrid(comm, shape, share_blocks=self.options.share_blocks == "auto")
         if self.grid.n_ranks > 1:
             with self.timers("structure"):
@@ -273,6 +279,8 @@ class _Solve:
         self._shares: dict[int, Any] = {}
         self.n_iterations = self.n_sigma = 0
         self.asked_to_stop = False
+        self.messages = {"bytes": 0, "ket_blocks": 0}
+        self.task_seconds = 0.0
         self.bytes_used = {"vectors": 0, "buffers": 0, "structure": 0}
         self.history: dict[str, list[Any]] = {
             name: [] for name in ("sector", "parity", "energy", "residual_norm", "seconds")
@@ -303,6 +311,7 @@ class _Solve:
         if others and not stopped:
             self.log.info(f"{others} other symmetry sectors lie above, judged by their model spaces and corrections")
         timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
+        task_seconds = minimum_mean_maximum(self.grid.comm, {"tasks": self.task_seconds})["tasks"]
         solve_seconds = perf_counter() - self.began
         roots = self._roots(solved)
         if self.target is not None and not stopped:
@@ -314,6 +323,7 @@ class _Solve:
             {name: np.array(values) for name, values in self.history.items()}, timings,
             resolve_name(self.options.backend), _jit.n_threads(), self.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
+            self.messages, task_seconds,
         )  # fmt: skip
 
     def _warn_about_spin(self, target: SpinTarget, roots: list[Root]) -> None:
@@ -327,17 +337,15 @@ class _Solve:
                 "too weak"
             )
 
-    def _flips(self) -> bool:
+    def _flips(self, shape: tuple[int, int, int, int]) -> bool:
         """Whether spin-flip symmetry is used: equal string sets, and a grid with a = b."""
-        grid = self.options.grid
-        possible = self.beta is self.alpha and (grid == "auto" or grid[0] == grid[1])
-        return possible and self.options.spin_flip == "auto"
+        return self.beta is self.alpha and shape[0] == shape[1] and self.options.spin_flip == "auto"
 
-    def _spin_target(self) -> SpinTarget | None:
+    def _spin_target(self, shape: tuple[int, int, int, int]) -> SpinTarget | None:
         wanted = self.options.spin_square
         if wanted is None:
             return None
-        return SpinTarget.create(self.hamiltonian, wanted, self.options.spin_penalty, self._flips())
+        return SpinTarget.create(self.hamiltonian, wanted, self.options.spin_penalty, self._flips(shape))
 
     def _sectors(self, spin_flip: bool) -> list[Sector]:
         """Every (label, parity) that holds a vector, with a spin target of its parity only."""
@@ -354,12 +362,35 @@ class _Solve:
             )
         return found
 
-    def _shape(self, n_ranks: int) -> tuple[int, int, int, int]:
+    def _shape(self, comm: Any) -> tuple[int, int, int, int]:
+        """The grid that was asked for, or the planner's; rank 0 plans for all."""
         if self.options.grid != "auto":
             return self.options.grid
-        largest = max(self._layout(sector, (1, 1, 1, 1)).dimension for sector in self.sectors)
-        square = self.sectors[0][1] != 0
-        return planner.choose_grid(n_ranks, self.alpha.size, self.beta.size, largest, self.memory, square)
+        n_ranks = 1 if comm is None else comm.size
+        if n_ranks == 1:
+            return 1, 1, 1, 1
+        chosen, missing = None, 0
+        with self.timers("plan"):
+            if comm.rank == 0:
+                plan = self._plan(n_ranks, local_ranks_of_node=self.n_local)
+                best = plan.chosen or plan.too_large[0]
+                chosen, missing = best.grid, best.missing_bytes
+            chosen, missing = broadcast(comm, (chosen, missing))
+        if missing:
+            self.log.warning(
+                f"no grid of {n_ranks} ranks is predicted to fit into {self.memory / 2**30:.3g} GiB per rank; "
+                f"{missing / 2**30:.3g} GiB are missing"
+            )
+        return chosen
+
+    def _plan(self, n_ranks: int, local_ranks_of_node: int) -> planner.Plan:
+        profile = MachineProfile(ranks_per_node=local_ranks_of_node)
+        problem = planner.Problem.from_sorted(
+            self.hamiltonian, self.symmetry, self.alpha, self.beta,
+            self.options.spin_flip == "auto" and self.beta is self.alpha, self.options.string_order != "sorted",
+        )  # fmt: skip
+        limits = planner.Limits(self.memory, *subspace_sizes(self.nroots, self.options.max_subspace))
+        return planner.make_plan(problem, n_ranks, profile, _jit.n_threads(), limits)
 
     def _layout(self, sector: Sector, grid: tuple[int, int, int, int] | None = None) -> Layout:
         label, parity = sector
@@ -374,8 +405,7 @@ class _Solve:
         layouts = [self._layout(sector) for sector in self.sectors]
         dimension = max(layout.dimension for layout in layouts)
         n_determinants = max(layout.n_determinants for layout in layouts)
-        wanted = self.options.max_subspace or default_subspace(self.nroots)
-        smallest = wanted if self.options.max_subspace else least_subspace(self.nroots)
+        wanted, smallest = subspace_sizes(self.nroots, self.options.max_subspace)
         for size in range(wanted, smallest - 1, -1):
             predicted = planner.predict_memory(self.grid.shape, dimension, size, n_determinants)
             if predicted.total <= _MEMORY_SHARE * self.memory:
@@ -483,6 +513,7 @@ class _Solve:
             max_subspace=max(self.max_subspace, 2 * count), callback=callback, sharpen=operator.sharpen,
         )  # fmt: skip
         self.n_sigma += pairs.n_sigma
+        self.task_seconds += operator.task_seconds
         self.log.close()
         operator.plan.free()
         return pairs
@@ -496,12 +527,18 @@ class _Solve:
             return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), self.timers, single)
 
     def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
-        """Note the largest memory of any rank; collective over the grid."""
+        """Note the largest memory and message volume of any rank; collective over the grid."""
         structure = max((getattr(share, "nbytes", 0) for share in self._shares.values()), default=0)
-        used = np.array([8 * operator.size * (2 * n_basis + 1), operator.plan.buffer_bytes, structure], np.int64)
+        plan = operator.plan
+        vectors_bytes = 8 * operator.size * (2 * n_basis + 1)
+        used = np.array(
+            [vectors_bytes, plan.buffer_bytes, structure, plan.message_bytes, len(plan.exchange.remote)], np.int64
+        )
         self.grid.maximum_over_all(used)
-        for name, value in zip(("vectors", "buffers", "structure"), used, strict=True):
+        for name, value in zip(("vectors", "buffers", "structure"), used[:3], strict=True):
             self.bytes_used[name] = max(self.bytes_used[name], int(value))
+        for name, value in zip(("bytes", "ket_blocks"), used[3:], strict=True):
+            self.messages[name] = max(self.messages[name], int(value))
 
     def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray) -> int:
         """Start vectors: those of an earlier solve or file, then the lowest of the model space."""

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
     ("options", "log", "_jit"),
-    ("bitstrings", "hamiltonian", "interrupts", "watchdog", "loop_options"),
+    ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
     ("layout", "sampling", "external_strings"),
     ("planner",),
@@ -25,9 +25,9 @@ LAYERS = (
     ("files",),
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
-    ("density_matrices", "pt2", "checkpoints"),
+    ("density_matrices", "pt2", "checkpoints", "plan"),
     ("job", "extrapolation", "batch"),
-    ("worker",),
+    ("worker", "bench"),
     ("workers",),
     ("batches",),
     ("sqd",),

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 
 import numpy as np
 import pytest
 
+from sqd_mpi import planner
 from sqd_mpi.backends import Interaction, get_backend
 from sqd_mpi.davidson import default_subspace
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
-from sqd_mpi.planner import choose_grid, predict_memory
+from sqd_mpi.machine import MachineProfile
+from sqd_mpi.planner import predict_memory, shapes_of
+from sqd_mpi.planner.report import plan_text
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.symmetry import trivial_labels
 from tests.problems import close_strings, make_hamiltonian
-
-
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 6, 7, 12, 64, 97, 1000])
-@pytest.mark.parametrize("n_strings", [(1, 1), (7, 5), (1, 10**4), (10**4, 1), (40000, 40000)])
-@pytest.mark.parametrize("memory", [10**6, 10**9, 10**12])
-def test_chosen_grid_uses_all_ranks(n_ranks, n_strings, memory):
-    grid = choose_grid(n_ranks, *n_strings, n_strings[0] * n_strings[1], memory)
-    assert len(grid) == 4 and min(grid) >= 1
-    assert np.prod(grid) == n_ranks
-
-
-def test_small_problems_are_not_cut_and_large_ones_are():
-    assert choose_grid(8, 100, 100, 10**4, 10**9)[:2] == (1, 1)
-    a, b, _, _ = choose_grid(64, 40000, 40000, 16 * 10**8, 4 * 10**9)
-    assert a * b == 64
-    assert predict_memory((a, b, 1, 1), 16 * 10**8, 7).buffers < 10**9
 
 
 @pytest.mark.parametrize("grid", [(1, 1, 1, 1), (2, 1, 1, 1), (1, 1, 1, 6), (2, 2, 3, 1), (4, 4, 2, 2), (8, 8, 16, 1)])
@@ -82,3 +70,65 @@ def test_one_process_needs_no_buffers():
     block = backend.create_block(layout, (0, 0, 0, 0), hamiltonian, share)
     operator = SigmaOperator(ProcessGrid(None, (1, 1, 1, 1)), layout, block, Interaction.energy(hamiltonian))
     assert operator.plan.buffer_bytes == predict_memory((1, 1, 1, 1), 100, 7).buffers == 0
+
+
+def plan_of(n_ranks, n_strings=60, memory=10**12, spin_flip=True, **changes):
+    strings = close_strings(9, 4, n_strings)
+    problem = planner.Problem.create(make_hamiltonian(9, (4, 4)), strings, strings, spin_flip=spin_flip)
+    return planner.make_plan(problem, n_ranks, MachineProfile(**changes), 1, planner.Limits(memory, 7, 3), (1, 2))
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 6, 7, 12, 64, 97])
+@pytest.mark.parametrize("n_strings", [1, 2, 60])
+def test_chosen_grid_uses_all_ranks(n_ranks, n_strings):
+    plan = plan_of(n_ranks, n_strings)
+    assert np.prod(plan.chosen.grid) == n_ranks
+    assert {np.prod(found.grid) for found in plan.grids} == {n_ranks}
+    assert plan.chosen.seconds_per_iteration <= 1.021 * min(found.seconds_per_iteration for found in plan.grids)
+
+
+def test_all_grids_of_a_number_of_ranks_are_looked_at():
+    shapes, left_out = shapes_of(12, 100, 100)
+    assert left_out == 0 and len(shapes) == len(set(shapes)) == 40  # of 2^2: 10, of 3: 4 distributions over 4 places
+    shapes, left_out = shapes_of(5040, 10**5, 10**5, most=200)
+    assert len(shapes) == 200 and left_out == 35 * 10 * 4 * 4 - 200
+    assert all(np.prod(shape) == 5040 for shape in shapes)
+    assert shapes_of(7, 1, 1)[0] == [(1, 1, 7, 1)]
+
+
+def test_nothing_fits_into_too_little_memory():
+    plan = plan_of(2, memory=10**6)
+    assert plan.chosen is None and not plan.grids
+    nearest = plan.too_large[0]
+    assert nearest.missing_bytes == nearest.bytes_per_rank - 10**6
+    text = plan_text(plan, "title")
+    assert "No grid of 2 ranks fits" in text and f"{nearest.missing_bytes / 2**30:.3g} GiB" in text
+    found = plan.to_dict()
+    assert found["chosen"] is None and found["missing_bytes"] == nearest.missing_bytes and found["grids"] == []
+
+
+def test_less_memory_means_fewer_basis_vectors_before_it_means_no():
+    full = plan_of(1).chosen
+    smaller = plan_of(1, memory=full.bytes_per_rank - 8)
+    assert full.max_subspace == 7 and smaller.chosen.max_subspace == 6
+
+
+def test_slow_messages_favour_grids_without_ket_blocks():
+    plan = plan_of(4, slide_latency_seconds=1.0, spin_flip=False)
+    assert plan.chosen.messages_per_rank == 0
+    assert plan.worthwhile_ranks == 2 and [found.grid[:2] for found in plan.scaling] == [(1, 1), (1, 1)]
+
+
+def test_json_has_the_fields_of_the_interface():
+    found = json.loads(json.dumps(plan_of(4).to_dict(), allow_nan=False))
+    assert len(found["chosen"]) == 4
+    names = {"grid", "bytes_per_rank", "seconds_per_sigma", "balance", "message_bytes_per_rank", "messages_per_rank"}
+    assert all(names <= set(grid) for grid in found["grids"]) and len(found["grids"]) == 10
+    assert all(grid["balance"] >= 1.0 for grid in found["grids"])
+
+
+def test_text_names_the_best_grid_and_what_pays_off():
+    plan = plan_of(4)
+    text = plan_text(plan, "title")
+    assert f"Best: ({','.join(map(str, plan.chosen.grid))})." in text
+    assert "efficiency" in text and "title" in text

@@ -16,7 +16,8 @@ from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction, Task, structure, vector_kernels
 from sqd_mpi.excitations import Singles, find_singles
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.layout import Layout
+from sqd_mpi.layout import Layout, owners
+from sqd_mpi.planner.work import EMPTY_LANES, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS
 from sqd_mpi.symmetry import OrbitalLabels
 
 IntArray = NDArray[np.int64]
@@ -24,11 +25,11 @@ Place = tuple[int, int, int, int]
 Rows = tuple[int, int]  # first and last (excluded) bra row of a sub-block
 
 # Seconds on one thread of a 2.6 GHz Zen 4: one gathered or scattered element, one fused multiply-add of opposite and of
-# same spin, one group of alpha singles. Used where no profile of the machine is given.
-GATHER_SECONDS = 0.24e-9
-MIXED_SECONDS = 0.066e-9
-SAME_SPIN_SECONDS = 0.1e-9
-GROUP_SECONDS = 2.1e-6
+# same spin, one group of alpha singles. Tasks are dealt by these on all machines; plans take a `MachineProfile`.
+GATHER_SECONDS = 0.32e-9
+MIXED_SECONDS = 0.1e-9
+SAME_SPIN_SECONDS = 0.09e-9
+GROUP_SECONDS = 0.6e-6
 # To divide rows among threads: what gathering and scattering one column costs, in multiply-adds.
 _GATHERED_TERMS = 2 * GATHER_SECONDS / MIXED_SECONDS
 
@@ -72,6 +73,18 @@ class StringStructure:
     def singles_per_row(self) -> NDArray[np.int32]:
         """(n_rows, a, n_labels) number of singles of every bra row by shift da and label of the orbital pair."""
         return structure.singles_per_row(self.layout, self.ia, self.singles, self.pair_labels)
+
+    @cached_property
+    def group_sizes(self) -> FloatArray:
+        """(a,) singles in the group of a typical alpha single (both directions of its pair), by shift da."""
+        a, _, _, _ = self.layout.grid
+        n_pairs = len(self.pair_labels)
+        label = np.repeat(np.arange(self.layout.n_labels), np.diff(self.bra.label_start))
+        shift = (owners(self.layout.alpha_bounds) - self.ia) % a
+        key = shift[self.singles.ket] * self.layout.n_labels + np.repeat(label, np.diff(self.singles.indptr))
+        size = a * self.layout.n_labels * n_pairs
+        counts = np.bincount(key * n_pairs + (self.singles.pair >> 1), minlength=size).reshape(a, -1).astype(float)
+        return np.asarray((counts**2).sum(axis=1) / np.maximum(counts.sum(axis=1), 1.0))
 
     @cached_property
     def alpha_terms(self) -> tuple[FloatArray, bool]:
@@ -216,8 +229,12 @@ class CpuBlock:
             shape = self.layout.n_labels, self.layout.n_labels
             width = np.diff(beta.block_row)
             terms = beta.block_entries + beta.block_diagonal * width
-            per_single = MIXED_SECONDS * terms + GATHER_SECONDS * (beta.block_n_ket + width) * (terms > 0)
-            per_single = per_single.reshape(shape)[columns]
+            # The last lanes of a group run empty; long groups share gathers and loads with others (`gather_sharing`).
+            size = max(float(share.group_sizes[task.da]) / self._n_threads, 1.0)
+            shared = float(np.exp(-SHARED_GROUP / size))
+            gathered = (beta.block_n_ket * (1.0 - SHARED_GATHER * shared) + width) * (terms > 0)
+            per_single = MIXED_SECONDS * (1.0 - SHARED_TERMS * shared) * terms + GATHER_SECONDS * gathered
+            per_single = (1.0 + EMPTY_LANES / size) * per_single.reshape(shape)[columns]
             counts = share.singles_per_row[:, task.da]
             costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(self._bra)
             n_groups = min(int(counts.sum()), self._n_threads * self.layout.n_labels * len(share.pair_labels))

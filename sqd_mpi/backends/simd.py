@@ -202,12 +202,15 @@ def _accumulate(
 
 
 @intrinsic
-def table_row(typingctx, width, first, last, entries, table, matrix, out):
-    """out[:] = sum over k in first:last of table[hi(k)] G[lo(k), :], with (lo, hi) the int32 halves of entries[k]."""
-    signature = types.void(*[types.int64] * 7)
+def table_row(typingctx, width, stride, first, last, entries, table, matrix, out):
+    """out[:] = sum over k in first:last of table[hi(k)] G[lo(k), :], with (lo, hi) the int32 halves of entries[k].
+
+    Rows of G are `stride` bytes apart, so that the first vectors of each can be left out.
+    """
+    signature = types.void(*[types.int64] * 8)
 
     def codegen(context, builder, signature, arguments):
-        width, first, last, entries, table, matrix, out = arguments
+        width, stride, first, last, entries, table, matrix, out = arguments
 
         def emit(w: int) -> None:
             def entry(k: Any) -> tuple[Any, Any]:
@@ -216,7 +219,7 @@ def table_row(typingctx, width, first, last, entries, table, matrix, out):
                 place = builder.lshr(both, _int(32))
                 value = _load(builder, builder.add(table, builder.mul(place, _int(8))), _DOUBLE)
                 coefficient = _broadcast(builder, value)
-                return lambda v: coefficient, builder.add(matrix, builder.mul(column, _int(VECTOR_BYTES * w)))
+                return lambda v: coefficient, builder.add(matrix, builder.mul(column, stride))
 
             sums = _accumulate(builder, w, first, last, [ir.Constant(_VECTOR, [0.0] * LANES)] * w, entry)
             for v in range(w):
@@ -229,12 +232,12 @@ def table_row(typingctx, width, first, last, entries, table, matrix, out):
 
 
 @intrinsic
-def table_row_twin(typingctx, width, first, last, entries, table, matrix, out, out_second):
+def table_row_twin(typingctx, width, stride, first, last, entries, table, matrix, out, out_second):
     """`table_row` with two tables, interleaved (table[2 k], table[2 k + 1]): two results for one load of G."""
-    signature = types.void(*[types.int64] * 8)
+    signature = types.void(*[types.int64] * 9)
 
     def codegen(context, builder, signature, arguments):
-        width, first, last, entries, table, matrix, out, out_second = arguments
+        width, stride, first, last, entries, table, matrix, out, out_second = arguments
 
         def emit(w: int) -> None:
             n_sets = 2 if w == 1 else 1
@@ -245,7 +248,7 @@ def table_row_twin(typingctx, width, first, last, entries, table, matrix, out, o
                 place = builder.add(table, builder.mul(builder.lshr(both, _int(32)), _int(16)))
                 factor = _broadcast(builder, _load(builder, place, _DOUBLE))
                 second = _broadcast(builder, _load(builder, builder.add(place, _int(8)), _DOUBLE))
-                row = builder.add(matrix, builder.mul(builder.and_(both, _int(0xFFFFFFFF)), _int(VECTOR_BYTES * w)))
+                row = builder.add(matrix, builder.mul(builder.and_(both, _int(0xFFFFFFFF)), stride))
                 out = list(sums)
                 for v in range(w):
                     vector = _load(builder, builder.add(row, _int(VECTOR_BYTES * v)), _VECTOR)

@@ -191,6 +191,11 @@ def alpha_singles(
         lists = out[0][first:last], out[1][first:last], out[2][first:last]
         n_ket = len(layout.ket_rows((ia + da) % a)[0])
         undirected = _share_gathers(_groups(key_counts, order, 2, *lists), pair_labels, layout.n_labels, n_ket)
+        if layout.parity:
+            _sort_groups(
+                undirected.thread_group, undirected.start, undirected.pair_bra, undirected.pair_ket,
+                undirected.pair_sign, bra.stop,
+            )  # fmt: skip
         result[da] = AlphaSingles(_groups(key_counts, order, 1, *lists), undirected)
     return result
 
@@ -476,6 +481,35 @@ def _groups(
     start = np.concatenate([[0], np.cumsum(flat[present])]).astype(np.int64)
     pair = order[position * directions].astype(np.int32)
     return Groups(thread_group, start, pair, label.astype(np.int64), pair_bra, pair_ket, pair_sign)
+
+
+@jit
+def _sort_groups(thread_group, start, pair_bra, pair_ket, pair_sign, stop):
+    """Sort the singles inside every group, or inside two with identical ket rows at once, by where their rows end.
+
+    A kernel takes so many at a time and goes on to the longest row among them.
+    """
+    for thread in range(thread_group.size - 1):
+        group = thread_group[thread]
+        while group < thread_group[thread + 1]:
+            first, last = start[group], start[group + 1]
+            n = last - first
+            key = stop[pair_bra[first:last]]
+            twin = group + 1 < thread_group[thread + 1] and start[group + 2] - last == n
+            for k in range(n if twin else 0):
+                if pair_ket[first + k] != pair_ket[last + k]:
+                    twin = False
+                    break
+            if twin:
+                for k in range(n):
+                    key[k] = max(key[k], stop[pair_bra[last + k]])
+            order = np.argsort(key, kind="mergesort")
+            for base in range(first, last + n if twin else last, max(n, 1)):
+                part = slice(base, base + n)
+                pair_bra[part] = pair_bra[part][order]
+                pair_ket[part] = pair_ket[part][order]
+                pair_sign[part] = pair_sign[part][order]
+            group += 2 if twin else 1
 
 
 @jit

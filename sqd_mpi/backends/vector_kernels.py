@@ -98,12 +98,21 @@ def _gather(width, kets, n_ket, matrix):
 def _scatter(width, tile, bras, signs, stops, lowest, j, count):
     """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes; lanes end at their stops.
 
-    lowest: smallest of the stops; the columns before it need no look at single lanes.
+    lowest: smallest of the stops; the columns before it need no look at single lanes. Masked stores are slow, so of the
+    others only the vectors whose own lanes end here take them.
     """
     for v in range(width):
         if j + count <= lowest:
             scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
-        elif j < stops[8 * v : 8 * v + 8].max():
+            continue
+        least = stops[8 * v]
+        most = least
+        for lane in range(8 * v + 1, 8 * v + 8):
+            least = min(least, stops[lane])
+            most = max(most, stops[lane])
+        if j + count <= least:
+            scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+        elif j < most:
             stop_data = stops.ctypes.data + 64 * v
             scatter_tile_ragged(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, stop_data, j)
 
@@ -225,6 +234,15 @@ def _fill_lanes(
 
 
 @jit
+def _has_ended(stops, vector, twin, j):
+    """Whether no lane of a vector (nor of that of its twin) wants column j or a later one."""
+    for lane in range(8 * vector, 8 * vector + 8):
+        if stops[lane] > j or (twin and stops[LANES + lane] > j):
+            return False
+    return True
+
+
+@jit
 def _chunk(remaining, n_ket, twin):
     """Pairs in the next chunk: vectors are dealt evenly to chunks of at most the width that suits the cache."""
     widest = _width(n_ket, MIXED_TILE, MAX_TWIN_WIDTH if twin else MAX_WIDTH)
@@ -335,33 +353,36 @@ def _opposite_spin_part(
                 )  # fmt: skip
         _gather(w, kets, n_ket, matrix)
         base = indptr[first_row]
+        skip = 0  # leading vectors whose rows have all ended: rows of a triangle are sorted by their ends
         for j in range(0, wanted, 8):
             n = min(8, wanted - j)
+            while skip < w - 1 and j >= lowest and _has_ended(all_stops, skip, twin, j):
+                skip += 1
             if j + 8 < wanted:
-                for v in range(w):
+                for v in range(skip, w):
                     prefetch_lanes(bras + 64 * v, 8 * (j + 8), True)
                 if twin:
-                    for v in range(w):
+                    for v in range(skip, w):
                         prefetch_lanes(bras + 8 * LANES + 64 * v, 8 * (j + 8), True)
             if j < next_n_ket:
                 for v in range(next_w):
                     prefetch_lanes(next_kets + 64 * v, 8 * j, False)
             if twin:
                 for i in range(j, j + n):
-                    out = tile + (i - j) * 64 * w
+                    out = tile + (i - j) * 64 * w + 64 * skip
                     table_row_twin(
-                        w, indptr[first_row + i] - base + diagonal * i,
+                        w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
-                        entry_data, table_data, matrix, out, out + 64 * LANES,
+                        entry_data, table_data, matrix + 64 * skip, out, out + 64 * LANES,
                     )  # fmt: skip
                 _scatter(w, tile, bras, signs, all_stops, lowest, j, n)
                 _scatter(w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:], lowest, j, n)
             else:
                 for i in range(j, j + n):
                     table_row(
-                        w, indptr[first_row + i] - base + diagonal * i,
+                        w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
-                        entry_data, table_data, matrix, tile + (i - j) * 64 * w,
+                        entry_data, table_data, matrix + 64 * skip, tile + (i - j) * 64 * w + 64 * skip,
                     )  # fmt: skip
                 _scatter(w, tile, bras, signs, all_stops, lowest, j, n)
         new_group = next_group != group

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -189,3 +191,19 @@ def test_diagonal_pairs():
     strings = random_strings(9, 3, 5)
     occupied = [[p * (p + 1) // 2 + p for p in range(9) if int(each[0]) >> p & 1] for each in strings]
     assert structure.diagonal_pairs(strings).tolist() == occupied
+
+
+def test_singles_are_sorted_by_the_ends_of_their_rows():
+    rng = np.random.default_rng(5)
+    start = np.array([0, 9, 18, 22, 22, 30])  # the first two groups have the same ket rows
+    bra = rng.integers(0, 50, 30).astype(np.int32)
+    ket = rng.permutation(50)[:30].astype(np.int32)
+    ket[9:18] = ket[:9]
+    sign = rng.choice([-1, 1], 30).astype(np.int8)
+    stop = np.arange(50) // 3
+    before = [sorted(zip(bra[i:j], ket[i:j], sign[i:j], strict=True)) for i, j in pairwise(start)]
+    structure._sort_groups(np.array([0, 3, 5]), start, bra, ket, sign, stop)
+    assert [sorted(zip(bra[i:j], ket[i:j], sign[i:j], strict=True)) for i, j in pairwise(start)] == before
+    np.testing.assert_array_equal(ket[:9], ket[9:18])
+    for ends in (np.maximum(stop[bra[:9]], stop[bra[9:18]]), stop[bra[18:22]], stop[bra[22:30]]):
+        assert (np.diff(ends) >= 0).all()

@@ -1,4 +1,4 @@
-"""Chooses a process grid and predicts memory, by arithmetic on the numbers of strings."""
+"""Which strings the blocks of a grid take, and the bytes of vectors and buffers: arithmetic on numbers of strings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.excitations import find_singles
-from sqd_mpi.layout import SpinStrings
+from sqd_mpi.layout import Shape, SpinStrings
 
-Shape = tuple[int, int, int, int]
-
-# Share of a rank's memory that ket blocks may take before alpha strings are cut into more blocks.
-_KET_SHARE = 0.125
 # Work of a row that does not depend on its singles, as a share of that of a mean row.
 _ROW_SHARE = 0.2
 
@@ -38,7 +34,11 @@ class Memory:
 
 def string_weights(strings: SpinStrings, norb: int) -> NDArray[np.float64]:
     """(n,) relative work of a row or column of every string: its singles inside the set, and what every row costs."""
-    n_singles = np.diff(find_singles(strings.strings, strings.strings, norb).indptr)
+    return weights_of_counts(np.diff(find_singles(strings.strings, strings.strings, norb).indptr))
+
+
+def weights_of_counts(n_singles: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) relative work of a row or column from the number of singles of its string inside the set."""
     return np.asarray(n_singles + _ROW_SHARE * max(float(n_singles.mean()), 1.0))
 
 
@@ -49,47 +49,24 @@ def order_strings(
 
     Args:
         alpha, beta: strings in canonical order inside labels.
+        norb: number of orbitals.
         grid: (a, b, t, r).
         deal: whether the parts of the grid get light and heavy strings alike; otherwise consecutive ones.
         folded: whether spin-flip symmetry is used: then both spins keep the same order.
     """
-    a, b, _, r = grid
     same = beta is alpha
     alpha = alpha.weighted(string_weights(alpha, norb))
     beta = alpha if same else beta.weighted(string_weights(beta, norb))
-    if not deal:
-        return alpha, beta
+    return deal_strings(alpha, beta, grid, folded) if deal else (alpha, beta)
+
+
+def deal_strings(alpha: SpinStrings, beta: SpinStrings, grid: Shape, folded: bool) -> tuple[SpinStrings, SpinStrings]:
+    """Strings that have weights, dealt so that the parts of a grid get light and heavy ones alike."""
+    a, b, _, r = grid
     if folded:
         alpha = alpha.dealt(a)  # row groups are cut inside the blocks, by work
         return alpha, alpha
     return alpha.dealt(a * r), beta.dealt(b)
-
-
-def choose_grid(n_ranks: int, n_alpha: int, n_beta: int, dimension: int, memory: int, square: bool = False) -> Shape:
-    """A sensible grid: row groups while whole ket vectors fit easily, then blocks of alpha strings, then of beta
-    strings.
-
-    Row groups keep the groups of alpha singles long and balance well; they cost a ket block of D/(a b) numbers per
-    rank.
-
-    Args:
-        n_ranks: number of ranks.
-        n_alpha, n_beta: numbers of strings.
-        dimension: number of determinants of a sector.
-        memory: bytes per rank.
-        square: whether a = b is wanted (spin-flip symmetry).
-    """
-    if square:
-        sides = [side for side in _divisors(n_ranks) if n_ranks % (side * side) == 0]
-        fits = [side for side in sides if 8 * 3 * dimension / side**2 <= _KET_SHARE * memory]
-        side = min(fits) if fits else max(sides)
-        return side, side, 1, n_ranks // side**2
-    for blocks in _divisors(n_ranks):
-        if 8 * 3 * dimension / blocks <= _KET_SHARE * memory or blocks == n_ranks:
-            break
-    a = max(divisor for divisor in _divisors(blocks) if divisor <= max(1, n_alpha // 2) or divisor == 1)
-    b = blocks // a
-    return a, b, 1, n_ranks // blocks
 
 
 def predict_memory(grid: Shape, dimension: int, max_subspace: int, n_determinants: int | None = None) -> Memory:
@@ -111,7 +88,3 @@ def predict_memory(grid: Shape, dimension: int, max_subspace: int, n_determinant
     partial = -(-stored // r) if t > 1 else 0
     halves = (int(t * r > 1) + int(a > 1)) * stored if folded else 0
     return Memory(8 * vectors, 8 * (own + kets + partial + halves))
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,286 @@
+"""What a machine can do: measures the constants of a `MachineProfile` on all ranks, and checks how they are placed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations, islice
+from math import log2
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+
+from sqd_mpi import grid
+from sqd_mpi.machine import MachineProfile, write_profile
+from sqd_mpi.options import InputError, available_cores
+
+_KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
+    (3600, 20, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))),
+    (1200, 18, 4, ((1, 1, 1, 1), (2, 2, 1, 1))),
+)
+_LABELS = 4
+_LARGE = 2_000_000  # elements of a large message or vector
+_REPEATS = 5
+_SMALL_REPEATS = 50
+_OUTSIDE = 30.0  # a measured constant may be this many times smaller or larger than the built-in one
+
+
+def run(comm: Any, threads: str | int, output: str | Path | None) -> dict[str, Any]:
+    """Measure this machine on all ranks of a communicator and write the profile.
+
+    Collective over the communicator.
+
+    Args:
+        comm: communicator, or None without MPI.
+        threads: threads of a rank, or "auto".
+        output: file for the profile, or None.
+
+    Returns:
+        {"profile": constants, "site": how ranks are placed, "warnings": sentences}, the same on all ranks.
+
+    Raises:
+        InputError: the profile cannot be written, on all ranks.
+    """
+    from sqd_mpi import _jit, job
+
+    message = None
+    if output is not None and not os.access(Path(output).resolve().parent, os.W_OK):
+        message = f"cannot write {output}: there is no such folder, or it is not writable"
+    grid.agree_on_error(comm, message)
+    local_rank, n_local = grid.local_ranks(comm)
+    n_threads = max(1, available_cores() // n_local) if threads == "auto" else int(threads)
+    _jit.set_threads(n_threads)
+    if local_rank == 0:
+        job.warm_up(0)
+    grid.barrier(comm)
+    if local_rank != 0:
+        job.warm_up(0)
+    from sqd_mpi.solve import peak_rss_bytes
+
+    measured = {"process_bytes": float(peak_rss_bytes())}
+    grid.barrier(comm)
+    measured.update(measure_kernels())
+    measured["vector_seconds"] = _vector_seconds()
+    if comm is not None and comm.size > 1:
+        measured.update(measure_messages(comm))
+    means = {name: mean for name, (_, mean, _) in grid.minimum_mean_maximum(comm, measured).items()}
+    profile = _profile(means, n_local, n_threads)
+    site, warnings = check_site(comm, n_threads, n_local)
+    message = None
+    if output is not None and (comm is None or comm.rank == 0):
+        try:
+            write_profile(output, profile)
+        except InputError as error:
+            message = str(error)
+    grid.agree_on_error(comm, message)
+    return {"profile": profile.model_dump(), "site": site, "warnings": warnings}
+
+
+def _profile(measured: dict[str, float], n_local: int, n_threads: int) -> MachineProfile:
+    default = MachineProfile()
+    process = int(measured.pop("process_bytes")) - (n_local - 1) * default.rank_bytes
+    name = f"{_processor()}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
+    whole = {"name": name, "ranks_per_node": n_local, "process_bytes": max(process, 0)}
+    return default.model_copy(update={**measured, **whole})
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def measure_kernels() -> dict[str, float]:
+    """The constants of the cost rule that fit the processor times of tasks of small made-up problems best."""
+    rows: list[list[float]] = []
+    for n_strings, norb, n_electrons, shapes in _KERNEL_CASES:
+        case = KernelCase.create(n_strings, norb, n_electrons)
+        for shape in shapes:
+            rows += case.measure(shape)
+    table = np.array(rows)
+    default = MachineProfile()
+    names = "mixed_seconds", "gather_seconds", "group_seconds", "same_spin_seconds"
+    start = np.array([getattr(default, name) for name in names])
+    from scipy.optimize import lsq_linear
+
+    relative = table[:, 1:] * start / table[:, :1]
+    found = lsq_linear(relative, np.ones(len(table)), (1.0 / _OUTSIDE, _OUTSIDE)).x
+    return {name: float(value) for name, value in zip(names, found * start, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCase:
+    """A made-up problem whose tasks are measured.
+
+    Attributes:
+        hamiltonian, problem, labels: integrals, what the planner knows, and labels.
+    """
+
+    hamiltonian: Any
+    problem: Any
+    labels: Any
+
+    @classmethod
+    def create(cls, n_strings: int, norb: int, n_electrons: int) -> KernelCase:
+        """The lowest strings of equally spaced orbitals, which carry labels as in a molecule of C2v symmetry."""
+        from sqd_mpi import bitstrings, planner
+        from sqd_mpi.hamiltonian import Hamiltonian
+        from sqd_mpi.layout import SpinStrings
+        from sqd_mpi.symmetry import OrbitalLabels
+
+        occupied = sorted(combinations(range(norb), n_electrons), key=lambda chosen: (sum(chosen), chosen))
+        integers = [sum(1 << k for k in chosen) for chosen in islice(occupied, n_strings)]
+        n_pairs = norb * (norb + 1) // 2
+        eri = 0.01 * np.random.default_rng(0).normal(size=n_pairs * (n_pairs + 1) // 2)
+        hamiltonian = Hamiltonian(np.diag(np.linspace(-2.0, 2.0, norb)), eri, 0.0, norb, (n_electrons, n_electrons))
+        labels = OrbitalLabels(np.arange(norb) % _LABELS, _LABELS, 0.0, 0.0, 0.0)
+        strings = SpinStrings.from_canonical(bitstrings.from_integers(sorted(integers), norb), labels.labels, _LABELS)
+        problem = planner.Problem.from_sorted(hamiltonian, labels, strings, strings, spin_flip=False, deal=True)
+        return cls(hamiltonian, problem, labels)
+
+    def measure(self, shape: tuple[int, int, int, int]) -> list[list[float]]:
+        """For each kind of task processor seconds of one place, then numbers of operations: terms, moved, groups,
+        same spin."""
+        from sqd_mpi import _jit, planner
+        from sqd_mpi.backends import Interaction, get_backend
+        from sqd_mpi.layout import Layout
+        from sqd_mpi.planner.work import Work
+
+        problem, backend = self.problem, get_backend("cpu")
+        work = Work(problem, shape, MachineProfile(), _jit.n_threads())
+        a, b, _, r = shape
+        alpha, beta = planner.order_strings(
+            problem.alpha.strings, problem.beta.strings, problem.norb, shape, a * b * r > 1, False
+        )
+        layout = Layout.create(alpha, beta, problem.sector, shape)
+        share = backend.create_share(layout, (0, 0, 0, 0), self.hamiltonian, self.labels)
+        block = backend.create_block(layout, (0, 0, 0, 0), self.hamiltonian, share)
+        interaction = Interaction.energy(self.hamiltonian)
+        tasks = block.tasks(interaction)
+        block.prepare(tasks)
+        sigma = np.zeros(layout.sub_block_size(0, 0, 0))
+        kets = {(t.da, t.db): np.ones(layout.block_size(t.da % a, t.db % b)) for t in tasks}
+        count = {name: float(values[0, 0, 0]) for name, values in work.operations.items()}
+        operations = {
+            "mixed": [count["terms"], count["moved"], count["groups"], 0.0],
+            "alpha": [0.0, 0.0, 0.0, count["alpha"]],
+            "beta": [0.0, count["rows"], 0.0, count["beta"]],
+        }
+        rows = []
+        for kind, numbers in operations.items():
+            chosen = [task for task in tasks if task.kind == kind]
+
+            def once(chosen: list[Any] = chosen) -> None:
+                for task in chosen:
+                    block.apply(task, kets[task.da, task.db], sigma, interaction)
+
+            rows.append([_least(once, process_time, 3), *numbers])
+        return rows
+
+
+def _least(function: Callable[[], object], clock: Callable[[], float] = perf_counter, repeats: int = _REPEATS) -> float:
+    """Least seconds of a call, after one that is not counted."""
+    function()
+    samples = []
+    for _ in range(repeats):
+        began = clock()
+        function()
+        samples.append(clock() - began)
+    return max(min(samples), 1e-9)
+
+
+def _vector_seconds() -> float:
+    """Seconds for one element that a vector operation reads or writes."""
+    from sqd_mpi.backends import vectors
+
+    one, two, out = np.ones(4 * _LARGE), np.ones(4 * _LARGE), np.zeros(4 * _LARGE)
+    return _least(lambda: vectors.scale_and_add(one, two, 1.0, out)) / (16 * _LARGE)
+
+
+def measure_messages(comm: Any) -> dict[str, float]:
+    """Latency and bandwidth of a ring and of reductions. Collective over the communicator, of at least two ranks."""
+    following, before = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+
+    def slide(send: Any, receive: Any) -> None:
+        comm.Sendrecv(send, dest=following, recvbuf=receive, source=before)
+
+    def timed(function: Callable[[], object], repeats: int) -> float:
+        function()
+        samples = []
+        for _ in range(_REPEATS):  # the fastest batch: others on the machine disturb some
+            comm.Barrier()
+            began = perf_counter()
+            for _ in range(repeats):
+                function()
+            samples.append((perf_counter() - began) / repeats)
+        return max(min(samples), 1e-9)
+
+    small, large = np.zeros(1), np.zeros(_LARGE)
+    small_in, large_in = np.empty(1), np.zeros(_LARGE)
+    latency = timed(lambda: slide(small, small_in), _SMALL_REPEATS)
+    transfer = timed(lambda: slide(large, large_in), 2)
+    sums_in, sums_out = np.zeros(16), np.empty(16)
+    reduction = timed(lambda: comm.Allreduce(sums_in, sums_out), _SMALL_REPEATS)
+    part = np.zeros(max(1, _LARGE // comm.size))
+    whole = np.empty(len(part) * comm.size)
+    gathering = timed(lambda: comm.Allgather(part, whole), 2)
+    received = 8.0 * (len(whole) - len(part))
+    return {
+        "slide_latency_seconds": latency,
+        "slide_bytes_per_second": 8.0 * _LARGE / transfer,
+        "hidden_share": _hidden_share(comm, large, large_in, transfer),
+        "reduction_latency_seconds": reduction / log2(comm.size),
+        "reduction_bytes_per_second": received / gathering,
+    }
+
+
+def _hidden_share(comm: Any, send: Any, receive: Any, transfer: float) -> float:
+    """Part of a slide that goes on while the rank computes for as long as the slide takes."""
+    following, before = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    waits = []
+    for _ in range(_REPEATS):
+        comm.Barrier()
+        requests = [comm.Irecv(receive, source=before), comm.Isend(send, dest=following)]
+        until = perf_counter() + transfer
+        values = np.ones(1000)
+        while perf_counter() < until:
+            values *= 1.0
+        began = perf_counter()
+        for request in requests:
+            request.Wait()
+        waits.append(perf_counter() - began)
+    return float(np.clip(1.0 - min(waits) / transfer, 0.0, 1.0))
+
+
+def check_site(comm: Any, n_threads: int, n_local: int) -> tuple[dict[str, Any], list[str]]:
+    """How the ranks are placed, and what looks wrong. Collective over the communicator."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    places = grid.gather_objects(comm, (socket.gethostname(), cores, os.cpu_count() or 1))
+    hosts = sorted({host for host, _, _ in places})
+    per_host = [sum(other == host for other, _, _ in places) for host in hosts]
+    warnings = []
+    for host, count in zip(hosts, per_host, strict=True):
+        masks = [set(mine) for other, mine, _ in places if other == host]
+        usable = set().union(*masks)
+        if count * n_threads > len(usable):
+            warnings.append(f"{host}: {count} ranks x {n_threads} threads share {len(usable)} cores")
+        elif min(len(mask) for mask in masks) < n_threads:
+            warnings.append(f"{host}: a rank is bound to fewer cores than its {n_threads} threads")
+    if len(set(per_host)) > 1:
+        warnings.append(f"nodes have different numbers of ranks, {min(per_host)} to {max(per_host)}")
+    if comm is None or comm.size == 1:
+        warnings.append("one rank: messages and reductions were not measured; start bench with mpirun -n N")
+    site = {
+        "n_ranks": len(places), "n_nodes": len(hosts), "ranks_per_node": n_local, "n_threads": n_threads,
+        "cores_of_rank_0": places[0][1], "cores_of_node": places[0][2], "mpi_library": grid.library_version(),
+    }  # fmt: skip
+    return site, warnings

@@ -1,0 +1,115 @@
+"""What a machine can do, as a few constants: the profile that `bench` writes and predictions are made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sqd_mpi.options import InputError
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class MachineProfile(BaseModel):
+    """Constants of one rank of a machine; the defaults are those of one core of a 2-core 2.6 GHz Zen 4 with MPICH.
+
+    Times of the kernels are seconds of one thread; bandwidths are those that one rank gets while all ranks of the
+    node want theirs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal["sqd_mpi-machine"] = "sqd_mpi-machine"
+    """Kind of file."""
+    version: Literal[1] = 1
+    """Version of the format."""
+    name: str = "built-in: one core of a 2.6 GHz Zen 4, MPICH in shared memory"
+    """What was measured."""
+    ranks_per_node: Annotated[int, Field(ge=1)] | None = None
+    """Ranks that share a node's memory; None for as many as this machine has cores."""
+    gather_seconds: _Positive = 0.32e-9
+    """One gathered or scattered element."""
+    mixed_seconds: _Positive = 0.1e-9
+    """One fused multiply-add of opposite spin."""
+    same_spin_seconds: _Positive = 0.085e-9
+    """One fused multiply-add of same spin."""
+    group_seconds: _Positive = 0.6e-6
+    """One group of alpha singles with the same orbital pair."""
+    task_seconds: _Positive = 3e-5
+    """Start of one task."""
+    lanes: Annotated[int, Field(ge=1)] = 8
+    """Pairs of strings that a kernel treats together; groups are filled up to a multiple."""
+    vector_seconds: _Positive = 0.7e-9
+    """One element that a vector operation reads or writes, on all threads of a rank."""
+    pair_seconds: _Positive = 0.8e-9
+    """Comparison of two strings while the connection lists are made."""
+    slide_latency_seconds: _Positive = 2e-5
+    """One message of a ring."""
+    slide_bytes_per_second: _Positive = 3e9
+    """Bandwidth of a ring."""
+    hidden_share: _Share = 0.0
+    """Part of a slide that goes on while the rank computes."""
+    reduction_latency_seconds: _Positive = 2e-5
+    """One small sum over all ranks, divided by the number of times that two halves must meet, log2(ranks)."""
+    reduction_bytes_per_second: _Positive = 1.5e9
+    """Large sums over the replicas of a block."""
+    process_bytes: Annotated[int, Field(ge=0)] = 230_000_000
+    """Resident memory of a rank of an empty run: Python, libraries, kernels, MPI."""
+    rank_bytes: Annotated[int, Field(ge=0)] = 500_000
+    """What every further rank of the node adds to that."""
+
+
+def read_profile(path: str | Path) -> MachineProfile:
+    """Profile from a file that `bench` wrote.
+
+    Raises:
+        InputError: the file cannot be read, is of another kind or holds a value that does not fit.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the machine profile {path}: {error.strerror or error}") from None
+    except ValueError:
+        raise InputError(
+            f"{path} is no machine profile: it is not JSON; make one with python -m sqd_mpi bench"
+        ) from None
+    return profile_from(values, str(path))
+
+
+def profile_from(values: Any, origin: str) -> MachineProfile:
+    """Profile from a dictionary.
+
+    Args:
+        values: fields of `MachineProfile`; format and version must be there.
+        origin: where they come from, for the error message.
+
+    Raises:
+        InputError: it is of another kind or holds a value that does not fit.
+    """
+    if not isinstance(values, dict) or values.get("format") != "sqd_mpi-machine":
+        raise InputError(f"{origin} is no machine profile: its format is not sqd_mpi-machine; bench makes one")
+    if values.get("version") != 1:
+        raise InputError(f"{origin} needs version 1 of the machine profile; it has version {values.get('version')!r}")
+    try:
+        return MachineProfile(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        got = "" if first["type"] == "missing" else f"; got {values.get(name)!r}"
+        raise InputError(f"machine profile {origin}: {name}: {first['msg'].lower()}{got}") from None
+
+
+def write_profile(path: str | Path, profile: MachineProfile) -> None:
+    """Write a profile that `read_profile` reads.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        Path(path).write_text(json.dumps(profile.model_dump(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,0 +1,22 @@
+"""Plans a run before it starts: work, memory, messages and time of every process grid, by counting connections."""
+
+from sqd_mpi.planner.blocks import Memory, order_strings, predict_memory, string_weights
+from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
+from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.search import RANKS, Plan, make_plan, shapes_of
+
+__all__ = [
+    "ASSUMED_SIGMAS",
+    "RANKS",
+    "GridPlan",
+    "Limits",
+    "Memory",
+    "Plan",
+    "Problem",
+    "make_plan",
+    "order_strings",
+    "predict",
+    "predict_memory",
+    "shapes_of",
+    "string_weights",
+]

@@ -1,0 +1,220 @@
+"""Memory, messages and time of one process grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2
+from typing import Any
+
+from sqd_mpi.layout import Shape
+from sqd_mpi.machine import MachineProfile
+from sqd_mpi.planner.blocks import predict_memory
+from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.work import Work
+
+ASSUMED_SIGMAS = 15  # of a solve, for predicted times: what the published inputs need for one root to 1e-6
+SLICES_PER_STEP = 35  # vectors that an iteration of the eigensolver reads or writes beside sigma
+REDUCTIONS_PER_STEP = 3
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """What one grid is predicted to need; the largest of all ranks where ranks differ."""
+
+    grid: Shape
+    """(a, b, t, r)."""
+    spin_flip: bool
+    """Whether spin-flip symmetry is used."""
+    max_subspace: int
+    """Number of basis vectors that was planned for."""
+    vectors_bytes: int
+    """Basis, images and diagonal of the eigensolver."""
+    buffers_bytes: int
+    """Own block, ket blocks, partial sigma."""
+    structure_bytes: int
+    """Connections of the strings."""
+    process_bytes: int
+    """A rank of an empty run."""
+    compute_seconds: dict[str, float]
+    """Mean processor seconds of a rank in the tasks of one sigma, by kind: mixed, alpha, beta."""
+    balance: float
+    """Largest over mean processor seconds of the ranks in these tasks."""
+    message_bytes_per_rank: int
+    """Received in one sigma: ket blocks, slices of replicas, stored halves, partial sums."""
+    messages_per_rank: int
+    """Ket blocks received in one sigma."""
+    seconds_per_sigma: float
+    """Wall time of one application of the Hamiltonian, every rank on cores of its own."""
+    seconds_per_iteration: float
+    """The same with the work on vectors and the sums over ranks."""
+    setup_seconds: float
+    """Making the lists of connections."""
+    missing_bytes: int
+    """What the memory of a rank lacks; 0 where the grid fits."""
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """All predicted bytes of a rank."""
+        return self.vectors_bytes + self.buffers_bytes + self.structure_bytes + self.process_bytes
+
+    @property
+    def seconds_per_solve(self) -> float:
+        """Wall time of a solve of `ASSUMED_SIGMAS` iterations."""
+        return self.setup_seconds + ASSUMED_SIGMAS * self.seconds_per_iteration
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = {**vars(self), "grid": list(self.grid)}
+        return {**values, "bytes_per_rank": self.bytes_per_rank, "seconds_per_solve": self.seconds_per_solve}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Memory and subspace of a plan."""
+
+    memory: int
+    """Bytes of a rank."""
+    wanted: int
+    """Number of basis vectors that is best."""
+    least: int
+    """Smallest number of basis vectors that works."""
+
+
+def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: Limits) -> GridPlan:
+    """Memory, messages and time of one grid.
+
+    Args:
+        problem: the input.
+        shape: (a, b, t, r).
+        profile: machine.
+        n_threads: threads of a rank.
+        limits: memory and subspace; the largest subspace that fits is planned for.
+    """
+    work = Work(problem, shape, profile, n_threads)
+    a, b, t, r = shape
+    n_ranks = a * b * t * r
+    structure = structure_bytes(work)
+    neighbours = min(n_ranks, profile.ranks_per_node or n_ranks) - 1
+    process = profile.process_bytes + neighbours * profile.rank_bytes
+    for size in range(limits.wanted, limits.least - 1, -1):
+        memory = predict_memory(shape, problem.dimension(shape), size, problem.n_determinants)
+        missing = memory.total + structure + process - limits.memory
+        if missing <= 0:
+            break
+    messages = Messages.create(work)
+    compute = float(work.seconds.max()) / n_threads
+    slice_size = problem.dimension(shape) / n_ranks
+    sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
+    step = SLICES_PER_STEP * slice_size * profile.vector_seconds
+    step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
+    return GridPlan(
+        grid=shape,
+        spin_flip=bool(work.parity),
+        max_subspace=size,
+        vectors_bytes=memory.vectors,
+        buffers_bytes=memory.buffers,
+        structure_bytes=structure,
+        process_bytes=process,
+        compute_seconds={name: float(values.mean()) / t for name, values in work.blocks.items()},
+        balance=work.balance,
+        message_bytes_per_rank=ceil(messages.total_bytes),
+        messages_per_rank=ceil(messages.slides),
+        seconds_per_sigma=sigma,
+        seconds_per_iteration=sigma + step,
+        setup_seconds=setup_seconds(work),
+        missing_bytes=max(0, missing),
+    )
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What the rank with most messages receives in one sigma.
+
+    Attributes:
+        slides: ket blocks; slide_bytes: of them together.
+        collected: bytes of a block put together from the slices of its replicas.
+        swapped: bytes of the stored half of the mirror block.
+        reduced: bytes of partial sums over task groups.
+        n_replicas, n_groups: members of these two exchanges.
+        vector_elements: elements read or written beside the tasks.
+    """
+
+    slides: float
+    slide_bytes: float
+    collected: float
+    swapped: float
+    reduced: float
+    n_replicas: int
+    n_groups: int
+    vector_elements: float
+
+    @classmethod
+    def create(cls, work: Work) -> Messages:
+        """Count the messages of a grid."""
+        a, b, t, r = work.shape
+        problem = work.problem
+        block = problem.n_determinants / (a * b)
+        stored = problem.dimension(work.shape) / (a * b)
+        needed = float(work.needed.max()) - 1.0
+        # A task group takes a stretch of blocks; the one on a border goes to both sides.
+        slides = needed if t == 1 else min(needed, needed / t + 1.0)
+        replicas = t * r
+        elements = 4.0 * stored / replicas + stored / r
+        if work.parity:
+            elements += 6.0 * block  # turned copies, which miss the caches
+        return cls(
+            slides,
+            8.0 * slides * block,
+            8.0 * stored * (1.0 - 1.0 / replicas),
+            8.0 * stored * (work.parity != 0 and a > 1),
+            8.0 * stored / r * (1.0 - 1.0 / t),
+            replicas,
+            t,
+            elements,
+        )
+
+    @property
+    def total_bytes(self) -> float:
+        """All bytes received."""
+        return self.slide_bytes + self.collected + self.swapped + self.reduced
+
+    def seconds(self, profile: MachineProfile, compute: float) -> float:
+        """Time of the messages that is not hidden behind `compute` seconds."""
+        slides = self.slides * profile.slide_latency_seconds + self.slide_bytes / profile.slide_bytes_per_second
+        exposed = max(slides - profile.hidden_share * compute, (1.0 - profile.hidden_share) * slides)
+        return exposed + self.exchange_seconds(profile)
+
+    def exchange_seconds(self, profile: MachineProfile) -> float:
+        """Time of putting the own block together and of adding partial sums."""
+        replicas = (self.collected + self.reduced) / profile.reduction_bytes_per_second
+        replicas += profile.reduction_latency_seconds * (log2(self.n_replicas) + log2(self.n_groups))
+        return replicas + self.swapped / profile.slide_bytes_per_second
+
+
+def structure_bytes(work: Work) -> int:
+    """Largest bytes of the connection lists of a rank (`StringStructure` and what a block keeps beside it)."""
+    problem, (a, b, t, r) = work.problem, work.shape
+    n_labels, alpha, beta = problem.n_labels, work.alpha, work.beta
+    share = 1.0 / r if work.parity else 1.0  # row groups are parts already without spin-flip symmetry
+    rows = share * float(alpha.rows.sum(axis=1).max())
+    singles = share * float(alpha.singles.sum(axis=(1, 2)).max())
+    elements = share * float((alpha.doubles + alpha.singles[:, :, 0]).sum(axis=1).max())
+    columns = float(beta.rows.sum(axis=1).max())
+    beta_singles = float(beta.singles.sum(axis=(1, 2)).max())
+    beta_doubles = float(beta.doubles.sum(axis=1).max())
+    part_a, part_b = max(1.0 / t, 1.0 / a), max(1.0 / t, 1.0 / b)  # a task group keeps what its tasks need
+    lists = 9.0 * singles + 8.0 * rows + 4.0 * rows * a * n_labels + 18.0 * singles / t
+    beta_lists = 9.0 * beta_singles + 8.0 * columns * n_labels * b + 4.0 * problem.nelec[1] * columns * n_labels
+    matrices = 12.0 * elements * part_a + (12.0 * beta_doubles + 8.0 * beta_singles) * part_b + 8.0 * columns * b
+    offsets = 8.0 * problem.alpha.size * b + 8.0 * rows * (b + 4)
+    integrals = 3.0 * 8.0 * len(problem.pair_labels) ** 2
+    return int(lists + beta_lists + matrices + offsets + integrals)
+
+
+def setup_seconds(work: Work) -> float:
+    """Seconds in which a rank finds its connections: every string of its part is compared with all others."""
+    rows, columns = float(work.alpha.rows.sum(axis=1).max()), float(work.beta.rows.sum(axis=1).max())
+    if work.parity:
+        rows /= work.shape[3]
+    pairs = 3.0 * (rows * work.problem.alpha.size + columns * work.problem.beta.size)
+    return work.profile.pair_seconds * pairs / work.n_threads

@@ -1,0 +1,133 @@
+"""What the planner knows about an input: its strings by label, their connections, the largest sector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi import bitstrings
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.layout import Layout, Shape, SpinStrings, sectors
+from sqd_mpi.planner.blocks import deal_strings
+from sqd_mpi.planner.connections import Connections, connections
+from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One input, as far as plans depend on it.
+
+    Attributes:
+        norb, nelec: of the Hamiltonian.
+        pair_labels: (n_pairs,) label of every pair of alpha orbitals.
+        alpha, beta: connections; the same object where the strings are equal.
+        sector: label of the sector with most determinants.
+        spin_flip: whether spin-flip symmetry is used where the grid allows it.
+        deal: whether blocks get light and heavy strings alike.
+    """
+
+    norb: int
+    nelec: tuple[int, int]
+    pair_labels: IntArray = field(repr=False)
+    alpha: Connections = field(repr=False)
+    beta: Connections = field(repr=False)
+    sector: int
+    spin_flip: bool
+    deal: bool = True
+
+    @classmethod
+    def create(
+        cls,
+        hamiltonian: Hamiltonian,
+        strings_a: NDArray[np.uint64],
+        strings_b: NDArray[np.uint64],
+        symmetry: bool = True,
+        spin_flip: bool = True,
+        deal: bool = True,
+    ) -> Problem:
+        """Everything from integrals and strings, (n, nwords) uint64 in any order.
+
+        Raises:
+            InputError: the strings do not fit the Hamiltonian.
+        """
+        for strings, n_electrons, spin in zip(
+            (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
+        ):
+            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin)
+        labels = find_labels(hamiltonian) if symmetry else trivial_labels(hamiltonian.norb)
+        alpha, beta = (
+            SpinStrings.from_canonical(bitstrings.canonical(strings)[0], of_spin, labels.n_labels)
+            for strings, of_spin in zip((strings_a, strings_b), labels.both, strict=True)
+        )
+        if np.array_equal(alpha.strings, beta.strings) and not hamiltonian.spin_dependent:
+            beta = alpha
+        return cls.from_sorted(hamiltonian, labels, alpha, beta, spin_flip and beta is alpha, deal)
+
+    @classmethod
+    def from_sorted(
+        cls, hamiltonian: Hamiltonian, labels: OrbitalLabels, alpha: SpinStrings, beta: SpinStrings, spin_flip: bool,
+        deal: bool,
+    ) -> Problem:  # fmt: skip
+        """The same from strings that are sorted by label; equal strings must be one object."""
+        norb = hamiltonian.norb
+        rows, columns = np.tril_indices(norb)
+        pair_labels, pair_labels_b = (labels.both[:, rows] ^ labels.both[:, columns]).astype(np.int64)
+        found_a = connections(alpha, norb, pair_labels)
+        found_b = found_a if beta is alpha else connections(beta, norb, pair_labels_b)
+        one = (1, 1, 1, 1)
+        sector = max(sectors(alpha, beta), key=lambda x: Layout.create(alpha, beta, x, one).n_determinants)
+        return cls(norb, hamiltonian.nelec, pair_labels, found_a, found_b, sector, spin_flip, deal)
+
+    @property
+    def n_labels(self) -> int:
+        """Number of labels."""
+        return self.alpha.strings.n_labels
+
+    @property
+    def n_determinants(self) -> int:
+        """Determinants of the sector."""
+        n_alpha, n_beta = np.diff(self.alpha.strings.label_start), np.diff(self.beta.strings.label_start)
+        return int(n_alpha @ n_beta[np.arange(self.n_labels) ^ self.sector])
+
+    def parity(self, shape: Shape) -> int:
+        """+1 where spin-flip symmetry is used on a grid, 0 elsewhere."""
+        return int(self.spin_flip and shape[0] == shape[1])
+
+    def dimension(self, shape: Shape) -> int:
+        """Stored elements of a vector of the sector."""
+        on_line = self.alpha.size if self.sector == 0 else 0
+        return (self.n_determinants + on_line) // 2 if self.parity(shape) else self.n_determinants
+
+    def parts(self, shape: Shape) -> tuple[IntArray, IntArray]:
+        """Parts of all alpha and all beta strings: row group (ia r + ir), or block ia with spin-flip symmetry; ib."""
+        a, b, _, r = shape
+        folded = bool(self.parity(shape))
+        key = a if folded else a * r, b, folded
+        if key not in self._parts:
+            ordered = self.alpha.strings, self.beta.strings
+            if self.deal and a * b * r > 1:
+                ordered = deal_strings(*ordered, shape, folded)
+            self._parts[key] = _part_of(ordered[0], key[0]), _part_of(ordered[1], b)
+        return self._parts[key]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, int, bool], tuple[IntArray, IntArray]]:
+        return {}
+
+    def without_spin_flip(self) -> Problem:
+        """The same, not using spin-flip symmetry."""
+        return replace(self, spin_flip=False)
+
+
+def _part_of(ordered: SpinStrings, n_parts: int) -> IntArray:
+    """(n,) part of every string, by its place in the order before it was dealt."""
+    position = np.empty(ordered.size, np.int64)
+    for row in ordered.bounds(n_parts):
+        position[row[0] : row[-1]] = np.repeat(np.arange(n_parts), np.diff(row))
+    label = np.repeat(np.arange(ordered.n_labels), np.diff(ordered.label_start))
+    return position[np.lexsort((ordered.canonical, label))]

@@ -1,0 +1,273 @@
+"""Processor time that the tasks of one sigma take on every sub-block of a grid, from counts of connections.
+
+The rule is that of the kernels (docs/theory.md): an opposite-spin task gathers and scatters its rows and does one
+multiply-add for each pair of singles; same-spin tasks do one for each element of their sparse matrix and row or column.
+Singles of one orbital pair form groups; the last lanes of a group run empty. How long groups are on a grid follows from
+their lengths in the whole set, as if strings were dealt at random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.layout import Shape
+from sqd_mpi.machine import MachineProfile
+from sqd_mpi.planner.connections import connected_parts
+from sqd_mpi.planner.problem import Problem
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_CHUNK = 64  # lanes that an opposite-spin kernel treats at a time
+# Two groups of alpha singles with common ket rows are treated together (`backends.gather_sharing`): from about so many
+# singles in a group on; what that saves of the time of multiply-adds and of gathered rows.
+SHARED_GROUP = 24.0
+SHARED_TERMS, SHARED_GATHER = 0.35, 0.5
+EMPTY_LANES = 3.5  # of a group, on average
+_LONG_GROUP = 200.0  # from here on the padding of a group is half of its last vector
+_DENSE = 30.0  # from so many singles between two parts on, they are taken for connected without a look
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Counts of connections of the parts of one spin, summed over their strings.
+
+    Attributes:
+        rows: (n_parts, n_labels) strings.
+        singles: (n_parts, n_labels, n_labels) singles by label of the string and of the orbital pair.
+        doubles: (n_parts, n_labels).
+    """
+
+    rows: FloatArray = field(repr=False)
+    singles: FloatArray = field(repr=False)
+    doubles: FloatArray = field(repr=False)
+
+
+def count_parts(problem: Problem, spin: str, part: IntArray, n_parts: int) -> Part:
+    """Sums of the connections of one spin ("alpha" or "beta") over parts, (n,) part of every string."""
+    found = problem.alpha if spin == "alpha" else problem.beta
+    n_labels = problem.n_labels
+    key = part * n_labels + found.label
+    shape = n_parts, n_labels
+    size = n_parts * n_labels
+
+    def summed(weights: FloatArray | None = None) -> FloatArray:
+        return np.bincount(key, weights=weights, minlength=size).astype(np.float64)
+
+    singles = np.stack([summed(found.singles[:, d]) for d in range(n_labels)], axis=-1)
+    return Part(summed().reshape(shape), singles.reshape(*shape, n_labels), summed(found.doubles).reshape(shape))
+
+
+class Work:
+    """Processor seconds of the tasks of one sigma on one grid, and what its ranks hold.
+
+    Args:
+        problem: the input.
+        shape: (a, b, t, r).
+        profile: machine.
+        n_threads: threads of a rank.
+    """
+
+    def __init__(self, problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int):
+        self.problem, self.shape, self.profile, self.n_threads = problem, shape, profile, n_threads
+        self.parity = problem.parity(shape)
+        a, b, _, r = shape
+        self.alpha_part, self.beta_part = problem.parts(shape)
+        self.alpha = count_parts(problem, "alpha", self.alpha_part, a if self.parity else a * r)
+        self.beta = self.alpha if self.parity else count_parts(problem, "beta", self.beta_part, b)
+        self.mirror = np.arange(problem.n_labels) ^ problem.sector  # beta label that goes with every alpha label
+
+    @property
+    def twin_savings(self) -> tuple[float, float]:
+        """What two groups that are treated together save: of multiply-adds (their loads), and of gathered rows."""
+        return SHARED_TERMS, SHARED_GATHER
+
+    @cached_property
+    def pieces(self) -> int:
+        """Into how many pieces of rows a typical opposite-spin task is cut: threads, and task groups beyond tasks."""
+        a, b, t, r = self.shape
+        groups = max(1, round(t / (a * b)))
+        return self.n_threads * groups * (r if self.parity else 1)
+
+    @cached_property
+    def group_lengths(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """By (alpha label, label of the pair): lanes, groups per single, chunks per group, share of twin groups."""
+        a, _, _, r = self.shape
+        rows = a if self.parity else a * r
+        n_labels, lanes = self.problem.n_labels, self.profile.lanes
+        expected = self.problem.alpha.pair_counts / (a * rows * self.pieces)
+        used, groups = padded(expected, lanes), -np.expm1(-expected)
+        chunks = np.where(expected > 0.0, np.ceil(np.maximum(expected, 1.0) / _CHUNK), 0.0) * groups
+        twins = expected * np.exp(-SHARED_GROUP / np.maximum(expected, 1e-3))
+        sums = [np.zeros((n_labels, n_labels)) for _ in range(5)]
+        for d in range(n_labels):
+            of_label = self.problem.pair_labels == d
+            for total, values in zip(sums, (expected, used, groups, chunks, twins), strict=True):
+                total[:, d] = values[:, of_label].sum(axis=1)
+        singles = np.maximum(sums[0], 1e-300)
+        present = sums[0] > 0.0
+        return (
+            np.where(present, sums[1] / singles, 1.0),
+            np.where(present, sums[2] / singles, 0.0),
+            np.where(present, sums[3] / np.maximum(sums[2], 1e-300), 1.0),
+            sums[4] / singles,
+        )
+
+    @cached_property
+    def shares(self) -> dict[str, FloatArray]:
+        """What is executed of whole rows and columns, (a, b) for each: opposite-spin "terms", "gather", "scatter",
+        "groups", and "same" spin.
+
+        With spin-flip symmetry a diagonal block keeps a triangle: chunks of lanes run to the longest of their rows. Of
+        a block and its mirror image one keeps half of the columns of all rows, the other half of the rows.
+        """
+        a, b, _, _ = self.shape
+        names = "terms", "gather", "scatter", "groups", "same"
+        shares = {name: np.ones((a, b)) for name in names}
+        if not self.parity:
+            return shares
+        _, groups, chunks, _ = self.group_lengths
+        weight = self.alpha.singles.sum(axis=0) * groups
+        n_chunks = float((weight * chunks).sum() / max(weight.sum(), 1e-300)) * self.pieces
+        triangle = 0.5 * (1.0 + 1.0 / max(n_chunks, 1.0))
+        ia, ib = np.indices((a, b))
+        for name, on, below in (
+            ("terms", triangle, 0.5), ("gather", 1.0, 1.0), ("scatter", 1.0, 0.5), ("groups", 1.0, 1.0),
+            ("same", 0.5, 0.5),
+        ):  # fmt: skip
+            shares[name] = np.where(ia == ib, on, np.where(ia > ib, below, 0.5))
+        shares["groups"] = np.where(ia < ib, 0.75, 1.0)
+        return shares
+
+    @cached_property
+    def operations(self) -> dict[str, FloatArray]:
+        """(a, r, b) numbers of operations in the tasks of every sub-block, those of all task groups together.
+
+        "terms": multiply-adds of opposite spin; "moved": elements gathered and scattered for them; "groups": of alpha
+        singles; "alpha", "beta": multiply-adds of same spin; "rows": elements gathered and scattered for beta.
+        """
+        a, b, _, r = self.shape
+        share = self.shares
+        lanes, groups, _, twins = self.group_lengths
+        singles = (self.alpha.singles * lanes).reshape(len(self.alpha.rows), -1)
+        number = (self.alpha.singles * groups).reshape(len(self.alpha.rows), -1)
+        rows_b, singles_b = self.beta.rows, self.beta.singles
+        met = self._beta_blocks
+        terms = singles_b.copy()
+        terms[:, :, 0] += rows_b
+        order = np.arange(self.problem.n_labels)[:, None] ^ np.arange(self.problem.n_labels)
+        kets = rows_b.sum(axis=0)[order] * met / b  # columns of the ket blocks that are gathered
+        columns = met * rows_b[:, :, None]
+        by_alpha = [values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)]
+        saved = [
+            (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
+            for part in self.twin_savings
+        ]
+        moved = self._spread(saved[1] @ by_alpha[1], share["gather"])
+        moved = moved + self._spread(singles @ by_alpha[2], share["scatter"])
+        same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
+        same_b = self.beta.doubles + 2.0 * singles_b[:, :, 0]
+        row_elements = rows_b.sum(axis=0) + b * rows_b
+        return {
+            "terms": self._spread(saved[0] @ by_alpha[0], share["terms"]),
+            "moved": moved,
+            "groups": self._spread(number @ by_alpha[3], share["groups"]),
+            "alpha": self._spread(same_a @ rows_b[:, self.mirror].T, share["same"]),
+            "beta": self._spread(self.alpha.rows @ same_b[:, self.mirror].T, share["same"]),
+            "rows": self._spread(self.alpha.rows @ row_elements[:, self.mirror].T),
+        }
+
+    @cached_property
+    def blocks(self) -> dict[str, FloatArray]:
+        """(a, r, b) processor seconds of the tasks "mixed", "alpha" and "beta" of every sub-block, all task groups."""
+        count, rate = self.operations, self.profile
+        mixed = rate.mixed_seconds * count["terms"] + rate.gather_seconds * count["moved"]
+        return {
+            "mixed": mixed + rate.group_seconds * count["groups"],
+            "alpha": rate.same_spin_seconds * count["alpha"],
+            "beta": rate.same_spin_seconds * count["beta"] + rate.gather_seconds * count["rows"],
+        }
+
+    def _spread(self, values: FloatArray, share: FloatArray | None = None) -> FloatArray:
+        """(a, r, b) from (parts, b) or (a, r, b), times a share of each block."""
+        a, b, _, r = self.shape
+        if values.ndim == 2:
+            values = np.repeat(values[:, None, :] / r, r, axis=1) if self.parity else values.reshape(a, r, b)
+        return values if share is None else values * share[:, None, :]
+
+    @cached_property
+    def _beta_blocks(self) -> FloatArray:
+        """(b, n_labels, n_labels) expected number of ket blocks to which a beta block has singles."""
+        b = self.shape[1]
+        singles = self.beta.singles
+        met = b * -np.expm1(-singles / b)
+        met[:, :, 0] = np.where(self.beta.rows > 0.0, np.maximum(met[:, :, 0], 1.0), met[:, :, 0])
+        return met
+
+    @cached_property
+    def needed(self) -> FloatArray:
+        """(a, b) number of ket blocks that each block needs, its own included."""
+        a, b, _, r = self.shape
+        masks_a, masks_b = self._masks("alpha", a, 1 if self.parity else r), self._masks("beta", b, 1)
+        if masks_a is None and masks_b is None:
+            return np.full((a, b), float(a * b))
+        ones = np.uint64(2**64 - 1)
+        masks_a = np.full((a, a), ones) if masks_a is None else masks_a
+        masks_b = np.full((b, b), ones) if masks_b is None else masks_b
+        counts = np.empty((a, b))
+        for ib in range(b):
+            met = (masks_a[:, :, None] & masks_b[ib][None, None, :]) != 0
+            met[np.arange(a), np.arange(a)] = True
+            met[:, :, ib] = True
+            counts[:, ib] = met.sum(axis=(1, 2))
+        return counts
+
+    def _masks(self, spin: str, n_blocks: int, r: int) -> NDArray[np.uint64] | None:
+        """Kinds of singles between blocks of strings; None where they are so many that all will occur."""
+        found = self.problem.alpha if spin == "alpha" else self.problem.beta
+        if n_blocks == 1 or len(found.bra) > _DENSE * n_blocks**2 * self.problem.n_labels**2:
+            return None
+        part = (self.alpha_part if spin == "alpha" else self.beta_part) // r
+        label = found.label if spin == "alpha" else found.label ^ self.problem.sector
+        masks = connected_parts(found, part, n_blocks, np.left_shift(np.uint64(1), label.astype(np.uint64)))
+        if spin == "beta":  # strings that stay
+            own = np.zeros(n_blocks, np.uint64)
+            np.bitwise_or.at(own, part, np.left_shift(np.uint64(1), label.astype(np.uint64)))
+            masks[np.arange(n_blocks), np.arange(n_blocks)] |= own
+        return masks
+
+    @cached_property
+    def seconds(self) -> FloatArray:
+        """(a, r, b) processor seconds of the tasks of every rank; task groups share them evenly."""
+        a, b, t, _ = self.shape
+        tasks = self.needed[:, None, :] + a + b
+        total = self.blocks["mixed"] + self.blocks["alpha"] + self.blocks["beta"]
+        return np.asarray(total / t + self.profile.task_seconds * np.maximum(tasks / t, 1.0))
+
+    @property
+    def balance(self) -> float:
+        """Largest over mean processor time of the ranks."""
+        return float(self.seconds.max() / self.seconds.mean())
+
+
+def padded(expected: FloatArray, lanes: int) -> FloatArray:
+    """Expected size of groups filled up to a multiple of `lanes`, if their sizes are Poisson distributed."""
+    # Between the knots the padding beyond the size itself is interpolated.
+    extra = np.interp(expected, *_padding(lanes))
+    return expected + np.where(expected > _LONG_GROUP, 0.5 * (lanes - 1), extra)
+
+
+@lru_cache
+def _padding(lanes: int) -> tuple[FloatArray, FloatArray]:
+    """Expected sizes of groups, and by how much they grow when filled up."""
+    knots = np.concatenate([[0.0], np.geomspace(1e-3, _LONG_GROUP, 60)])
+    sizes = np.arange(0, int(_LONG_GROUP + 8 * _LONG_GROUP**0.5) + 1)
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(sizes[1:], 1)))])
+    with np.errstate(divide="ignore"):
+        weights = np.exp(sizes[None, :] * np.log(np.maximum(knots, 1e-300))[:, None] - knots[:, None] - logs[None, :])
+    values = weights @ (np.ceil(sizes / lanes) * lanes)
+    return knots, values - knots
