@@ -103,7 +103,8 @@ def test_two_ranks_run_on_the_planned_grid_and_bench_measures_them(input_path, t
         return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
 
     result = tmp_path / "result.h5"
-    run = launch("run", str(input_path), "-o", str(result), "--threads", "1", "--memory", "8GB", "--share-blocks", "off")
+    alone = ("--threads", "1", "--memory", "8GB", "--share-blocks", "off")
+    run = launch("run", str(input_path), "-o", str(result), *alone)
     assert run.returncode == 0, run.stderr
     summary = files.read_summary(result)
     plan = [sys.executable, "-m", "sqd_mpi", "plan", str(input_path), "--ranks", "2", "--memory", "8GB", "--json"]
