@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sqd_mpi import checksums, files, grid, vector_io
+from sqd_mpi import checksums, files, grid
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError
 
@@ -51,6 +51,8 @@ class Checkpoints:
         Returns:
             None, or on all ranks one sentence on why there is no new checkpoint; the former ones are whole then.
         """
+        from sqd_mpi import vector_io  # with numba, which must not come before the number of threads is settled
+
         step = progress.step
         vectors = [(progress.layout, vector) for vector in step.ritz_vectors()]
         energies, residuals = list(step.energies), list(step.residual_norms)

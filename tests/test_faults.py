@@ -165,11 +165,11 @@ def test_a_signal_before_the_first_iteration(folder, exact):
     """While the kernels are compiled or loaded: code 4, and nothing written."""
     setup = (
         "from sqd_mpi import job\n"
-        "plain = job._warm_up\n"
+        "plain = job.warm_up\n"
         "def warm_up(order):\n"
         "    os.kill(os.getpid(), signal.SIGUSR1)\n"
         "    plain(order)\n"
-        "job._warm_up = warm_up\n"
+        "job.warm_up = warm_up\n"
     )
     finished = launch(2, script=inject(setup))
     assert finished.returncode == 4, finished.stderr

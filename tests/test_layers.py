@@ -130,3 +130,11 @@ def test_start_is_light(arguments: tuple[str, ...]) -> None:
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in run.stderr.splitlines()}
     assert "sqd_mpi" in loaded
     assert not loaded & {"numba", "mpi4py", "pyscf", "h5py", "cupy", "matplotlib"}
+
+
+@pytest.mark.parametrize("module", ["cli", "job", "sqd_job", "extrapolation", "worker"])
+def test_numba_comes_after_the_number_of_threads(module: str) -> None:
+    """numba takes the number of threads from the environment when it is imported; the job must set it before."""
+    program = f"import sqd_mpi.{module}, sys; print([x for x in ('numba', 'mpi4py.MPI') if x in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

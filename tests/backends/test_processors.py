@@ -38,14 +38,14 @@ def test_kernels_agree_with_their_definition_without_avx512(tmp_path: Path) -> N
     assert re.search(r"\b[1-9][0-9] passed", done.stdout), done.stdout
 
 
-def table_row(width, first, last, entries, table, matrix, out):  # type: ignore[no-untyped-def]
+def table_row(width, stride, first, last, entries, table, matrix, out):  # type: ignore[no-untyped-def]
     """One result of the opposite-spin kernel."""
-    simd.table_row(width, first, last, entries, table, matrix, out)
+    simd.table_row(width, stride, first, last, entries, table, matrix, out)
 
 
-def table_row_twin(width, first, last, entries, table, matrix, out, second):  # type: ignore[no-untyped-def]
+def table_row_twin(width, stride, first, last, entries, table, matrix, out, second):  # type: ignore[no-untyped-def]
     """Two results of the opposite-spin kernel."""
-    simd.table_row_twin(width, first, last, entries, table, matrix, out, second)
+    simd.table_row_twin(width, stride, first, last, entries, table, matrix, out, second)
 
 
 def value_row(width, first, last, column, value, matrix, shift, out):  # type: ignore[no-untyped-def]
@@ -60,7 +60,7 @@ def gather_tile(rows, shift, count, out, stride):  # type: ignore[no-untyped-def
 
 @pytest.mark.parametrize(
     ("function", "n_arguments", "wanted"),
-    [(table_row, 7, "fmla"), (table_row_twin, 8, "fmla"), (value_row, 8, "fmla"), (gather_tile, 5, "zip1|trn1|ext")],
+    [(table_row, 8, "fmla"), (table_row_twin, 9, "fmla"), (value_row, 8, "fmla"), (gather_tile, 5, "zip1|trn1|ext")],
 )
 def test_intrinsics_become_vector_instructions_of_aarch64(
     function: Callable[..., None], n_arguments: int, wanted: str
