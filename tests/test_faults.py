@@ -166,9 +166,9 @@ def test_a_signal_before_the_first_iteration(folder, exact):
     setup = (
         "from sqd_mpi import job\n"
         "plain = job.warm_up\n"
-        "def warm_up(order):\n"
+        "def warm_up(*order):\n"
         "    os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "    plain(order)\n"
+        "    plain(*order)\n"
         "job.warm_up = warm_up\n"
     )
     finished = launch(2, script=inject(setup))
@@ -235,11 +235,11 @@ def test_files_that_may_not_grow(folder, exact, bytes_left, save):
     # the limit holds from the end of the solve on: compiled kernels may have to be stored before
     setup = (
         "from sqd_mpi import job\n"
-        "plain = job._Job._write_result\n"
+        "plain = job.Job._write_result\n"
         "def write(self, result):\n"
         f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left}, resource.RLIM_INFINITY))\n"
         "    return plain(self, result)\n"
-        "job._Job._write_result = write\n"
+        "job.Job._write_result = write\n"
     )
     options = ["--checkpoint-every", "1"] + ["--save-vector"] * save
     finished = launch(2, *options, script=inject(setup))
