@@ -49,8 +49,9 @@ def parse_options() -> argparse.Namespace:
 
 
 def run_options(options: argparse.Namespace) -> list[str]:
-    """Options of the run: one thread a rank, and every ket element travels, as it would with unlike spins."""
-    return ["--grid", options.grid, "--threads", "1", "--spin-flip", "off", "--trace", "trace.json.gz"]
+    """Options of the run: one thread a rank, and every ket element travels, as it would between nodes."""
+    alone = ["--threads", "1", "--spin-flip", "off", "--share-blocks", "off"]
+    return ["--grid", options.grid, *alone, "--trace", "trace.json.gz"]
 
 
 def make_input(path: Path) -> Path:

@@ -293,7 +293,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """Returns the directory of a run with a trace on four ranks, and how many seconds it took."""
     folder = tmp_path_factory.mktemp("traced")
     hamiltonian, strings = make_hamiltonian(11, (5, 5), seed=3), random_strings(11, 5, 420, seed=3)
-    options = {"threads": 1, "tol": 1e-3, "spin_flip": "off"}
+    options = {"threads": 1, "tol": 1e-3, "spin_flip": "off", "share_blocks": "off"}
     files.write_input(folder / "input.h5", hamiltonian, strings, strings, options)
     began = perf_counter()
     finished = run(folder, "input.h5", "--grid", "2,2,1,1", "--trace", "run.json.gz", ranks=N_RANKS)
