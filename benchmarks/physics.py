@@ -1,6 +1,6 @@
 """Prints a table of small molecules against PySCF's full CI: energies, <S^2> and density matrices of each spin.
 
-    mpiexec -n 4 python -m benchmarks.physics
+    NUMBA_NUM_THREADS=1 mpiexec -n 4 python -m benchmarks.physics
 
 For every molecule and every spin target (none, the lowest spin of its M, the next one) three roots are found on all
 ranks. Columns: the lowest energy, the largest deviation from PySCF over the roots in energy, <S^2> and one-particle
