@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sqd_mpi import __version__, files, grid
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.log import NO_DETAIL, Timers
-from sqd_mpi.options import InputError
+from sqd_mpi.options import InputError, available_memory
 
 COMPUTE, COMMUNICATION = 0, 1  # threads; further ones of communication are 2, 3, ...
 MOST_EVENTS = 500_000  # of a rank: 10 MB of memory, about 60 MB in the file
@@ -239,6 +239,7 @@ def read(path: str | Path) -> Trace:
     Raises:
         InputError: if the file is missing, is no trace, or none of sqd_mpi.
     """
+    room = available_memory() // 4
     names: dict[str, int] = {}
     numbers, places = array("d"), array("q")  # (start, duration) and (name, rank, thread) of every event
 
@@ -252,7 +253,11 @@ def read(path: str | Path) -> Trace:
 
     try:
         with gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb") as stream:
-            content = json.load(stream, object_hook=collect)
+            text = stream.read(room + 1)
+        if len(text) > room:  # a small packed file can hold any length
+            raise InputError(f"{path} unpacks to more than {room / 2**30:.3g} GiB, for which there is no room")
+        content = json.loads(text, object_hook=collect)
+        del text
         about = content["otherData"]
         n_ranks = about["n_ranks"]
         if not str(about["creator"]).startswith(_KNOWN_AS) or type(n_ranks) is not int or n_ranks < 1:
@@ -260,6 +265,8 @@ def read(path: str | Path) -> Trace:
         ranks = np.array(places, np.intp).reshape(-1, 3)[:, 1]
         if not np.isfinite(numbers).all() or np.any((ranks < 0) | (ranks >= n_ranks)):
             raise ValueError("an event at no time or of no rank")
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):

@@ -398,3 +398,11 @@ def test_a_stopped_run_leaves_its_trace(tmp_path):
     assert finished.returncode == 4, finished.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input.h5", "result.h5.checkpoint", "run.json"]
     assert "checkpoint" in trace.read(tmp_path / "run.json").names
+
+
+def test_a_file_that_unpacks_to_more_than_there_is_room_for_is_refused(tmp_path, monkeypatch):
+    with gzip.open(tmp_path / "bomb.json.gz", "wb") as stream:
+        stream.write(b'{"otherData": {}, "traceEvents": [' + b" " * 10**6 + b"]}")
+    monkeypatch.setattr(trace, "available_memory", lambda: 10**6)
+    with pytest.raises(InputError, match="unpacks to more than"):
+        trace.read(tmp_path / "bomb.json.gz")
