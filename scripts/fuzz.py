@@ -244,6 +244,45 @@ class Strings(Reader):
         return "read"
 
 
+class Counts(Reader):
+    """Counts of sampled bit-strings as JSON, and matrices of bits as .npy."""
+
+    def prepare(self, folder: Path) -> None:
+        import io
+
+        import numpy as np
+
+        rng = random.Random(0)
+        keys = {"".join(rng.sample("11110000", 8)): rng.randrange(1, 50) for _ in range(20)}
+        matrix = io.BytesIO()
+        np.save(matrix, np.random.default_rng(0).integers(0, 2, (30, 8)).astype(bool))
+        octets = io.BytesIO()
+        np.save(octets, np.random.default_rng(0).integers(0, 256, (30, 1), dtype=np.uint8))
+        hexadecimal = {hex(int(key, 2)): value for key, value in keys.items()}
+        self.texts = [json.dumps(keys, indent=0).encode(), json.dumps(hexadecimal, indent=0).encode()]
+        self.arrays = [matrix.getvalue(), octets.getvalue()]
+
+    def make(self, rng: random.Random) -> None:
+        packed = rng.random() < 0.4
+        self.path = self.path.with_suffix(".npy" if packed else ".json")
+        self.good = self.arrays if packed else self.texts
+        super().make(rng)
+
+    def read(self) -> str:
+        import numpy as np
+
+        from sqd_mpi import sampling
+
+        samples = sampling.read_samples(self.path, 4)
+        assert samples.norb == 4 and len(samples.alpha) > 0
+        assert np.isfinite(samples.probabilities).all() and abs(samples.probabilities.sum() - 1.0) < 1e-9
+        assert max(samples.alpha.max(), samples.beta.max()) < 16
+        if self.path.suffix == ".json":
+            texts = {key.replace(" ", ""): value for key, value in json.loads(self.path.read_text()).items()}
+            assert len(samples.alpha) <= len(texts)
+        return "read"
+
+
 class Hdf5(Reader):
     """HDF5 files: flipped bytes and odd contents."""
 
@@ -408,7 +447,7 @@ class Options(Reader):
 
 READERS: dict[str, Callable[[Path], Reader]] = {
     "fcidump": Fcidump, "strings": Strings, "input": InputFile, "result": ResultFile, "checkpoint": Checkpoint,
-    "trace": TraceFile, "options": Options,
+    "trace": TraceFile, "options": Options, "counts": Counts,
 }  # fmt: skip
 
 

@@ -11,7 +11,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numba
@@ -129,10 +131,12 @@ def from_counts(counts: Mapping[str, float], norb: int) -> Samples:
     else:
         whole = bitstrings.from_text(keys, 2 * norb)
     bits = bitstrings.unpack(whole, 2 * norb)
+    if not all(isinstance(value, Real) and not isinstance(value, bool) for value in counts.values()):
+        raise InputError("counts are numbers, one for every bit-string")
     try:
         numbers = np.array([float(value) for value in counts.values()])
-    except (TypeError, ValueError):
-        raise InputError("counts are numbers, one for every bit-string") from None
+    except OverflowError:
+        raise InputError("every sample needs a finite count of at least 0, and not all may be 0") from None
     return merge(bitstrings.pack(bits[:, :norb]), bitstrings.pack(bits[:, norb:]), numbers, norb)
 
 
@@ -147,16 +151,17 @@ def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
     """
     try:
         if Path(path).suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
+            # mapped first: a header may claim any shape, which is then compared with the length of the file
+            array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
             if array.dtype == np.uint8 and array.ndim >= 2 and array.shape[-1] == -(-2 * norb // 8) != 2 * norb:
                 return _from_packed(array.reshape(-1, array.shape[-1]), 2 * norb, norb)
             return from_matrix(array, norb)
-        counts = json.loads(Path(path).read_text(encoding="utf-8"))
+        counts = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"cannot read the samples of {path}: {error.strerror}") from None
-    except (ValueError, EOFError):
+    except (ValueError, EOFError, RecursionError, SyntaxError, TypeError, TokenError):
         raise InputError(f"{path} holds no samples: a JSON object of counts or a .npy matrix is needed") from None
     if not isinstance(counts, dict):
         raise InputError(f"{path} holds no counts: a JSON object of bit-strings and numbers is needed")
@@ -164,6 +169,16 @@ def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
         return from_counts(counts, norb)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different: the last of equal ones would silently replace the others."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for k, key in enumerate(keys) if key in keys[:k])
+        raise InputError(f"counts need each bit-string once; there are several of {twice[:80]!r}")
+    return found
 
 
 def postselect(samples: Samples, nelec: tuple[int, int]) -> Samples:

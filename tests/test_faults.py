@@ -269,6 +269,17 @@ def test_unwritable_directory(folder):
     assert [path.name for path in folder.iterdir()] == ["input.h5"]
 
 
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a directory that not even root may write to")
+def test_directory_of_the_system(folder):
+    """The same for every user, root included."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sqd_mpi", "run", "input.h5", "-o", "/sys/kernel/result.h5"], capture_output=True,
+        text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "sqd_mpi: error: cannot write /sys/kernel/result.h5" in done.stderr
+
+
 # --- damaged checkpoints
 
 

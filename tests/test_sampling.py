@@ -61,6 +61,10 @@ def test_all_kinds_of_files_give_the_same_samples(tmp_path):
         ("a.json", "{}", "there are no samples"),
         ("a.json", '{"0101": -1, "0110": 2}', "a finite count of at least 0"),
         ("a.json", '{"0101": "x"}', "counts are numbers"),
+        ("a.json", '{"0101": true}', "counts are numbers"),
+        ("a.json", '{"0101": 1, "0110": 2, "0101": 3}', "several of '0101'"),
+        ("a.json", '{"0101": 1' + 400 * "0" + "}", "a finite count"),
+        ("a.json", 100_000 * "[", "holds no samples"),
         ("a.json", '{"01012": 1}', "4 characters were expected"),
         ("a.json", '{"0x1f": 1}', "not the bit-string of 4 orbitals"),
         ("a.npy", "nonsense", "holds no samples"),
@@ -73,6 +77,15 @@ def test_bad_files_are_named_in_one_sentence(tmp_path, name, content, says):
     with pytest.raises(InputError, match=says) as caught:
         sampling.read_samples(tmp_path / name, 2)
     assert name in str(caught.value)
+
+
+def test_an_array_that_claims_more_than_the_file_holds_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 4), bool))
+    content = (tmp_path / "a.npy").read_bytes().replace(b"(3, 4), }      ", b"(10**13, 4), }")
+    content = content.replace(b"(10**13, 4)", b"(9999999999999, 4)")
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match="holds no samples"):
+        sampling.read_samples(tmp_path / "a.npy", 2)
 
 
 def test_a_matrix_of_another_shape_is_refused(tmp_path):
