@@ -171,3 +171,23 @@ def test_their_loop_gives_the_same_on_every_number_of_ranks_and_threads():
         assert each["energy"] == pytest.approx(found[0]["energy"], abs=1e-8)
         assert each["occupancies"] == pytest.approx(found[0]["occupancies"], abs=1e-6)
         assert each["shape"] == found[0]["shape"]
+
+
+@pytest.mark.parametrize("spin_sq", [0.0, 2.0, 6.0])
+@pytest.mark.parametrize("shift", [0.1, 0.4])
+def test_spin_sq_gives_the_lowest_state_of_that_spin(spin_sq, shift):
+    """In a space with all spin functions: against PySCF's full CI, whose roots are searched for the spin."""
+    from pyscf import fci
+
+    one, two = tensors(make_hamiltonian(5, (2, 2), 7))
+    solver = fci.direct_spin1.FCI()
+    energies, vectors = solver.kernel(one, two, 5, (2, 2), nroots=60)
+    spins = [fci.spin_op.spin_square0(vector, 5, (2, 2))[0] for vector in vectors]
+    exact = next(energy for energy, spin in zip(energies, spins, strict=True) if abs(spin - spin_sq) < 1e-4)
+    strings = all_strings(5, 2)[:, 0].astype(np.int64)
+    energy, state, occupancies, found = ours.solve_fermion((strings, strings), one, two, spin_sq=spin_sq, shift=shift)
+    assert energy == pytest.approx(exact, abs=1e-8)
+    assert found == pytest.approx(spin_sq, abs=1e-6) and state.spin_square() == pytest.approx(spin_sq, abs=1e-6)
+    assert sum(map(np.sum, occupancies)) == pytest.approx(4.0)
+    sci = ours.solve_sci((strings, strings), one, two, 5, (2, 2), spin_sq=spin_sq)
+    assert sci.energy == pytest.approx(exact, abs=1e-8)
