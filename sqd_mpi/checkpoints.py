@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Checkpoints:
             except InputError as error:
                 complaints.append(str(error))
                 continue
-            told = self._on_rank_0(path)
+            told = grid.from_rank_0(self.comm, partial(self._described, path))
             if complaints:
                 self.log.warning(f"{complaints[0]}; going on from the checkpoint before it")
             elif path == self.previous:
@@ -108,21 +109,12 @@ class Checkpoints:
         self.log.warning(f"--resume: there is no checkpoint {self.newest}; starting from the beginning")
         return None
 
-    def _on_rank_0(self, path: Path) -> str:
-        """What is to be said about a whole checkpoint; raises the same InputError on all ranks if it does not fit."""
-        outcome: Any = None
-        if self.rank == 0:
-            try:
-                with files.VectorReader(path) as reader:
-                    outcome = self._described(reader)
-            except InputError as error:
-                outcome = error
-        outcome = grid.broadcast(self.comm, outcome)
-        if isinstance(outcome, InputError):
-            raise outcome
-        return outcome
+    def _described(self, path: Path) -> str:
+        """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""
+        with files.VectorReader(path) as reader:
+            return self._told(reader)
 
-    def _described(self, reader: files.VectorReader) -> str:
+    def _told(self, reader: files.VectorReader) -> str:
         if reader.hamiltonian != self.problem.hamiltonian.fingerprint():
             raise InputError(
                 f"--resume needs a checkpoint of this input; {reader.path} was written for another Hamiltonian"

@@ -94,6 +94,23 @@ def broadcast(comm: Communicator | None, value: Any, root: int = 0) -> Any:
     return value if comm is None or comm.size == 1 else comm.bcast(value, root=root)
 
 
+def from_rank_0(comm: Communicator | None, work: Callable[[], Any]) -> Any:
+    """What work() returns on rank 0, on all ranks; if it raises an InputError there, all ranks raise it.
+
+    Collective over the communicator.
+    """
+    outcome: Any = None
+    if comm is None or comm.rank == 0:
+        try:
+            outcome = work()
+        except InputError as error:
+            outcome = error
+    outcome = broadcast(comm, outcome)
+    if isinstance(outcome, InputError):
+        raise outcome
+    return outcome
+
+
 def barrier(comm: Communicator | None) -> None:
     """Wait for all ranks of a communicator."""
     if comm is not None and comm.size > 1:
@@ -550,6 +567,11 @@ class KetExchange:
             self._sends.append(grid.layer.Send_init(self._outgoing, dest=int(destination)))
         for k, source in enumerate(self._sources):
             self._receives.append(grid.layer.Recv_init(self._buffers[k % 2][: self._sizes[k]], source=source))
+
+    @property
+    def n_received(self) -> int:
+        """Number of blocks that travel to this rank; those that it reads in place do not count."""
+        return len(self._sizes)
 
     @property
     def buffer_bytes(self) -> int:

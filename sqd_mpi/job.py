@@ -143,29 +143,22 @@ class Job:
 
     def _read(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
         """Rank 0 reads, checks and locks the output; all ranks get the problem or the same error."""
-        outcome: Any = None
-        if self.rank == 0:
-            from sqd_mpi import files
+        return grid.from_rank_0(self.comm, lambda: self._read_here(input_path, given, stack))
 
-            try:
-                problem = files.read_input(input_path)
-                options = SolveOptions(**{**problem.options, **given})
-                files.check_output(self.output, input_path, options.start)
-                self._check_trace(options, input_path)
-                self._check_grid(options)
-                if options.spin_square is not None:
-                    problem.hamiltonian.spin_of(options.spin_square)  # refused before anything is compiled
-                lock = OutputLock(self.output)
-                stack.callback(lock.release)
-                lock.remove_remains(self.output, self.checkpoint)
-                print_ = files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
-                outcome = problem, options, print_
-            except InputError as error:
-                outcome = error
-        outcome = grid.broadcast(self.comm, outcome)
-        if isinstance(outcome, InputError):
-            raise outcome
-        return outcome
+    def _read_here(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
+        from sqd_mpi import files
+
+        problem = files.read_input(input_path)
+        options = SolveOptions(**{**problem.options, **given})
+        files.check_output(self.output, input_path, options.start)
+        self._check_trace(options, input_path)
+        self._check_grid(options)
+        if options.spin_square is not None:
+            problem.hamiltonian.spin_of(options.spin_square)  # refused before anything is compiled
+        lock = OutputLock(self.output)
+        stack.callback(lock.release)
+        lock.remove_remains(self.output, self.checkpoint)
+        return problem, options, files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
 
     def _check_grid(self, options: SolveOptions) -> None:
         n_ranks = 1 if self.comm is None else self.comm.size

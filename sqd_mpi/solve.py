@@ -406,15 +406,18 @@ class _Solve:
         dimension = max(layout.dimension for layout in layouts)
         n_determinants = max(layout.n_determinants for layout in layouts)
         wanted, smallest = subspace_sizes(self.nroots, self.options.max_subspace)
+        n_extra = 0 if self.target is None else self.target.n_vectors
+        extra = 8 * n_extra * -(-dimension // self.grid.n_ranks)
         for size in range(wanted, smallest - 1, -1):
             predicted = planner.predict_memory(self.grid.shape, dimension, size, n_determinants)
-            if predicted.total <= _MEMORY_SHARE * self.memory:
+            needed = predicted.total + extra
+            if needed <= _MEMORY_SHARE * self.memory:
                 if size < wanted:
                     self.log.info(f"memory limit: {size} basis vectors instead of {wanted}")
                 return size
-        missing = (predicted.total - _MEMORY_SHARE * self.memory) / 2**30
+        missing = (needed - _MEMORY_SHARE * self.memory) / 2**30
         raise InputError(
-            f"--memory: vectors and buffers need {predicted.total / 2**30:.3g} GiB per rank on grid "
+            f"--memory: vectors and buffers need {needed / 2**30:.3g} GiB per rank on grid "
             f"{','.join(str(n) for n in self.grid.shape)}; {self.memory / 2**30:.3g} GiB per rank are allowed, "
             f"{missing:.3g} GiB too few"
         )
@@ -530,9 +533,10 @@ class _Solve:
         """Note the largest memory and message volume of any rank; collective over the grid."""
         structure = max((getattr(share, "nbytes", 0) for share in self._shares.values()), default=0)
         plan = operator.plan
-        vectors_bytes = 8 * operator.size * (2 * n_basis + 1)
+        n_extra = 0 if self.target is None else self.target.n_vectors
+        vectors_bytes = 8 * operator.size * (2 * n_basis + 1 + n_extra)
         used = np.array(
-            [vectors_bytes, plan.buffer_bytes, structure, plan.message_bytes, len(plan.exchange.remote)], np.int64
+            [vectors_bytes, plan.buffer_bytes, structure, plan.message_bytes, plan.exchange.n_received], np.int64
         )
         self.grid.maximum_over_all(used)
         for name, value in zip(("vectors", "buffers", "structure"), used[:3], strict=True):

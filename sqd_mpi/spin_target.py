@@ -78,6 +78,11 @@ class SpinTarget:
         return self.spin * (self.spin + 1)
 
     @property
+    def n_vectors(self) -> int:
+        """Vectors that the operator keeps beside those of H alone: a mean diagonal, and three for the squared form."""
+        return 1 if self.linear else 4
+
+    @property
     def parity(self) -> int:
         """+1 for even and -1 for odd spin: C = +-C^T."""
         return 1 if self.spin % 2 == 0 else -1

@@ -129,33 +129,30 @@ class _LoopJob(Job):
 
     def _read_problem(self) -> tuple[Any, Any, Any, Any]:
         """(Hamiltonian on rank 0, state to go on from or None, included strings, occupancies)."""
-        outcome: Any = None
-        hamiltonian = None
-        self.samples = None
-        if self.rank == 0:
-            from sqd_mpi import files
+        self.hamiltonian: Any = None
+        self.samples: Any = None
+        outcome = grid.from_rank_0(self.comm, self._read_problem_here)
+        return self.hamiltonian, *outcome
 
-            try:
-                files.check_output(self.output, self.input_path, *self.extra.values())
-                lock = OutputLock(self.output)
-                self._stack.callback(lock.release)
-                lock.remove_remains(self.output, self.checkpoint)
-                hamiltonian, self.samples = files.read_problem(self.input_path)
-                included, occupancies = self._read_extra(hamiltonian)
-                self.fingerprint = self._fingerprint(hamiltonian, self.samples, included, occupancies)
-                state = self._read_state(hamiltonian) if self.options.resume else None
-                if self.vectors.exists() and not self.vectors.is_dir():
-                    raise InputError(f"{self.vectors} must be a folder for eigenvectors; there is another file")
-                if state is None:
-                    shutil.rmtree(self.vectors, ignore_errors=True)
-                self.vectors.mkdir(exist_ok=True)
-                outcome = state, included, occupancies
-            except InputError as error:
-                outcome = error
-        outcome = grid.broadcast(self.comm, outcome)
-        if isinstance(outcome, InputError):
-            raise outcome
-        return hamiltonian, *outcome
+    def _read_problem_here(self) -> tuple[Any, Any, Any]:
+        """(state to go on from or None, included strings, occupancies); the problem is kept on this rank."""
+        from sqd_mpi import files
+
+        files.check_output(self.output, self.input_path, *self.extra.values())
+        lock = OutputLock(self.output)
+        self._stack.callback(lock.release)
+        lock.remove_remains(self.output, self.checkpoint)
+        hamiltonian, self.samples = files.read_problem(self.input_path)
+        included, occupancies = self._read_extra(hamiltonian)
+        self.fingerprint = self._fingerprint(hamiltonian, self.samples, included, occupancies)
+        state = self._read_state(hamiltonian) if self.options.resume else None
+        if self.vectors.exists() and not self.vectors.is_dir():
+            raise InputError(f"{self.vectors} must be a folder for eigenvectors; there is another file")
+        if state is None:
+            shutil.rmtree(self.vectors, ignore_errors=True)
+        self.vectors.mkdir(exist_ok=True)
+        self.hamiltonian = hamiltonian
+        return state, included, occupancies
 
     def _read_extra(self, hamiltonian: Any) -> tuple[Any, Any]:
         """Strings that every batch has, and occupancies to begin with."""
