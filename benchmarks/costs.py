@@ -12,28 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
+
+from kernels import median_seconds
 
 INPUTS = {"h2o-1em3": "h2o-1em3-alpha.txt", "h2o-1em4": "h2o-1em4-alpha.txt", "n2-1em3": "1em3-alpha.txt",
           "n2-1em4": "1em4-alpha.txt", "n2-1em5": "1em5-alpha.txt"}  # fmt: skip
 COSTS = ("with penalty", "<S^2>", "1-RDM", "1- and 2-RDM", "E2 and variance")  # beside sigma
 MODES = {"auto": {}, "one sector": {"spin_flip": "off"}, "no symmetry": {"spin_flip": "off", "symmetry": "off"}}
-
-
-def median_seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of a call, after one that is not counted."""
-    function()
-    samples = []
-    for _ in range(repeats):
-        began = perf_counter()
-        function()
-        samples.append(perf_counter() - began)
-    return statistics.median(samples)
 
 
 def measure(hamiltonian: Any, strings: Any, options: dict[str, Any], repeats: int) -> dict[str, float]:
