@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,6 +25,8 @@ from sqd_mpi.options import InputError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from sqd_mpi.recall import Group
+
     Communicator = MPI.Intracomm
 
 Shape = tuple[int, int, int, int]
@@ -34,7 +36,6 @@ _CLOCK_QUESTIONS = 16
 # kills a process at the next write, without a message.
 _SHARED_MEMORY = Path("/dev/shm")
 _SHARED_MEMORY_SHARE = 0.8
-_NAP_SECONDS = 0.001
 _SHARED_PIECE = 2**27  # numbers of one message
 
 
@@ -179,17 +180,19 @@ def split(comm: Communicator, color: int) -> Communicator:
     return cast("Communicator", comm.Split(color, comm.rank))
 
 
-def all_arrive(comm: Communicator | None, seconds: float) -> bool:
-    """Whether all ranks come here within this time of each other. Collective; what is not answered stays open."""
-    if comm is None or comm.size == 1:
-        return True
-    request = comm.Ibarrier()
-    deadline = perf_counter() + seconds
-    while not request.Test():
-        if perf_counter() > deadline:
-            return False
-        sleep(_NAP_SECONDS)
-    return True
+def group_with_recall(comm: Communicator) -> Group:
+    """The ranks of a communicator as a group that can call its members back. Collective over the communicator."""
+    from sqd_mpi.recall import Group
+
+    return Group(comm)
+
+
+def _wait_for_all(comm: Communicator | None, requests: list[Any]) -> None:
+    """Return when all requests are done; on a communicator of a `recall.Group`, raise if a rank has given up."""
+    from mpi4py import MPI
+
+    complete = getattr(comm, "complete", MPI.Request.Waitall)
+    complete(requests)
 
 
 class NodeShared:
@@ -503,6 +506,7 @@ class NodeBlocks:
     def free(self) -> None:
         """Give the memory back; the arrays must not be used any more."""
         self.blocks.clear()
+        self._node.Barrier()
         self._window.Unlock_all()
         self._window.Free()
 
@@ -595,7 +599,7 @@ class KetExchange:
         if k < len(self._present):
             return self._present[k]
         k -= len(self._present)
-        self._receives[k].Wait()
+        _wait_for_all(self.grid.layer, [self._receives[k]])
         block: NDArray[Any] = self._buffers[k % 2][: self._sizes[k]]
         if not self._widened.size:
             return block
@@ -619,9 +623,7 @@ class KetExchange:
     def finish(self) -> None:
         """Wait until all sends are done; then the own block may change."""
         if self._sends:
-            from mpi4py import MPI
-
-            MPI.Request.Waitall(self._sends)
+            _wait_for_all(self.grid.layer, self._sends)
 
     def free(self) -> None:
         """Release the persistent requests."""

@@ -68,6 +68,10 @@ class RunError(RuntimeError):
     """What keeps a run from going on, such as a full disk: one sentence, which becomes exit code 1."""
 
 
+class Recalled(RunError):
+    """Another rank of the same group has given up what they did together."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A distance between checkpoints: a number of iterations or a number of seconds."""
