@@ -32,15 +32,15 @@ ROOT = Path(__file__).resolve().parent.parent
 RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 EXTRAS = {"mpich": "mpi", "openmpi": "openmpi"}
 SHOWN = ("numpy", "numba", "h5py", "scipy", "pyscf", "mpi4py")
-# Tests that say something about an installation: every compiled kernel, the files, the command line, the solver.
+# Tests that say something about an installation and compile little: libraries, files and command line work.
 SHORT_TESTS = (
-    "tests/backends/test_kernels.py",
     "tests/test_bitstrings.py",
-    "tests/test_davidson.py",
     "tests/test_hamiltonian.py",
     "tests/test_installation.py",
-    "tests/test_solve.py",
+    "tests/test_files.py",
 )
+# With --tests full: every kernel against its definition as well, and all that runs on several ranks.
+FULL_TESTS = (*SHORT_TESTS, "tests/backends/test_kernels.py", "tests/test_davidson.py", "tests/test_solve.py")
 # What a Slurm or MPI job around this one, or a checkout on the path, would bring along.
 FOREIGN = ("PMI", "PMIX", "OMPI_", "PRTE_", "SLURM", "NUMBA", "PYTHON", "VIRTUAL_ENV", "PYTEST")
 # What Open MPI needs in a container: it refuses root, and more ranks than cores, and binds a rank to one core.
@@ -89,6 +89,8 @@ class Environment:
             StepFailed: its exit code is not 0, or it takes too long.
         """
         variables = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        # kernels that one MPI library has compiled serve the other, as the environments have the same path
+        variables["NUMBA_CACHE_DIR"] = str(self.folder.with_name(f"{self.folder.name}-kernels"))
         variables |= OPEN_MPI | {"PATH": f"{self.folder / 'bin'}:{variables['PATH']}", "OMP_WAIT_POLICY": "passive"}
         try:
             done = subprocess.run(
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tests = unpack(sdist, folder / "sdist")
     rows = []
     for python, dependencies, mpi in product(options.pythons, options.dependencies, options.mpi):
-        environment = Environment(python, dependencies, mpi, folder / f"{python}-{dependencies}-{mpi}")
+        environment = Environment(python, dependencies, mpi, folder / f"{python}-{dependencies}")
         start = time.monotonic()
         try:
             install(environment, uv, wheel)
@@ -142,7 +144,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dependencies", nargs="+", choices=list(RESOLUTIONS), default=list(RESOLUTIONS))
     parser.add_argument("--mpi", nargs="+", choices=list(EXTRAS), default=list(EXTRAS), help="MPI wheels")
     parser.add_argument(
-        "--tests", choices=("short", "full"), default="short", help="full: tests/mpi on 2 and 3 ranks too"
+        "--tests", choices=("short", "full"), default="short", help="full: kernels and tests/mpi on 2 and 3 ranks too"
     )
     parser.add_argument("--dist", type=Path, metavar="DIR", help="folder of wheel and sdist; else they are built")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "matrix", help="working folder (%(default)s)")
@@ -219,7 +221,7 @@ def check(environment: Environment, sdist: Path, tests: str) -> None:
     said = environment.run("energy", python, str(n2 / "compare_with_pyscf.py"), "n2.h5", "result.h5", cwd=work)
     environment.results.append(next(line for line in said.splitlines() if line.startswith("difference")).split(":")[0])
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    said = environment.run("tests", *pytest, *SHORT_TESTS, cwd=sdist)
+    said = environment.run("tests", *pytest, *(FULL_TESTS if tests == "full" else SHORT_TESTS), cwd=sdist)
     environment.results.append(said.strip().splitlines()[-1].strip("= "))
     if tests == "full":
         for n_ranks in ("2", "3"):
