@@ -10,10 +10,11 @@ DEMO := build/demo
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?=
 BENCH_OPTIONS ?=
+MATRIX_OPTIONS ?=
 SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test lint bench soak dist matrix clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -37,6 +38,15 @@ bench: $(VENV)/.installed-demo  ## compare the speed with other programs (BENCH_
 soak: $(VENV)/.installed-test  ## random problems against dense diagonalisation, and leaks (RANKS=1, SOAK_OPTIONS="--seed 2")
 	$(BIN)/mpiexec -n $(RANKS) $(BIN)/python scripts/soak.py $(SOAK_OPTIONS)
 
+dist: build/tools/.installed  ## wheel and sdist in dist/, checked
+	rm -rf dist
+	build/tools/bin/python -m build --installer uv --outdir dist .
+	build/tools/bin/twine check --strict dist/*
+	build/tools/bin/cffconvert --validate
+
+matrix: dist  ## install the wheel into clean environments and try it: Pythons, dependencies, MPI (MATRIX_OPTIONS="--help")
+	build/tools/bin/python scripts/install_matrix.py --dist dist $(MATRIX_OPTIONS)
+
 clean:  ## remove .venv, build and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -56,3 +66,9 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing sqd_mpi, MPI, PySCF and the tools for tests into $(VENV) ..."
 	$(PIP_INSTALL) --editable '.[mpi,test]'
 	@touch $@ $(VENV)/.installed-demo
+
+# Tools for packaging have an environment of their own: what they need must not decide what the program gets.
+build/tools/.installed: Makefile
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'cffconvert>=2.0' 'twine>=6.0' 'uv>=0.5'
+	@touch $@

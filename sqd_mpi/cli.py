@@ -17,8 +17,6 @@ from sqd_mpi.options import (
     InputError,
     RunError,
     SolveOptions,
-    available_cores,
-    available_memory,
     option_name,
 )
 
@@ -415,7 +413,9 @@ def _all_arrive(communicator: Any) -> bool:
 def _info(parsed: argparse.Namespace) -> int:
     """Prints what a file or the installation holds."""
     if parsed.file is None:
-        title, summary = "this installation", _installation()
+        from sqd_mpi.installation import describe
+
+        title, summary = "this installation", describe()
     else:
         from sqd_mpi.files import read_summary
 
@@ -436,26 +436,6 @@ def _report(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _installation() -> dict[str, Any]:
-    """Returns versions and what this machine offers; starts neither MPI nor a compiler."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions: dict[str, Any] = {"sqd_mpi": __version__, "python": platform.python_version()}
-    for package in ("numpy", "numba", "h5py", "mpi4py"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    try:
-        from sqd_mpi.grid import library_version
-
-        versions["mpi_library"] = library_version()
-    except ImportError:
-        versions["mpi_library"] = None
-    return {**versions, "n_cores": available_cores(), "memory_available_bytes": available_memory()}
-
-
 def _table(title: str, summary: dict[str, Any]) -> str:
     """Returns the fields below each other, for people."""
     rows = [row for name, value in summary.items() for row in _rows(name, value)]
@@ -471,7 +451,7 @@ def _rows(name: str, value: Any) -> list[tuple[str, str]]:
         rows = [row for number, item in enumerate(value) for row in _rows(f"{name}[{number}]", item)]
         return [(label, text if "." not in text else _rounded(text)) for label, text in rows]
     if isinstance(value, list):
-        return [(name, "  ".join(_text(item) for item in value))]
+        return [(name, "  ".join(_text(item) for item in value) or "none")]
     if name.endswith("_bytes") and value is not None:
         return [(name, f"{value} ({value / 1e9:.3g} GB)")]
     return [(name, _text(value))]

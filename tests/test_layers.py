@@ -32,7 +32,7 @@ LAYERS = (
     ("batches",),
     ("sqd",),
     ("sqd_job",),
-    ("figures", "adapters"),
+    ("figures", "adapters", "installation"),
     ("cli",),
     ("__init__", "__main__"),
 )

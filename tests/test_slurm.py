@@ -436,6 +436,19 @@ def test_the_generic_job_runs(cluster, jobs):
 
 
 @pytest.mark.timeout(2 * JOB_SECONDS)
+def test_the_example_runs(cluster, tmp_path):
+    folder = cluster.folder / "example"
+    script = ROOT / "examples" / "cluster" / "n2.sh"
+    settings = ["--set", "kernel_cache=", "--set", f"local_directory={cluster.folder}", "--name", "job"]
+    environment = cluster.environment | {"PYTHON": sys.executable}
+    subprocess.run(["bash", script, folder, *settings], env=environment, check=True, timeout=120)
+    cluster("sbatch", str(folder / "job.sh"))
+    summary, log = finished(cluster, folder)
+    assert summary["all_converged"] and summary["n_ranks"] == 2, log
+    assert summary["energy"][0] == pytest.approx(-108.9605720180, abs=1e-8)  # PySCF gives the same
+
+
+@pytest.mark.timeout(2 * JOB_SECONDS)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_slurm_accepts_the_requests(machine, cluster, jobs, tmp_path):
     changes = [f"partition={PARTITIONS[machine]}"] if machine in PARTITIONS else []
