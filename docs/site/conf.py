@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -31,8 +32,8 @@ include_patterns = [
 ]
 exclude_patterns = [".git", ".venv", "build", "sqd_mpi", "tests"]
 nitpicky = True
-# What annotations name and no page describes: types of other libraries, and of modules that are not public.
-nitpick_ignore_regex = [("py:.*", r"(?!sqd_mpi\.).*"), ("py:.*", r"sqd_mpi\..*\.?_.*")]
+# Annotations name types of other libraries, and of modules that no page describes.
+nitpick_ignore_regex = [("py:class", r".*"), ("py:(data|obj)", r"(?!sqd_mpi\.).*")]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 3
@@ -44,6 +45,8 @@ math_number_all = False
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "FloatArray", "IntArray", "Strings", "IntegerStrings")}
+maximum_signature_line_length = 100
 autodoc_mock_imports = reference.missing("mpi4py", "qiskit_addon_sqd", "qiskit")
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -67,7 +70,22 @@ def leave_out_missing(app: Sphinx, name: str, source: list[str]) -> None:
                 source[0] = source[0].replace(f"\n{page}\n", "\n")
 
 
+def escape(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Lets a bar in a docstring be a bar; docutils would take two of them for a substitution."""
+    lines[:] = [re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line) for line in lines]
+
+
+def shorten(app: Sphinx, what: str, name: str, thing: object, options: object, *signature: str | None) -> object:
+    """Writes numpy's types as the source does."""
+    found = [
+        re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[([\w.]+)\]\]", r"NDArray[\1]", text or "") for text in signature
+    ]
+    return tuple(text or None for text in found)
+
+
 def setup(app: Sphinx) -> None:
     """Writes the generated pages before anything is read."""
     app.connect("builder-inited", lambda app: reference.write_pages(ROOT / "docs" / "generated"))
     app.connect("source-read", leave_out_missing)
+    app.connect("autodoc-process-docstring", escape)
+    app.connect("autodoc-process-signature", shorten)
