@@ -14,7 +14,7 @@ MATRIX_OPTIONS ?=
 SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak dist matrix clean
+.PHONY: help demo test lint bench soak docs dist matrix clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -46,9 +46,12 @@ dist: build/tools/.installed  ## wheel and sdist in dist/, checked
 
 matrix: dist  ## install the wheel into clean environments and try it: Pythons, dependencies, MPI (MATRIX_OPTIONS="--help")
 	build/tools/bin/python scripts/install_matrix.py --dist dist $(MATRIX_OPTIONS)
+docs: $(VENV)/.installed-docs  ## the documentation as web pages, build/docs/html; warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going --nitpicky -c docs/site -d build/docs/doctrees . build/docs/html
+	@echo "build/docs/html/index.html"
 
 clean:  ## remove .venv, build and caches
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/generated dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -71,4 +74,9 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 build/tools/.installed: Makefile
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'cffconvert>=2.0' 'twine>=6.0' 'uv>=0.5'
+	@touch $@
+
+$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing sqd_mpi and the tools for its documentation into $(VENV) ..."
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@

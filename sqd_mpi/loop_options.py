@@ -23,7 +23,9 @@ LOOP_OPTIONS = (
     "retries",
 )
 # Options of a solve that have no meaning here: a group of ranks finds its own grid, and one root is followed.
-_WITHOUT = ("grid", "nroots", "rdm", "start", "save_vector", "checkpoint_every", "trace")
+_WITHOUT = (
+    "grid", "nroots", "rdm", "pt2", "start", "save_vector", "checkpoint_every", "trace", "watchdog", "watchdog_end",
+)  # fmt: skip
 # Those that decide which strings the loop sees: a checkpoint belongs to them.
 DECISIVE = ("batches", "samples_per_batch", "symmetrize_spin", "max_dim", "seed", "carry_over_threshold")
 
