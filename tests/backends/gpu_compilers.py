@@ -1,6 +1,8 @@
 """Compilers for GPU code that need no GPU: NVRTC from its wheel, through ctypes, and clang for AMD devices.
 
-    python -m tests.backends.gpu_compilers        # registers and spills of every kernel on every architecture
+    python -m tests.backends.gpu_compilers
+
+prints registers and spills of every kernel on every architecture.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / "sqd_mpi" / "backends" / "gpu").glob("*.cu"))
+FOLDER = ROOT / "sqd_mpi" / "backends" / "gpu"
+SOURCES = sorted(FOLDER.glob("*.cu"))
 STUB = Path(__file__).with_name("hip_stub.h")
 NVIDIA = "sm_80", "sm_90", "sm_100"
 AMD = "gfx90a", "gfx942", "gfx950"
@@ -53,6 +56,11 @@ class Compiled:
     succeeded: bool
     messages: str
     kernels: tuple[Kernel, ...]
+
+
+def source_text(path: Path) -> str:
+    """What a device compiles: a kernel file behind the prelude of all of them."""
+    return (FOLDER / "prelude.h").read_text() + path.read_text()
 
 
 def compile_for(architecture: str, source: str, options: tuple[str, ...] = ()) -> Compiled:
@@ -172,7 +180,7 @@ def main() -> int:
     for path in SOURCES:
         for architecture in NVIDIA + AMD:
             try:
-                compiled = compile_for(architecture, path.read_text())
+                compiled = compile_for(architecture, source_text(path))
             except Missing as error:
                 print(f"{path.name}: {error}", file=sys.stderr)
                 continue

@@ -30,7 +30,7 @@ def compiled(architecture: str, source: str) -> Compiled:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_kernels_compile_without_a_warning(path, architecture, record_property):
-    result = compiled(architecture, path.read_text())
+    result = compiled(architecture, gpu_compilers.source_text(path))
     assert result.succeeded, result.messages
     assert "warning" not in result.messages, result.messages
     assert result.kernels or "__global__" not in path.read_text()
