@@ -56,7 +56,7 @@ _METAVARS = {
     "carry_over_threshold": "C",
 }
 # Options of `run` that a plan depends on.
-_PLAN_OPTIONS = ("threads", "memory", "max_subspace", "nroots", "symmetry", "spin_flip", "string_order")
+_PLAN_OPTIONS = ("backend", "threads", "memory", "max_subspace", "nroots", "symmetry", "spin_flip", "string_order")
 # How long a rank with bad input waits for the others to report the same, before it ends them.
 _AGREEMENT_SECONDS = 5.0
 
@@ -201,6 +201,9 @@ def _add_plan(verbs: Any) -> None:
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument("--ranks", metavar="N", required=True, help="number of ranks")
     parser.add_argument("--profile", metavar="FILE", help="machine profile that bench wrote; by default a built-in one")
+    parser.add_argument(
+        "--device-memory", metavar="SIZE", help="memory of a GPU (80GB), for the backend gpu; by default the profile's"
+    )
     for name in _PLAN_OPTIONS:
         text = _help(SolveOptions.model_fields[name])
         settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
@@ -383,7 +386,7 @@ def _plan(parsed: argparse.Namespace) -> int:
 
     from sqd_mpi import plan
 
-    found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given)
+    found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given, parsed.device_memory)
     print(json.dumps(found.to_dict(), allow_nan=False) if parsed.json else plan.plan_text(found, title))
     return 0 if found.chosen is not None else EXIT_BAD_INPUT
 

@@ -84,7 +84,7 @@ class Work:
     @property
     def twin_savings(self) -> tuple[float, float]:
         """What two groups that are treated together save: of multiply-adds (their loads), and of gathered rows."""
-        return SHARED_TERMS, SHARED_GATHER
+        return (0.0, 0.0) if self.profile.backend == "gpu" else (SHARED_TERMS, SHARED_GATHER)
 
     @cached_property
     def pieces(self) -> int:
