@@ -44,14 +44,14 @@ def _grid_table(plan: Plan, title: str) -> Any:
     head = ["a,b,t,r", "GB/rank", "vectors", "buffers", "lists", "process", "compute s", "balance", "messages", "MB",
             "s/sigma", "s/solve", "fits"]  # fmt: skip
     if on_device:
-        head[1:1] = ["GPU GB"]
-        head[head.index("process")] = "host only"
+        head[1:2] = ["GPU GB", "host GB"]
+        head.remove("process")
     for name in head:
         table.add_column(name, justify="left" if name in ("a,b,t,r", "fits") else "right", no_wrap=True)
     chosen = plan.chosen
     for row in [*plan.grids, *plan.too_large][:_SHOWN]:
         missing = "yes" if row.fits else f"no: {_missing(row)} missing"
-        parts = row.vectors_bytes, row.buffers_bytes, row.structure_bytes, row.process_bytes + row.staging_bytes
+        parts = row.vectors_bytes, row.buffers_bytes, row.structure_bytes, *([] if on_device else [row.process_bytes])
         table.add_row(
             ",".join(str(n) for n in row.grid) + ("" if row.spin_flip else " *"),
             *([f"{row.device_bytes / 1e9:.3g}"] if on_device else []),
