@@ -217,6 +217,7 @@ def _add_bench(verbs: Any) -> None:
     parser = _add_verb(verbs, "bench", "Measure what this machine can do, for plan, and check its set-up; use mpirun.")
     parser.add_argument("-o", "--output", metavar="FILE", help="machine profile to write, for plan --profile")
     parser.add_argument("--threads", metavar="auto|N", default="auto", help=_help(SolveOptions.model_fields["threads"]))
+    parser.add_argument("--backend", metavar="cpu|gpu", default="cpu", help="whose kernels are measured (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(verb=_bench, parser=parser)
 
@@ -394,11 +395,17 @@ def _plan(parsed: argparse.Namespace) -> int:
 def _bench(parsed: argparse.Namespace) -> int:
     """Measures the machine on all ranks."""
     threads = SolveOptions(threads=parsed.threads).threads
+    if parsed.backend not in ("cpu", "gpu"):
+        raise InputError(f"--backend needs cpu or gpu; got {parsed.backend!r}")
 
     from sqd_mpi import bench, grid
 
+    def say(text: str) -> None:
+        if launcher_rank() == 0:
+            print(f"sqd_mpi: {text}", file=sys.stderr)
+
     communicator = grid.world()
-    report = bench.run(communicator, threads, parsed.output)
+    report = bench.run(communicator, threads, parsed.output, parsed.backend, say)
     if launcher_rank() == 0:
         print(json.dumps(report, allow_nan=False) if parsed.json else _table("this machine", report))
     return 0

@@ -26,7 +26,7 @@ LAYERS = (
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
     ("density_matrices", "pt2", "checkpoints", "plan"),
-    ("job", "extrapolation", "batch"),
+    ("job", "extrapolation", "batch", "bench_device"),
     ("worker", "bench"),
     ("workers",),
     ("batches",),
