@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
+from sqd_mpi.backends.memory import Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
 from sqd_mpi.grid import ProcessGrid, agree_on_error, broadcast, largest_of_all, local_ranks, minimum_mean_maximum
 from sqd_mpi.hamiltonian import Hamiltonian
@@ -274,6 +275,7 @@ class _Solve:
                 )
         self.max_subspace = self._subspace_that_fits()
         self.backend = get_backend(self.options.backend)
+        self.vector_memory: Memory = self.backend.create_memory()
         here = self.grid.coordinates
         self.place = (here.ia, here.ib, here.it, here.ir)
         self._shares: dict[int, Any] = {}
@@ -525,9 +527,10 @@ class _Solve:
         """What is diagonalised in a sector: the Hamiltonian, with a penalty on other spins if one is wanted."""
         with self.timers("structure"):
             block, single = self._block(layout), self.options.slide_precision == "single"
+            common = self.timers, single, self.vector_memory
             if self.target is not None:
-                return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, self.timers, single)
-            return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), self.timers, single)
+                return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, *common)
+            return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), *common)
 
     def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
         """Note the largest memory and message volume of any rank; collective over the grid."""
@@ -544,23 +547,27 @@ class _Solve:
         for name, value in zip(("bytes", "ket_blocks"), used[3:], strict=True):
             self.messages[name] = max(self.messages[name], int(value))
 
-    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray) -> int:
+    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: Any) -> int:
         """Start vectors: those of an earlier solve or file, then the lowest of the model space."""
         n_rows = 0
         if before is not None:
             n_rows = len(before.vectors)
-            out[:n_rows] = before.vectors
+            self.vector_memory.from_host(before.vectors, out[:n_rows])
         elif self.stored is not None:
-            for root in range(min(self.stored.nroots, len(out) // 2)):
-                self.stored.fill(self.grid, layout, root, out[n_rows])
-                square = np.array([np.dot(out[n_rows], out[n_rows])])
-                self.grid.sum_over_all(square)
-                if square[0] > 1e-4:
-                    out[n_rows] /= np.sqrt(square[0])
-                    n_rows += 1
+            for root in range(min(self.stored.nroots, out.shape[0] // 2)):
+                with self.vector_memory.filling(out[n_rows]) as vector:
+                    self.stored.fill(self.grid, layout, root, vector)
+                    square = np.array([np.dot(vector, vector)])
+                    self.grid.sum_over_all(square)
+                    if square[0] > 1e-4:
+                        vector /= np.sqrt(square[0])
+                        n_rows += 1
         # Model vectors come on top: they guard against a root that the stored vectors lack.
-        extra = count if n_rows < count else 0
-        return n_rows + model.fill(out[n_rows:], min(extra, len(out) - n_rows))
+        extra = min(count if n_rows < count else 0, out.shape[0] - n_rows, len(model.energies))
+        if extra:
+            with self.vector_memory.filling(out[n_rows : n_rows + extra]) as vectors:
+                model.fill(vectors, extra)
+        return n_rows + extra
 
     def _record(self, sector: Sector, step: Step, shown: bool) -> None:
         self.n_iterations += 1
@@ -633,9 +640,10 @@ class _Solve:
         if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
             return [(np.nan, np.nan)] * len(chosen)
         layout = self._layout(sector)
-        operator = SigmaOperator(self.grid, layout, self._block(layout), Interaction.spin_square(self.hamiltonian))
-        work = np.empty(operator.size)
-        values = [operator.moments(pairs.vectors[k], work) for k in chosen]
+        memory, interaction = self.vector_memory, Interaction.spin_square(self.hamiltonian)
+        operator = SigmaOperator(self.grid, layout, self._block(layout), interaction, memory=memory)
+        work = memory.empty(operator.size)
+        values = [operator.moments(memory.from_host(pairs.vectors[k]), work) for k in chosen]
         operator.plan.free()
         return values
 
