@@ -80,9 +80,9 @@ class SigmaOperator:
         return self._diagonal
 
     def _diagonal_of(self, interaction: Interaction) -> Array:
-        out = np.empty(self.size)
+        out = self.memory.empty(self.size)
         self.block.diagonal(interaction, out)
-        return self.memory.from_host(out)
+        return out
 
     def sum_over_ranks(self, values: FloatArray) -> None:
         """Add small arrays over all ranks, in place. Collective over the grid."""

@@ -451,7 +451,7 @@ class _Solve:
         return self.backend.create_block(layout, self.place, self.hamiltonian, self._shares[key])
 
     def _model(self, sector: Sector) -> ModelSpace:
-        layout, here = self._layout(sector), self.grid.coordinates
+        layout = self._layout(sector)
         block = self._block(layout)
         with self.timers("model space"):
             size = max(self.options.model_space, 2 * self.nroots)
@@ -461,12 +461,13 @@ class _Solve:
             n_states = 2 * self.nroots + _MODEL_STATES
             if self.target is None:
                 penalty = None
-                diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
-                block.diagonal(energy, diagonal)
+                elements = self.vector_memory.empty(layout.slice_size(*self.place))
+                block.diagonal(energy, elements)
+                diagonal = self.vector_memory.to_host(elements)
             else:
                 deviation = self.target.deviation(self.hamiltonian)
                 penalty = Penalty(deviation, self.target.strength, not self.target.linear)
-                diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block)
+                diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block, self.vector_memory)
             return ModelSpace.create(
                 self.grid, layout, diagonal, self.hamiltonian, energy, size, n_states, penalty
             )

@@ -104,14 +104,18 @@ class SpinTarget:
         lift = min(_GAP_FACTOR * gap + _LEAST_LIFT, _LARGEST_LIFT)  # a space without pure states shows any gap
         return replace(self, strength=max(self.strength, lift / self.step))
 
-    def diagonal(self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock):
+    def diagonal(
+        self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock,
+        memory: Memory = HOST,
+    ) -> FloatArray:  # fmt: skip
         """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree, in host memory."""
-        out = np.empty(layout.slice_size(*place))
+        elements = memory.empty(layout.slice_size(*place))
         where = layout.geometry(*place)
         if hamiltonian.spin_dependent:  # no configurations without common orbitals
-            block.diagonal(self.interaction(hamiltonian), out)
-            return out
-        block.diagonal(Interaction.energy(hamiltonian), out)
+            block.diagonal(self.interaction(hamiltonian), elements)
+            return memory.to_host(elements)
+        block.diagonal(Interaction.energy(hamiltonian), elements)
+        out = memory.to_host(elements)
         _average_over_spin_functions(
             where.row_offset, where.row_length, where.row_column, where.start, where.stop,
             layout.alpha.strings[where.alpha], layout.beta.strings[where.beta], _exchange(hamiltonian),
@@ -147,7 +151,7 @@ class SpinTargetOperator(SigmaOperator):
         super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, single, memory)
         here = grid.coordinates
         place = here.ia, here.ib, here.it, here.ir
-        self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block))
+        self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block, memory))
         self._strength = target.strength
         self._root = None if target.linear else target.deviation(hamiltonian)
         if self._root is not None:

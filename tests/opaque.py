@@ -185,6 +185,10 @@ class OpaqueBlock:
         assert isinstance(ket, OpaqueArray) and isinstance(sigma, OpaqueArray)
         self._block.apply(task, ket._hidden, sigma._hidden, interaction)
 
+    def diagonal(self, interaction: Any, out: OpaqueArray) -> None:
+        """See `SigmaBlock`."""
+        self._block.diagonal(interaction, out._hidden)
+
 
 class OpaqueBackend:
     """What `get_backend` returns, with an opaque memory."""

@@ -123,7 +123,7 @@ class SigmaBlock(Protocol):
         """
 
     def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
-        """Diagonal of the interaction on this rank's slice, into out (slice size,) in host memory."""
+        """Diagonal of the interaction on this rank's slice, into out (slice size,) in the backend's memory."""
 
 
 def get_backend(name: str) -> Any:
