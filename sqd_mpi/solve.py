@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
+from sqd_mpi.backends.memory import Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
 from sqd_mpi.grid import ProcessGrid, agree_on_error, broadcast, largest_of_all, local_ranks, minimum_mean_maximum
 from sqd_mpi.hamiltonian import Hamiltonian
@@ -274,6 +275,7 @@ class _Solve:
                 )
         self.max_subspace = self._subspace_that_fits()
         self.backend = get_backend(self.options.backend)
+        self.vector_memory: Memory = self.backend.create_memory()
         here = self.grid.coordinates
         self.place = (here.ia, here.ib, here.it, here.ir)
         self._shares: dict[int, Any] = {}
@@ -449,7 +451,7 @@ class _Solve:
         return self.backend.create_block(layout, self.place, self.hamiltonian, self._shares[key])
 
     def _model(self, sector: Sector) -> ModelSpace:
-        layout, here = self._layout(sector), self.grid.coordinates
+        layout = self._layout(sector)
         block = self._block(layout)
         with self.timers("model space"):
             size = max(self.options.model_space, 2 * self.nroots)
@@ -459,12 +461,13 @@ class _Solve:
             n_states = 2 * self.nroots + _MODEL_STATES
             if self.target is None:
                 penalty = None
-                diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
-                block.diagonal(energy, diagonal)
+                elements = self.vector_memory.empty(layout.slice_size(*self.place))
+                block.diagonal(energy, elements)
+                diagonal = self.vector_memory.to_host(elements)
             else:
                 deviation = self.target.deviation(self.hamiltonian)
                 penalty = Penalty(deviation, self.target.strength, not self.target.linear)
-                diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block)
+                diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block, self.vector_memory)
             return ModelSpace.create(
                 self.grid, layout, diagonal, self.hamiltonian, energy, size, n_states, penalty
             )
@@ -525,9 +528,10 @@ class _Solve:
         """What is diagonalised in a sector: the Hamiltonian, with a penalty on other spins if one is wanted."""
         with self.timers("structure"):
             block, single = self._block(layout), self.options.slide_precision == "single"
+            common = self.timers, single, self.vector_memory
             if self.target is not None:
-                return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, self.timers, single)
-            return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), self.timers, single)
+                return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, *common)
+            return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), *common)
 
     def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
         """Note the largest memory and message volume of any rank; collective over the grid."""
@@ -544,23 +548,27 @@ class _Solve:
         for name, value in zip(("bytes", "ket_blocks"), used[3:], strict=True):
             self.messages[name] = max(self.messages[name], int(value))
 
-    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray) -> int:
+    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: Any) -> int:
         """Start vectors: those of an earlier solve or file, then the lowest of the model space."""
         n_rows = 0
         if before is not None:
             n_rows = len(before.vectors)
-            out[:n_rows] = before.vectors
+            self.vector_memory.from_host(before.vectors, out[:n_rows])
         elif self.stored is not None:
-            for root in range(min(self.stored.nroots, len(out) // 2)):
-                self.stored.fill(self.grid, layout, root, out[n_rows])
-                square = np.array([np.dot(out[n_rows], out[n_rows])])
-                self.grid.sum_over_all(square)
-                if square[0] > 1e-4:
-                    out[n_rows] /= np.sqrt(square[0])
-                    n_rows += 1
+            for root in range(min(self.stored.nroots, out.shape[0] // 2)):
+                with self.vector_memory.filling(out[n_rows]) as vector:
+                    self.stored.fill(self.grid, layout, root, vector)
+                    square = np.array([np.dot(vector, vector)])
+                    self.grid.sum_over_all(square)
+                    if square[0] > 1e-4:
+                        vector /= np.sqrt(square[0])
+                        n_rows += 1
         # Model vectors come on top: they guard against a root that the stored vectors lack.
-        extra = count if n_rows < count else 0
-        return n_rows + model.fill(out[n_rows:], min(extra, len(out) - n_rows))
+        extra = min(count if n_rows < count else 0, out.shape[0] - n_rows, len(model.energies))
+        if extra:
+            with self.vector_memory.filling(out[n_rows : n_rows + extra]) as vectors:
+                model.fill(vectors, extra)
+        return n_rows + extra
 
     def _record(self, sector: Sector, step: Step, shown: bool) -> None:
         self.n_iterations += 1
@@ -633,9 +641,10 @@ class _Solve:
         if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
             return [(np.nan, np.nan)] * len(chosen)
         layout = self._layout(sector)
-        operator = SigmaOperator(self.grid, layout, self._block(layout), Interaction.spin_square(self.hamiltonian))
-        work = np.empty(operator.size)
-        values = [operator.moments(pairs.vectors[k], work) for k in chosen]
+        memory, interaction = self.vector_memory, Interaction.spin_square(self.hamiltonian)
+        operator = SigmaOperator(self.grid, layout, self._block(layout), interaction, memory=memory)
+        work = memory.empty(operator.size)
+        values = [operator.moments(memory.from_host(pairs.vectors[k]), work) for k in chosen]
         operator.plan.free()
         return values
 

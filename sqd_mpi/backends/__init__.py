@@ -117,17 +117,17 @@ class SigmaBlock(Protocol):
 
         Args:
             task: one of the prepared tasks.
-            ket: flat ket block (ia + da, ib + db).
-            sigma: flat bra sub-block of this rank.
+            ket: flat ket block (ia + da, ib + db), in the backend's memory.
+            sigma: flat bra sub-block of this rank, likewise.
             interaction: what to apply.
         """
 
     def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
-        """Diagonal of the interaction on this rank's slice, into out (slice size,)."""
+        """Diagonal of the interaction on this rank's slice, into out (slice size,) in the backend's memory."""
 
 
 def get_backend(name: str) -> Any:
-    """The module of a backend; it has `create_share` and `create_block`.
+    """The module of a backend; it has `create_share`, `create_block` and `create_memory`.
 
     Args:
         name: "cpu", "reference" or "auto" (the best that this machine has).

@@ -100,6 +100,9 @@ class Device(Protocol):
     def pinned(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """A host array in pinned memory."""
 
+    def message(self, array: DeviceArray) -> Any:
+        """What an MPI library that knows devices is given for an array, without a copy."""
+
     def stream(self) -> Stream:
         """A new stream, which does not wait for the default stream."""
 
