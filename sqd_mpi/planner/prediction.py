@@ -9,6 +9,7 @@ from typing import Any
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.blocks import Memory, predict_memory
+from sqd_mpi.planner.device_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
 
@@ -168,6 +169,7 @@ class Needed:
         if profile.backend == "cpu":
             return cls(memory, structure, process, 0, 0)
         device = memory.total + device_structure_bytes(work) + profile.context_bytes
+        device += scratch_bytes((profile.device_bytes or 8 * SCRATCH_BYTES) - device)
         return cls(memory, structure, process, staging_bytes(work, memory), device)
 
     def missing(self, profile: MachineProfile, limits: Limits) -> tuple[int, int]:
@@ -269,18 +271,6 @@ def structure_bytes(work: Work) -> int:
     offsets = 8.0 * problem.alpha.size * b + 8.0 * rows * (b + 4)
     integrals = 3.0 * 8.0 * len(problem.pair_labels) ** 2
     return int(lists + beta_lists + matrices + offsets + integrals)
-
-
-def device_structure_bytes(work: Work) -> int:
-    """Largest bytes of the connection lists of a rank on its GPU."""
-    return structure_bytes(work)
-
-
-def staging_bytes(work: Work, memory: Memory) -> int:
-    """Host memory of a rank for messages on their way to and from its GPU, and for the vectors of a result."""
-    a, b, t, r = work.shape
-    stored = 8 * -(-work.problem.dimension(work.shape) // (a * b * t * r))
-    return 2 * stored + (memory.buffers if a * b * t * r > 1 else 0)
 
 
 def setup_seconds(work: Work, n_threads: int) -> float:
