@@ -80,6 +80,47 @@ def local_ranks(comm: Communicator | None) -> tuple[int, int]:
     return result
 
 
+def count_alike(comm: Communicator | None, text: str) -> int:
+    """How many ranks of a communicator gave the same text as this one. Collective over the communicator."""
+    return 1 if comm is None or comm.size == 1 else comm.allgather(text).count(text)
+
+
+def no_messages_from(kind: str) -> str | None:
+    """Why this MPI library does not send from the memory of GPUs of a kind, in one sentence, or None.
+
+    Args:
+        kind: "cuda", "hip", or "host" for the host shim, whose memory any library takes.
+    """
+    if kind == "host" or "mpi4py.MPI" not in sys.modules:
+        return None
+    if os.environ.get("MPICH_GPU_SUPPORT_ENABLED") == "1":  # Cray MPICH, which then demands it
+        return None
+    if _answer_on_gpus(kind):
+        return None
+    return (
+        f"--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs ({kind}); {library_version()} does "
+        "not say that it can (Cray MPICH does so with MPICH_GPU_SUPPORT_ENABLED=1)"
+    )
+
+
+def _answer_on_gpus(kind: str) -> bool:
+    """What the MPI library answers, by the functions of Open MPI and MPICH; False if it has none of them."""
+    import ctypes
+
+    paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libmpi" in line}
+    for path in sorted(paths):
+        library = ctypes.CDLL(path)
+        if hasattr(library, "MPIX_GPU_query_support"):  # MPICH: 0 for CUDA, 2 for HIP
+            found = ctypes.c_int(0)
+            code = library.MPIX_GPU_query_support({"cuda": 0, "hip": 2}[kind], ctypes.byref(found))
+            if code == 0 and found.value:
+                return True
+        query = {"cuda": "MPIX_Query_cuda_support", "hip": "MPIX_Query_rocm_support"}[kind]
+        if hasattr(library, query) and getattr(library, query)():
+            return True
+    return False
+
+
 def free_shared_memory() -> int:
     """Bytes of shared memory that this node has left; 0 where it is not known."""
     try:

@@ -321,7 +321,7 @@ class Fold:
         self._counts = layout.replica_counts(here.ia, here.ib)
         number = here.ir * t + here.it
         self._start = sum(self._counts[:number])
-        self._part = (number, t * r) if shared else (0, 1)
+        self._part = (number, t * r) if shared else ()
         self._shared = grid.node_blocks(self._unfolding.own.size) if shared else None
         halves = self._shared.blocks if self._shared is not None else {}
         self._own: Array = halves.get((here.ia, here.ib))

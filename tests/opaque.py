@@ -110,7 +110,9 @@ class OpaqueUnfolding(Unfolding):
 class OpaqueMemory:
     """See `backends.memory.Memory`."""
 
-    name = "opaque"
+    device = "opaque"
+    identity = None
+    kind = "host"
     vectors: Any = OpaqueVectors()
 
     def empty(self, shape):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqd_mpi.backends import FloatArray, vectors
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout
+from sqd_mpi.options import InputError
 
 Array = Any  # of some memory: has shape, size, nbytes, and views of consecutive rows by indexing
 
@@ -49,8 +50,12 @@ class Arrivals(Protocol):
 class Memory(Protocol):
     """The memory of a backend."""
 
-    name: str
-    """What a result says about it."""
+    device: str | None
+    """Name of the device for people; None in host memory."""
+    identity: str | None
+    """Names the device among all of a job, equal on ranks that share it; None in host memory."""
+    kind: str
+    """What messages that are sent from its arrays in place are sent from: "host", "cuda" or "hip"."""
     vectors: Any
     """Functions on vectors, as in `backends.vectors`."""
 
@@ -89,6 +94,9 @@ class Memory(Protocol):
 
     def arrivals(self, capacity: int) -> Arrivals:
         """For ket blocks of up to `capacity` elements."""
+
+    def limit(self, n_sharing: int) -> int | None:
+        """Bytes that each of several ranks may take of a device; None in host memory."""
 
 
 class _HostPort:
@@ -131,7 +139,9 @@ class _HostArrivals:
 class HostMemory:
     """NumPy arrays; see `Memory`. There is one, `HOST`."""
 
-    name = "host"
+    device: str | None = None
+    identity: str | None = None
+    kind = "host"
     vectors: Any = vectors
 
     def empty(self, shape: int | tuple[int, ...]) -> FloatArray:
@@ -186,7 +196,22 @@ class HostMemory:
         """See `Memory`."""
         return _HostArrivals()
 
+    def limit(self, n_sharing: int) -> None:
+        """See `Memory`."""
+
 
 HOST = HostMemory()
 
-__all__ = ["HOST", "Array", "Arrivals", "HostBuffers", "HostMemory", "Memory", "Port"]
+
+def host_memory(direct: bool) -> HostMemory:
+    """`HOST`, for backends without a device.
+
+    Raises:
+        InputError: messages are to go from a device.
+    """
+    if direct:
+        raise InputError("--gpu-aware-mpi needs vectors on a GPU (--backend gpu); this run has them in host memory")
+    return HOST
+
+
+__all__ = ["HOST", "Array", "Arrivals", "HostBuffers", "HostMemory", "Memory", "Port", "host_memory"]

@@ -37,32 +37,34 @@ class DeviceMemory:
     """
 
     def __init__(self, device: Device, direct: bool = False):
-        self.device = device
-        self.name = device.name
+        self._device = device
+        self.device: str | None = device.name
+        self.identity: str | None = device.identity
+        self.kind = device.kind
         self.vectors: Any = DeviceVectors(device)
         self._direct = direct
 
     def empty(self, shape: int | tuple[int, ...]) -> DeviceArray:
         """See `Memory`."""
-        return self.device.empty(shape)
+        return self._device.empty(shape)
 
     def zero(self, array: DeviceArray) -> None:
         """See `Memory`."""
-        self.device.zero(array)
+        self._device.zero(array)
 
     def copy(self, source: DeviceArray, out: DeviceArray) -> None:
         """See `Memory`."""
-        self.device.copy(source, out)
+        self._device.copy(source, out)
 
     def to_host(self, array: DeviceArray, out: FloatArray | None = None) -> FloatArray:
         """See `Memory`."""
-        return self.device.download(array, out)
+        return self._device.download(array, out)
 
     def from_host(self, host: FloatArray, out: DeviceArray | None = None) -> DeviceArray:
         """See `Memory`."""
-        target = self.device.empty(host.shape) if out is None else out
-        self.device.copy_in(np.ascontiguousarray(host), target)
-        self.device.synchronize()  # the host array may change now
+        target = self._device.empty(host.shape) if out is None else out
+        self._device.copy_in(np.ascontiguousarray(host), target)
+        self._device.synchronize()  # the host array may change now
         return target
 
     @contextmanager
@@ -80,27 +82,27 @@ class DeviceMemory:
 
     def indices(self, positions: NDArray[np.int64]) -> Line:
         """See `Memory`."""
-        return DeviceVectors(self.device).line(positions)
+        return DeviceVectors(self._device).line(positions)
 
     def unfolding(self, layout: Layout, ia: int, ib: int) -> DeviceUnfolding:
         """See `Memory`."""
-        return DeviceUnfolding(self.device, Unfolding(layout, ia, ib))
+        return DeviceUnfolding(self._device, Unfolding(layout, ia, ib))
 
     def port(self, size: int, host: FloatArray | None = None) -> Port:
         """See `Memory`."""
-        return _DirectPort(self.device) if self._direct and host is None else _StagedPort(self.device, size, host)
+        return _DirectPort(self._device) if self._direct and host is None else _StagedPort(self._device, size, host)
 
     def twin(self, host: FloatArray) -> DeviceArray:
         """See `Memory`."""
-        return self.device.empty(host.shape)
+        return self._device.empty(host.shape)
 
     def arrivals(self, capacity: int) -> Arrivals:
         """See `Memory`."""
-        return _DirectArrivals(self.device) if self._direct else _StagedArrivals(self.device, capacity)
+        return _DirectArrivals(self._device) if self._direct else _StagedArrivals(self._device, capacity)
 
     def limit(self, n_sharing: int) -> int:
         """Bytes that each of several ranks may take."""
-        return int(_SHARE * self.device.memory()[0] / n_sharing)
+        return int(_SHARE * self._device.memory()[0] / n_sharing)
 
 
 class _StagedPort:
