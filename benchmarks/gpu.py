@@ -168,8 +168,9 @@ def solve(path: Path, backend: str, folder: Path, limit: float, tol: float) -> d
     """A whole solve in a process of its own: what its result says, the shares of its phases, and the wall time."""
     from sqd_mpi import files
 
-    output = folder / f"{backend}.h5"
-    command = [sys.executable, "-m", "sqd_mpi", "run", str(path), "-o", str(output), "--backend", backend]
+    output, memory = folder / f"{backend}.h5", folder / "memory.json"
+    program = [str(HERE / "gpu_child.py"), str(memory)] if backend == "gpu" else ["-m", "sqd_mpi"]
+    command = [sys.executable, *program, "run", str(path), "-o", str(output), "--backend", backend]
     began = perf_counter()
     try:
         done = subprocess.run(
@@ -186,7 +187,8 @@ def solve(path: Path, backend: str, folder: Path, limit: float, tol: float) -> d
     names = "energy", "n_sigma", "sigma_seconds", "solve_seconds", "peak_rss_bytes", "memory", "all_converged"
     chosen = {name: summary.get(name) for name in names}
     phases = {name: float(np.ravel(seconds)[1]) for name, seconds in run["timings"].items()}
-    return {**chosen, "wall_seconds": wall, "phases": phases}
+    peak = json.loads(memory.read_text())["peak_bytes"] if memory.exists() else None
+    return {**chosen, "wall_seconds": wall, "phases": phases, "peak_device_bytes": peak}
 
 
 def predicted_memory(hamiltonian: Any, strings: Any, device: Any) -> dict[str, int]:
@@ -273,7 +275,7 @@ def solve_text(name: str, gpu: dict[str, Any], cpu: dict[str, Any], memory: dict
         lines.append("  phases: " + ", ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in shares))
         if "failed" not in cpu:
             lines.append(f"  energies differ by {abs(gpu['energy'][0] - cpu['energy'][0]):.1e} hartree")
-    measured = (gpu.get("memory") or {}).get("device")
+    measured = gpu.get("peak_device_bytes")
     seen = "not measured" if measured is None else f"measured {measured / 1e9:.4g} GB"
     lines.append(f"  GPU memory: predicted {memory['device_bytes'] / 1e9:.4g} GB, {seen}")
     return "\n".join(lines)

@@ -11,15 +11,21 @@ import numpy as np
 import pytest
 
 from sqd_mpi import files, planner
+from sqd_mpi.backends.gpu import block as gpu_block
+from sqd_mpi.backends.gpu import device as process_device
+from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.cli import main
+from sqd_mpi.davidson import subspace_sizes
 from sqd_mpi.machine import MachineProfile, read_profile, write_profile
-from sqd_mpi.options import InputError
-from sqd_mpi.planner import devices
+from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.planner import device_memory, devices
 from sqd_mpi.planner.report import plan_text
+from sqd_mpi.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
+import gpu_child  # noqa: E402
 import predict_devices  # noqa: E402
 
 H100 = devices.assumed_profile(devices.data_sheet("h100"))
@@ -200,3 +206,21 @@ def test_bad_options_of_the_script(arguments, sentence, capsys):
         assert stop.code == 2
     shown = capsys.readouterr()
     assert sentence in shown.err and shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("spin_flip", ["auto", "off"])
+def test_predicted_bytes_are_those_that_the_device_allocates(spin_flip, monkeypatch):
+    """A whole solve on the emulated device: the peak of its arrays against the plan, scratch left out."""
+    device = HostDevice(memory_bytes=10**9)
+    watched = gpu_child.WatchedDevice(device)
+    monkeypatch.setattr(process_device, "_process_device", [device])
+    monkeypatch.setattr(gpu_block, "_SCRATCH_BYTES", 8)
+    monkeypatch.setattr(device_memory, "SCRATCH_BYTES", 8)
+    hamiltonian, strings = make_hamiltonian(10, (4, 4)), close_strings(10, 4, 150)
+    options = SolveOptions(backend="gpu", spin_flip=spin_flip, symmetry="off", max_iterations=9, tol=1e-3)
+    result = solve_subspace(None, hamiltonian, strings, strings, options)
+    assert result.backend == "gpu" and result.n_sigma > 7
+    problem = planner.Problem.create(hamiltonian, strings, strings, False, spin_flip == "auto")
+    profile = H100.model_copy(update={"context_bytes": 0})
+    plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, planner.Limits(10**12, *subspace_sizes(1)))
+    assert watched.peak_bytes == pytest.approx(plan.device_bytes, rel=0.1)
