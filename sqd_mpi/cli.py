@@ -28,7 +28,7 @@ EXIT_BAD_INPUT = 2
 _PROGRAM = "python -m sqd_mpi"
 _METAVARS = {
     "grid": "auto|A,B,T,R",
-    "backend": "auto|cpu|reference",
+    "backend": "auto|cpu|gpu|reference",
     "threads": "auto|N",
     "memory": "SIZE",
     "tol": "R",

@@ -155,6 +155,10 @@ class CupyDevice:
         memory = self._cupy.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
         return np.frombuffer(memory, dtype, count).reshape(shape)
 
+    def message(self, array: DeviceArray) -> Any:
+        """The array itself: mpi4py takes it."""
+        return array
+
     def stream(self) -> Stream:
         """A new stream."""
         return self._cupy.cuda.Stream(non_blocking=True)

@@ -9,6 +9,7 @@ Of a device array this package uses `.shape .dtype .size .nbytes`, the contiguou
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ class Device(Protocol):
     def pinned(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """A host array in pinned memory."""
 
+    def message(self, array: DeviceArray) -> Any:
+        """What an MPI library that knows devices is given for an array, without a copy."""
+
     def stream(self) -> Stream:
         """A new stream, which does not wait for the default stream."""
 
@@ -183,6 +187,18 @@ def open_device(
             if text := shared_device_warning(n_local, count, os.environ):
                 say(text)
     return _process_device[0]
+
+
+def is_there() -> bool:
+    """Whether this process sees a GPU and CuPy; the host shim does not count."""
+    if importlib.util.find_spec("cupy") is None or os.environ.get(CHOICE):
+        return False
+    from sqd_mpi.backends.gpu.cupy_device import device_count
+
+    try:
+        return device_count() > 0
+    except InputError:
+        return False
 
 
 def close_device() -> None:

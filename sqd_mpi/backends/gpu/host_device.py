@@ -215,6 +215,10 @@ class HostDevice:
         """A host array."""
         return np.empty(shape, dtype)
 
+    def message(self, array: HostArray) -> NDArray[Any]:
+        """The memory of the array, which MPI reads and writes in place."""
+        return _view(array)
+
     def stream(self) -> HostStream:
         """A new stream."""
         return HostStream()
