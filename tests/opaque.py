@@ -97,6 +97,9 @@ class OpaqueArrivals:
         array[: block.size] = block
         return OpaqueArray(array[: block.size])
 
+    def release(self) -> None:
+        """Nothing is under way."""
+
 
 class OpaqueUnfolding(Unfolding):
     """Unfolds opaque arrays."""

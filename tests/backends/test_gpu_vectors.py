@@ -180,6 +180,7 @@ def test_ports_and_arrivals(direct):
         message = arrivals.buffers.message(blocks[k % 2][: 3 + k % 2])
         message[:] = float(k)
         array = arrivals.bring(blocks[k % 2][: 3 + k % 2])
+        arrivals.release()
         assert memory.to_host(array).tolist() == [float(k)] * (3 + k % 2)
         if before is not None:
             assert memory.to_host(before)[0] == k - 1.0
