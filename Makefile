@@ -14,10 +14,10 @@ MATRIX_OPTIONS ?=
 SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak docs dist matrix clean
+.PHONY: help demo test test-gpu lint bench bench-gpu soak docs dist matrix clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
 demo: $(VENV)/.installed-demo  ## N2 from PySCF to an energy on 2 ranks (RANKS=4, DEMO_OPTIONS="--bond-length 1.4")
 	@mkdir -p $(DEMO)
@@ -28,12 +28,20 @@ demo: $(VENV)/.installed-demo  ## N2 from PySCF to an energy on 2 ranks (RANKS=4
 test: $(VENV)/.installed-test  ## all tests, on 1, 2, 3, 4 and 6 ranks as well (PYTEST_OPTIONS="-k davidson")
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
+test-gpu: $(VENV)/.installed-test  ## the GPU backend on the GPU of this machine (install .[cuda12], .[cuda13] or .[rocm])
+	@$(BIN)/python scripts/find_gpu.py
+	SQD_MPI_TEST_GPU=1 $(BIN)/python -m pytest tests/backends/test_gpu_on_device.py $(PYTEST_OPTIONS)
+
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy sqd_mpi
 
 bench: $(VENV)/.installed-demo  ## compare the speed with other programs (BENCH_OPTIONS="--help")
 	$(BIN)/python benchmarks/compare_peers.py $(BENCH_OPTIONS)
+
+bench-gpu: $(VENV)/.installed-test  ## measure the GPU of this machine beside its CPU (BENCH_OPTIONS="--data DIR")
+	@$(BIN)/python scripts/find_gpu.py
+	$(BIN)/python benchmarks/gpu.py $(BENCH_OPTIONS)
 
 soak: $(VENV)/.installed-test  ## random problems against dense diagonalisation, and leaks (RANKS=1, SOAK_OPTIONS="--seed 2")
 	$(BIN)/mpiexec -n $(RANKS) $(BIN)/python scripts/soak.py $(SOAK_OPTIONS)

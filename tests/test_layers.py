@@ -26,7 +26,7 @@ LAYERS = (
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
     ("density_matrices", "pt2", "checkpoints", "plan"),
-    ("job", "extrapolation", "batch"),
+    ("job", "extrapolation", "batch", "bench_device"),
     ("worker", "bench"),
     ("workers",),
     ("batches",),
@@ -43,7 +43,7 @@ DOORS = {
     "mpi4py": ("grid", "recall"),
     "h5py": ("files", "hdf5_checks"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
-    "cupy": ("backends.gpu*",),
+    "cupy": ("backends.gpu.cupy_device",),
     "matplotlib": ("figures",),
     "qiskit": ("adapters.qiskit",),
     "qiskit_addon_sqd": ("adapters.qiskit",),
@@ -111,7 +111,8 @@ def test_imports_point_downwards_and_use_the_doors(path: Path) -> None:
         ("cli", "importlib.import_module('h5py')", "cli imports h5py; its door is files"),
         ("utils", "", "utils has no place in LAYERS"),
         ("solve", "from sqd_mpi import __version__, files\nimport numpy", ""),
-        ("backends/gpu_kernels", "import cupy\nfrom .cpu import x\nfrom sqd_mpi.backends import y", ""),
+        ("backends/gpu_kernels", "from .cpu import x\nfrom sqd_mpi.backends import y", ""),
+        ("backends/gpu_kernels", "import cupy", "backends.gpu_kernels imports cupy; its door is backends.gpu.cupy_device"),
     ],
 )
 def test_faults_are_found(monkeypatch, tmp_path: Path, module: str, line: str, fault: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction, Task, structure, vector_kernels
+from sqd_mpi.backends.memory import HostMemory, host_memory
 from sqd_mpi.excitations import Singles, find_singles
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, owners
@@ -388,6 +389,11 @@ def create_share(
 ) -> StringStructure:
     """String structure that the blocks of all sectors on this place share."""
     return StringStructure(layout, place, hamiltonian, orbital_labels)
+
+
+def create_memory(direct: bool = False, **_: Any) -> HostMemory:
+    """Vectors and blocks live in host memory; see `memory.create_memory`."""
+    return host_memory(direct)
 
 
 @parallel_jit

@@ -64,17 +64,23 @@ class Unfolding:
     Args:
         layout: with parity +1 or -1.
         ia, ib: the block.
+
+    Attributes:
+        own, mirror: stored elements of the block and of its mirror block.
+        offset: (n_rows,) where every row of the whole block begins.
+        first_row: (mirror rows,) row of the whole block that the first element of a stored row goes to.
+        line: (own rows,) column of the mirror line in every row, if it runs through the block; else empty.
     """
 
     def __init__(self, layout: Layout, ia: int, ib: int):
         self.parity = layout.parity
         self.own = StoredBlock.create(layout, ia, ib)
         self.mirror = self.own if ia == ib else StoredBlock.create(layout, ib, ia)
-        self._offset = layout.ket_offsets(ia, ib)
+        self.offset = layout.ket_offsets(ia, ib)
         _, label_start = layout.ket_rows(ia)
-        self._first_row = label_start[self.mirror.label ^ layout.sector]
+        self.first_row = label_start[self.mirror.label ^ layout.sector]
         on_line = ia == ib and layout.sector == 0
-        self._line = self.own.column if on_line else np.empty(0, np.int64)
+        self.line = self.own.column if on_line else np.empty(0, np.int64)
 
     def unfold(self, own: FloatArray, mirror: FloatArray, whole: FloatArray, part: int = 0, n_parts: int = 1) -> None:
         """Fill the whole block, or one of several parts of it that several ranks fill at the same time.
@@ -85,15 +91,15 @@ class Unfolding:
             part, n_parts: which part of the stored rows is copied, and of how many.
         """
         mine = _part_of_rows(self.own, part, n_parts)
-        target = self._offset[self.own.row[mine]]
+        target = self.offset[self.own.row[mine]]
         _place(own, self.own.offset[mine], self.own.stop[mine], target, _HALF, whole)
         rows = _part_of_rows(self.mirror, part, n_parts)
         offset, stop, column = self.mirror.offset[rows], self.mirror.stop[rows], self.mirror.column[rows]
-        _turn(mirror, offset, stop, self._first_row[rows], column, self._offset, self.parity * _HALF, whole)
-        if len(self._line):
+        _turn(mirror, offset, stop, self.first_row[rows], column, self.offset, self.parity * _HALF, whole)
+        if len(self.line):
             last = self.own.offset[mine] + self.own.stop[mine] - 1
             values = own[last] if self.parity > 0 else 0.0
-            whole[target + self._line[mine]] = values
+            whole[target + self.line[mine]] = values
 
 
 def _part_of_rows(block: StoredBlock, part: int, n_parts: int) -> slice:

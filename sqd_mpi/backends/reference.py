@@ -12,6 +12,7 @@ import numpy as np
 
 from sqd_mpi._jit import jit
 from sqd_mpi.backends import FloatArray, Interaction, Task
+from sqd_mpi.backends.memory import HostMemory, host_memory
 from sqd_mpi.excitations import differing_orbitals, occupied_between, occupied_orbitals, pair_index
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings
@@ -87,6 +88,11 @@ def create_block(
 ) -> ReferenceBlock:
     """The block of rank (ia, ib, it, ir)."""
     return ReferenceBlock(layout, place, hamiltonian)
+
+
+def create_memory(direct: bool = False, **_: Any) -> HostMemory:
+    """Vectors and blocks live in host memory; see `memory.create_memory`."""
+    return host_memory(direct)
 
 
 def spin_integrals(hamiltonian: Hamiltonian) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:

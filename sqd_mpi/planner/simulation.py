@@ -106,9 +106,9 @@ def simulate(problem: Problem, shape: Shape, profile: MachineProfile, n_threads:
         profile: machine.
         n_threads: threads of a rank.
     """
-    work = Work(problem, shape, profile, n_threads)
+    work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
     a, b, t, r = shape
-    cost = block_costs(work) / n_threads
+    cost = block_costs(work) / work.n_threads
     pieces = dealt(cost, t)
     sizes = 8.0 * problem.n_determinants / (a * b)
     remote = pieces[..., 1:] > 0.0
@@ -121,7 +121,9 @@ def simulate(problem: Problem, shape: Shape, profile: MachineProfile, n_threads:
     step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
     replicas = messages.exchange_seconds(profile)
     vectors = profile.vector_seconds * messages.vector_elements
-    return Simulation(shape, compute, slides, slides * sizes, exposed, replicas, vectors, step, setup_seconds(work))
+    return Simulation(
+        shape, compute, slides, slides * sizes, exposed, replicas, vectors, step, setup_seconds(work, n_threads)
+    )
 
 
 def block_costs(work: Work) -> FloatArray:
@@ -204,6 +206,8 @@ def dealt(cost: FloatArray, n_groups: int) -> FloatArray:
 def _waiting(pieces: FloatArray, size: float, profile: MachineProfile) -> FloatArray:
     """(a, r, b, t) seconds of waiting for ket blocks of `size` bytes, own block first."""
     transfer = profile.slide_latency_seconds + size / profile.slide_bytes_per_second
+    if profile.staging_bytes_per_second is not None:
+        transfer += size / profile.staging_bytes_per_second
     hidden = profile.hidden_share
     clock = pieces[..., 0].copy()  # computing on the own block; the first slides start with it
     link = np.zeros_like(clock)

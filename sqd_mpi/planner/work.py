@@ -84,7 +84,7 @@ class Work:
     @property
     def twin_savings(self) -> tuple[float, float]:
         """What two groups that are treated together save: of multiply-adds (their loads), and of gathered rows."""
-        return SHARED_TERMS, SHARED_GATHER
+        return (0.0, 0.0) if self.profile.backend == "gpu" else (SHARED_TERMS, SHARED_GATHER)
 
     @cached_property
     def pieces(self) -> int:
@@ -133,7 +133,7 @@ class Work:
         _, groups, chunks, _ = self.group_lengths
         weight = self.alpha.singles.sum(axis=0) * groups
         n_chunks = float((weight * chunks).sum() / max(weight.sum(), 1e-300)) * self.pieces
-        triangle = 0.5 * (1.0 + 1.0 / max(n_chunks, 1.0))
+        triangle = 0.5 if self.profile.backend == "gpu" else 0.5 * (1.0 + 1.0 / max(n_chunks, 1.0))
         ia, ib = np.indices((a, b))
         for name, on, below in (
             ("terms", triangle, 0.5), ("gather", 1.0, 1.0), ("scatter", 1.0, 0.5), ("groups", 1.0, 1.0),
@@ -168,7 +168,8 @@ class Work:
             for part in self.twin_savings
         ]
         moved = self._spread(saved[1] @ by_alpha[1], share["gather"])
-        moved = moved + self._spread(singles @ by_alpha[2], share["scatter"])
+        if self.profile.backend == "cpu":  # a GPU sums a row of sigma in registers
+            moved = moved + self._spread(singles @ by_alpha[2], share["scatter"])
         same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
         same_b = self.beta.doubles + 2.0 * singles_b[:, :, 0]
         row_elements = rows_b.sum(axis=0) + b * rows_b
