@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +173,10 @@ class Layout:
     def block_size(self, ia: int, ib: int) -> int:
         """Number of elements of a whole block."""
         return int(np.dot(np.diff(self.alpha_bounds, axis=1)[:, ia], self.row_lengths(ib)))
+
+    def is_triangle(self, ia: int, ib: int) -> bool:
+        """Whether the stored rows of a block end at the mirror line."""
+        return self.parity != 0 and self.sector == 0 and ia == ib
 
     def meets_half_of_kets(self, ia: int, ib: int) -> bool:
         """Whether of each two mirrored ket blocks this block meets one only (`diagonal_blocks_meet_half`)."""
@@ -388,6 +393,11 @@ def diagonal_blocks_meet_half(parity: int, sector: int, grid: Shape) -> bool:
     """
     a, _, _, r = grid
     return parity != 0 and sector == 0 and a > 1 and r == 1
+
+
+def stands_for_mirror_image(da: Any, db: Any) -> Any:
+    """Which ket block of a block on the mirror line, at shifts (da, db) and (db, da), is met for both; elementwise."""
+    return da > db
 
 
 def owners(bounds: IntArray) -> IntArray:

@@ -15,6 +15,7 @@ from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction, Task, structure, vector_kernels
 from sqd_mpi.backends.mirror import MirroredSum, half_of_kets
+from sqd_mpi.backends.simd import LANES
 from sqd_mpi.excitations import Singles, find_singles
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import BraRows, Layout, owners
@@ -234,10 +235,11 @@ class CpuBlock:
 
     def row_costs(self, task: Task) -> FloatArray:
         """(n_rows,) predicted seconds of the task for every bra row of the sub-block."""
-        share, columns, bra = self.share, self._row_label ^ self.layout.sector, self._bra_of(task)
+        share, layout, bra = self.share, self.layout, self._bra_of(task)
+        columns = self._row_label ^ layout.sector
         if task.kind == "mixed":
             beta = share.beta[task.db]
-            shape = self.layout.n_labels, self.layout.n_labels
+            shape = layout.n_labels, layout.n_labels
             width = np.diff(beta.block_row)
             terms = beta.block_entries + beta.block_diagonal * width
             # The last lanes of a group run empty; long groups share gathers and loads with others (`gather_sharing`).
@@ -247,8 +249,12 @@ class CpuBlock:
             per_single = MIXED_SECONDS * (1.0 - SHARED_TERMS * shared) * terms + GATHER_SECONDS * gathered
             per_single = (1.0 + EMPTY_LANES / size) * per_single.reshape(shape)[columns]
             counts = share.singles_per_row[:, task.da]
-            costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(bra)
-            n_groups = min(int(counts.sum()), self._n_threads * self.layout.n_labels * len(share.pair_labels))
+            ragged = 0.0
+            if layout.is_triangle(self.ia, self.ib) and not task.mirrored:
+                # A vector of lanes runs to the longest of its rows, and two groups to the longer one.
+                ragged = 0.5 * LANES / size + shared / 6.0
+            costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(bra, ragged)
+            n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
             costs += GROUP_SECONDS * n_groups / max(len(costs), 1) * (costs.sum() > 0.0)
         elif task.kind == "alpha":
             costs = SAME_SPIN_SECONDS * share.alpha_terms[0][:, task.da] * bra.stop

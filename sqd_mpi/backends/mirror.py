@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import Task
-from sqd_mpi.layout import BraRows, Layout
+from sqd_mpi.layout import BraRows, Layout, stands_for_mirror_image
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -112,7 +112,11 @@ def half_of_kets(layout: Layout, ia: int, ib: int, tasks: list[Task]) -> list[Ta
     """
     if not layout.meets_half_of_kets(ia, ib):
         return tasks
-    return [replace(task, mirrored=task.da > task.db) for task in tasks if task.da >= task.db]
+    return [
+        replace(task, mirrored=stands_for_mirror_image(task.da, task.db))
+        for task in tasks
+        if not stands_for_mirror_image(task.db, task.da)
+    ]
 
 
 class MirroredSum:
