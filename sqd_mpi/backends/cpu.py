@@ -19,7 +19,7 @@ from sqd_mpi.backends.simd import LANES
 from sqd_mpi.excitations import Singles, find_singles
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import BraRows, Layout, owners
-from sqd_mpi.planner.work import EMPTY_LANES, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS
+from sqd_mpi.planner.work import EMPTY_LANES, RAGGED_TWINS, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS
 from sqd_mpi.symmetry import OrbitalLabels
 
 IntArray = NDArray[np.int64]
@@ -251,8 +251,8 @@ class CpuBlock:
             counts = share.singles_per_row[:, task.da]
             ragged = 0.0
             if layout.is_triangle(self.ia, self.ib) and not task.mirrored:
-                # A vector of lanes runs to the longest of its rows, and two groups to the longer one.
-                ragged = 0.5 * LANES / size + shared / 6.0
+                # A vector of lanes runs to the longest of its rows, and two groups to the longer one of two rows.
+                ragged = 0.5 * LANES / size + RAGGED_TWINS * shared
             costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(bra, ragged)
             n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
             costs += GROUP_SECONDS * n_groups / max(len(costs), 1) * (costs.sum() > 0.0)

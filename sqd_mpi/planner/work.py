@@ -26,6 +26,8 @@ IntArray = NDArray[np.int64]
 # singles in a group on; what that saves of the time of multiply-adds and of gathered rows.
 SHARED_GROUP = 24.0
 SHARED_TERMS, SHARED_GATHER = 0.35, 0.5
+# By which part of whole rows two such groups go beyond a triangle: 1/6 if their bra rows were unrelated.
+RAGGED_TWINS = 1 / 12
 EMPTY_LANES = 3.5  # of a group, on average
 _LONG_GROUP = 200.0  # from here on the padding of a group is half of its last vector
 _DENSE = 30.0  # from so many singles between two parts on, they are taken for connected without a look
@@ -154,13 +156,13 @@ class Work:
     def _triangle(self) -> dict[str, float]:
         """What is executed of the opposite-spin part where bra rows form a triangle.
 
-        A vector of lanes runs to the longest of its rows, and two groups that are treated together to the longer one:
-        of two random rows that is two thirds of the columns in the mean.
+        A vector of lanes runs to the longest of its rows, and two groups that are treated together to the longer one of
+        two rows.
         """
         lanes, groups, twins = (self._mean_of_singles(values) for values in self.group_lengths)
         n_vectors = lanes / max(groups, 1e-300) / self.profile.lanes
         stepped = 0.5 * (1.0 + 1.0 / max(n_vectors * self.pieces, 1.0))
-        return {"terms": min(stepped + twins / 6.0, 1.0), "gather": 1.0, "scatter": stepped, "groups": 1.0}
+        return {"terms": min(stepped + RAGGED_TWINS * twins, 1.0), "gather": 1.0, "scatter": stepped, "groups": 1.0}
 
     @cached_property
     def _half_of_rows(self) -> dict[str, float]:
