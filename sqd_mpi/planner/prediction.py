@@ -102,7 +102,7 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         if missing <= 0:
             break
     messages = Messages.create(work)
-    compute = float(work.seconds.max()) / n_threads
+    compute = float((work.seconds / n_threads + work.fold_seconds[:, None]).max())
     slice_size = problem.dimension(shape) / n_ranks
     sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
     step = SLICES_PER_STEP * slice_size * profile.vector_seconds
@@ -162,8 +162,6 @@ class Messages:
         elements = 4.0 * stored / replicas + stored / r
         if work.parity:
             elements += 6.0 * block  # turned copies, which miss the caches
-        if work.half_of_kets:
-            elements += 4.0 * block  # the whole block of partial sums is folded
         return cls(
             slides,
             8.0 * slides * block,

@@ -41,7 +41,7 @@ class Simulation:
         slides: ket blocks received; slide_bytes: of each rank.
         exposed: waiting for ket blocks.
         replicas: collecting the own block and adding partial sums.
-        vectors: arithmetic on vectors beside the tasks.
+        vectors: arithmetic on vectors beside the tasks; (a, 1, b, 1).
         step_seconds: the rest of an iteration: vectors of the eigensolver and sums over all ranks.
         setup_seconds: making the lists of connections.
     """
@@ -52,7 +52,7 @@ class Simulation:
     slide_bytes: FloatArray = field(repr=False)
     exposed: FloatArray = field(repr=False)
     replicas: float
-    vectors: float
+    vectors: FloatArray = field(repr=False)
     step_seconds: float
     setup_seconds: float
 
@@ -89,7 +89,7 @@ class Simulation:
             "wait_seconds": float(self.exposed.mean()),
             "idle_seconds": waiting,
             "replica_seconds": self.replicas,
-            "vector_seconds": self.vectors,
+            "vector_seconds": float(self.vectors.mean()),
             "step_seconds": self.step_seconds,
             "setup_seconds": self.setup_seconds,
             "ket_blocks": int(self.slides.max()),
@@ -120,7 +120,7 @@ def simulate(problem: Problem, shape: Shape, profile: MachineProfile, n_threads:
     step = SLICES_PER_STEP * problem.dimension(shape) / n_ranks * profile.vector_seconds
     step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
     replicas = messages.exchange_seconds(profile)
-    vectors = profile.vector_seconds * messages.vector_elements
+    vectors = (profile.vector_seconds * messages.vector_elements + work.fold_seconds)[:, None, :, None]
     return Simulation(shape, compute, slides, slides * sizes, exposed, replicas, vectors, step, setup_seconds(work))
 
 

@@ -29,6 +29,8 @@ SHARED_TERMS, SHARED_GATHER = 0.35, 0.5
 # By which part of whole rows two such groups go beyond a triangle: 1/6 if their bra rows were unrelated.
 RAGGED_TWINS = 1 / 12
 EMPTY_LANES = 3.5  # of a group, on average
+_MOST_VECTORS = 8.0  # of lanes that an opposite-spin kernel treats at a time
+_FOLDED = 4.0  # elements of vectors that folding one element of a block costs
 _LONG_GROUP = 200.0  # from here on the padding of a group is half of its last vector
 _DENSE = 30.0  # from so many singles between two parts on, they are taken for connected without a look
 
@@ -157,12 +159,14 @@ class Work:
         """What is executed of the opposite-spin part where bra rows form a triangle.
 
         A vector of lanes runs to the longest of its rows, and two groups that are treated together to the longer one of
-        two rows.
+        two rows. Reading an element of the sparse matrix takes as long as one vector, however many still run.
         """
         lanes, groups, twins = (self._mean_of_singles(values) for values in self.group_lengths)
-        n_vectors = lanes / max(groups, 1e-300) / self.profile.lanes
-        stepped = 0.5 * (1.0 + 1.0 / max(n_vectors * self.pieces, 1.0))
-        return {"terms": min(stepped + RAGGED_TWINS * twins, 1.0), "gather": 1.0, "scatter": stepped, "groups": 1.0}
+        n_vectors = max(lanes / max(groups, 1e-300) / self.profile.lanes, 1.0)
+        stepped = 0.5 * (1.0 + 1.0 / (n_vectors * self.pieces))
+        width = min(n_vectors, _MOST_VECTORS)
+        terms = (1.0 + width * min(stepped + RAGGED_TWINS * twins, 1.0)) / (1.0 + width)
+        return {"terms": terms, "gather": 1.0, "scatter": stepped, "groups": 1.0}
 
     @cached_property
     def _half_of_rows(self) -> dict[str, float]:
@@ -283,6 +287,13 @@ class Work:
             met[:, :, ib] = True
             counts[:, ib] = met.sum(axis=(1, 2))
         return counts
+
+    @property
+    def fold_seconds(self) -> FloatArray:
+        """(a, b) seconds of folding what mirrored tasks gave, on every rank of a block."""
+        a, b, _, _ = self.shape
+        block = self.problem.n_determinants / (a * b)
+        return self.half_of_kets * np.eye(a, b) * _FOLDED * block * self.profile.vector_seconds
 
     def _masks(self, spin: str, n_blocks: int, r: int) -> NDArray[np.uint64] | None:
         """Kinds of singles between blocks of strings; None where they are so many that all will occur."""
