@@ -120,6 +120,9 @@ class SigmaOperator:
             plan.release(k)
         with self.timers("wait"):
             plan.exchange.finish()
+        if self.block.mirrored is not None:
+            with self.timers("vectors"):
+                self.block.mirrored.fold(sigma)
         with self.timers("scatter"):
             plan.scatter(sigma, out)
         with self.timers("vectors"):
@@ -166,7 +169,7 @@ class TaskPlan:
         self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, single: bool = False,
         memory: Memory = HOST,
     ):  # fmt: skip
-        self.grid, self.layout, self.memory = grid, layout, memory
+        self.grid, self.layout, self.block, self.memory = grid, layout, block, memory
         a, b, t, _ = grid.shape
         here = grid.coordinates
         self.tasks = assign(block, block.tasks(interaction), t)[here.it]
@@ -288,13 +291,14 @@ class TaskPlan:
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes of own block, receive buffers and partial sigma; shared memory counts on the rank that provides it."""
+        """Bytes of own block, receive buffers and partial sums; shared memory counts on the rank that provides it."""
         own = self._own.nbytes if self._own is not None else 0
         if self._shared is not None:
             own = self._shared.nbytes + (own if self._own is not self._shared_own else 0)
         partial = self.sigma.nbytes if self.sigma is not None else 0
         folded = self._fold.buffer_bytes if self._fold is not None else 0
-        return own + partial + self.exchange.buffer_bytes + folded
+        mirrored = self.block.mirrored.nbytes if self.block.mirrored is not None else 0
+        return own + partial + mirrored + self.exchange.buffer_bytes + folded
 
     def free(self) -> None:
         """Release the requests and buffers. Collective over the grid."""

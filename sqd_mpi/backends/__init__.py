@@ -33,6 +33,8 @@ class Task:
         da, db: shift from the bra block to the ket block, on the periodic a x b torus.
         cost: predicted seconds.
         rows: first and last (excluded) bra row of the sub-block that the task covers; None for all of them.
+        mirrored: whether the task stands for its mirror image as well (`mirror.half_of_kets`): it acts on all elements
+            of a diagonal block, and what it gives counts once as it is and once transposed.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Task:
     db: int
     cost: float
     rows: tuple[int, int] | None = None
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +107,25 @@ class Interaction:
         return replace(total, coupling=self.coupling + factor * other.coupling, twist=factor * other.twist)
 
 
+class PartialSum(Protocol):
+    """Part of the sum of a block that is not yet in sigma."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it."""
+
+    def fold(self, sigma: FloatArray) -> None:
+        """Add it to sigma and begin anew."""
+
+
 class SigmaBlock(Protocol):
-    """One rank's share of sigma for one sector."""
+    """One rank's share of sigma for one sector.
+
+    Attributes:
+        mirrored: what mirrored tasks have given, or None where no prepared task is mirrored.
+    """
+
+    mirrored: PartialSum | None
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that may have a connection, with predicted costs, not cut."""
@@ -117,7 +137,7 @@ class SigmaBlock(Protocol):
         """Build what these tasks need and forget what no task needs."""
 
     def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
-        """sigma += (this task's part of the interaction) ket.
+        """sigma += (this task's part of the interaction) ket; a mirrored task's part is added to `mirrored`.
 
         Args:
             task: one of the prepared tasks.

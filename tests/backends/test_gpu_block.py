@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends import Interaction, Task, cpu, reference
-from sqd_mpi.backends.gpu.block import GpuBlock, StagedBlock
 from sqd_mpi.backends.gpu import share
+from sqd_mpi.backends.gpu.block import GpuBlock, StagedBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles

@@ -68,6 +68,8 @@ class GpuBlock:
         form: "direct" or "product" takes that form of the opposite-spin sum everywhere; None the cheaper one.
     """
 
+    mirrored = None  # threads beyond the mirror line end at once: triangles cost half, and all ket blocks are met
+
     def __init__(self, layout: Layout, place: Place, share: GpuShare, form: str | None = None):
         self.layout, self.share, self.device = layout, share, share.device
         self.ia, self.ib, self.it, self.ir = place
