@@ -120,6 +120,7 @@ class SigmaOperator:
             plan.release(k)
         with self.timers("wait"):
             plan.exchange.finish()
+            self.memory.finish()  # so that times of kernels count here
         with self.timers("scatter"):
             plan.scatter(sigma, out)
         with self.timers("vectors"):
