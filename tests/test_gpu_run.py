@@ -38,12 +38,11 @@ def host_shim(monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_results_of_gpu_and_cpu(folder: Path, host_shim, ranks: int) -> None:
+def test_results_of_gpu_and_cpu(folder: Path, host_shim) -> None:
     """Energies, observables, density matrices and corrections; the record names the device."""
     asked = ["input.h5", "--rdm", "2", "--pt2", "--nroots", "2"]
     for backend in ("cpu", "gpu"):
-        finished = run(folder, *asked, "-o", f"{backend}.h5", "--backend", backend, ranks=ranks)
+        finished = run(folder, *asked, "-o", f"{backend}.h5", "--backend", backend, ranks=2)
         assert finished.returncode == 0, finished.stderr
     on_cpu, on_gpu = info(folder, "cpu.h5"), info(folder, "gpu.h5")
     assert (on_cpu["backend"], on_cpu["device"]) == ("cpu", None)
@@ -61,9 +60,9 @@ def test_a_checkpoint_of_one_backend_is_taken_up_by_the_other(folder: Path, host
     assert stopped.returncode == 3, stopped.stderr
     finished = run(folder, "input.h5", "--backend", second, "--resume")
     assert finished.returncode == 0 and "resuming from" in finished.stderr, finished.stderr
-    exact = run(folder, "input.h5", "-o", "exact.h5", "--backend", "cpu")
-    assert exact.returncode == 0
-    np.testing.assert_allclose(info(folder)["energy"], info(folder, "exact.h5")["energy"], rtol=0, atol=1e-10)
+    problem = files.read_input(folder / "input.h5")
+    exact = solve_subspace(None, problem.hamiltonian, problem.strings_a, problem.strings_b, SolveOptions())
+    np.testing.assert_allclose(info(folder)["energy"], exact.energies, rtol=0, atol=1e-10)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="needs a Python without CuPy")
