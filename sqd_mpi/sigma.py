@@ -117,9 +117,10 @@ class SigmaOperator:
                 self.timers.beside("slide", started, da=da, db=db, bytes=ket.nbytes)
             for task in tasks:
                 self._do(task, interaction, ket, sigma)
-            plan.exchange.release(k)
+            plan.release(k)
         with self.timers("wait"):
             plan.exchange.finish()
+            self.memory.finish()  # so that times of kernels count here
         with self.timers("scatter"):
             plan.scatter(sigma, out)
         with self.timers("vectors"):
@@ -251,8 +252,13 @@ class TaskPlan:
         self.exchange.start()
 
     def wait(self, k: int) -> Array:
-        """The k-th remote ket block, once it has arrived. Valid until the next but one is waited for."""
+        """The k-th remote ket block, once it has arrived. Valid until `release(k)`."""
         return self._arrivals.bring(self.exchange.wait(k))
+
+    def release(self, k: int) -> None:
+        """Say that the tasks of the k-th remote ket block have been started: the next but one may come."""
+        self._arrivals.release()
+        self.exchange.release(k)
 
     def scatter(self, sigma: Array, out: Array) -> None:
         """The slice of this rank of the sum over the task groups."""

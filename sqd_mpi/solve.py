@@ -34,7 +34,7 @@ from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
-from sqd_mpi.options import InputError, SolveOptions, available_memory
+from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_pure
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
@@ -225,9 +225,15 @@ def solve_subspace(
 
     Raises:
         InputError: strings or options do not fit, or arguments differ between the ranks; the same on all ranks.
-        RunError: a vector holds a value that is not finite; the same on all ranks.
+        RunError: a vector holds a value that is not finite, the same on all ranks; or this rank's memory, or that of
+            its device, does not suffice.
     """
-    return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
+    try:
+        return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
+    except MemoryError as error:
+        raise RunError(
+            f"too little memory: {error}; more ranks, fewer Krylov vectors (--max-subspace) or another grid need less"
+        ) from error
 
 
 def peak_rss_bytes() -> int:

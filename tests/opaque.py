@@ -97,6 +97,9 @@ class OpaqueArrivals:
         array[: block.size] = block
         return OpaqueArray(array[: block.size])
 
+    def release(self) -> None:
+        """Nothing is under way."""
+
 
 class OpaqueUnfolding(Unfolding):
     """Unfolds opaque arrays."""
@@ -167,6 +170,12 @@ class OpaqueMemory:
     def twin(self, host):
         """See `Memory`."""
         return self.empty(host.shape)
+
+    def finish(self):
+        """Nothing is under way."""
+
+    def limit(self, n_sharing):
+        """No limit."""
 
     def arrivals(self, capacity):
         """See `Memory`."""

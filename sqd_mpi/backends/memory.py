@@ -41,10 +41,10 @@ class Arrivals(Protocol):
     """What a `KetExchange` receives into: `empty(n, dtype)` and `message(array)`."""
 
     def bring(self, block: Any) -> Array:
-        """The array of the memory that holds a block which has arrived; valid until the next but one is brought.
+        """The array of the memory that holds a block which has arrived; kernels are started with it, then `release`."""
 
-        On return the block may be overwritten, while kernels that were started before may still run.
-        """
+    def release(self) -> None:
+        """Return when the place where the last block had arrived may be overwritten."""
 
 
 class Memory(Protocol):
@@ -95,6 +95,9 @@ class Memory(Protocol):
     def arrivals(self, capacity: int) -> Arrivals:
         """For ket blocks of up to `capacity` elements."""
 
+    def finish(self) -> None:
+        """Return when all kernels that were started are through."""
+
     def limit(self, n_sharing: int) -> int | None:
         """Bytes that each of several ranks may take of a device; None in host memory."""
 
@@ -132,8 +135,11 @@ class _HostArrivals:
     buffers: Any = HostBuffers()
 
     def bring(self, block: FloatArray) -> FloatArray:
-        """The block itself; it must not be overwritten while kernels use it, and kernels return when they are done."""
+        """The block itself."""
         return block
+
+    def release(self) -> None:
+        """Kernels return when they are done."""
 
 
 class HostMemory:
@@ -195,6 +201,9 @@ class HostMemory:
     def arrivals(self, capacity: int) -> Arrivals:
         """See `Memory`."""
         return _HostArrivals()
+
+    def finish(self) -> None:
+        """Kernels return when they are done."""
 
     def limit(self, n_sharing: int) -> None:
         """See `Memory`."""

