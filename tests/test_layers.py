@@ -112,7 +112,7 @@ def test_imports_point_downwards_and_use_the_doors(path: Path) -> None:
         ("utils", "", "utils has no place in LAYERS"),
         ("solve", "from sqd_mpi import __version__, files\nimport numpy", ""),
         ("backends/gpu_kernels", "from .cpu import x\nfrom sqd_mpi.backends import y", ""),
-        ("backends/gpu_kernels", "import cupy", "backends.gpu_kernels imports cupy; its door is backends.gpu.cupy_device"),
+        ("backends/gpu", "import cupy", "backends.gpu imports cupy; its door is backends.gpu.cupy_device"),
     ],
 )
 def test_faults_are_found(monkeypatch, tmp_path: Path, module: str, line: str, fault: str) -> None:

@@ -65,6 +65,15 @@ def test_a_second_solve_has_its_own_header():
     assert stream.getvalue().count("energy") == 2
 
 
+def test_a_warning_that_comes_with_every_solve_is_printed_once():
+    stream = io.StringIO()
+    with Log(0, stream) as log:
+        for text in ("one", "two", "one"):
+            log.warning_once(text)
+    assert log.warnings == ["one", "two"]
+    assert stream.getvalue().count("one") == 1
+
+
 @pytest.mark.parametrize("rank", [-1, 1, 5])
 def test_other_ranks_are_silent_but_remember_warnings(rank):
     """Only rank 0 prints."""
