@@ -59,6 +59,7 @@ _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which lea
 _LARGE_MODEL_SPACE = 1000  # determinants, for sectors above that size
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
+_ANY_MEMORY = 2**60
 
 
 @dataclass(frozen=True, eq=False)
@@ -434,7 +435,7 @@ class _Solve:
             if comm.rank == 0:
                 plan = self._plan(n_ranks, local_ranks_of_node=self.n_local)
                 best = plan.chosen or plan.too_large[0]
-                chosen, missing = best.grid, best.missing_bytes
+                chosen, missing = best.grid, max(best.missing_bytes, best.missing_device_bytes)
             chosen, missing = broadcast(comm, (chosen, missing))
         if missing:
             self.log.warning(
@@ -444,8 +445,12 @@ class _Solve:
         return chosen
 
     def _plan(self, n_ranks: int, local_ranks_of_node: int) -> planner.Plan:
-        profile = MachineProfile(ranks_per_node=local_ranks_of_node)
-        limits = planner.Limits(self.memory, *subspace_sizes(self.nroots, self.options.max_subspace))
+        profile, sizes = MachineProfile(), subspace_sizes(self.nroots, self.options.max_subspace)
+        limits = planner.Limits(self.memory, *sizes)
+        if self.vector_memory.identity is not None:  # the memory is this rank's part of a device
+            profile = planner.assumed_device().model_copy(update={"context_bytes": 0})
+            limits = planner.Limits(_ANY_MEMORY, *sizes, self.memory)
+        profile = profile.model_copy(update={"ranks_per_node": local_ranks_of_node})
         return planner.make_plan(self._problem(), n_ranks, profile, _jit.n_threads(), limits)
 
     def _problem(self) -> planner.Problem:
