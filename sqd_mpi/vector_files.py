@@ -141,7 +141,8 @@ def create_vectors(
                 # have its place in the file now, for those who write there without HDF5.
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-                pieces.create_dataset(str(label), shape=shape, dtype="<f8", fill_time="never", dcpl=layout)
+                layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # h5py below 3.12 has no argument for it
+                pieces.create_dataset(str(label), shape=shape, dtype="<f8", dcpl=layout)
 
 
 def write_block(
