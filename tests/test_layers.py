@@ -22,6 +22,9 @@ LAYERS = (
     ("backends", "grid"),
     ("sigma", "checksums"),
     ("hdf5_checks",),
+    ("hdf5_items",),
+    ("hdf5_writing",),
+    ("vector_files",),
     ("files",),
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
@@ -41,7 +44,7 @@ LEVEL = {name: level for level, group in enumerate(LAYERS) for name in group}
 # Library: the modules that may import it.
 DOORS = {
     "mpi4py": ("grid", "recall"),
-    "h5py": ("files", "hdf5_checks"),
+    "h5py": ("files", "vector_files", "hdf5_*"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
     "cupy": ("backends.gpu.cupy_device",),
     "matplotlib": ("figures",),
