@@ -13,7 +13,7 @@ BENCH_OPTIONS ?=
 SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test lint bench soak docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
@@ -31,16 +31,15 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy sqd_mpi
 
-.PHONY: docs
-docs: $(VENV)/.installed-docs  ## the documentation as web pages, build/docs/html; warnings are errors
-	$(BIN)/python -m sphinx -q -W --keep-going --nitpicky -c docs/site -d build/docs/doctrees . build/docs/html
-	@echo "build/docs/html/index.html"
-
 bench: $(VENV)/.installed-demo  ## compare the speed with other programs (BENCH_OPTIONS="--help")
 	$(BIN)/python benchmarks/compare_peers.py $(BENCH_OPTIONS)
 
 soak: $(VENV)/.installed-test  ## random problems against dense diagonalisation, and leaks (RANKS=1, SOAK_OPTIONS="--seed 2")
 	$(BIN)/mpiexec -n $(RANKS) $(BIN)/python scripts/soak.py $(SOAK_OPTIONS)
+
+docs: $(VENV)/.installed-docs  ## the documentation as web pages, build/docs/html; warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going --nitpicky -c docs/site -d build/docs/doctrees . build/docs/html
+	@echo "build/docs/html/index.html"
 
 clean:  ## remove .venv, build and caches
 	rm -rf $(VENV) build docs/generated dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -52,11 +51,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps say which extras .venv holds; a change of the dependencies installs them again.
-$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(BIN)/python
-	@echo "Installing sqd_mpi and the tools for its documentation into $(VENV) ..."
-	$(PIP_INSTALL) --editable '.[docs]'
-	@touch $@
-
 $(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing sqd_mpi, MPI and PySCF into $(VENV) ..."
 	$(PIP_INSTALL) --editable '.[mpi]'
@@ -66,3 +60,8 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing sqd_mpi, MPI, PySCF and the tools for tests into $(VENV) ..."
 	$(PIP_INSTALL) --editable '.[mpi,test]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing sqd_mpi and the tools for its documentation into $(VENV) ..."
+	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
