@@ -10,13 +10,14 @@ DEMO := build/demo
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?=
 BENCH_OPTIONS ?=
+MATRIX_OPTIONS ?=
 SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak docs clean
+.PHONY: help demo test test-gpu lint bench bench-gpu soak docs dist matrix clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
 demo: $(VENV)/.installed-demo  ## N2 from PySCF to an energy on 2 ranks (RANKS=4, DEMO_OPTIONS="--bond-length 1.4")
 	@mkdir -p $(DEMO)
@@ -27,6 +28,10 @@ demo: $(VENV)/.installed-demo  ## N2 from PySCF to an energy on 2 ranks (RANKS=4
 test: $(VENV)/.installed-test  ## all tests, on 1, 2, 3, 4 and 6 ranks as well (PYTEST_OPTIONS="-k davidson")
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
+test-gpu: $(VENV)/.installed-test  ## the GPU backend on the GPU of this machine (install .[cuda12], .[cuda13] or .[rocm])
+	@$(BIN)/python scripts/find_gpu.py
+	SQD_MPI_TEST_GPU=1 $(BIN)/python -m pytest tests/backends/test_gpu_on_device.py $(PYTEST_OPTIONS)
+
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy sqd_mpi
@@ -34,9 +39,21 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 bench: $(VENV)/.installed-demo  ## compare the speed with other programs (BENCH_OPTIONS="--help")
 	$(BIN)/python benchmarks/compare_peers.py $(BENCH_OPTIONS)
 
+bench-gpu: $(VENV)/.installed-test  ## measure the GPU of this machine beside its CPU (BENCH_OPTIONS="--data DIR")
+	@$(BIN)/python scripts/find_gpu.py
+	$(BIN)/python benchmarks/gpu.py $(BENCH_OPTIONS)
+
 soak: $(VENV)/.installed-test  ## random problems against dense diagonalisation, and leaks (RANKS=1, SOAK_OPTIONS="--seed 2")
 	$(BIN)/mpiexec -n $(RANKS) $(BIN)/python scripts/soak.py $(SOAK_OPTIONS)
 
+dist: build/tools/.installed  ## wheel and sdist in dist/, checked
+	rm -rf dist
+	build/tools/bin/python -m build --installer uv --outdir dist .
+	build/tools/bin/twine check --strict dist/*
+	build/tools/bin/cffconvert --validate
+
+matrix: dist  ## install the wheel into clean environments and try it: Pythons, dependencies, MPI (MATRIX_OPTIONS="--help")
+	build/tools/bin/python scripts/install_matrix.py --dist dist $(MATRIX_OPTIONS)
 docs: $(VENV)/.installed-docs  ## the documentation as web pages, build/docs/html; warnings are errors
 	$(BIN)/python -m sphinx -q -W --keep-going --nitpicky -c docs/site -d build/docs/doctrees . build/docs/html
 	@echo "build/docs/html/index.html"
@@ -60,6 +77,12 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing sqd_mpi, MPI, PySCF and the tools for tests into $(VENV) ..."
 	$(PIP_INSTALL) --editable '.[mpi,test]'
 	@touch $@ $(VENV)/.installed-demo
+
+# Tools for packaging have an environment of their own: what they need must not decide what the program gets.
+build/tools/.installed: Makefile
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet --disable-pip-version-check 'build>=1.2' 'cffconvert>=2.0' 'twine>=6.0' 'uv>=0.5'
+	@touch $@
 
 $(VENV)/.installed-docs: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing sqd_mpi and the tools for its documentation into $(VENV) ..."

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 INPUTS = {"h2o-1em3": "h2o-1em3-alpha.txt", "h2o-1em4": "h2o-1em4-alpha.txt", "h2o-1em6": "h2o-1em6-alpha.txt",
+          "h2o-1em7": "h2o-1em7-alpha.txt", "h2o-1em8": "h2o-1em8-alpha.txt",
           "n2-1em3": "1em3-alpha.txt", "n2-1em4": "1em4-alpha.txt", "n2-1em5": "1em5-alpha.txt"}  # fmt: skip
 SOURCE = "the data directory of the sbd project (r-ccs-cms/sbd on GitHub)"
 

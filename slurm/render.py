@@ -37,6 +37,7 @@ _SET_BY_SCRIPT = {
     "-o": "--result",
     "--output": "--result",
     "--threads": "--set threads=N",
+    "--gpu-aware-mpi": "--set gpu_aware_mpi=yes",
     "--resume": "none, as the script adds it",
 }
 
@@ -55,6 +56,9 @@ _RULES: dict[str, tuple[str, str]] = {
     "cpus_per_rank": _COUNT,
     "threads": _COUNT,
     "node_memory": (r"\d+[KMGT]?", "0 or a size such as 64G"),
+    "backend": (r"[a-z]*", "a backend that `python -m sqd_mpi run --help` lists, or nothing"),
+    "devices_per_node": (r"\d{0,3}", "a number of GPUs, or nothing"),
+    "gpu_aware_mpi": ("yes|no", "yes or no"),
     "modules": _WORDS,
     "setup": (r"[\s\S]*", "shell commands"),
     "python": (r'[^"`\n]+', 'the path of a Python without " and `'),
@@ -157,13 +161,18 @@ def run_options(settings: Mapping[str, str], job: Job) -> list[str]:
         name = option.partition("=")[0]
         if name in _SET_BY_SCRIPT:
             raise SettingsError(f"{name} is set by the script; use {_SET_BY_SCRIPT[name]}")
-    every = settings["checkpoint_every"]
-    given = any(option.partition("=")[0] == "--checkpoint-every" for option in job.options)
+    given = {option.partition("=")[0] for option in job.options}
+    every, backend = settings["checkpoint_every"], settings["backend"]
+    aware = settings["gpu_aware_mpi"] == "yes"
+    if aware and backend != "gpu":
+        raise SettingsError(f"gpu_aware_mpi = yes needs backend = gpu; got {backend!r}")
     _check_grid(settings, job)
     return [
         "--threads",
         settings["threads"],
-        *(["--checkpoint-every", every] if every and not given else []),
+        *(["--backend", backend] if backend and "--backend" not in given else []),
+        *(["--gpu-aware-mpi"] if aware else []),
+        *(["--checkpoint-every", every] if every and "--checkpoint-every" not in given else []),
         *job.options,
     ]
 

@@ -17,7 +17,7 @@ from sqd_mpi.backends import FloatArray
 from sqd_mpi.density_matrices import DensityMatrices, density_matrices
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.observables import StringWeights
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import InputError, Recalled, SolveOptions
 from sqd_mpi.solve import Progress, SubspaceResult, solve_subspace
 
 Strings = NDArray[np.uint64]
@@ -54,7 +54,7 @@ class Failure:
     """Why a batch has no result."""
 
     kind: str
-    """exception, not finite, memory, timeout, signal or stopped."""
+    """exception, not finite, memory, timeout, signal or stopped; recalled on ranks that wait for one that failed."""
     reason: str
     """One sentence."""
     log: tuple[str, ...] = ()
@@ -226,6 +226,8 @@ def describe(error: BaseException) -> Failure:
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, BatchError):
         return Failure(error.kind, text)
+    if isinstance(error, Recalled):
+        return Failure("recalled", text, lines)
     if isinstance(error, MemoryError) or (isinstance(error, InputError) and text.startswith("--memory")):
         return Failure("memory", text if text != "no message" else "an allocation failed", lines)
     return Failure("exception", f"{type(error).__name__}: {text}", lines)

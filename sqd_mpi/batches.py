@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,14 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions, available_cores
 from sqd_mpi.workers import WorkerPool
 
+if TYPE_CHECKING:
+    from sqd_mpi.recall import Group as RankGroup
+
 Strings = NDArray[np.uint64]
 Pair = tuple[Strings, Strings]
 
 # A batch on r ranks is taken to be r to this power times as fast as on one.
 _SCALING = 0.9
-# How long a rank that fails alone waits for the other ranks of its group before it ends the job; seconds.
-_LONELY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -220,10 +221,12 @@ def _on_groups(
     groups = divide_ranks([known[k] for k in range(len(tasks))], comm.size)
     bounds = [group.first_rank for group in groups] + [comm.size]
     number = next(g for g, (first, last) in enumerate(pairwise(bounds)) if first <= comm.rank < last)
-    group = grid.split(comm, number)
+    mine_alone = grid.split(comm, number)
+    group = grid.group_with_recall(mine_alone)
     results = [_agreed(group, hamiltonian, tasks[k], retries, solve, should_stop) for k in groups[number].batches]
     leads = group.rank == 0
-    group.Free()
+    group.free()
+    mine_alone.Free()
     whole = grid.gather_on_root(comm, results if leads else [])
     known_to_all = grid.broadcast(comm, [each.without_arrays() for part in whole for each in part])
     found = [each for part in whole for each in part] if comm.rank == 0 else known_to_all
@@ -231,21 +234,19 @@ def _on_groups(
 
 
 def _agreed(
-    group: Any, hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve,
+    group: RankGroup, hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve,
     should_stop: Callable[[], bool] | None,
 ) -> BatchResult:  # fmt: skip
     """One batch on the ranks of a group; a failure of any of them is the failure of all. Collective over the group."""
     result = failed(task, Failure("exception", "not tried"))
     for attempt in range(retries + 1):
-        mine = isolated(solve, group, hamiltonian, task, should_stop)
-        if mine.failure is not None and not grid.all_arrive(group, _LONELY_SECONDS):
-            raise RuntimeError(
-                f"batch {task.number} failed on one rank of its group while the others wait for it: {mine.failure}"
-            )
-        if mine.failure is None:
-            grid.all_arrive(group, float("inf"))
-        failures = [each for each in grid.gather_objects(group, mine.failure) if each is not None]
-        result = _after(failed(task, failures[0]) if failures else mine, attempt + 1)
+        mine = isolated(solve, group.attempt(), hamiltonian, task, should_stop)
+        if mine.failure is not None:
+            group.give_up()
+        failures = [each for each in group.settle(mine.failure) if each is not None]
+        # Those that were called back failed as well; the reason is with the others.
+        own = [each for each in failures if each.kind != "recalled"] or failures
+        result = _after(failed(task, own[0]) if own else mine, attempt + 1)
         if result.failure is None or result.failure.kind == "stopped":
             break
     return result

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import grid
+from sqd_mpi import bench_device, grid
 from sqd_mpi.machine import MachineProfile, write_profile
 from sqd_mpi.options import InputError, available_cores
 
@@ -23,6 +23,7 @@ _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is m
     (3600, 20, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))),
     (1200, 18, 4, ((1, 1, 1, 1), (2, 2, 1, 1))),
 )
+_OPERATIONS = "mixed_seconds", "gather_seconds", "same_spin_seconds", "group_seconds"
 _LABELS = 4
 _LARGE = 2_000_000  # elements of a large message or vector
 _REPEATS = 5
@@ -30,7 +31,41 @@ _SMALL_REPEATS = 50
 _OUTSIDE = 30.0  # a measured constant may be this many times smaller or larger than the built-in one
 
 
-def run(comm: Any, threads: str | int, output: str | Path | None) -> dict[str, Any]:
+class CpuEngine:
+    """Measures made-up problems with the CPU backend.
+
+    Attributes:
+        start: profile whose constants are the first guess; names: of those that are fitted.
+        outside: how many times smaller or larger than the guess a constant may be.
+        cases: made-up problems; see `_KERNEL_CASES`.
+    """
+
+    start = MachineProfile()
+    names = "mixed_seconds", "gather_seconds", "same_spin_seconds", "group_seconds"
+    outside = _OUTSIDE
+    cases = _KERNEL_CASES
+
+    def block(self, layout: Any, place: Any, hamiltonian: Any, labels: Any) -> Any:
+        """A block of the backend."""
+        from sqd_mpi.backends import get_backend
+
+        backend = get_backend("cpu")
+        share = backend.create_share(layout, place, hamiltonian, labels)
+        return backend.create_block(layout, place, hamiltonian, share)
+
+    def array(self, host: Any) -> Any:
+        """A vector for the block."""
+        return host
+
+    def seconds(self, function: Callable[[], object]) -> float:
+        """Least processor seconds of a call."""
+        return _least(function, process_time, 3)
+
+
+def run(
+    comm: Any, threads: str | int, output: str | Path | None, backend: str = "cpu",
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:  # fmt: skip
     """Measure this machine on all ranks of a communicator and write the profile.
 
     Collective over the communicator.
@@ -39,16 +74,18 @@ def run(comm: Any, threads: str | int, output: str | Path | None) -> dict[str, A
         comm: communicator, or None without MPI.
         threads: threads of a rank, or "auto".
         output: file for the profile, or None.
+        backend: "cpu" or "gpu", whose kernels are measured.
+        say: is given a sentence about the GPUs.
 
     Returns:
         {"profile": constants, "site": how ranks are placed, "warnings": sentences}, the same on all ranks.
 
     Raises:
-        InputError: the profile cannot be written, on all ranks.
+        InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
     from sqd_mpi import _jit, job
 
-    message = None
+    engine, message = _engine(backend, say)
     if output is not None and not os.access(Path(output).resolve().parent, os.W_OK):
         message = f"cannot write {output}: there is no such folder, or it is not writable"
     grid.agree_on_error(comm, message)
@@ -64,12 +101,13 @@ def run(comm: Any, threads: str | int, output: str | Path | None) -> dict[str, A
 
     measured = {"process_bytes": float(peak_rss_bytes())}
     grid.barrier(comm)
-    measured.update(measure_kernels())
-    measured["vector_seconds"] = _vector_seconds()
+    measured.update(measure_kernels(engine))
+    measured.update(engine.copies() if engine is not None else {"vector_seconds": _vector_seconds()})
     if comm is not None and comm.size > 1:
         measured.update(measure_messages(comm))
     means = {name: mean for name, (_, mean, _) in grid.minimum_mean_maximum(comm, measured).items()}
-    profile = _profile(means, n_local, n_threads)
+    described = {} if engine is None else bench_device.describe(comm, engine, n_local)
+    profile = _profile(means, n_local, n_threads, engine, described)
     site, warnings = check_site(comm, n_threads, n_local)
     message = None
     if output is not None and (comm is None or comm.rank == 0):
@@ -81,11 +119,25 @@ def run(comm: Any, threads: str | int, output: str | Path | None) -> dict[str, A
     return {"profile": profile.model_dump(), "site": site, "warnings": warnings}
 
 
-def _profile(measured: dict[str, float], n_local: int, n_threads: int) -> MachineProfile:
+def _engine(backend: str, say: Callable[[str], None]) -> tuple[bench_device.DeviceEngine | None, str | None]:
+    """The engine of a GPU, None for the CPU; or a message that there is none."""
+    if backend == "cpu":
+        return None, None
+    try:
+        return bench_device.open_engine(say), None
+    except InputError as error:
+        return None, str(error)
+
+
+def _profile(
+    measured: dict[str, float], n_local: int, n_threads: int, engine: bench_device.DeviceEngine | None,
+    described: dict[str, Any],
+) -> MachineProfile:  # fmt: skip
     default = MachineProfile()
     process = int(measured.pop("process_bytes")) - (n_local - 1) * default.rank_bytes
-    name = f"{_processor()}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
-    whole = {"name": name, "ranks_per_node": n_local, "process_bytes": max(process, 0)}
+    processor = _processor() if engine is None else f"{engine.device.name}, {_processor()}"
+    name = f"{processor}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
+    whole = {"name": name, "ranks_per_node": n_local, "process_bytes": max(process, 0), **described}
     return default.model_copy(update={**measured, **whole})
 
 
@@ -99,22 +151,25 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def measure_kernels() -> dict[str, float]:
-    """The constants of the cost rule that fit the processor times of tasks of small made-up problems best."""
+def measure_kernels(device: bench_device.DeviceEngine | None = None) -> dict[str, float]:
+    """The constants of the cost rule that fit the times of tasks of small made-up problems best.
+
+    Processor times on the CPU; on a device wall times.
+    """
+    engine = CpuEngine() if device is None else device
     rows: list[list[float]] = []
-    for n_strings, norb, n_electrons, shapes in _KERNEL_CASES:
+    for n_strings, norb, n_electrons, shapes in engine.cases:
         case = KernelCase.create(n_strings, norb, n_electrons)
         for shape in shapes:
-            rows += case.measure(shape)
-    table = np.array(rows)
-    default = MachineProfile()
-    names = "mixed_seconds", "gather_seconds", "group_seconds", "same_spin_seconds"
-    start = np.array([getattr(default, name) for name in names])
+            rows += case.measure(shape, engine)
+    columns = [0, *(1 + _OPERATIONS.index(name) for name in engine.names)]
+    table = np.array(rows)[:, columns]
+    start = np.array([getattr(engine.start, name) for name in engine.names])
     from scipy.optimize import lsq_linear
 
     relative = table[:, 1:] * start / table[:, :1]
-    found = lsq_linear(relative, np.ones(len(table)), (1.0 / _OUTSIDE, _OUTSIDE)).x
-    return {name: float(value) for name, value in zip(names, found * start, strict=True)}
+    found = lsq_linear(relative, np.ones(len(table)), (1.0 / engine.outside, engine.outside)).x
+    return {name: float(value) for name, value in zip(engine.names, found * start, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,33 +202,31 @@ class KernelCase:
         problem = planner.Problem.from_sorted(hamiltonian, labels, strings, strings, spin_flip=False, deal=True)
         return cls(hamiltonian, problem, labels)
 
-    def measure(self, shape: tuple[int, int, int, int]) -> list[list[float]]:
-        """For each kind of task processor seconds of one place, then numbers of operations: terms, moved, groups,
-        same spin."""
+    def measure(self, shape: tuple[int, int, int, int], engine: Any = None) -> list[list[float]]:
+        """For each kind of task seconds of one place, then numbers of operations in the order of `_OPERATIONS`."""
         from sqd_mpi import _jit, planner
-        from sqd_mpi.backends import Interaction, get_backend
+        from sqd_mpi.backends import Interaction
         from sqd_mpi.layout import Layout
         from sqd_mpi.planner.work import Work
 
-        problem, backend = self.problem, get_backend("cpu")
-        work = Work(problem, shape, MachineProfile(), _jit.n_threads())
+        problem, engine = self.problem, CpuEngine() if engine is None else engine
+        work = Work(problem, shape, engine.start, engine.start.kernel_threads(_jit.n_threads()))
         a, b, _, r = shape
         alpha, beta = planner.order_strings(
             problem.alpha.strings, problem.beta.strings, problem.norb, shape, a * b * r > 1, False
         )
         layout = Layout.create(alpha, beta, problem.sector, shape)
-        share = backend.create_share(layout, (0, 0, 0, 0), self.hamiltonian, self.labels)
-        block = backend.create_block(layout, (0, 0, 0, 0), self.hamiltonian, share)
+        block = engine.block(layout, (0, 0, 0, 0), self.hamiltonian, self.labels)
         interaction = Interaction.energy(self.hamiltonian)
         tasks = block.tasks(interaction)
         block.prepare(tasks)
-        sigma = np.zeros(layout.sub_block_size(0, 0, 0))
-        kets = {(t.da, t.db): np.ones(layout.block_size(t.da % a, t.db % b)) for t in tasks}
+        sigma = engine.array(np.zeros(layout.sub_block_size(0, 0, 0)))
+        kets = {(t.da, t.db): engine.array(np.ones(layout.block_size(t.da % a, t.db % b))) for t in tasks}
         count = {name: float(values[0, 0, 0]) for name, values in work.operations.items()}
         operations = {
-            "mixed": [count["terms"], count["moved"], count["groups"], 0.0],
-            "alpha": [0.0, 0.0, 0.0, count["alpha"]],
-            "beta": [0.0, count["rows"], 0.0, count["beta"]],
+            "mixed": [count["terms"], count["moved"], 0.0, count["groups"]],
+            "alpha": [0.0, 0.0, count["alpha"], 0.0],
+            "beta": [0.0, count["rows"], count["beta"], 0.0],
         }
         rows = []
         for kind, numbers in operations.items():
@@ -183,7 +236,7 @@ class KernelCase:
                 for task in chosen:
                     block.apply(task, kets[task.da, task.db], sigma, interaction)
 
-            rows.append([_least(once, process_time, 3), *numbers])
+            rows.append([engine.seconds(once), *numbers])
         return rows
 
 

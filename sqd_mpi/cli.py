@@ -17,8 +17,6 @@ from sqd_mpi.options import (
     InputError,
     RunError,
     SolveOptions,
-    available_cores,
-    available_memory,
     option_name,
 )
 
@@ -28,7 +26,7 @@ EXIT_BAD_INPUT = 2
 _PROGRAM = "python -m sqd_mpi"
 _METAVARS = {
     "grid": "auto|A,B,T,R",
-    "backend": "auto|cpu|reference",
+    "backend": "auto|cpu|gpu|reference",
     "threads": "auto|N",
     "memory": "SIZE",
     "tol": "R",
@@ -56,7 +54,7 @@ _METAVARS = {
     "carry_over_threshold": "C",
 }
 # Options of `run` that a plan depends on.
-_PLAN_OPTIONS = ("threads", "memory", "max_subspace", "nroots", "symmetry", "spin_flip", "string_order")
+_PLAN_OPTIONS = ("backend", "threads", "memory", "max_subspace", "nroots", "symmetry", "spin_flip", "string_order")
 # How long a rank with bad input waits for the others to report the same, before it ends them.
 _AGREEMENT_SECONDS = 5.0
 
@@ -201,6 +199,9 @@ def _add_plan(verbs: Any) -> None:
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument("--ranks", metavar="N", required=True, help="number of ranks")
     parser.add_argument("--profile", metavar="FILE", help="machine profile that bench wrote; by default a built-in one")
+    parser.add_argument(
+        "--device-memory", metavar="SIZE", help="memory of a GPU (80GB), for the backend gpu; by default the profile's"
+    )
     for name in _PLAN_OPTIONS:
         text = _help(SolveOptions.model_fields[name])
         settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
@@ -214,6 +215,7 @@ def _add_bench(verbs: Any) -> None:
     parser = _add_verb(verbs, "bench", "Measure what this machine can do, for plan, and check its set-up; use mpirun.")
     parser.add_argument("-o", "--output", metavar="FILE", help="machine profile to write, for plan --profile")
     parser.add_argument("--threads", metavar="auto|N", default="auto", help=_help(SolveOptions.model_fields["threads"]))
+    parser.add_argument("--backend", metavar="cpu|gpu", default="cpu", help="whose kernels are measured (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(verb=_bench, parser=parser)
 
@@ -383,7 +385,7 @@ def _plan(parsed: argparse.Namespace) -> int:
 
     from sqd_mpi import plan
 
-    found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given)
+    found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given, parsed.device_memory)
     print(json.dumps(found.to_dict(), allow_nan=False) if parsed.json else plan.plan_text(found, title))
     return 0 if found.chosen is not None else EXIT_BAD_INPUT
 
@@ -391,11 +393,17 @@ def _plan(parsed: argparse.Namespace) -> int:
 def _bench(parsed: argparse.Namespace) -> int:
     """Measures the machine on all ranks."""
     threads = SolveOptions(threads=parsed.threads).threads
+    if parsed.backend not in ("cpu", "gpu"):
+        raise InputError(f"--backend needs cpu or gpu; got {parsed.backend!r}")
 
     from sqd_mpi import bench, grid
 
+    def say(text: str) -> None:
+        if launcher_rank() == 0:
+            print(f"sqd_mpi: {text}", file=sys.stderr)
+
     communicator = grid.world()
-    report = bench.run(communicator, threads, parsed.output)
+    report = bench.run(communicator, threads, parsed.output, parsed.backend, say)
     if launcher_rank() == 0:
         print(json.dumps(report, allow_nan=False) if parsed.json else _table("this machine", report))
     return 0
@@ -415,7 +423,9 @@ def _all_arrive(communicator: Any) -> bool:
 def _info(parsed: argparse.Namespace) -> int:
     """Prints what a file or the installation holds."""
     if parsed.file is None:
-        title, summary = "this installation", _installation()
+        from sqd_mpi.installation import describe
+
+        title, summary = "this installation", describe()
     else:
         from sqd_mpi.files import read_summary
 
@@ -436,26 +446,6 @@ def _report(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _installation() -> dict[str, Any]:
-    """Returns versions and what this machine offers; starts neither MPI nor a compiler."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions: dict[str, Any] = {"sqd_mpi": __version__, "python": platform.python_version()}
-    for package in ("numpy", "numba", "h5py", "mpi4py"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    try:
-        from sqd_mpi.grid import library_version
-
-        versions["mpi_library"] = library_version()
-    except ImportError:
-        versions["mpi_library"] = None
-    return {**versions, "n_cores": available_cores(), "memory_available_bytes": available_memory()}
-
-
 def _table(title: str, summary: dict[str, Any]) -> str:
     """Returns the fields below each other, for people."""
     rows = [row for name, value in summary.items() for row in _rows(name, value)]
@@ -471,7 +461,7 @@ def _rows(name: str, value: Any) -> list[tuple[str, str]]:
         rows = [row for number, item in enumerate(value) for row in _rows(f"{name}[{number}]", item)]
         return [(label, text if "." not in text else _rounded(text)) for label, text in rows]
     if isinstance(value, list):
-        return [(name, "  ".join(_text(item) for item in value))]
+        return [(name, "  ".join(_text(item) for item in value) or "none")]
     if name.endswith("_bytes") and value is not None:
         return [(name, f"{value} ({value / 1e9:.3g} GB)")]
     return [(name, _text(value))]

@@ -26,8 +26,14 @@ _CANCELLED = 1e-2  # below this share of the squared norm left, orthogonalise on
 
 
 class Operator(Protocol):
-    """A symmetric operator on distributed vectors; what `davidson` needs."""
+    """A symmetric operator on distributed vectors; what `davidson` needs.
 
+    Attributes:
+        memory: where vectors live (`backends.memory`).
+        vectors: functions on vectors there.
+    """
+
+    memory: Any
     vectors: Any
 
     @property
@@ -61,7 +67,7 @@ class Step:
         n_sigma: matrix-vector products so far.
         seconds: since the start.
         ritz_vectors: call it, on all ranks, to bring the Ritz vectors to the first nroots rows of the basis and get
-            them; the iterations go on as if it had not been called.
+            them in host memory; the iterations go on as if it had not been called.
     """
 
     iteration: int
@@ -80,7 +86,7 @@ class Eigenpairs:
 
     Attributes:
         energies: (nroots,) hartree, ascending.
-        vectors: (nroots, size) local parts of the normalised eigenvectors.
+        vectors: (nroots, size) local parts of the normalised eigenvectors, in host memory.
         residual_norms: (nroots,) hartree.
         converged: (nroots,) bool.
         n_iterations, n_sigma: counts.
@@ -115,7 +121,7 @@ def subspace_sizes(nroots: int, max_subspace: int | None = None) -> tuple[int, i
 
 def davidson(
     operator: Operator,
-    start: Callable[[FloatArray], int],
+    start: Callable[[Any], int],
     nroots: int = 1,
     tol: float = 1e-6,
     max_iterations: int = 100,
@@ -129,8 +135,8 @@ def davidson(
 
     Args:
         operator: matvec, diagonal, sums.
-        start: fills the first rows of a (n, size) array with linearly independent start vectors and returns how many
-            (if fewer than nroots are independent, random ones are added).
+        start: fills the first rows of a (n, size) array of the operator's memory with linearly independent start
+            vectors and returns how many (if fewer than nroots are independent, random ones are added).
         nroots: number of eigenpairs; at most the dimension.
         tol: residual 2-norm of a normalised vector at which a root is converged, hartree.
         max_iterations: iterations after which to give up.
@@ -178,10 +184,11 @@ class _Subspace:
 
     def __init__(self, operator: Operator, capacity: int, nroots: int):
         self.operator = operator
+        self.memory = operator.memory
         self.nroots = nroots
         self.capacity = capacity
-        self.basis = np.empty((capacity, operator.size))
-        self.images = np.empty((capacity, operator.size))
+        self.basis: Any = self.memory.empty((capacity, operator.size))
+        self.images: Any = self.memory.empty((capacity, operator.size))
         self.matrix = np.zeros((capacity, capacity))
         self.overlap = np.zeros((capacity, capacity))
         self.count = 0
@@ -194,7 +201,7 @@ class _Subspace:
         self.overlaps: FloatArray = np.zeros((0, 0))  # of the expansion vectors with the basis
         self.products: FloatArray = np.zeros((0, 0))  # and among themselves
 
-    def begin(self, start: Callable[[FloatArray], int]) -> None:
+    def begin(self, start: Callable[[Any], int]) -> None:
         """Orthonormalise the start vectors and apply the operator to them."""
         n_start = start(self.basis)
         while True:
@@ -205,7 +212,7 @@ class _Subspace:
             if n_start >= min(self.nroots, self.operator.dimension):
                 break
             for row in range(n_start, self.nroots):
-                self.basis[row] = self.random.normal(size=self.operator.size)
+                self.memory.fill_random(self.random, self.basis[row])
             n_start = self.nroots
         self._append(n_start)
 
@@ -242,14 +249,14 @@ class _Subspace:
         self._keep(rows)
         self.previous, self.current, self.ritz_rows = previous @ overlap @ rows.T, np.eye(n, k), np.eye(k)
         self.overlaps = self.overlaps @ rows.T
-        return self.basis[:n]
+        return self.memory.to_host(self.basis[:n])
 
     def give_up(self) -> FloatArray:
-        """The Ritz vectors in memory of their own; the basis and its images are released."""
+        """The Ritz vectors in host memory of their own; the basis and its images are released."""
         self.operator.vectors.rotate(self.basis[: self.count], self.current)
         n_vectors = len(self.current)
         del self.images
-        return self.basis[:n_vectors].copy()
+        return self.memory.to_host(self.basis[:n_vectors], np.empty((n_vectors, self.operator.size)))
 
     def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
         """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals."""
@@ -292,7 +299,7 @@ class _Subspace:
         k = self.count
         if k >= self.operator.dimension:
             return False
-        self.basis[k] = self.random.normal(size=self.operator.size)
+        self.memory.fill_random(self.random, self.basis[k])
         both = self._reduced(self.operator.vectors.gram(self.basis[k : k + 1], self.basis[: k + 1]))
         self.overlaps, self.products = both[:, :k], both[:, k:]
         return self.accept(np.ones(1, bool))

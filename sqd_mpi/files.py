@@ -65,6 +65,7 @@ SUMMARY_FIELDS = (
     "nelec",
     "grid",
     "backend",
+    "device",
     "n_ranks",
     "n_threads",
     "n_iterations",

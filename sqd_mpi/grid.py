@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,6 +25,8 @@ from sqd_mpi.options import InputError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from sqd_mpi.recall import Group
+
     Communicator = MPI.Intracomm
 
 Shape = tuple[int, int, int, int]
@@ -34,7 +36,6 @@ _CLOCK_QUESTIONS = 16
 # kills a process at the next write, without a message.
 _SHARED_MEMORY = Path("/dev/shm")
 _SHARED_MEMORY_SHARE = 0.8
-_NAP_SECONDS = 0.001
 _SHARED_PIECE = 2**27  # numbers of one message
 
 
@@ -78,6 +79,47 @@ def local_ranks(comm: Communicator | None) -> tuple[int, int]:
     result = node.rank, node.size
     node.Free()
     return result
+
+
+def count_alike(comm: Communicator | None, text: str) -> int:
+    """How many ranks of a communicator gave the same text as this one. Collective over the communicator."""
+    return 1 if comm is None or comm.size == 1 else comm.allgather(text).count(text)
+
+
+def no_messages_from(kind: str) -> str | None:
+    """Why this MPI library does not send from the memory of GPUs of a kind, in one sentence, or None.
+
+    Args:
+        kind: "cuda", "hip", or "host" for the host shim, whose memory any library takes.
+    """
+    if kind == "host" or "mpi4py.MPI" not in sys.modules:
+        return None
+    if os.environ.get("MPICH_GPU_SUPPORT_ENABLED") == "1":  # Cray MPICH, which then demands it
+        return None
+    if _answer_on_gpus(kind):
+        return None
+    return (
+        f"--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs ({kind}); {library_version()} does "
+        "not say that it can (Cray MPICH does so with MPICH_GPU_SUPPORT_ENABLED=1)"
+    )
+
+
+def _answer_on_gpus(kind: str) -> bool:
+    """What the MPI library answers, by the functions of Open MPI and MPICH; False if it has none of them."""
+    import ctypes
+
+    paths = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libmpi" in line}
+    for path in sorted(paths):
+        library = ctypes.CDLL(path)
+        if hasattr(library, "MPIX_GPU_query_support"):  # MPICH: 0 for CUDA, 2 for HIP
+            found = ctypes.c_int(0)
+            code = library.MPIX_GPU_query_support({"cuda": 0, "hip": 2}[kind], ctypes.byref(found))
+            if code == 0 and found.value:
+                return True
+        query = {"cuda": "MPIX_Query_cuda_support", "hip": "MPIX_Query_rocm_support"}[kind]
+        if hasattr(library, query) and getattr(library, query)():
+            return True
+    return False
 
 
 def free_shared_memory() -> int:
@@ -179,17 +221,19 @@ def split(comm: Communicator, color: int) -> Communicator:
     return cast("Communicator", comm.Split(color, comm.rank))
 
 
-def all_arrive(comm: Communicator | None, seconds: float) -> bool:
-    """Whether all ranks come here within this time of each other. Collective; what is not answered stays open."""
-    if comm is None or comm.size == 1:
-        return True
-    request = comm.Ibarrier()
-    deadline = perf_counter() + seconds
-    while not request.Test():
-        if perf_counter() > deadline:
-            return False
-        sleep(_NAP_SECONDS)
-    return True
+def group_with_recall(comm: Communicator) -> Group:
+    """The ranks of a communicator as a group that can call its members back. Collective over the communicator."""
+    from sqd_mpi.recall import Group
+
+    return Group(comm)
+
+
+def _wait_for_all(comm: Communicator | None, requests: list[Any]) -> None:
+    """Return when all requests are done; on a communicator of a `recall.Group`, raise if a rank has given up."""
+    from mpi4py import MPI
+
+    complete = getattr(comm, "complete", MPI.Request.Waitall)
+    complete(requests)
 
 
 class NodeShared:
@@ -503,6 +547,7 @@ class NodeBlocks:
     def free(self) -> None:
         """Give the memory back; the arrays must not be used any more."""
         self.blocks.clear()
+        self._node.Barrier()
         self._window.Unlock_all()
         self._window.Free()
 
@@ -524,6 +569,8 @@ class KetExchange:
         present: blocks that this rank can read in place.
         single: whether blocks travel in single precision, which halves the messages. A block that has arrived is
             turned back into double precision, with a relative error of 6e-8 in every element.
+        buffers: what blocks arrive in: `empty(n, dtype)` makes a buffer, `message(buffer)` is what MPI is given for it;
+            by default arrays in host memory.
     """
 
     def __init__(
@@ -534,9 +581,11 @@ class KetExchange:
         own: NDArray[np.float64],
         present: Mapping[tuple[int, int], NDArray[np.float64]] | None = None,
         single: bool = False,
+        buffers: Any = None,
     ):
         self.grid = grid
         self.own = own
+        empty = np.empty if buffers is None else buffers.empty
         _, b, _, _ = grid.shape
         here = grid.coordinates
         readable = present if present is not None else {}
@@ -548,8 +597,8 @@ class KetExchange:
         self._sizes = [int(sizes[key]) for key in travelling]
         capacity = max(self._sizes, default=0)
         kind = np.dtype(np.float32 if single else np.float64)
-        self._buffers: list[NDArray[Any]] = [np.empty(capacity, kind) for _ in range(min(2, len(travelling)))]
-        self._widened = np.empty(capacity if single else 0)
+        self._buffers: list[NDArray[Any]] = [empty(capacity, kind) for _ in range(min(2, len(travelling)))]
+        self._widened: NDArray[Any] = empty(capacity if single else 0, np.float64)
         self._outgoing: NDArray[Any] = own
         self._sends: list[Any] = []
         self._receives: list[Any] = []
@@ -562,16 +611,23 @@ class KetExchange:
         wants_mine = np.empty_like(wanted)
         grid.layer.Alltoall(wanted, wants_mine)
         if single and wants_mine.any():
-            self._outgoing = np.empty(own.size, kind)
+            self._outgoing = empty(own.size, kind)
         for destination in np.flatnonzero(wants_mine):
             self._sends.append(grid.layer.Send_init(self._outgoing, dest=int(destination)))
         for k, source in enumerate(self._sources):
-            self._receives.append(grid.layer.Recv_init(self._buffers[k % 2][: self._sizes[k]], source=source))
+            block: Any = self._buffers[k % 2][: self._sizes[k]]
+            message = block if buffers is None else buffers.message(block)
+            self._receives.append(grid.layer.Recv_init(message, source=source))
 
     @property
     def n_received(self) -> int:
         """Number of blocks that travel to this rank; those that it reads in place do not count."""
         return len(self._sizes)
+
+    @property
+    def sends(self) -> bool:
+        """Whether any rank receives this rank's own block."""
+        return bool(self._sends)
 
     @property
     def buffer_bytes(self) -> int:
@@ -595,7 +651,7 @@ class KetExchange:
         if k < len(self._present):
             return self._present[k]
         k -= len(self._present)
-        self._receives[k].Wait()
+        _wait_for_all(self.grid.layer, [self._receives[k]])
         block: NDArray[Any] = self._buffers[k % 2][: self._sizes[k]]
         if not self._widened.size:
             return block
@@ -619,9 +675,7 @@ class KetExchange:
     def finish(self) -> None:
         """Wait until all sends are done; then the own block may change."""
         if self._sends:
-            from mpi4py import MPI
-
-            MPI.Request.Waitall(self._sends)
+            _wait_for_all(self.grid.layer, self._sends)
 
     def free(self) -> None:
         """Release the persistent requests."""

@@ -198,12 +198,33 @@ class Job:
             self.log.warning(f"--threads {n_threads} is more than the {available_cores()} cores of this rank")
         with self.log.compiling(), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
+            backend = self._open_device(local_rank, n_local)
             if local_rank == 0:
-                warm_up(self.rdm_order, self.options.pt2)
+                warm_up(self.rdm_order, self.options.pt2, backend)
             grid.barrier(self.comm)
             if local_rank != 0:
-                warm_up(self.rdm_order, self.options.pt2)
+                warm_up(self.rdm_order, self.options.pt2, backend)
             grid.barrier(self.comm)
+
+    def _open_device(self, local_rank: int, n_local: int) -> str:
+        """The backend whose kernels are loaded; its device, if it has one, is chosen by the rank's number on the node.
+
+        Collective.
+
+        Raises:
+            InputError: a rank has no device; the same on all ranks.
+        """
+        from sqd_mpi.backends import get_backend
+
+        name, trouble = self.options.backend, None
+        if name == "auto":  # the problem decides; its device is opened when it has
+            return "cpu"
+        try:
+            get_backend(name).create_memory(local_rank=local_rank, n_local=n_local)
+        except InputError as error:
+            trouble = str(error)
+        grid.agree_on_error(self.comm, trouble)
+        return name
 
     def _announce(self) -> None:
         problem = self.problem
@@ -381,6 +402,7 @@ class Job:
             "nelec": list(problem.hamiltonian.nelec),
             "grid": list(result.grid.shape),
             "backend": result.backend,
+            "device": result.device,
             "n_ranks": result.grid.n_ranks,
             "n_threads": result.n_threads,
             "n_iterations": result.n_iterations,
@@ -464,7 +486,7 @@ def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
     }
 
 
-def warm_up(rdm_order: int, pt2: bool = False) -> None:
+def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
     """Compile or load every kernel of a solve by solving a toy problem in this process."""
     from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.solve import solve_subspace
@@ -472,7 +494,8 @@ def warm_up(rdm_order: int, pt2: bool = False) -> None:
     h1e = -np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.1], [0.0, 0.1, 0.5]])
     eri = np.full(21, 0.01)
     strings = np.array([[3], [5], [6]], np.uint64)
-    options = SolveOptions(memory=2**40, model_space=1)  # so small that the solver must iterate
+    # a model space so small that the solver must iterate
+    options = SolveOptions(memory=2**40, model_space=1, backend="gpu" if backend == "gpu" else "cpu")
     hamiltonian = Hamiltonian(h1e, eri, 0.0, 3, (2, 2))
     result = solve_subspace(None, hamiltonian, strings, strings, options)
     if rdm_order:

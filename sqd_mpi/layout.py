@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +173,14 @@ class Layout:
     def block_size(self, ia: int, ib: int) -> int:
         """Number of elements of a whole block."""
         return int(np.dot(np.diff(self.alpha_bounds, axis=1)[:, ia], self.row_lengths(ib)))
+
+    def is_triangle(self, ia: int, ib: int) -> bool:
+        """Whether the stored rows of a block end at the mirror line."""
+        return self.parity != 0 and self.sector == 0 and ia == ib
+
+    def meets_half_of_kets(self, ia: int, ib: int) -> bool:
+        """Whether of each two mirrored ket blocks this block meets one only (`diagonal_blocks_meet_half`)."""
+        return ia == ib and diagonal_blocks_meet_half(self.parity, self.sector, self.grid)
 
     def ket_rows(self, ia: int) -> tuple[IntArray, IntArray]:
         """Rows of a block: working positions of its alpha strings and (n_labels + 1,) first row of every label."""
@@ -340,6 +349,10 @@ class BraRows:
     stop: IntArray = field(repr=False)
     length: IntArray = field(repr=False)
 
+    def with_all_columns(self) -> BraRows:
+        """The same rows with all their columns, one after the other: the whole block if these are all of its rows."""
+        return replace(self, offset=_exclusive_sum(self.length), stop=self.length)
+
 
 @dataclass(frozen=True, eq=False)
 class SliceGeometry:
@@ -368,6 +381,23 @@ class SliceGeometry:
         """Rows and column numbers (into alpha and beta) of elements given by their position in the slice."""
         rows = np.searchsorted(self.row_offset + self.row_length, flat + self.start, side="right")
         return rows, flat + self.start - self.row_offset[rows] + self.row_column[rows]
+
+
+def diagonal_blocks_meet_half(parity: int, sector: int, grid: Shape) -> bool:
+    """Whether the blocks on the mirror line meet only one of each two mirrored ket blocks.
+
+    What ket block (ja, jb) gives to a block on the mirror line is, but for the parity, the transpose of what (jb, ja)
+    gives. One of them, computed for whole rows, does for both; only ket blocks on the line are left for triangles. In
+    sectors other than 0 whole pieces are left out instead, which costs nothing. With row groups the transpose would lie
+    on other ranks; there all ket blocks are met, by triangles.
+    """
+    a, _, _, r = grid
+    return parity != 0 and sector == 0 and a > 1 and r == 1
+
+
+def stands_for_mirror_image(da: Any, db: Any) -> Any:
+    """Which ket block of a block on the mirror line, at shifts (da, db) and (db, da), is met for both; elementwise."""
+    return da > db
 
 
 def owners(bounds: IntArray) -> IntArray:

@@ -89,6 +89,11 @@ class Log:
         self.warnings.append(text)
         self._print(f"sqd_mpi: warning: {text}")
 
+    def warning_once(self, text: str) -> None:
+        """Prints a warning that may come with every solve, the first time."""
+        if text not in self.warnings:
+            self.warning(text)
+
     def error(self, text: str) -> None:
         """Prints an error."""
         self._print(f"sqd_mpi: error: {text}")

@@ -61,6 +61,27 @@ class MachineProfile(BaseModel):
     """Resident memory of a rank of an empty run: Python, libraries, kernels, MPI."""
     rank_bytes: Annotated[int, Field(ge=0)] = 500_000
     """What every further rank of the node adds to that."""
+    backend: Literal["cpu", "gpu"] = "cpu"
+    """Whose the times of kernels and vectors are. Those of a GPU hold for a rank that has it alone."""
+    device_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Memory of a GPU."""
+    devices_per_node: Annotated[int, Field(ge=1)] | None = None
+    """GPUs that the ranks of a node share; None for one each."""
+    context_bytes: Annotated[int, Field(ge=0)] = 0
+    """What every rank takes of a GPU's memory before the first array: driver, libraries, kernels."""
+    staging_bytes_per_second: _Positive | None = None
+    """Copies between a GPU and pinned host memory, which messages go through; None where there is no GPU."""
+
+    @property
+    def ranks_per_device(self) -> int:
+        """Ranks that share a GPU."""
+        if self.devices_per_node is None or self.ranks_per_node is None:
+            return 1
+        return max(1, -(-self.ranks_per_node // self.devices_per_node))
+
+    def kernel_threads(self, n_threads: int) -> int:
+        """By how many the times of kernels are divided, of ranks with so many threads."""
+        return 1 if self.backend == "gpu" else n_threads
 
 
 def read_profile(path: str | Path) -> MachineProfile:

@@ -32,6 +32,7 @@ COMMAND_LINE_OPTIONS = (
     "string_order",
     "share_blocks",
     "slide_precision",
+    "gpu_aware_mpi",
     "start",
     "save_vector",
     "resume",
@@ -66,6 +67,10 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """What keeps a run from going on, such as a full disk: one sentence, which becomes exit code 1."""
+
+
+class Recalled(RunError):
+    """Another rank of the same group has given up what they did together."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +195,10 @@ class SolveOptions(BaseModel):
     grid: Annotated[Literal["auto"] | Grid, BeforeValidator(parse_grid)] = _field(
         "auto", "auto or four positive integers A,B,T,R", "Process grid A,B,T,R whose product is the number of ranks."
     )
-    backend: Literal["auto", "cpu", "reference"] = _field(
-        "auto", "one of auto, cpu, reference", "Kernels that apply the Hamiltonian: auto, cpu or reference."
+    backend: Literal["auto", "cpu", "gpu", "reference"] = _field(
+        "auto",
+        "one of auto, cpu, gpu, reference",
+        "Kernels that apply the Hamiltonian: cpu, gpu or reference; auto takes a GPU for large problems.",
     )
     threads: Annotated[Literal["auto"] | _Count, BeforeValidator(_threads)] = _field(
         "auto", "auto or a positive integer", "Threads per rank; auto divides a node's cores among its ranks."
@@ -244,6 +251,9 @@ class SolveOptions(BaseModel):
         "double or single",
         "Precision in which ket blocks travel between nodes: double, or single with a double-precision finish.",
     )
+    gpu_aware_mpi: bool = _field(
+        False, "true or false", "Let MPI send and receive in the memory of GPUs; needs an MPI library that can."
+    )
     model_space: _Count = _field(
         300, "a positive integer", "Number of determinants of the model space that gives the start vector."
     )
@@ -293,6 +303,8 @@ class SolveOptions(BaseModel):
             )
         if self.spin_penalty is not None and self.spin_square is None:
             raise InputError("--spin-penalty needs --spin-square, which says which spin is wanted")
+        if self.gpu_aware_mpi and self.slide_precision == "single":
+            raise InputError("--gpu-aware-mpi sends blocks as they are and needs --slide-precision double; got single")
         if self.watchdog_end and self.watchdog is None:
             raise InputError("--watchdog-end needs --watchdog SECONDS")
         return self

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from sqd_mpi.machine import MachineProfile, read_profile
-from sqd_mpi.options import InputError, SolveOptions, available_cores, available_memory
+from sqd_mpi.options import InputError, SolveOptions, available_cores, available_memory, parse_size
 from sqd_mpi.planner.report import plan_text
 from sqd_mpi.planner.search import Plan
 
 _MOST_RANKS = 10**6
+_DEVICE = "h100"  # plans for GPUs suppose this one, if no profile is given
 
 
 def plan_file(
-    input_path: str | Path, n_ranks: str | int, profile_path: str | Path | None, given: dict[str, Any]
-) -> tuple[Plan, str]:
+    input_path: str | Path, n_ranks: str | int, profile_path: str | Path | None, given: dict[str, Any],
+    device_memory: str | int | None = None,
+) -> tuple[Plan, str]:  # fmt: skip
     """The plan of a number of ranks for an input file, and a title.
 
     Args:
@@ -23,6 +25,7 @@ def plan_file(
         n_ranks: number of ranks.
         profile_path: machine profile, or None for the built-in one.
         given: options of the command line; they override those in the file.
+        device_memory: of a GPU, for the backend gpu; by default that of the profile.
 
     Raises:
         InputError: a file or an option does not fit.
@@ -30,9 +33,11 @@ def plan_file(
     from sqd_mpi import files
 
     ranks = _number_of_ranks(n_ranks)
-    profile = MachineProfile() if profile_path is None else read_profile(profile_path)
+    profile = None if profile_path is None else read_profile(profile_path)
     problem_file = files.read_input(input_path)
     options = SolveOptions(**{**problem_file.options, **given})
+    profile = _profile(options.backend, profile, str(profile_path))
+    device_bytes = _device_bytes(device_memory, profile)
     n_threads = options.threads if isinstance(options.threads, int) else 1
 
     from sqd_mpi import _jit
@@ -48,15 +53,44 @@ def plan_file(
         problem_file.hamiltonian, problem_file.strings_a, problem_file.strings_b, options.symmetry == "auto",
         options.spin_flip == "auto", options.string_order != "sorted",
     )  # fmt: skip
-    limits = planner.Limits(memory, *subspace_sizes(options.nroots, options.max_subspace))
+    limits = planner.Limits(memory, *subspace_sizes(options.nroots, options.max_subspace), device_bytes)
     numbers = tuple(sorted({*planner.RANKS, ranks}))
     profile = profile.model_copy(update={"ranks_per_node": per_node})
     found = planner.make_plan(problem, ranks, profile, n_threads, limits, numbers)
+    on_device = f", {device_bytes / 1e9:.3g} GB of a GPU" if device_bytes is not None else ""
     title = (
         f"{Path(input_path).name}: {problem.alpha.size} x {problem.beta.size} strings, {ranks} ranks x {n_threads} "
-        f"threads, {memory / 1e9:.3g} GB per rank; {profile.name}"
+        f"threads, {memory / 1e9:.3g} GB per rank{on_device}; {profile.name}"
     )
     return found, title
+
+
+def _profile(backend: str, profile: MachineProfile | None, path: str) -> MachineProfile:
+    """The profile for a backend: a given one, else what is built in."""
+    from sqd_mpi.planner import devices
+
+    if profile is None:
+        return devices.assumed_profile(devices.data_sheet(_DEVICE)) if backend == "gpu" else MachineProfile()
+    if backend == "gpu" and profile.backend != "gpu":
+        raise InputError(f"--backend gpu needs the profile of a GPU; {path} is one of the backend {profile.backend}")
+    if backend not in ("auto", profile.backend):
+        raise InputError(f"{path} is the profile of a GPU; --backend {backend} needs one of the backend cpu")
+    return profile
+
+
+def _device_bytes(text: str | int | None, profile: MachineProfile) -> int | None:
+    """Memory of a GPU, or None without one."""
+    if profile.backend != "gpu":
+        if text is not None:
+            raise InputError("--device-memory needs --backend gpu or the profile of a GPU")
+        return None
+    try:
+        device_bytes = profile.device_bytes if text is None else parse_size(text)
+    except InputError as error:
+        raise InputError(f"--device-memory: {error}") from None
+    if device_bytes is None:
+        raise InputError("this profile does not say what memory its GPU has; --device-memory SIZE does")
+    return device_bytes
 
 
 def _number_of_ranks(text: str | int) -> int:

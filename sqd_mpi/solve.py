@@ -15,16 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
-from sqd_mpi.backends import FloatArray, Interaction, get_backend, resolve_name
+from sqd_mpi.backends import FloatArray, Interaction, device_is_there, device_pays, get_backend
+from sqd_mpi.backends.memory import Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
-from sqd_mpi.grid import ProcessGrid, agree_on_error, broadcast, largest_of_all, local_ranks, minimum_mean_maximum
+from sqd_mpi.grid import (
+    ProcessGrid,
+    agree_on_error,
+    broadcast,
+    count_alike,
+    largest_of_all,
+    local_ranks,
+    minimum_mean_maximum,
+    no_messages_from,
+)
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
-from sqd_mpi.options import InputError, SolveOptions, available_memory
+from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_pure
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
@@ -101,6 +111,7 @@ class SubspaceResult:
         history: name -> one value per iteration.
         timings: phase -> (minimum, mean, maximum) over ranks, seconds.
         backend, n_threads, max_subspace: what was used.
+        device: name of the GPU of rank 0, or None.
         solve_seconds: from the call to the end of the iterations.
         sigma_seconds: mean seconds per application of the Hamiltonian, slowest rank.
         memory: largest bytes of any rank of "vectors" (basis, images, diagonal), "buffers" and "structure".
@@ -119,6 +130,7 @@ class SubspaceResult:
     history: dict[str, FloatArray] = field(repr=False)
     timings: dict[str, tuple[float, float, float]] = field(repr=False)
     backend: str
+    device: str | None
     n_threads: int
     max_subspace: int
     solve_seconds: float
@@ -213,9 +225,15 @@ def solve_subspace(
 
     Raises:
         InputError: strings or options do not fit, or arguments differ between the ranks; the same on all ranks.
-        RunError: a vector holds a value that is not finite; the same on all ranks.
+        RunError: a vector holds a value that is not finite, the same on all ranks; or this rank's memory, or that of
+            its device, does not suffice.
     """
-    return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
+    try:
+        return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
+    except MemoryError as error:
+        raise RunError(
+            f"too little memory: {error}; more ranks, fewer Krylov vectors (--max-subspace) or another grid need less"
+        ) from error
 
 
 def peak_rss_bytes() -> int:
@@ -245,7 +263,7 @@ class _Solve:
         self.log = log if log is not None else Log.silent()
         self.hook = hook
         self.timers = timers if timers is not None else Timers()
-        self.n_local = local_ranks(comm)[1]
+        self.local_rank, self.n_local = local_ranks(comm)
         available = self.options.memory or int(available_memory() / self.n_local)
         self.memory = _agree_on_arguments(comm, hamiltonian, (strings_a, strings_b), self.options, available)
         with self.timers("symmetry"):
@@ -262,10 +280,14 @@ class _Solve:
         if self.nroots > self.alpha.size * self.beta.size:
             total = self.alpha.size * self.beta.size
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
+        self.backend_name = self._choose_backend(comm)
+        self.backend = get_backend(self.backend_name)
+        self.vector_memory = self._vector_memory(comm)
         shape = self._shape(comm)
         self.target = self._spin_target(shape)
         self.sectors = self._sectors(spin_flip=self._flips(shape))
-        self.grid = ProcessGrid(comm, shape, share_blocks=self.options.share_blocks == "auto")
+        share_blocks = self.options.share_blocks == "auto" and not self.options.gpu_aware_mpi
+        self.grid = ProcessGrid(comm, shape, share_blocks)
         if self.grid.n_ranks > 1:
             with self.timers("structure"):
                 deal, folded = self.options.string_order != "sorted", self.sectors[0][1] != 0
@@ -273,7 +295,6 @@ class _Solve:
                     self.alpha, self.beta, hamiltonian.norb, self.grid.shape, deal, folded
                 )
         self.max_subspace = self._subspace_that_fits()
-        self.backend = get_backend(self.options.backend)
         here = self.grid.coordinates
         self.place = (here.ia, here.ib, here.it, here.ir)
         self._shares: dict[int, Any] = {}
@@ -321,7 +342,7 @@ class _Solve:
         return SubspaceResult(
             roots, stopped, self.grid, self.symmetry, self.target, self.n_iterations, self.n_sigma, examined,
             {name: np.array(values) for name, values in self.history.items()}, timings,
-            resolve_name(self.options.backend), _jit.n_threads(), self.max_subspace, solve_seconds,
+            self.backend_name, self.vector_memory.device, _jit.n_threads(), self.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
             self.messages, task_seconds,
         )  # fmt: skip
@@ -362,6 +383,45 @@ class _Solve:
             )
         return found
 
+    def _choose_backend(self, comm: Any) -> str:
+        """The backend that was asked for; "auto" is a GPU if every rank has one and the problem is large enough."""
+        if self.options.backend != "auto":
+            return self.options.backend
+        if largest_of_all(comm, np.array([not device_is_there()], np.int64))[0]:
+            return "cpu"
+        pays = False
+        if comm is None or comm.rank == 0:
+            shape, limits = (1, 1, 1, 1), planner.Limits(self.memory, 2, 2)
+            alone = planner.predict(self._problem(), shape, MachineProfile(), _jit.n_threads(), limits)
+            pays = device_pays(alone.seconds_per_sigma / (1 if comm is None else comm.size))
+        return "gpu" if broadcast(comm, pays) else "cpu"
+
+    def _vector_memory(self, comm: Any) -> Memory:
+        """The memory of the backend; that of a device limits this solve where it is smaller.
+
+        Raises:
+            InputError: there is no device, or messages cannot go from it; the same on all ranks.
+        """
+        memory: Memory | None = None
+        trouble = None
+        try:
+            memory = self.backend.create_memory(
+                direct=self.options.gpu_aware_mpi, local_rank=None if comm is None else self.local_rank,
+                n_local=self.n_local, say=self.log.warning_once,
+            )  # fmt: skip
+            if self.options.gpu_aware_mpi and memory is not None:
+                trouble = no_messages_from(memory.kind)
+        except InputError as error:
+            trouble = str(error)
+        agree_on_error(comm, trouble)
+        assert memory is not None
+        if memory.identity is not None:
+            found = memory.limit(count_alike(comm, memory.identity))
+            assert found is not None
+            least = -int(largest_of_all(comm, np.array([-found], np.int64))[0])
+            self.memory = least if self.options.memory is None else min(least, self.memory)
+        return memory
+
     def _shape(self, comm: Any) -> tuple[int, int, int, int]:
         """The grid that was asked for, or the planner's; rank 0 plans for all."""
         if self.options.grid != "auto":
@@ -385,12 +445,15 @@ class _Solve:
 
     def _plan(self, n_ranks: int, local_ranks_of_node: int) -> planner.Plan:
         profile = MachineProfile(ranks_per_node=local_ranks_of_node)
-        problem = planner.Problem.from_sorted(
+        limits = planner.Limits(self.memory, *subspace_sizes(self.nroots, self.options.max_subspace))
+        return planner.make_plan(self._problem(), n_ranks, profile, _jit.n_threads(), limits)
+
+    def _problem(self) -> planner.Problem:
+        """What the planner knows about the input."""
+        return planner.Problem.from_sorted(
             self.hamiltonian, self.symmetry, self.alpha, self.beta,
             self.options.spin_flip == "auto" and self.beta is self.alpha, self.options.string_order != "sorted",
         )  # fmt: skip
-        limits = planner.Limits(self.memory, *subspace_sizes(self.nroots, self.options.max_subspace))
-        return planner.make_plan(problem, n_ranks, profile, _jit.n_threads(), limits)
 
     def _layout(self, sector: Sector, grid: tuple[int, int, int, int] | None = None) -> Layout:
         label, parity = sector
@@ -418,7 +481,9 @@ class _Solve:
         missing = (needed - _MEMORY_SHARE * self.memory) / 2**30
         raise InputError(
             f"--memory: vectors and buffers need {needed / 2**30:.3g} GiB per rank on grid "
-            f"{','.join(str(n) for n in self.grid.shape)}; {self.memory / 2**30:.3g} GiB per rank are allowed, "
+            f"{','.join(str(n) for n in self.grid.shape)}; {self.memory / 2**30:.3g} GiB per rank "
+            + (f"of {self.vector_memory.device} " if self.vector_memory.device else "")
+            + "are allowed, "
             f"{missing:.3g} GiB too few"
         )
 
@@ -449,7 +514,7 @@ class _Solve:
         return self.backend.create_block(layout, self.place, self.hamiltonian, self._shares[key])
 
     def _model(self, sector: Sector) -> ModelSpace:
-        layout, here = self._layout(sector), self.grid.coordinates
+        layout = self._layout(sector)
         block = self._block(layout)
         with self.timers("model space"):
             size = max(self.options.model_space, 2 * self.nroots)
@@ -459,12 +524,13 @@ class _Solve:
             n_states = 2 * self.nroots + _MODEL_STATES
             if self.target is None:
                 penalty = None
-                diagonal = np.empty(layout.slice_size(here.ia, here.ib, here.it, here.ir))
-                block.diagonal(energy, diagonal)
+                elements = self.vector_memory.empty(layout.slice_size(*self.place))
+                block.diagonal(energy, elements)
+                diagonal = self.vector_memory.to_host(elements)
             else:
                 deviation = self.target.deviation(self.hamiltonian)
                 penalty = Penalty(deviation, self.target.strength, not self.target.linear)
-                diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block)
+                diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block, self.vector_memory)
             return ModelSpace.create(
                 self.grid, layout, diagonal, self.hamiltonian, energy, size, n_states, penalty
             )
@@ -525,9 +591,10 @@ class _Solve:
         """What is diagonalised in a sector: the Hamiltonian, with a penalty on other spins if one is wanted."""
         with self.timers("structure"):
             block, single = self._block(layout), self.options.slide_precision == "single"
+            common = self.timers, single, self.vector_memory
             if self.target is not None:
-                return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, self.timers, single)
-            return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), self.timers, single)
+                return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, *common)
+            return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), *common)
 
     def _count_bytes(self, operator: SigmaOperator, n_basis: int) -> None:
         """Note the largest memory and message volume of any rank; collective over the grid."""
@@ -544,23 +611,27 @@ class _Solve:
         for name, value in zip(("bytes", "ket_blocks"), used[3:], strict=True):
             self.messages[name] = max(self.messages[name], int(value))
 
-    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: FloatArray) -> int:
+    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: Any) -> int:
         """Start vectors: those of an earlier solve or file, then the lowest of the model space."""
         n_rows = 0
         if before is not None:
             n_rows = len(before.vectors)
-            out[:n_rows] = before.vectors
+            self.vector_memory.from_host(before.vectors, out[:n_rows])
         elif self.stored is not None:
-            for root in range(min(self.stored.nroots, len(out) // 2)):
-                self.stored.fill(self.grid, layout, root, out[n_rows])
-                square = np.array([np.dot(out[n_rows], out[n_rows])])
-                self.grid.sum_over_all(square)
-                if square[0] > 1e-4:
-                    out[n_rows] /= np.sqrt(square[0])
-                    n_rows += 1
+            for root in range(min(self.stored.nroots, out.shape[0] // 2)):
+                with self.vector_memory.filling(out[n_rows]) as vector:
+                    self.stored.fill(self.grid, layout, root, vector)
+                    square = np.array([np.dot(vector, vector)])
+                    self.grid.sum_over_all(square)
+                    if square[0] > 1e-4:
+                        vector /= np.sqrt(square[0])
+                        n_rows += 1
         # Model vectors come on top: they guard against a root that the stored vectors lack.
-        extra = count if n_rows < count else 0
-        return n_rows + model.fill(out[n_rows:], min(extra, len(out) - n_rows))
+        extra = min(count if n_rows < count else 0, out.shape[0] - n_rows, len(model.energies))
+        if extra:
+            with self.vector_memory.filling(out[n_rows : n_rows + extra]) as vectors:
+                model.fill(vectors, extra)
+        return n_rows + extra
 
     def _record(self, sector: Sector, step: Step, shown: bool) -> None:
         self.n_iterations += 1
@@ -633,9 +704,10 @@ class _Solve:
         if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
             return [(np.nan, np.nan)] * len(chosen)
         layout = self._layout(sector)
-        operator = SigmaOperator(self.grid, layout, self._block(layout), Interaction.spin_square(self.hamiltonian))
-        work = np.empty(operator.size)
-        values = [operator.moments(pairs.vectors[k], work) for k in chosen]
+        memory, interaction = self.vector_memory, Interaction.spin_square(self.hamiltonian)
+        operator = SigmaOperator(self.grid, layout, self._block(layout), interaction, memory=memory)
+        work = memory.empty(operator.size)
+        values = [operator.moments(memory.from_host(pairs.vectors[k]), work) for k in chosen]
         operator.plan.free()
         return values
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock
+from sqd_mpi.backends.memory import HOST, Array, Memory
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout
@@ -103,14 +104,18 @@ class SpinTarget:
         lift = min(_GAP_FACTOR * gap + _LEAST_LIFT, _LARGEST_LIFT)  # a space without pure states shows any gap
         return replace(self, strength=max(self.strength, lift / self.step))
 
-    def diagonal(self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock):
-        """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree."""
-        out = np.empty(layout.slice_size(*place))
+    def diagonal(
+        self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock,
+        memory: Memory = HOST,
+    ) -> FloatArray:  # fmt: skip
+        """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree, in host memory."""
+        elements = memory.empty(layout.slice_size(*place))
         where = layout.geometry(*place)
         if hamiltonian.spin_dependent:  # no configurations without common orbitals
-            block.diagonal(self.interaction(hamiltonian), out)
-            return out
-        block.diagonal(Interaction.energy(hamiltonian), out)
+            block.diagonal(self.interaction(hamiltonian), elements)
+            return memory.to_host(elements)
+        block.diagonal(Interaction.energy(hamiltonian), elements)
+        out = memory.to_host(elements)
         _average_over_spin_functions(
             where.row_offset, where.row_length, where.row_column, where.start, where.stop,
             layout.alpha.strings[where.alpha], layout.beta.strings[where.beta], _exchange(hamiltonian),
@@ -141,28 +146,28 @@ class SpinTargetOperator(SigmaOperator):
         target: SpinTarget,
         timers: Timers | None = None,
         single: bool = False,
+        memory: Memory = HOST,
     ):
-        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, single)
+        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, single, memory)
         here = grid.coordinates
-        self._mean_diagonal = target.diagonal(layout, (here.ia, here.ib, here.it, here.ir), hamiltonian, block)
+        place = here.ia, here.ib, here.it, here.ir
+        self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block, memory))
         self._strength = target.strength
         self._root = None if target.linear else target.deviation(hamiltonian)
         if self._root is not None:
-            self._root_diagonal = np.empty(self.size)
-            block.diagonal(self._root, self._root_diagonal)
-            self._once, self._twice = np.empty(self.size), np.empty(self.size)
+            self._root_diagonal = self._diagonal_of(self._root)
+            self._once, self._twice = memory.empty(self.size), memory.empty(self.size)
 
-    def diagonal(self) -> FloatArray:
+    def diagonal(self) -> Array:
         """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
         return self._mean_diagonal
 
-    def _matvec(self, vector: FloatArray, out: FloatArray) -> None:
+    def _matvec(self, vector: Array, out: Array) -> None:
         super()._matvec(vector, out)
         if self._root is not None:
             self._apply(self._root, self._root_diagonal, vector, self._once)
             self._apply(self._root, self._root_diagonal, self._once, self._twice)
-            self._twice *= self._strength
-            out += self._twice
+            self.vectors.add_scaled(self._twice, self._strength, out)
 
 
 def is_pure(mean: float, square: float) -> bool:

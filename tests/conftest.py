@@ -8,6 +8,11 @@ from pathlib import Path
 
 # Threads of small solves that wait should not take cores from others; read when numba starts its threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Open MPI refuses root and more ranks than cores, and binds a rank to one core; other libraries do not look at these.
+os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
+os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+os.environ.setdefault("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
+os.environ.setdefault("PRTE_MCA_hwloc_default_binding_policy", "none")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -23,6 +23,35 @@ def raising(comm, hamiltonian, task, should_stop):
     return solve_one(comm, hamiltonian, task, should_stop)
 
 
+def raising_at_once(comm, hamiltonian, task, should_stop):
+    """An exception on the last rank of the group while the others begin."""
+    if task.number == FAULTY and (comm is None or comm.rank == comm.size - 1):
+        raise MemoryError("an allocation failed for a test")
+    return solve_one(comm, hamiltonian, task, should_stop)
+
+
+def raising_midway(comm, hamiltonian, task, should_stop):
+    """An exception on the last rank of the group between two iterations; the others wait for it in MPI."""
+    iterations = iter(range(100))
+
+    def stop() -> bool:
+        if next(iterations) == 2 and (comm is None or comm.rank == comm.size - 1):
+            raise RuntimeError("an error made for a test, on one rank")
+        return should_stop is not None and should_stop()
+
+    return solve_one(comm, hamiltonian, task, stop if task.number == FAULTY else should_stop)
+
+
+def raising_once(comm, hamiltonian, task, should_stop):
+    """As `raising_midway`, but at the first attempt only."""
+    solve = solve_one if task.number in _TRIED else raising_midway
+    _TRIED.add(task.number)
+    return solve(comm, hamiltonian, task, should_stop)
+
+
+_TRIED: set[int] = set()
+
+
 def not_finite(comm, hamiltonian, task, should_stop):
     """NaN for an energy."""
     result = solve_one(comm, hamiltonian, task, should_stop)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends import vectors as fast_vectors
+from sqd_mpi.backends.memory import HOST
 from sqd_mpi.davidson import Step, davidson, default_subspace, least_subspace
 
 
@@ -39,6 +40,8 @@ PLAIN = SimpleNamespace(
 
 class Dense:
     """A symmetric matrix as an operator."""
+
+    memory = HOST
 
     def __init__(self, matrix, vectors=PLAIN):
         self.matrix = matrix

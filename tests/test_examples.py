@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,55 @@ def test_a_growing_basis_is_the_same_on_workers_and_ranks():
     by_workers, on_ranks = run("sqd/growing_basis.py", *small), run("sqd/growing_basis.py", *small, ranks=2)
     assert energy(on_ranks) == pytest.approx(energy(by_workers), abs=1e-8)
     assert by_workers.count("strings kept") == 2
+
+
+def test_excited_states_are_those_of_full_ci():
+    small = ("--orbitals", "6", "--roots", "3", "--compare")
+    output = run("excited_states/water.py", *small, ranks=2)
+    found = re.search(r"^largest deviation from PySCF (\S+) hartree$", output, re.MULTILINE)
+    assert found and float(found[1]) < 1e-9
+    rows = [line.split() for line in output.splitlines() if re.match(r" +\d", line)]
+    assert [int(row[0]) for row in rows] == [0, 1, 2]
+    triplets = run("excited_states/water.py", *small[:2], "--roots", "2", "--spin-square", "2")
+    rows = [line.split() for line in triplets.splitlines() if re.match(r" +\d", line)]
+    assert [round(float(row[3]), 4) for row in rows] == [2.0, 2.0]
+
+
+def test_a_scaling_study_of_this_machine(tmp_path):
+    mpiexec()
+    script = ROOT / "examples" / "scaling" / "this_machine.sh"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
+    command = ["bash", str(script), str(tmp_path / "a study"), "6", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "strong scaling" in done.stdout and len(list((tmp_path / "a study" / "study").glob("*.h5"))) >= 2
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").rglob("*.sh")), ids=lambda path: path.stem)
+def test_shellcheck_has_nothing_to_say(script):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_example_has_a_test_and_says_what_it_does():
+    tests = Path(__file__).read_text(encoding="utf-8") + (ROOT / "tests" / "test_slurm.py").read_text(encoding="utf-8")
+    demo = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for path in [*(ROOT / "examples").rglob("*.py"), *(ROOT / "examples").rglob("*.sh")]:
+        name = path.relative_to(ROOT / "examples").as_posix()
+        assert name in tests or path.name in tests or name in demo, f"no test runs {name}"
+        head = path.read_text(encoding="utf-8").split("\n", 2)
+        assert head[0].startswith('"""') or head[1].startswith("# "), f"{name} does not say what it does"
+
+
+def test_the_demo(tmp_path):
+    """The commands of `make demo` on an active space that takes a second."""
+    mpiexec()
+    files = [str(tmp_path / name) for name in ("n2.h5", "result.h5")]
+    run("n2/make_input.py", "--orbitals", "6", "--electrons", "6", "-o", files[0])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    command = [mpiexec(), "-n", "2", sys.executable, "-m", "sqd_mpi", "run", files[0], "-o", files[1]]
+    subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=500, capture_output=True)
+    assert "agrees to 1e-08" in run("n2/compare_with_pyscf.py", *files)

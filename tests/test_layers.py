@@ -17,7 +17,7 @@ LAYERS = (
     ("options", "log", "_jit"),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
-    ("layout", "sampling", "external_strings"),
+    ("layout", "sampling", "external_strings", "recall"),
     ("planner",),
     ("backends", "grid"),
     ("sigma", "checksums"),
@@ -26,13 +26,13 @@ LAYERS = (
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
     ("density_matrices", "pt2", "checkpoints", "plan"),
-    ("job", "extrapolation", "batch"),
+    ("job", "extrapolation", "batch", "bench_device"),
     ("worker", "bench"),
     ("workers",),
     ("batches",),
     ("sqd",),
     ("sqd_job",),
-    ("figures", "adapters"),
+    ("figures", "adapters", "installation"),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -40,10 +40,10 @@ LEVEL = {name: level for level, group in enumerate(LAYERS) for name in group}
 
 # Library: the modules that may import it.
 DOORS = {
-    "mpi4py": ("grid",),
+    "mpi4py": ("grid", "recall"),
     "h5py": ("files", "hdf5_checks"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
-    "cupy": ("backends.gpu*",),
+    "cupy": ("backends.gpu.cupy_device",),
     "matplotlib": ("figures",),
     "qiskit": ("adapters.qiskit",),
     "qiskit_addon_sqd": ("adapters.qiskit",),
@@ -106,12 +106,13 @@ def test_imports_point_downwards_and_use_the_doors(path: Path) -> None:
         ("backends/cpu", "from .. import grid", "backends.cpu imports sqd_mpi.grid, which is not below it"),
         ("solve", "def f():\n    from sqd_mpi import cli", "solve imports sqd_mpi.cli, which is not below it"),
         ("solve", "from sqd_mpi import solve_subspace", "solve imports sqd_mpi.solve_subspace, which is not below it"),
-        ("solve", "def f():\n    from mpi4py import MPI", "solve imports mpi4py.MPI; its door is grid"),
+        ("solve", "def f():\n    from mpi4py import MPI", "solve imports mpi4py.MPI; its door is grid or recall"),
         ("adapters/qiskit", "import pyscf.fci", "adapters.qiskit imports pyscf.fci; its door is hamiltonian or"),
         ("cli", "importlib.import_module('h5py')", "cli imports h5py; its door is files"),
         ("utils", "", "utils has no place in LAYERS"),
         ("solve", "from sqd_mpi import __version__, files\nimport numpy", ""),
-        ("backends/gpu_kernels", "import cupy\nfrom .cpu import x\nfrom sqd_mpi.backends import y", ""),
+        ("backends/gpu_kernels", "from .cpu import x\nfrom sqd_mpi.backends import y", ""),
+        ("backends/gpu_kernels", "import cupy", "backends.gpu_kernels imports cupy; its door is backends.gpu."),
     ],
 )
 def test_faults_are_found(monkeypatch, tmp_path: Path, module: str, line: str, fault: str) -> None:

@@ -14,8 +14,10 @@ import pytest
 SUITE = Path(__file__).parent / "mpi"
 ROOT = SUITE.parent.parent
 TIMEOUT_SECONDS = 900
-# Variables of an MPI job or a pytest run around this one, which would mislead the ranks.
-FOREIGN = ("PMI", "PMIX", "OMPI_", "MPI_", "HYD", "PYTEST")
+# Variables of an MPI job or a pytest run around this one, which would mislead the ranks. Those of Open MPI that are
+# settings and not a job (OMPI_ALLOW, OMPI_MCA) stay.
+_OPEN_MPI_JOB = "APP ARGV COMM COMMAND FILE FIRST NUM RELEASE UNIVERSE VERSION".split()
+FOREIGN = ("PMI", "PMIX", "MPI_", "HYD", "PYTEST", *(f"OMPI_{name}" for name in _OPEN_MPI_JOB))
 
 
 def mpiexec() -> str:

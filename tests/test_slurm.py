@@ -32,7 +32,8 @@ from tests.test_mpi_driver import FOREIGN, ROOT
 sys.path.insert(0, str(ROOT / "slurm"))
 import render  # noqa: E402
 
-MACHINES = ["generic", "frontier", "lumi-g", "perlmutter-cpu", "perlmutter-gpu"]
+GPU_MACHINES = ["generic-gpu", "frontier", "lumi-g", "perlmutter-gpu"]
+MACHINES = ["generic", "generic-gpu", "frontier", "lumi-g", "perlmutter-cpu", "perlmutter-gpu"]
 SLURM_PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sbcast"]
 START_SECONDS = 30
 JOB_SECONDS = 240
@@ -79,7 +80,7 @@ PartitionName=batch Nodes=mi250x[1-4] State=UP
 PartitionName=standard-g Nodes=mi250x[1-4] State=UP
 PartitionName=other Nodes=a100x[1-4],milan[1-4] State=UP
 """
-PARTITIONS = {"generic": "here", "perlmutter-cpu": "other", "perlmutter-gpu": "other"}
+PARTITIONS = {"generic": "here", "generic-gpu": "other", "perlmutter-cpu": "other", "perlmutter-gpu": "other"}
 
 # A Python whose solver waits, at the fourth sigma of a run that does not resume, for a signal.
 SLOW_PYTHON = """#!{python}
@@ -155,6 +156,49 @@ def test_the_program_accepts_the_options(machine, tmp_path):
     assert options[:2] == ["--threads", settings_of(machine)["threads"]] and "--checkpoint-every" in options
     assert render.check_run_options(options, job.input)
     assert f"options=({' '.join(options)})" in render.render(machine, settings_of(machine), job)
+    assert ("--backend gpu" in " ".join(options)) == (machine in GPU_MACHINES)
+
+
+@pytest.mark.parametrize("machine", GPU_MACHINES)
+def test_gpu_machines_keep_compiled_kernels_on_the_node(machine, tmp_path):
+    text = render.render(machine, settings_of(machine, "local_directory=/node/disk"), job_of(tmp_path))
+    done = shell_lines(text, r"^export (local_directory|SQD_MPI_GPU_CACHE|MPICH_GPU)", "USER=me", "env")
+    values = dict(line.partition("=")[::2] for line in done.splitlines())
+    assert values["SQD_MPI_GPU_CACHE"] == values["CUPY_CACHE_DIR"] == "/node/disk/sqd_mpi-kernels-me-gpu"
+    assert values["MPICH_GPU_SUPPORT_ENABLED"] == "0"
+
+
+@pytest.mark.parametrize("machine", GPU_MACHINES)
+def test_mpi_on_gpu_memory_must_be_asked_for(machine, tmp_path):
+    settings, job = settings_of(machine, "gpu_aware_mpi=yes"), job_of(tmp_path)
+    assert "--gpu-aware-mpi" in render.run_options(settings, job)
+    assert "--gpu-aware-mpi" not in render.run_options(settings_of(machine), job)
+    assert render.check_run_options(render.run_options(settings, job), job.input)
+    assert "export MPICH_GPU_SUPPORT_ENABLED=1\n" in render.render(machine, settings, job)
+
+
+@pytest.mark.parametrize(
+    ("machine", "variable", "shown"),
+    [
+        ("lumi-g", "ROCR_VISIBLE_DEVICES", [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]),
+        ("perlmutter-gpu", "CUDA_VISIBLE_DEVICES", [3, 2, 1, 0, 3, 2]),
+    ],
+)
+def test_every_rank_is_shown_the_device_of_its_number(machine, variable, shown, tmp_path):
+    text = render.render(machine, settings_of(machine), job_of(tmp_path))
+    for local_rank, device in enumerate(shown):
+        environment = f"SLURM_LOCALID={local_rank} SLURM_NTASKS=8"
+        output = shell_lines(text, r"^launch\+?=", environment, f'"${{launch[@]: -3}}" printenv {variable}')
+        assert output.split() == [str(device)]
+
+
+def shell_lines(script: str, pattern: str, environment: str, command: str) -> str:
+    """Output of a command after those lines of a script that match, in an environment of NAME=VALUE words."""
+    lines = [line for line in script.splitlines() if re.search(pattern, line)]
+    values = {"PATH": os.environ["PATH"], **dict(word.partition("=")[::2] for word in environment.split())}
+    return subprocess.run(
+        ["bash", "-c", "\n".join([*lines, command])], env=values, capture_output=True, text=True, check=True, timeout=20
+    ).stdout
 
 
 def test_every_machine_has_settings_and_a_template():
@@ -183,6 +227,15 @@ def test_every_machine_has_settings_and_a_template():
         ("generic --input i.h5 --submit", "--submit needs -o"),
         ("generic --input i.h5 --settings missing.ini", "cannot read the settings missing.ini"),
         ("generic --input i.h5 -- --resume", "--resume is set by the script"),
+        (
+            "generic --input i.h5 -- --gpu-aware-mpi",
+            "--gpu-aware-mpi is set by the script; use --set gpu_aware_mpi=yes",
+        ),
+        ("generic --input i.h5 --set gpu_aware_mpi=yes", "gpu_aware_mpi = yes needs backend = gpu; got ''"),
+        ("generic --input i.h5 --set gpu_aware_mpi=1", "gpu_aware_mpi needs yes or no; got '1'"),
+        ("generic --input i.h5 --set devices_per_node=all", "devices_per_node needs a number of GPUs"),
+        ("generic-gpu --input i.h5 --set devices_per_node=", "generic-gpu needs devices_per_node"),
+        ("generic --input i.h5 --set backend=fpga", "--backend needs"),
         ("generic --input i.h5 -- --threads 3", "--threads is set by the script"),
         ("generic --input i.h5 -- --tolerance 1", "'--tolerance'"),
         ("generic --input i.h5 -- --tol", "--tol"),
@@ -433,6 +486,19 @@ def test_the_generic_job_runs(cluster, jobs):
     assert "2 ranks x 1 threads" in log
     # the unpacked environment is removed at the end
     cluster.wait_for(lambda: not list(cluster.folder.glob("sqd_mpi-environment-*")), jobs["plain"] / "job.out")
+
+
+@pytest.mark.timeout(2 * JOB_SECONDS)
+def test_the_example_runs(cluster, tmp_path):
+    folder = cluster.folder / "example"
+    script = ROOT / "examples" / "cluster" / "n2.sh"
+    settings = ["--set", "kernel_cache=", "--set", f"local_directory={cluster.folder}", "--name", "job"]
+    environment = cluster.environment | {"PYTHON": sys.executable}
+    subprocess.run(["bash", script, folder, *settings], env=environment, check=True, timeout=120)
+    cluster("sbatch", str(folder / "job.sh"))
+    summary, log = finished(cluster, folder)
+    assert summary["all_converged"] and summary["n_ranks"] == 2, log
+    assert summary["energy"][0] == pytest.approx(-108.9605720180, abs=1e-8)  # PySCF gives the same
 
 
 @pytest.mark.timeout(2 * JOB_SECONDS)

@@ -9,10 +9,7 @@
 %include environment
 # CuPy looks for ROCm here when it compiles kernels
 export ROCM_HOME="${ROCM_PATH:-}"
-# GPU kernels, once compiled, on the node's own disk as well
-export CUPY_CACHE_DIR="$local_directory/sqd_mpi-gpu-kernels-$USER"
-# MPI gets host memory only; with 1, Cray MPI wants a library that Python is not linked with
-export MPICH_GPU_SUPPORT_ENABLED=0
+%include devices
 
 %include launch
 # one GPU for a rank, the one nearest to its cores, and the cores bound

@@ -6,20 +6,18 @@
 # whole nodes
 #SBATCH --exclusive
 # all GPUs of a node; which rank takes which is said below
-#SBATCH --gpus-per-node={{ranks_per_node}}
+#SBATCH --gpus-per-node={{devices_per_node}}
 #SBATCH --gpu-bind=none
 
 %include environment
-# GPU kernels, once compiled, on the node's own disk (in memory, as the nodes have none) as well
-export CUPY_CACHE_DIR="$local_directory/sqd_mpi-gpu-kernels-$USER"
-# MPI gets host memory only; with 1, Cray MPI wants a library that Python is not linked with
-export MPICH_GPU_SUPPORT_ENABLED=0
+# the nodes have no disk: what is kept "on disk" lies in their memory
+%include devices
 
 %include launch
 # every rank keeps to its own cores
 launch+=(--cpu-bind=cores --gpu-bind=none)
 # every rank sees one GPU; the one near its cores counts from the other end; exec, so that signals reach Python
 # shellcheck disable=SC2016  # expanded by the shell on the node
-launch+=(bash -c 'CUDA_VISIBLE_DEVICES=$((3 - SLURM_LOCALID)) exec "$0" "$@"')
+launch+=(bash -c 'CUDA_VISIBLE_DEVICES=$(({{devices_per_node}} - 1 - SLURM_LOCALID % {{devices_per_node}})) exec "$0" "$@"')
 
 %include solve

@@ -17,6 +17,10 @@ from sqd_mpi.options import InputError
 
 FloatArray = NDArray[np.float64]
 
+# A sigma on a GPU starts some hundred kernels, and an iteration waits for its sums: some milliseconds that do not
+# shrink with the problem. Assumed, not measured.
+_DEVICE_PAYS_SECONDS = 0.02
+
 
 @dataclass(frozen=True)
 class Task:
@@ -29,6 +33,8 @@ class Task:
         da, db: shift from the bra block to the ket block, on the periodic a x b torus.
         cost: predicted seconds.
         rows: first and last (excluded) bra row of the sub-block that the task covers; None for all of them.
+        mirrored: whether the task stands for its mirror image as well (`mirror.half_of_kets`): it acts on all elements
+            of a diagonal block, and what it gives counts once as it is and once transposed.
     """
 
     kind: str
@@ -36,6 +42,7 @@ class Task:
     db: int
     cost: float
     rows: tuple[int, int] | None = None
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +107,25 @@ class Interaction:
         return replace(total, coupling=self.coupling + factor * other.coupling, twist=factor * other.twist)
 
 
+class PartialSum(Protocol):
+    """Part of the sum of a block that is not yet in sigma."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it."""
+
+    def fold(self, sigma: FloatArray) -> None:
+        """Add it to sigma and begin anew."""
+
+
 class SigmaBlock(Protocol):
-    """One rank's share of sigma for one sector."""
+    """One rank's share of sigma for one sector.
+
+    Attributes:
+        mirrored: what mirrored tasks have given, or None where no prepared task is mirrored.
+    """
+
+    mirrored: PartialSum | None
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that may have a connection, with predicted costs, not cut."""
@@ -113,34 +137,55 @@ class SigmaBlock(Protocol):
         """Build what these tasks need and forget what no task needs."""
 
     def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
-        """sigma += (this task's part of the interaction) ket.
+        """sigma += (this task's part of the interaction) ket; a mirrored task's part is added to `mirrored`.
 
         Args:
             task: one of the prepared tasks.
-            ket: flat ket block (ia + da, ib + db).
-            sigma: flat bra sub-block of this rank.
+            ket: flat ket block (ia + da, ib + db), in the backend's memory.
+            sigma: flat bra sub-block of this rank, likewise.
             interaction: what to apply.
         """
 
     def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
-        """Diagonal of the interaction on this rank's slice, into out (slice size,)."""
+        """Diagonal of the interaction on this rank's slice, into out (slice size,) in the backend's memory."""
 
 
 def get_backend(name: str) -> Any:
-    """The module of a backend; it has `create_share` and `create_block`.
+    """The module of a backend; it has `create_share`, `create_block` and `create_memory`.
 
     Args:
-        name: "cpu", "reference" or "auto" (the best that this machine has).
+        name: "cpu", "gpu" or "reference"; "auto" is the CPU here, as only the size of a problem says whether a device
+            pays (`device_pays`).
     """
     if name in ("auto", "cpu"):
         from sqd_mpi.backends import cpu
 
         return cpu
+    if name == "gpu":
+        from sqd_mpi.backends import gpu
+
+        return gpu
     if name == "reference":
         from sqd_mpi.backends import reference
 
         return reference
-    raise ValueError(f"a backend is one of auto, cpu, reference; got {name!r}")
+    raise ValueError(f"a backend is one of auto, cpu, gpu, reference; got {name!r}")
+
+
+def device_is_there() -> bool:
+    """Whether this process sees a GPU and the library that the backend gpu needs."""
+    from sqd_mpi.backends.gpu.device import is_there
+
+    return is_there()
+
+
+def device_pays(cpu_seconds: float) -> bool:
+    """Whether a GPU is likely to be faster than the CPU; a guess, not measured.
+
+    Args:
+        cpu_seconds: predicted time of one application of the Hamiltonian on the CPU, per rank.
+    """
+    return cpu_seconds > _DEVICE_PAYS_SECONDS
 
 
 def get_density_backend(name: str) -> Any:
@@ -169,19 +214,15 @@ def get_external_tile(name: str) -> Any:
     return external.ReferenceTile if name == "reference" else external.ExternalTile
 
 
-def resolve_name(name: str) -> str:
-    """The name of the backend that "auto" stands for."""
-    return "cpu" if name == "auto" else name
-
-
 __all__ = [
     "FloatArray",
     "Hamiltonian",
     "Interaction",
     "SigmaBlock",
     "Task",
+    "device_is_there",
+    "device_pays",
     "get_backend",
     "get_density_backend",
     "get_external_tile",
-    "resolve_name",
 ]

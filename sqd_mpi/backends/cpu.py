@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction, Task, structure, vector_kernels
+from sqd_mpi.backends.memory import HostMemory, host_memory
+from sqd_mpi.backends.mirror import MirroredSum, half_of_kets
+from sqd_mpi.backends.simd import LANES
 from sqd_mpi.excitations import Singles, find_singles
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.layout import Layout, owners
-from sqd_mpi.planner.work import EMPTY_LANES, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS
+from sqd_mpi.layout import BraRows, Layout, owners
+from sqd_mpi.planner.work import EMPTY_LANES, RAGGED_TWINS, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS
 from sqd_mpi.symmetry import OrbitalLabels
 
 IntArray = NDArray[np.int64]
@@ -54,7 +57,7 @@ class StringStructure:
         self.pair_labels, self.pair_labels_b = (
             (labels[rows] ^ labels[columns]).astype(np.int64) for labels in orbital_labels.both
         )
-        self._alpha: dict[tuple[int, Rows], structure.AlphaSingles] = {}
+        self._alpha: dict[tuple[int, Rows, bool], structure.AlphaSingles] = {}
         self._alpha_rows: dict[tuple[int, Rows], structure.SparseRows] = {}
         self._beta_rows: dict[int, tuple[structure.SparseRows, FloatArray]] = {}
 
@@ -106,25 +109,26 @@ class StringStructure:
         singles = np.stack([table.block_entries[:: layout.n_labels] for table in self.beta], axis=1)
         return doubles + 2.0 * singles, exact
 
-    def alpha(self, da: int, rows: Rows) -> structure.AlphaSingles:
-        """Sorted singles from a range of bra rows to block ia + da."""
-        if (da, rows) not in self._alpha:
-            self.build_alpha({da}, rows)
-        return self._alpha[da, rows]
+    def alpha(self, da: int, rows: Rows, mirrored: bool = False) -> structure.AlphaSingles:
+        """Sorted singles from a range of bra rows to block ia + da; those of mirrored tasks are divided otherwise."""
+        if (da, rows, mirrored) not in self._alpha:
+            self.build_alpha({da}, rows, mirrored)
+        return self._alpha[da, rows, mirrored]
 
-    def build_alpha(self, shifts: set[int], rows: Rows) -> None:
+    def build_alpha(self, shifts: set[int], rows: Rows, mirrored: bool = False) -> None:
         """Sort the singles from a range of bra rows to the blocks at several shifts, in one pass."""
-        missing = {da for da in shifts if (da, rows) not in self._alpha}
+        missing = {da for da in shifts if (da, rows, mirrored) not in self._alpha}
         if not missing:
             return
         layout = self.layout
         entries = np.sum([table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
         gathered = _GATHERED_TERMS * layout.row_lengths(self.ib)
         row_cost = 1.0 + gathered + entries[np.arange(layout.n_labels) ^ layout.sector]
+        bra = self.bra.with_all_columns() if mirrored else self.bra
         found = structure.alpha_singles(
-            layout, self.ia, self.bra, self.singles, rows, missing, self.pair_labels, row_cost, _jit.n_threads()
+            layout, self.ia, bra, self.singles, rows, missing, self.pair_labels, row_cost, _jit.n_threads()
         )
-        self._alpha.update({(da, rows): lists for da, lists in found.items()})
+        self._alpha.update({(da, rows, mirrored): lists for da, lists in found.items()})
 
     def alpha_hamiltonian(self, da: int, rows: Rows) -> structure.SparseRows:
         """H_alpha from a range of bra rows to those of block ia + da, singles and doubles; built when first wanted."""
@@ -175,7 +179,7 @@ class StringStructure:
 
     def keep_only(self, tasks: list[Task]) -> None:
         """Forget the lists and matrices that none of these tasks needs."""
-        mixed = {(task.da, self.rows_of(task)) for task in tasks if task.kind == "mixed"}
+        mixed = {(task.da, self.rows_of(task), task.mirrored) for task in tasks if task.kind == "mixed"}
         alpha = {(task.da, self.rows_of(task)) for task in tasks if task.kind == "alpha"}
         beta = {task.db for task in tasks if task.kind == "beta"}
         self._alpha = {key: lists for key, lists in self._alpha.items() if key in mixed}
@@ -203,30 +207,40 @@ class CpuBlock:
         self._ket_offset: dict[tuple[int, int], IntArray] = {}
         self._ket_start: dict[int, IntArray] = {}  # by alpha block
         self._own_offset: dict[int, IntArray] = {}  # by shift db: where the rows of the sub-block lie in that ket block
-        self._group_block: dict[tuple[int, Rows, bool], NDArray[np.int32]] = {}
+        self._group_block: dict[tuple[int, Rows, bool, bool], NDArray[np.int32]] = {}
         self._n_threads = _jit.n_threads()
+        self.mirrored: MirroredSum | None = None
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that may have a connection."""
         a, b, _, _ = self.layout.grid
-        found = [self._task("mixed", da, db, False) for da in range(a) for db in range(b)]
+        found = [Task("mixed", da, db, 0.0) for da in range(a) for db in range(b)]
+        certain = {"mixed"}
         if interaction.same_spin:
-            found += [self._task("alpha", da, 0, not self.share.alpha_terms[1]) for da in range(a)]
+            found += [Task("alpha", da, 0, 0.0) for da in range(a)]
+            certain |= {"alpha"} if self.share.alpha_terms[1] else set()
         if interaction.same_spin or interaction.twist is not None:
-            found += [self._task("beta", 0, db, not self.share.beta_terms[1]) for db in range(b)]
-        return [task for task in found if task is not None]
+            found += [Task("beta", 0, db, 0.0) for db in range(b)]
+            certain |= {"beta"} if self.share.beta_terms[1] else set()
+        found = half_of_kets(self.layout, self.ia, self.ib, found)
+        found = [replace(task, cost=float(self.row_costs(task).sum())) for task in found]
+        return [task for task in found if task.cost > 0.0 or task.kind not in certain]
 
-    def _task(self, kind: str, da: int, db: int, uncertain: bool) -> Task | None:
-        """A task with its cost; None if it has no connection for sure."""
-        cost = float(self.row_costs(Task(kind, da, db, 0.0)).sum())
-        return Task(kind, da, db, cost) if cost > 0.0 or uncertain else None
+    def _bra_of(self, task: Task) -> BraRows:
+        """The bra rows of the sub-block, and where and how far a task adds to them."""
+        return self._whole if task.mirrored else self._bra
+
+    @cached_property
+    def _whole(self) -> BraRows:
+        return self._bra.with_all_columns()
 
     def row_costs(self, task: Task) -> FloatArray:
         """(n_rows,) predicted seconds of the task for every bra row of the sub-block."""
-        share, columns = self.share, self._row_label ^ self.layout.sector
+        share, layout, bra = self.share, self.layout, self._bra_of(task)
+        columns = self._row_label ^ layout.sector
         if task.kind == "mixed":
             beta = share.beta[task.db]
-            shape = self.layout.n_labels, self.layout.n_labels
+            shape = layout.n_labels, layout.n_labels
             width = np.diff(beta.block_row)
             terms = beta.block_entries + beta.block_diagonal * width
             # The last lanes of a group run empty; long groups share gathers and loads with others (`gather_sharing`).
@@ -236,13 +250,17 @@ class CpuBlock:
             per_single = MIXED_SECONDS * (1.0 - SHARED_TERMS * shared) * terms + GATHER_SECONDS * gathered
             per_single = (1.0 + EMPTY_LANES / size) * per_single.reshape(shape)[columns]
             counts = share.singles_per_row[:, task.da]
-            costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(self._bra)
-            n_groups = min(int(counts.sum()), self._n_threads * self.layout.n_labels * len(share.pair_labels))
+            ragged = 0.0
+            if layout.is_triangle(self.ia, self.ib) and not task.mirrored:
+                # A vector of lanes runs to the longest of its rows, and two groups to the longer one of two rows.
+                ragged = 0.5 * LANES / size + RAGGED_TWINS * shared
+            costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(bra, ragged)
+            n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
             costs += GROUP_SECONDS * n_groups / max(len(costs), 1) * (costs.sum() > 0.0)
         elif task.kind == "alpha":
-            costs = SAME_SPIN_SECONDS * share.alpha_terms[0][:, task.da] * self._bra.stop
+            costs = SAME_SPIN_SECONDS * share.alpha_terms[0][:, task.da] * bra.stop
         else:
-            wanted = self._bra.stop / np.maximum(self._bra.length, 1)
+            wanted = bra.stop / np.maximum(bra.length, 1)
             costs = SAME_SPIN_SECONDS * share.beta_terms[0][columns, task.db] * wanted
         return costs / self._n_threads
 
@@ -251,8 +269,13 @@ class CpuBlock:
         a, b, _, _ = self.layout.grid
         share = self.share
         share.keep_only(tasks)
-        for rows in {share.rows_of(task) for task in tasks if task.kind == "mixed"}:
-            share.build_alpha({t.da for t in tasks if t.kind == "mixed" and share.rows_of(t) == rows}, rows)
+        self.mirrored = MirroredSum.of_tasks(self.layout, self.ia, tasks)
+        shifts: dict[tuple[Rows, bool], set[int]] = {}
+        for task in tasks:
+            if task.kind == "mixed":
+                shifts.setdefault((share.rows_of(task), task.mirrored), set()).add(task.da)
+        for (rows, mirrored), wanted in shifts.items():
+            share.build_alpha(wanted, rows, mirrored)
         for task in tasks:
             key = ((self.ia + task.da) % a, (self.ib + task.db) % b)
             if key not in self._ket_offset:
@@ -268,6 +291,9 @@ class CpuBlock:
         """sigma += this task's part; see `SigmaBlock.apply`."""
         a, b, _, _ = self.layout.grid
         ket_offset = self._ket_offset[(self.ia + task.da) % a, (self.ib + task.db) % b]
+        if task.mirrored:
+            assert self.mirrored is not None
+            sigma = self.mirrored.sigma
         if task.kind == "mixed":
             self._apply_mixed(task, ket, sigma, interaction, ket_offset)
         elif interaction.same_spin and task.kind == "alpha":
@@ -296,7 +322,7 @@ class CpuBlock:
         self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction, ket_offset: IntArray
     ) -> None:
         rows = self.share.rows_of(task)
-        alpha, beta = self.share.alpha(task.da, rows), self.share.beta[task.db]
+        alpha, beta = self.share.alpha(task.da, rows, task.mirrored), self.share.beta[task.db]
         directed = interaction.swap != 0.0
         self._apply_opposite(
             task, ket, sigma, ket_offset, alpha.directed if directed else alpha.undirected, directed,
@@ -314,11 +340,11 @@ class CpuBlock:
         self, task: Task, ket: FloatArray, sigma: FloatArray, ket_offset: IntArray, groups: structure.Groups,
         directed: bool, coupling: FloatArray, swap: float, sign: NDArray[np.int8],
     ) -> None:  # fmt: skip
-        beta = self.share.beta[task.db]
+        beta, bra = self.share.beta[task.db], self._bra_of(task)
         self.kernels.opposite_spin(
-            ket, sigma, self._bra.offset, self._bra.stop, ket_offset, coupling, swap,
+            ket, sigma, bra.offset, bra.stop, ket_offset, coupling, swap,
             groups.thread_group, groups.start, groups.pair,
-            self._blocks_of(task.da, self.share.rows_of(task), groups, directed),
+            self._blocks_of(task, groups, directed),
             groups.pair_bra, groups.pair_ket, groups.pair_sign,
             beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, sign,
             beta.block_diagonal, beta.occupied_pair, self._scratch,
@@ -328,9 +354,10 @@ class CpuBlock:
         low, high = self.share.rows_of(task)
         rows = self.share.alpha_hamiltonian(task.da, (low, high))
         ket_start = self._ket_start[(self.ia + task.da) % self.layout.grid[0]]
+        bra = self._bra_of(task)
         self.kernels.same_spin_alpha(
-            ket, sigma, self._bra.offset[low:high], self._bra.stop[low:high], ket_offset,
-            np.clip(self._bra.label_start, low, high) - low, ket_start,
+            ket, sigma, bra.offset[low:high], bra.stop[low:high], ket_offset,
+            np.clip(bra.label_start, low, high) - low, ket_start,
             rows.indptr, rows.column, rows.value, self._scratch,
         )  # fmt: skip
 
@@ -341,9 +368,10 @@ class CpuBlock:
             doubles, single_value = structure.SparseRows(*empty), np.zeros_like(single_value)
         beta = self.share.beta[task.db]
         low, high = self.share.rows_of(task)
-        thread_row = low + structure.split_rows(self._bra.stop[low:high].astype(np.float64), self._n_threads)
+        bra = self._bra_of(task)
+        thread_row = low + structure.split_rows(bra.stop[low:high].astype(np.float64), self._n_threads)
         self.kernels.same_spin_beta(
-            ket, sigma, self._bra.offset, self._bra.stop, self._own_offset[task.db], self._bra.label_start,
+            ket, sigma, bra.offset, bra.stop, self._own_offset[task.db], bra.label_start,
             self._label_block, thread_row, beta.block_row, beta.block_n_ket, beta.indptr, beta.column,
             beta.orbital_pair, beta.sign, single_value, self._doubles_row, doubles.indptr, doubles.column,
             doubles.value, interaction.coupling, self._row_occupied, self._scratch,
@@ -355,9 +383,9 @@ class CpuBlock:
         _, column_start = self.layout.beta_rows(self.ib)
         return np.ascontiguousarray(column_start[self._labels ^ self.layout.sector])
 
-    def _blocks_of(self, da: int, rows: Rows, groups: structure.Groups, directed: bool) -> NDArray[np.int32]:
+    def _blocks_of(self, task: Task, groups: structure.Groups, directed: bool) -> NDArray[np.int32]:
         """Beta block of every group of alpha singles: bra columns of label x XOR sector, orbital pairs of label d."""
-        key = da, rows, directed
+        key = task.da, self.share.rows_of(task), directed, task.mirrored
         if key not in self._group_block:
             pair_label = self.share.pair_labels[groups.pair >> 1]
             block = (groups.label ^ self.layout.sector) * self.layout.n_labels + pair_label
@@ -388,6 +416,11 @@ def create_share(
 ) -> StringStructure:
     """String structure that the blocks of all sectors on this place share."""
     return StringStructure(layout, place, hamiltonian, orbital_labels)
+
+
+def create_memory(direct: bool = False, **_: Any) -> HostMemory:
+    """Vectors and blocks live in host memory; see `memory.create_memory`."""
+    return host_memory(direct)
 
 
 @parallel_jit

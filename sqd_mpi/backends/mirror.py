@@ -1,20 +1,22 @@
-"""Spin-flip symmetry C = +-C^T: from stored halves to whole ket blocks.
+"""Spin-flip symmetry C = +-C^T: from stored halves to whole ket blocks, and from half of the ket blocks to sigma.
 
 Of each pair of mirrored elements one is stored, times sqrt(2); elements on the mirror line are stored as they are.
 Whole blocks are exactly symmetric because every element is copied from its stored twin: the rounding that would grow
-if a half-computed sigma met a vector that is symmetric only nearly has nowhere to enter.
+if a half-computed sigma met a vector that is symmetric only nearly has nowhere to enter. The same holds for half of the
+ket blocks (`half_of_kets`): only stored elements of sigma are made, and the ket blocks left out are exact copies.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
-from sqd_mpi.layout import Layout
+from sqd_mpi.backends import Task
+from sqd_mpi.layout import BraRows, Layout, stands_for_mirror_image
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -64,17 +66,23 @@ class Unfolding:
     Args:
         layout: with parity +1 or -1.
         ia, ib: the block.
+
+    Attributes:
+        own, mirror: stored elements of the block and of its mirror block.
+        offset: (n_rows,) where every row of the whole block begins.
+        first_row: (mirror rows,) row of the whole block that the first element of a stored row goes to.
+        line: (own rows,) column of the mirror line in every row, if it runs through the block; else empty.
     """
 
     def __init__(self, layout: Layout, ia: int, ib: int):
         self.parity = layout.parity
         self.own = StoredBlock.create(layout, ia, ib)
         self.mirror = self.own if ia == ib else StoredBlock.create(layout, ib, ia)
-        self._offset = layout.ket_offsets(ia, ib)
+        self.offset = layout.ket_offsets(ia, ib)
         _, label_start = layout.ket_rows(ia)
-        self._first_row = label_start[self.mirror.label ^ layout.sector]
+        self.first_row = label_start[self.mirror.label ^ layout.sector]
         on_line = ia == ib and layout.sector == 0
-        self._line = self.own.column if on_line else np.empty(0, np.int64)
+        self.line = self.own.column if on_line else np.empty(0, np.int64)
 
     def unfold(self, own: FloatArray, mirror: FloatArray, whole: FloatArray, part: int = 0, n_parts: int = 1) -> None:
         """Fill the whole block, or one of several parts of it that several ranks fill at the same time.
@@ -85,15 +93,72 @@ class Unfolding:
             part, n_parts: which part of the stored rows is copied, and of how many.
         """
         mine = _part_of_rows(self.own, part, n_parts)
-        target = self._offset[self.own.row[mine]]
+        target = self.offset[self.own.row[mine]]
         _place(own, self.own.offset[mine], self.own.stop[mine], target, _HALF, whole)
         rows = _part_of_rows(self.mirror, part, n_parts)
         offset, stop, column = self.mirror.offset[rows], self.mirror.stop[rows], self.mirror.column[rows]
-        _turn(mirror, offset, stop, self._first_row[rows], column, self._offset, self.parity * _HALF, whole)
-        if len(self._line):
+        _turn(mirror, offset, stop, self.first_row[rows], column, self.offset, self.parity * _HALF, whole)
+        if len(self.line):
             last = self.own.offset[mine] + self.own.stop[mine] - 1
             values = own[last] if self.parity > 0 else 0.0
-            whole[target + self._line[mine]] = values
+            whole[target + self.line[mine]] = values
+
+
+def half_of_kets(layout: Layout, ia: int, ib: int, tasks: list[Task]) -> list[Task]:
+    """The tasks of a block that have to be done: on the mirror line one of each two that are mirror images.
+
+    H does not change when the spins are exchanged. So where a block is its own mirror image, the task with ket block
+    (ia + db, ib + da) gives, but for the parity, the transpose of what that with (ia + da, ib + db) gives: the latter,
+    marked as mirrored, stands for both. All kinds of tasks with a ket block go together.
+
+    Args:
+        layout: of the sector.
+        ia, ib: the block.
+        tasks: all tasks of the block.
+    """
+    if not layout.meets_half_of_kets(ia, ib):
+        return tasks
+    return [
+        replace(task, mirrored=stands_for_mirror_image(task.da, task.db))
+        for task in tasks
+        if not stands_for_mirror_image(task.db, task.da)
+    ]
+
+
+class MirroredSum:
+    """What the mirrored tasks of a block on the mirror line give, whole, until it is folded into stored elements.
+
+    Args:
+        layout: with parity +1 or -1 and one row group.
+        ia: alpha block, and beta block.
+
+    Attributes:
+        bra: all rows of the block with all their columns.
+        sigma: (block size,) flat sum.
+    """
+
+    def __init__(self, layout: Layout, ia: int) -> None:
+        self.stored = layout.bra_rows(ia, 0, ia)
+        self.bra: BraRows = self.stored.with_all_columns()
+        self.sigma = np.zeros(layout.block_size(ia, ia))
+        self._parity = float(layout.parity)
+
+    @classmethod
+    def of_tasks(cls, layout: Layout, ia: int, tasks: list[Task]) -> MirroredSum | None:
+        """Room for the mirrored ones of the tasks of a rank, or None if there are none."""
+        return cls(layout, ia) if any(task.mirrored for task in tasks) else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sum."""
+        return self.sigma.nbytes
+
+    def fold(self, sigma: FloatArray) -> None:
+        """Add the sum and its mirror image to sigma, (stored elements,), and begin anew."""
+        _fold(
+            self.sigma, self.stored.label_start, self.bra.offset, self.stored.offset, self.stored.stop, self._parity,
+            sigma,
+        )  # fmt: skip
 
 
 def _part_of_rows(block: StoredBlock, part: int, n_parts: int) -> slice:
@@ -126,3 +191,30 @@ def _turn(stored, offset, stop, first_row, column, row_offset, factor, whole):
             for row in range(first, last):
                 if j < stop[row]:
                     whole[row_offset[first_row[row] + j] + column[row]] = factor * stored[offset[row] + j]
+
+
+@parallel_jit
+def _fold(whole, label_start, whole_offset, offset, stop, parity, sigma):
+    """sigma[i, j] += S[i, j] + parity S[j, i] for the stored j < stop[i] of every label's square; then S = 0.
+
+    Pair after pair of mirrored tiles, which stay in the first-level cache.
+    """
+    for label in range(label_start.size - 1):
+        start = label_start[label]
+        end = label_start[label + 1]
+        n_blocks = (end - start + _ROWS - 1) // _ROWS
+        for turn in numba.prange(n_blocks):
+            # Short and long rows in turn, for equal work of the threads.
+            block = turn // 2 if turn % 2 == 0 else n_blocks - 1 - turn // 2
+            low, high = start + block * _ROWS, min(start + (block + 1) * _ROWS, end)
+            for left in range(start, high, _ROWS):
+                right = min(left + _ROWS, end)
+                for i in range(low, high):
+                    row, column = whole_offset[i] - start, i - start
+                    for j in range(left, min(right, start + stop[i])):
+                        turned = whole[whole_offset[j] + column]
+                        sigma[offset[i] + j - start] += whole[row + j] + parity * turned
+                for i in range(low, high):
+                    whole[whole_offset[i] + left - start : whole_offset[i] + right - start] = 0.0
+                for j in range(left, right):
+                    whole[whole_offset[j] + low - start : whole_offset[j] + high - start] = 0.0

@@ -6,15 +6,18 @@ tables 2.3 and 2.4, with the opposite-spin Coulomb integrals replaced by the int
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sqd_mpi._jit import jit
 from sqd_mpi.backends import FloatArray, Interaction, Task
+from sqd_mpi.backends.memory import HostMemory, host_memory
+from sqd_mpi.backends.mirror import MirroredSum, half_of_kets
 from sqd_mpi.excitations import differing_orbitals, occupied_between, occupied_orbitals, pair_index
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.layout import BraRows, Layout, SpinStrings
 
 _KINDS = {"mixed": 0, "alpha": 1, "beta": 2}
 
@@ -26,33 +29,42 @@ class ReferenceBlock:
         self.layout = layout
         self.ia, self.ib, self.it, self.ir = place
         self.integrals = spin_integrals(hamiltonian)
+        self.mirrored: MirroredSum | None = None
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """All tasks with a determinant on both sides; cost is the number of pairs."""
         a, b, _, _ = self.layout.grid
-        rows = self.layout.sub_block_size(self.ia, self.ir, self.ib)
         found = []
         for da in range(a):
             for db in range(b):
-                pairs = rows * self.layout.block_size((self.ia + da) % a, (self.ib + db) % b)
                 kinds = ["mixed"] + (["alpha"] if db == 0 else []) + (["beta"] if da == 0 else [])
-                found += [Task(kind, da, db, 1e-8 * pairs) for kind in kinds if pairs]
-        return found
+                found += [Task(kind, da, db, 0.0) for kind in kinds]
+        found = half_of_kets(self.layout, self.ia, self.ib, found)
+        found = [replace(task, cost=float(self.row_costs(task).sum())) for task in found]
+        return [task for task in found if task.cost > 0.0]
 
     def row_costs(self, task: Task) -> FloatArray:
         """The cost of a row is the number of pairs of determinants."""
         a, b, _, _ = self.layout.grid
-        bra = self.layout.bra_rows(self.ia, self.ir, self.ib)
+        bra = self._bra(task)
         return np.asarray(1e-8 * bra.stop * self.layout.block_size((self.ia + task.da) % a, (self.ib + task.db) % b))
 
+    def _bra(self, task: Task) -> BraRows:
+        bra = self.layout.bra_rows(self.ia, self.ir, self.ib)
+        return bra.with_all_columns() if task.mirrored else bra
+
     def prepare(self, tasks: list[Task]) -> None:
-        """Nothing is prepared: every element is evaluated anew."""
+        """Nothing but room for mirrored tasks is prepared: every element is evaluated anew."""
+        self.mirrored = MirroredSum.of_tasks(self.layout, self.ia, tasks)
 
     def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
         """sigma += this task's part; see `SigmaBlock.apply`."""
         layout, (a, b, _, _) = self.layout, self.layout.grid
         ja, jb = (self.ia + task.da) % a, (self.ib + task.db) % b
-        bra = layout.bra_rows(self.ia, self.ir, self.ib)
+        bra = self._bra(task)
+        if task.mirrored:
+            assert self.mirrored is not None
+            sigma = self.mirrored.sigma
         low, high = (0, len(bra.alpha)) if task.rows is None else task.rows
         ket_rows, ket_start = layout.ket_rows(ja)
         bra_columns, bra_column_start = layout.beta_rows(self.ib)
@@ -87,6 +99,11 @@ def create_block(
 ) -> ReferenceBlock:
     """The block of rank (ia, ib, it, ir)."""
     return ReferenceBlock(layout, place, hamiltonian)
+
+
+def create_memory(direct: bool = False, **_: Any) -> HostMemory:
+    """Vectors and blocks live in host memory; see `memory.create_memory`."""
+    return host_memory(direct)
 
 
 def spin_integrals(hamiltonian: Hamiltonian) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:

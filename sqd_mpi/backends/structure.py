@@ -200,9 +200,14 @@ def alpha_singles(
     return result
 
 
-def partly_wanted(bra: BraRows) -> FloatArray:
-    """(n_rows,) share of the work on a whole row that is done where only its first `stop` columns are wanted."""
-    return 0.3 + 0.7 * bra.stop / np.maximum(bra.length, 1)
+def partly_wanted(bra: BraRows, ragged: float = 0.0) -> FloatArray:
+    """(n_rows,) share of the work on a whole row that is done where only its first `stop` columns are wanted.
+
+    Args:
+        bra: the rows.
+        ragged: by which part of whole rows the kernels go beyond their ends.
+    """
+    return 0.3 + 0.7 * np.minimum(bra.stop / np.maximum(bra.length, 1) + ragged, 1.0)
 
 
 def ket_row_numbers(layout: Layout) -> IntArray:

@@ -56,7 +56,7 @@ def scratch_size(max_rows: int, max_columns: int, max_block_entries: int, n_pair
     matrix = max(MIXED_TILE, BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
     opposite = entries + 2 * (4 * pairs + columns) + pairs + 2 * columns + 10 * LANES + 16 * LANES
     most = max(BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
-    beta = 2 * entries + pairs + 2 * columns + 4 * LANES + 2 * LANES * pairs
+    beta = 2 * entries + pairs + 2 * columns + 5 * LANES + 2 * LANES * pairs
     beta += most + 64 + columns * (most // NEAR_TILE + 3)
     alpha = LANES + ALPHA_TILE + 8 * LANES + (max_rows + 8) * (LANES * max_rows // ALPHA_TILE + 3)
     return max(matrix + max(opposite, beta), alpha)
@@ -95,26 +95,40 @@ def _gather(width, kets, n_ket, matrix):
 
 
 @jit
-def _scatter(width, tile, bras, signs, stops, lowest, j, count):
+def _scatter(width, tile, bras, signs, stops, ends, lowest, j, count):
     """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes; lanes end at their stops.
 
-    lowest: smallest of the stops; the columns before it need no look at single lanes. Masked stores are slow, so of the
-    others only the vectors whose own lanes end here take them.
+    ends: smallest and largest stop of every vector of lanes (`_ends_of_vectors`).
+    lowest: smallest of the stops; the columns before it need no look at single vectors. Masked stores are slow, so of
+        the others only the vectors whose own lanes end here take them.
     """
     for v in range(width):
         if j + count <= lowest:
             scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
             continue
+        if j + count <= ends[2 * v]:
+            scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+        elif j < ends[2 * v + 1]:
+            stop_data = stops.ctypes.data + 64 * v
+            scatter_tile_ragged(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, stop_data, j)
+
+
+@jit
+def _ends_of_vectors(width, stops, ends):
+    """ends[2 v], ends[2 v + 1] = smallest and largest stop of the lanes of vector v; returns those of all vectors."""
+    lowest = stops[0]
+    highest = stops[0]
+    for v in range(width):
         least = stops[8 * v]
         most = least
         for lane in range(8 * v + 1, 8 * v + 8):
             least = min(least, stops[lane])
             most = max(most, stops[lane])
-        if j + count <= least:
-            scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
-        elif j < most:
-            stop_data = stops.ctypes.data + 64 * v
-            scatter_tile_ragged(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, stop_data, j)
+        ends[2 * v] = least
+        ends[2 * v + 1] = most
+        lowest = min(lowest, least)
+        highest = max(highest, most)
+    return lowest, highest
 
 
 # --- opposite spin ---------------------------------------------------------------------------------------------------
@@ -211,35 +225,29 @@ def _is_twin(group, last_group, group_start, group_block, pair_ket):
 
 @jit
 def _fill_lanes(
-    first, count, sigma, bra_offset, row_stop, pair_bra, pair_sign, sink, bras, signs, stops
+    first, count, sigma, bra_offset, row_stop, pair_bra, pair_sign, sink, bras, signs, stops, ends
 ):  # fmt: skip
     """Addresses, signs and ends of the bra rows of `count` pairs; lanes up to the next multiple of 8 write to the sink.
 
     Returns the numbers of columns that all lanes and that some lane want.
     """
-    least = row_stop[pair_bra[first]]
-    most = np.int64(0)
     for lane in range(count):
         bra = pair_bra[first + lane]
         bras[lane] = sigma + 8 * bra_offset[bra]
         signs[lane] = pair_sign[first + lane]
         stops[lane] = row_stop[bra]
-        least = min(least, row_stop[bra])
-        most = max(most, row_stop[bra])
-    for lane in range(count, (count + 7) // 8 * 8):
+    width = (count + 7) // 8
+    for lane in range(count, 8 * width):
         bras[lane] = sink
         signs[lane] = 0.0
-        stops[lane] = most
-    return least, most
+        stops[lane] = stops[count - 1]
+    return _ends_of_vectors(width, stops, ends)
 
 
 @jit
-def _has_ended(stops, vector, twin, j):
+def _has_ended(ends, vector, twin, j):
     """Whether no lane of a vector (nor of that of its twin) wants column j or a later one."""
-    for lane in range(8 * vector, 8 * vector + 8):
-        if stops[lane] > j or (twin and stops[LANES + lane] > j):
-            return False
-    return True
+    return ends[2 * vector + 1] <= j and not (twin and ends[2 * MAX_WIDTH + 2 * vector + 1] > j)
 
 
 @jit
@@ -276,6 +284,8 @@ def _opposite_spin_part(
     all_signs, at = _take(scratch, at, 2 * LANES)
     all_stops, at = _take(scratch, at, 2 * LANES)
     all_stops = all_stops.view(np.int64)
+    all_ends, at = _take(scratch, at, 4 * MAX_WIDTH)
+    all_ends = all_ends.view(np.int64)
     tiles, at = _take(scratch, at, 16 * LANES)
     matrix = scratch.ctypes.data + 8 * at
     zero_row[:] = 0.0
@@ -327,12 +337,13 @@ def _opposite_spin_part(
         kets = all_kets.ctypes.data + 8 * LANES * buffer
         next_kets = all_kets.ctypes.data + 8 * LANES * (1 - buffer)
         lowest, wanted = _fill_lanes(
-            k, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink, all_bras, all_signs, all_stops
-        )
+            k, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
+            all_bras, all_signs, all_stops, all_ends,
+        )  # fmt: skip
         if twin:
             lowest_second, more = _fill_lanes(
                 k + length, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
-                all_bras[LANES:], all_signs[LANES:], all_stops[LANES:],
+                all_bras[LANES:], all_signs[LANES:], all_stops[LANES:], all_ends[2 * MAX_WIDTH :],
             )  # fmt: skip
             lowest = min(lowest, lowest_second)
             wanted = max(wanted, more)
@@ -356,7 +367,7 @@ def _opposite_spin_part(
         skip = 0  # leading vectors whose rows have all ended: rows of a triangle are sorted by their ends
         for j in range(0, wanted, 8):
             n = min(8, wanted - j)
-            while skip < w - 1 and j >= lowest and _has_ended(all_stops, skip, twin, j):
+            while skip < w - 1 and j >= lowest and _has_ended(all_ends, skip, twin, j):
                 skip += 1
             if j + 8 < wanted:
                 for v in range(skip, w):
@@ -375,8 +386,11 @@ def _opposite_spin_part(
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, matrix + 64 * skip, out, out + 64 * LANES,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, all_stops, lowest, j, n)
-                _scatter(w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:], lowest, j, n)
+                _scatter(w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
+                _scatter(
+                    w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:],
+                    all_ends[2 * MAX_WIDTH :], lowest, j, n,
+                )  # fmt: skip
             else:
                 for i in range(j, j + n):
                     table_row(
@@ -384,7 +398,7 @@ def _opposite_spin_part(
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, matrix + 64 * skip, tile + (i - j) * 64 * w + 64 * skip,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, all_stops, lowest, j, n)
+                _scatter(w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
         new_group = next_group != group
         group = next_group
         twin = next_twin
@@ -656,6 +670,8 @@ def _same_spin_beta_part(
     ones, at = _take(scratch, at, LANES)
     stops, at = _take(scratch, at, LANES)
     stops = stops.view(np.int64)
+    ends, at = _take(scratch, at, 2 * MAX_WIDTH)
+    ends_of_lanes = ends.view(np.int64)
     rows, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
     field, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
     most = max(BETA_TILE, 16 * max_columns) + 64 * MAX_WIDTH
@@ -705,6 +721,7 @@ def _same_spin_beta_part(
                     stops[lane] = row_stop[chunk + lane]
                     kets[lane] = c.ctypes.data + 8 * own_ket_offset[chunk + lane]
                     bras[lane] = sigma.ctypes.data + 8 * bra_offset[chunk + lane]
+            lowest, _ = _ends_of_vectors(w, stops, ends_of_lanes)
             _gather(w, kets.ctypes.data, n_ket, matrix)
             totals[: 8 * w * wanted] = 0.0
             for near in range(n_near):
@@ -724,7 +741,7 @@ def _same_spin_beta_part(
                         w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
                         entry_data, value_data, sign_data, field_data, matrix, out,
                     )  # fmt: skip
-                _scatter(w, tile_data, bra_data, ones.ctypes.data, stops, row_stop[chunk], j, n)
+                _scatter(w, tile_data, bra_data, ones.ctypes.data, stops, ends_of_lanes, lowest, j, n)
 
 
 @parallel_jit

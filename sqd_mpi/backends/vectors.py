@@ -25,6 +25,11 @@ def gram(first: FloatArray, second: FloatArray) -> FloatArray:
     return partial.sum(axis=0)
 
 
+def dot(first: FloatArray, second: FloatArray) -> float:
+    """Local part of the inner product of two vectors (size,)."""
+    return float(gram(first[None, :], second[None, :])[0, 0])
+
+
 def residuals(
     basis: FloatArray,
     images: FloatArray,
@@ -72,6 +77,19 @@ def rotate(vectors: FloatArray, coefficients: FloatArray) -> None:
 def scale_and_add(diagonal: FloatArray, vector: FloatArray, factor: float, out: FloatArray) -> None:
     """out = factor out + diagonal * vector, elementwise."""
     _scale_and_add(diagonal, vector, factor, out)
+
+
+def add_scaled(vector: FloatArray, factor: float, out: FloatArray) -> None:
+    """out += factor vector; the vector is overwritten."""
+    vector *= factor
+    out += vector
+
+
+def finish_folded(diagonal: FloatArray, vector: FloatArray, line: NDArray[np.int64], out: FloatArray) -> None:
+    """out = sqrt(2) out + diagonal * vector, but without the factor at the positions `line`, the mirror line."""
+    on_line = out[line]
+    _scale_and_add(diagonal, vector, float(np.sqrt(2.0)), out)
+    out[line] += (1.0 - np.sqrt(2.0)) * on_line
 
 
 @jit

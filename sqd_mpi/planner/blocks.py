@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.excitations import find_singles
-from sqd_mpi.layout import Shape, SpinStrings
+from sqd_mpi.layout import Shape, SpinStrings, diagonal_blocks_meet_half
 
 # Work of a row that does not depend on its singles, as a share of that of a mean row.
 _ROW_SHARE = 0.2
@@ -20,7 +20,7 @@ class Memory:
 
     Attributes:
         vectors: basis, images and diagonal of the eigensolver, 1/(a b t r) of the space each.
-        buffers: own block, two ket blocks and the partial sigma, 1/(a b) of the space each.
+        buffers: own block, two ket blocks and the partial sums, 1/(a b) of the space each.
     """
 
     vectors: int
@@ -86,5 +86,8 @@ def predict_memory(grid: Shape, dimension: int, max_subspace: int, n_determinant
     own = block if a * b * t * r > 1 or folded else 0
     kets = min(2, a * b - 1) * block
     partial = -(-stored // r) if t > 1 else 0
-    halves = (int(t * r > 1) + int(a > 1)) * stored if folded else 0
-    return Memory(8 * vectors, 8 * (own + kets + partial + halves))
+    if not folded:
+        return Memory(8 * vectors, 8 * (own + kets + partial))
+    # The stored half of the mirror block; on the mirror line the sum of mirrored tasks.
+    mirror = 0 if a == 1 else block if diagonal_blocks_meet_half(1, 0, grid) else stored
+    return Memory(8 * vectors, 8 * (own + kets + partial + int(t * r > 1) * stored + mirror))

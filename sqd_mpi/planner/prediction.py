@@ -8,7 +8,8 @@ from typing import Any
 
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
-from sqd_mpi.planner.blocks import predict_memory
+from sqd_mpi.planner.blocks import Memory, predict_memory
+from sqd_mpi.planner.device_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
 
@@ -35,6 +36,10 @@ class GridPlan:
     """Connections of the strings."""
     process_bytes: int
     """A rank of an empty run."""
+    staging_bytes: int
+    """Host memory in which vectors and messages of a GPU are kept on their way; 0 without one."""
+    device_bytes: int
+    """Memory of a GPU that a rank needs: then vectors and buffers lie there, and the connections on both sides."""
     compute_seconds: dict[str, float]
     """Mean processor seconds of a rank in the tasks of one sigma, by kind: mixed, alpha, beta."""
     balance: float
@@ -51,11 +56,20 @@ class GridPlan:
     """Making the lists of connections."""
     missing_bytes: int
     """What the memory of a rank lacks; 0 where the grid fits."""
+    missing_device_bytes: int
+    """What a rank's part of the memory of a GPU lacks."""
 
     @property
     def bytes_per_rank(self) -> int:
-        """All predicted bytes of a rank."""
+        """All predicted bytes of a rank in host memory."""
+        if self.device_bytes:
+            return self.staging_bytes + self.structure_bytes + self.process_bytes
         return self.vectors_bytes + self.buffers_bytes + self.structure_bytes + self.process_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is missing."""
+        return self.missing_bytes == 0 and self.missing_device_bytes == 0
 
     @property
     def seconds_per_solve(self) -> float:
@@ -78,6 +92,8 @@ class Limits:
     """Number of basis vectors that is best."""
     least: int
     """Smallest number of basis vectors that works."""
+    device_memory: int | None = None
+    """Bytes of a GPU; by default those of the profile."""
 
 
 def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: Limits) -> GridPlan:
@@ -90,19 +106,15 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         n_threads: threads of a rank.
         limits: memory and subspace; the largest subspace that fits is planned for.
     """
-    work = Work(problem, shape, profile, n_threads)
-    a, b, t, r = shape
-    n_ranks = a * b * t * r
-    structure = structure_bytes(work)
-    neighbours = min(n_ranks, profile.ranks_per_node or n_ranks) - 1
-    process = profile.process_bytes + neighbours * profile.rank_bytes
+    work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
+    n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
     for size in range(limits.wanted, limits.least - 1, -1):
-        memory = predict_memory(shape, problem.dimension(shape), size, problem.n_determinants)
-        missing = memory.total + structure + process - limits.memory
-        if missing <= 0:
+        needed = Needed.create(work, size)
+        missing, missing_device = needed.missing(profile, limits)
+        if missing <= 0 and missing_device <= 0:
             break
     messages = Messages.create(work)
-    compute = float(work.seconds.max()) / n_threads
+    compute = float((work.seconds / work.n_threads + work.fold_seconds[:, None]).max())
     slice_size = problem.dimension(shape) / n_ranks
     sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
     step = SLICES_PER_STEP * slice_size * profile.vector_seconds
@@ -111,19 +123,63 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         grid=shape,
         spin_flip=bool(work.parity),
         max_subspace=size,
-        vectors_bytes=memory.vectors,
-        buffers_bytes=memory.buffers,
-        structure_bytes=structure,
-        process_bytes=process,
-        compute_seconds={name: float(values.mean()) / t for name, values in work.blocks.items()},
+        vectors_bytes=needed.memory.vectors,
+        buffers_bytes=needed.memory.buffers,
+        structure_bytes=needed.structure,
+        process_bytes=needed.process,
+        staging_bytes=needed.staging,
+        device_bytes=needed.device,
+        compute_seconds={name: float(values.mean()) / shape[2] for name, values in work.blocks.items()},
         balance=work.balance,
         message_bytes_per_rank=ceil(messages.total_bytes),
         messages_per_rank=ceil(messages.slides),
         seconds_per_sigma=sigma,
         seconds_per_iteration=sigma + step,
-        setup_seconds=setup_seconds(work),
+        setup_seconds=setup_seconds(work, n_threads),
         missing_bytes=max(0, missing),
+        missing_device_bytes=max(0, missing_device),
     )
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Bytes that a rank needs with some number of basis vectors.
+
+    Attributes:
+        memory: vectors and buffers, on the GPU if there is one.
+        structure, process, staging: in host memory.
+        device: everything on the GPU; 0 without one.
+    """
+
+    memory: Memory
+    structure: int
+    process: int
+    staging: int
+    device: int
+
+    @classmethod
+    def create(cls, work: Work, n_basis: int) -> Needed:
+        """Count the bytes of a grid."""
+        problem, profile, shape = work.problem, work.profile, work.shape
+        n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
+        memory = predict_memory(shape, problem.dimension(shape), n_basis, problem.n_determinants)
+        neighbours = min(n_ranks, profile.ranks_per_node or n_ranks) - 1
+        process = profile.process_bytes + neighbours * profile.rank_bytes
+        structure = structure_bytes(work)
+        if profile.backend == "cpu":
+            return cls(memory, structure, process, 0, 0)
+        device = memory.total + device_structure_bytes(work) + profile.context_bytes
+        device += scratch_bytes((profile.device_bytes or 8 * SCRATCH_BYTES) - device)
+        return cls(memory, structure, process, staging_bytes(work, memory), device)
+
+    def missing(self, profile: MachineProfile, limits: Limits) -> tuple[int, int]:
+        """Bytes that are too many in host memory and on the GPU; negative where there are enough."""
+        host = self.structure + self.process + self.staging
+        if not self.device:
+            return host + self.memory.total - limits.memory, 0
+        capacity = limits.device_memory or profile.device_bytes
+        part = capacity // profile.ranks_per_device if capacity else self.device
+        return host - limits.memory, self.device - part
 
 
 @dataclass(frozen=True)
@@ -181,6 +237,7 @@ class Messages:
     def seconds(self, profile: MachineProfile, compute: float) -> float:
         """Time of the messages that is not hidden behind `compute` seconds."""
         slides = self.slides * profile.slide_latency_seconds + self.slide_bytes / profile.slide_bytes_per_second
+        slides += self.staged_seconds(profile, self.slide_bytes)
         exposed = max(slides - profile.hidden_share * compute, (1.0 - profile.hidden_share) * slides)
         return exposed + self.exchange_seconds(profile)
 
@@ -188,7 +245,12 @@ class Messages:
         """Time of putting the own block together and of adding partial sums."""
         replicas = (self.collected + self.reduced) / profile.reduction_bytes_per_second
         replicas += profile.reduction_latency_seconds * (log2(self.n_replicas) + log2(self.n_groups))
-        return replicas + self.swapped / profile.slide_bytes_per_second
+        staged = self.staged_seconds(profile, 2.0 * (self.collected + self.reduced + self.swapped))
+        return replicas + staged + self.swapped / profile.slide_bytes_per_second
+
+    def staged_seconds(self, profile: MachineProfile, n_bytes: float) -> float:
+        """Time of copies of messages between a GPU and host memory."""
+        return n_bytes / profile.staging_bytes_per_second if profile.staging_bytes_per_second else 0.0
 
 
 def structure_bytes(work: Work) -> int:
@@ -203,7 +265,8 @@ def structure_bytes(work: Work) -> int:
     beta_singles = float(beta.singles.sum(axis=(1, 2)).max())
     beta_doubles = float(beta.doubles.sum(axis=1).max())
     part_a, part_b = max(1.0 / t, 1.0 / a), max(1.0 / t, 1.0 / b)  # a task group keeps what its tasks need
-    lists = 9.0 * singles + 8.0 * rows + 4.0 * rows * a * n_labels + 18.0 * singles / t
+    sorted_twice = 2.0 - 1.0 / a if work.half_of_kets else 1.0  # triangles and whole rows are cut otherwise
+    lists = 9.0 * singles + 8.0 * rows + 4.0 * rows * a * n_labels + 18.0 * singles / t * sorted_twice
     beta_lists = 9.0 * beta_singles + 8.0 * columns * n_labels * b + 4.0 * problem.nelec[1] * columns * n_labels
     matrices = 12.0 * elements * part_a + (12.0 * beta_doubles + 8.0 * beta_singles) * part_b + 8.0 * columns * b
     offsets = 8.0 * problem.alpha.size * b + 8.0 * rows * (b + 4)
@@ -211,10 +274,10 @@ def structure_bytes(work: Work) -> int:
     return int(lists + beta_lists + matrices + offsets + integrals)
 
 
-def setup_seconds(work: Work) -> float:
+def setup_seconds(work: Work, n_threads: int) -> float:
     """Seconds in which a rank finds its connections: every string of its part is compared with all others."""
     rows, columns = float(work.alpha.rows.sum(axis=1).max()), float(work.beta.rows.sum(axis=1).max())
     if work.parity:
         rows /= work.shape[3]
     pairs = 3.0 * (rows * work.problem.alpha.size + columns * work.problem.beta.size)
-    return work.profile.pair_seconds * pairs / work.n_threads
+    return work.profile.pair_seconds * pairs / n_threads

@@ -40,21 +40,37 @@ def _grid_table(plan: Plan, title: str) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for name in ("a,b,t,r", "GB/rank", "vectors", "buffers", "lists", "process", "compute s", "balance", "messages",
-                 "MB", "s/sigma", "s/solve", "fits"):  # fmt: skip
+    on_device = any(row.device_bytes for row in [*plan.grids, *plan.too_large])
+    head = ["a,b,t,r", "GB/rank", "vectors", "buffers", "lists", "process", "compute s", "balance", "messages", "MB",
+            "s/sigma", "s/solve", "fits"]  # fmt: skip
+    if on_device:
+        head[1:2] = ["GPU GB", "host GB"]
+        head.remove("process")
+    for name in head:
         table.add_column(name, justify="left" if name in ("a,b,t,r", "fits") else "right", no_wrap=True)
     chosen = plan.chosen
     for row in [*plan.grids, *plan.too_large][:_SHOWN]:
-        missing = f"no: {row.missing_bytes / _GIB:.3g} GiB missing" if row.missing_bytes else "yes"
-        parts = row.vectors_bytes, row.buffers_bytes, row.structure_bytes, row.process_bytes
+        missing = "yes" if row.fits else f"no: {_missing(row)} missing"
+        parts = row.vectors_bytes, row.buffers_bytes, row.structure_bytes, *([] if on_device else [row.process_bytes])
         table.add_row(
             ",".join(str(n) for n in row.grid) + ("" if row.spin_flip else " *"),
+            *([f"{row.device_bytes / 1e9:.3g}"] if on_device else []),
             f"{row.bytes_per_rank / 1e9:.3g}", *(f"{part / 1e9:.3f}" for part in parts),
             f"{sum(row.compute_seconds.values()):.3g}", f"{row.balance:.3f}", str(row.messages_per_rank),
             f"{row.message_bytes_per_rank / 1e6:.4g}", f"{row.seconds_per_sigma:.3g}", f"{row.seconds_per_solve:.3g}",
             missing, style="bold" if row is chosen else None,
         )  # fmt: skip
     return table
+
+
+def _missing(plan: GridPlan) -> str:
+    """What a grid lacks, in GiB."""
+    parts = []
+    if plan.missing_device_bytes:
+        parts.append(f"{plan.missing_device_bytes / _GIB:.3g} GiB on the GPU")
+    if plan.missing_bytes:
+        parts.append(f"{plan.missing_bytes / _GIB:.3g} GiB")
+    return " and ".join(parts)
 
 
 def _sentences(plan: Plan) -> list[str]:
@@ -68,9 +84,12 @@ def _sentences(plan: Plan) -> list[str]:
         lines.append("* without spin-flip symmetry, which needs equal strings and a = b")
     if chosen is None:
         least = plan.too_large[0]
+        where = f"{plan.memory / _GIB:.3g} GiB per rank"
+        if least.missing_device_bytes:
+            where = f"{(least.device_bytes - least.missing_device_bytes) / _GIB:.3g} GiB of a GPU per rank"
         lines.append(
-            f"No grid of {plan.n_ranks} ranks fits into {plan.memory / _GIB:.3g} GiB per rank; {_name(least)} comes "
-            f"nearest and lacks {least.missing_bytes / _GIB:.3g} GiB. Use more ranks or nodes, or more memory per rank."
+            f"No grid of {plan.n_ranks} ranks fits into {where}; {_name(least)} comes nearest and lacks "
+            f"{_missing(least)}. Use more ranks or nodes, or more memory per rank."
         )
     else:
         lines.append(f"Best: {_name(chosen)}. {_reason(plan, chosen)}")

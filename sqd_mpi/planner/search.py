@@ -44,7 +44,8 @@ class Plan:
             return None
         limit = (1.0 + _NEAR) * self.grids[0].seconds_per_iteration
         return min(
-            (plan for plan in self.grids if plan.seconds_per_iteration <= limit), key=lambda plan: plan.bytes_per_rank
+            (plan for plan in self.grids if plan.seconds_per_iteration <= limit),
+            key=lambda plan: plan.bytes_per_rank + plan.device_bytes,
         )
 
     def efficiencies(self) -> list[float]:
@@ -76,6 +77,7 @@ class Plan:
             "n_threads": self.n_threads,
             "memory_bytes": self.memory,
             "missing_bytes": self.too_large[0].missing_bytes if chosen is None else 0,
+            "missing_device_bytes": self.too_large[0].missing_device_bytes if chosen is None else 0,
             "assumed_sigmas": ASSUMED_SIGMAS,
             "n_left_out": self.n_left_out,
             "grids": [plan.to_dict() for plan in self.grids],
@@ -109,8 +111,10 @@ def make_plan(
     """
     shapes, n_left_out = shapes_of(n_ranks, problem.alpha.size, problem.beta.size, most)
     plans = [predict(problem, shape, profile, n_threads, limits) for shape in shapes]
-    fits = sorted((plan for plan in plans if not plan.missing_bytes), key=lambda plan: plan.seconds_per_iteration)
-    rest = sorted((plan for plan in plans if plan.missing_bytes), key=lambda plan: plan.missing_bytes)
+    fits = sorted((plan for plan in plans if plan.fits), key=lambda plan: plan.seconds_per_iteration)
+    rest = sorted(
+        (plan for plan in plans if not plan.fits), key=lambda plan: plan.missing_bytes + plan.missing_device_bytes
+    )
     best = []
     for n in scaling:
         chosen = Plan(n, n_threads, limits.memory, fits, rest, 0).chosen if n == n_ranks else None

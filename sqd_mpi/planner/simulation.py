@@ -41,7 +41,7 @@ class Simulation:
         slides: ket blocks received; slide_bytes: of each rank.
         exposed: waiting for ket blocks.
         replicas: collecting the own block and adding partial sums.
-        vectors: arithmetic on vectors beside the tasks.
+        vectors: arithmetic on vectors beside the tasks; (a, 1, b, 1).
         step_seconds: the rest of an iteration: vectors of the eigensolver and sums over all ranks.
         setup_seconds: making the lists of connections.
     """
@@ -52,7 +52,7 @@ class Simulation:
     slide_bytes: FloatArray = field(repr=False)
     exposed: FloatArray = field(repr=False)
     replicas: float
-    vectors: float
+    vectors: FloatArray = field(repr=False)
     step_seconds: float
     setup_seconds: float
 
@@ -89,7 +89,7 @@ class Simulation:
             "wait_seconds": float(self.exposed.mean()),
             "idle_seconds": waiting,
             "replica_seconds": self.replicas,
-            "vector_seconds": self.vectors,
+            "vector_seconds": float(self.vectors.mean()),
             "step_seconds": self.step_seconds,
             "setup_seconds": self.setup_seconds,
             "ket_blocks": int(self.slides.max()),
@@ -106,9 +106,9 @@ def simulate(problem: Problem, shape: Shape, profile: MachineProfile, n_threads:
         profile: machine.
         n_threads: threads of a rank.
     """
-    work = Work(problem, shape, profile, n_threads)
+    work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
     a, b, t, r = shape
-    cost = block_costs(work) / n_threads
+    cost = block_costs(work) / work.n_threads
     pieces = dealt(cost, t)
     sizes = 8.0 * problem.n_determinants / (a * b)
     remote = pieces[..., 1:] > 0.0
@@ -120,8 +120,10 @@ def simulate(problem: Problem, shape: Shape, profile: MachineProfile, n_threads:
     step = SLICES_PER_STEP * problem.dimension(shape) / n_ranks * profile.vector_seconds
     step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
     replicas = messages.exchange_seconds(profile)
-    vectors = profile.vector_seconds * messages.vector_elements
-    return Simulation(shape, compute, slides, slides * sizes, exposed, replicas, vectors, step, setup_seconds(work))
+    vectors = (profile.vector_seconds * messages.vector_elements + work.fold_seconds)[:, None, :, None]
+    return Simulation(
+        shape, compute, slides, slides * sizes, exposed, replicas, vectors, step, setup_seconds(work, n_threads)
+    )
 
 
 def block_costs(work: Work) -> FloatArray:
@@ -131,7 +133,7 @@ def block_costs(work: Work) -> FloatArray:
     n_parts = len(work.alpha.rows)
     blocks_a = work.alpha_part if work.parity else work.alpha_part // r
     counts = _pair_counts(problem.alpha, work.alpha_part, n_parts, blocks_a, a)
-    lanes, groups, _, twins = work.group_lengths
+    lanes, groups, twins = work.group_lengths
     counts_b = counts if work.parity else _pair_counts(problem.beta, work.beta_part, b, work.beta_part, b)
     terms = counts_b.copy()
     terms[np.arange(b), np.arange(b), :, 0] += work.beta.rows
@@ -143,31 +145,33 @@ def block_costs(work: Work) -> FloatArray:
     by_alpha = [values[:, :, mirror].reshape(b * b, -1).T for values in (terms, kets, columns, present)]
     singles = counts * lanes
 
-    def product(values: FloatArray, table: FloatArray, share: FloatArray) -> FloatArray:
-        """(a, r, ib, ja, jb) summed over labels, times the share of block (ia, ib)."""
+    def product(values: FloatArray, table: FloatArray, name: str) -> FloatArray:
+        """(a, r, ib, ja, jb) summed over labels, times the named share of each bra and ket block."""
         flat = (values.reshape(n_parts * a, -1) @ table).reshape(n_parts, a, b, b).transpose(0, 2, 1, 3)
         spread = np.repeat(flat[:, None] / r, r, axis=1) if work.parity else flat.reshape(a, r, b, a, b)
-        return np.asarray(spread * share[:, None, :, None, None])
+        return np.asarray(spread * work.shares_by_ket(name)[:, None])
 
     saved = [singles * (1.0 - part * twins) for part in work.twin_savings]
-    share = work.shares
-    mixed = profile.mixed_seconds * product(saved[0], by_alpha[0], share["terms"])
-    mixed += profile.gather_seconds * product(saved[1], by_alpha[1], share["gather"])
-    mixed += profile.gather_seconds * product(singles, by_alpha[2], share["scatter"])
-    mixed += profile.group_seconds * product(counts * groups, by_alpha[3], share["groups"])
+    mixed = profile.mixed_seconds * product(saved[0], by_alpha[0], "terms")
+    mixed += profile.gather_seconds * product(saved[1], by_alpha[1], "gather")
+    mixed += profile.gather_seconds * product(singles, by_alpha[2], "scatter")
+    mixed += profile.group_seconds * product(counts * groups, by_alpha[3], "groups")
     mixed += profile.task_seconds * (mixed > 0.0)
-    # Same spin: spread over the ket blocks as the singles are.
+    # Same spin: spread over the ket blocks as the singles are, where they are met.
     same = work.blocks
-    from_a = counts.sum(axis=(2, 3))
-    from_a = from_a / np.maximum(from_a.sum(axis=1, keepdims=True), 1e-300)
-    from_b = counts_b.sum(axis=(2, 3))
-    from_b = from_b / np.maximum(from_b.sum(axis=1, keepdims=True), 1e-300)
+    from_a, from_b = counts.sum(axis=(2, 3)), counts_b.sum(axis=(2, 3))
     part_a = np.repeat(from_a[:, None], r, axis=1) if work.parity else from_a.reshape(a, r, a)
+    share_a, share_b = work.shares_by_ket("alpha"), work.shares_by_ket("beta")
     for ib in range(b):
-        mixed[:, :, ib, :, ib] += same["alpha"][:, :, ib, None] * part_a
+        mixed[:, :, ib, :, ib] += same["alpha"][:, :, ib, None] * _parts(part_a * share_a[:, None, ib, :, ib])
     for ia in range(a):
-        mixed[ia, :, :, ia, :] += same["beta"][ia][:, :, None] * from_b[None]
+        mixed[ia, :, :, ia, :] += same["beta"][ia][:, :, None] * _parts(from_b * share_b[ia, :, ia])
     return _by_shift(mixed)
+
+
+def _parts(weights: FloatArray) -> FloatArray:
+    """Weights divided by their sum over the last axis."""
+    return np.asarray(weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-300))
 
 
 def _by_shift(cost: FloatArray) -> FloatArray:
@@ -204,6 +208,8 @@ def dealt(cost: FloatArray, n_groups: int) -> FloatArray:
 def _waiting(pieces: FloatArray, size: float, profile: MachineProfile) -> FloatArray:
     """(a, r, b, t) seconds of waiting for ket blocks of `size` bytes, own block first."""
     transfer = profile.slide_latency_seconds + size / profile.slide_bytes_per_second
+    if profile.staging_bytes_per_second is not None:
+        transfer += size / profile.staging_bytes_per_second
     hidden = profile.hidden_share
     clock = pieces[..., 0].copy()  # computing on the own block; the first slides start with it
     link = np.zeros_like(clock)

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.layout import Shape
+from sqd_mpi.layout import Shape, diagonal_blocks_meet_half, stands_for_mirror_image
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import connected_parts
 from sqd_mpi.planner.problem import Problem
@@ -22,12 +22,15 @@ from sqd_mpi.planner.problem import Problem
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_CHUNK = 64  # lanes that an opposite-spin kernel treats at a time
 # Two groups of alpha singles with common ket rows are treated together (`backends.gather_sharing`): from about so many
 # singles in a group on; what that saves of the time of multiply-adds and of gathered rows.
 SHARED_GROUP = 24.0
 SHARED_TERMS, SHARED_GATHER = 0.35, 0.5
+# By which part of whole rows two such groups go beyond a triangle: 1/6 if their bra rows were unrelated.
+RAGGED_TWINS = 1 / 12
 EMPTY_LANES = 3.5  # of a group, on average
+_MOST_VECTORS = 8.0  # of lanes that an opposite-spin kernel treats at a time
+_FOLDED = 4.0  # elements of vectors that folding one element of a block costs
 _LONG_GROUP = 200.0  # from here on the padding of a group is half of its last vector
 _DENSE = 30.0  # from so many singles between two parts on, they are taken for connected without a look
 
@@ -84,7 +87,7 @@ class Work:
     @property
     def twin_savings(self) -> tuple[float, float]:
         """What two groups that are treated together save: of multiply-adds (their loads), and of gathered rows."""
-        return SHARED_TERMS, SHARED_GATHER
+        return (0.0, 0.0) if self.profile.backend == "gpu" else (SHARED_TERMS, SHARED_GATHER)
 
     @cached_property
     def pieces(self) -> int:
@@ -94,54 +97,111 @@ class Work:
         return self.n_threads * groups * (r if self.parity else 1)
 
     @cached_property
-    def group_lengths(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """By (alpha label, label of the pair): lanes, groups per single, chunks per group, share of twin groups."""
+    def group_lengths(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """By (alpha label, label of the pair): lanes per single, groups per single, share of twin groups."""
+        return self._lengths_in(1.0)
+
+    def _lengths_in(self, part: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Group lengths in a part of the rows."""
         a, _, _, r = self.shape
         rows = a if self.parity else a * r
         n_labels, lanes = self.problem.n_labels, self.profile.lanes
-        expected = self.problem.alpha.pair_counts / (a * rows * self.pieces)
+        expected = self.problem.alpha.pair_counts * part / (a * rows * self.pieces)
         used, groups = padded(expected, lanes), -np.expm1(-expected)
-        chunks = np.where(expected > 0.0, np.ceil(np.maximum(expected, 1.0) / _CHUNK), 0.0) * groups
         twins = expected * np.exp(-SHARED_GROUP / np.maximum(expected, 1e-3))
-        sums = [np.zeros((n_labels, n_labels)) for _ in range(5)]
+        sums = [np.zeros((n_labels, n_labels)) for _ in range(4)]
         for d in range(n_labels):
             of_label = self.problem.pair_labels == d
-            for total, values in zip(sums, (expected, used, groups, chunks, twins), strict=True):
+            for total, values in zip(sums, (expected, used, groups, twins), strict=True):
                 total[:, d] = values[:, of_label].sum(axis=1)
         singles = np.maximum(sums[0], 1e-300)
         present = sums[0] > 0.0
         return (
             np.where(present, sums[1] / singles, 1.0),
             np.where(present, sums[2] / singles, 0.0),
-            np.where(present, sums[3] / np.maximum(sums[2], 1e-300), 1.0),
-            sums[4] / singles,
+            sums[3] / singles,
         )
 
     @cached_property
-    def shares(self) -> dict[str, FloatArray]:
-        """What is executed of whole rows and columns, (a, b) for each: opposite-spin "terms", "gather", "scatter",
-        "groups", and "same" spin.
+    def half_of_kets(self) -> bool:
+        """Whether blocks on the mirror line meet one of each two mirrored ket blocks only."""
+        on_host = self.profile.backend == "cpu"  # a GPU computes triangles without loss
+        return on_host and diagonal_blocks_meet_half(self.parity, self.problem.sector, self.shape)
 
-        With spin-flip symmetry a diagonal block keeps a triangle: chunks of lanes run to the longest of their rows. Of
-        a block and its mirror image one keeps half of the columns of all rows, the other half of the rows.
+    @cached_property
+    def shares(self) -> dict[str, FloatArray]:
+        """What is executed of whole rows and columns: opposite-spin "terms", "gather", "scatter", "groups", and "alpha"
+        and "beta" of same spin; (a, b, 2) each, with ket blocks at shifts da = db and, in the mean, with the others.
+
+        With spin-flip symmetry a block on the mirror line keeps a triangle, and computes it as such or, with ket blocks
+        off the line, computes whole rows for one of two ket blocks. Of a block and its mirror image one keeps half of
+        the columns of all rows, the other half of the rows. In sectors other than 0 whole pieces are left out.
         """
         a, b, _, _ = self.shape
-        names = "terms", "gather", "scatter", "groups", "same"
-        shares = {name: np.ones((a, b)) for name in names}
+        names = "terms", "gather", "scatter", "groups", "alpha", "beta"
         if not self.parity:
+            return {name: np.ones((a, b, 2)) for name in names}
+        shares = {name: np.full((a, b, 2), 0.5) for name in names}
+        if self.problem.sector:
             return shares
-        _, groups, chunks, _ = self.group_lengths
-        weight = self.alpha.singles.sum(axis=0) * groups
-        n_chunks = float((weight * chunks).sum() / max(weight.sum(), 1e-300)) * self.pieces
-        triangle = 0.5 * (1.0 + 1.0 / max(n_chunks, 1.0))
         ia, ib = np.indices((a, b))
-        for name, on, below in (
-            ("terms", triangle, 0.5), ("gather", 1.0, 1.0), ("scatter", 1.0, 0.5), ("groups", 1.0, 1.0),
-            ("same", 0.5, 0.5),
-        ):  # fmt: skip
-            shares[name] = np.where(ia == ib, on, np.where(ia > ib, below, 0.5))
-        shares["groups"] = np.where(ia < ib, 0.75, 1.0)
+        shares["gather"][ia > ib] = shares["groups"][ia > ib] = 1.0
+        triangle, rows = self._triangle, self._half_of_rows
+        for name, share in shares.items():
+            share[ia == ib] = triangle.get(name, 0.5)
+            share[ia < ib] = rows.get(name, 0.5)
+        if self.half_of_kets:
+            for name, share in shares.items():  # half of the ket blocks; of same spin alpha alone, with all of them
+                share[ia == ib, 1] = {"alpha": 1.0, "beta": 0.0}.get(name, 0.5)
         return shares
+
+    @cached_property
+    def _triangle(self) -> dict[str, float]:
+        """What is executed of the opposite-spin part where bra rows form a triangle.
+
+        A vector of lanes runs to the longest of its rows, and two groups that are treated together to the longer one of
+        two rows. Reading an element of the sparse matrix takes as long as one vector, however many still run.
+        """
+        if self.profile.backend == "gpu":
+            return {"gather": 1.0, "groups": 1.0}
+        lanes, groups, twins = (self._mean_of_singles(values) for values in self.group_lengths)
+        n_vectors = max(lanes / max(groups, 1e-300) / self.profile.lanes, 1.0)
+        stepped = 0.5 * (1.0 + 1.0 / (n_vectors * self.pieces))
+        width = min(n_vectors, _MOST_VECTORS)
+        terms = (1.0 + width * min(stepped + RAGGED_TWINS * twins, 1.0)) / (1.0 + width)
+        return {"terms": terms, "gather": 1.0, "scatter": stepped, "groups": 1.0}
+
+    @cached_property
+    def _half_of_rows(self) -> dict[str, float]:
+        """What is executed of the opposite-spin part for half of the rows, where groups are half as long."""
+        lanes, groups, twins = (self._mean_of_singles(values) for values in self.group_lengths)
+        half_lanes, half_groups, half_twins = (self._mean_of_singles(values) for values in self._lengths_in(0.5))
+        padding = 0.5 * half_lanes / max(lanes, 1e-300)
+        terms, gather = (padding * (1.0 - part * half_twins) / (1.0 - part * twins) for part in self.twin_savings)
+        return {"terms": terms, "gather": gather, "scatter": padding, "groups": 0.5 * half_groups / max(groups, 1e-300)}
+
+    def _mean_of_singles(self, values: FloatArray) -> float:
+        """Mean over all alpha singles of a quantity by (alpha label, label of the pair)."""
+        singles = self.alpha.singles.sum(axis=0)
+        return float((singles * values).sum() / max(float(singles.sum()), 1e-300))
+
+    def mean_share(self, name: str) -> FloatArray:
+        """(a, b) share of all ket blocks, if connections go to all blocks alike."""
+        share, a = self.shares[name], self.shape[0]
+        return share[..., 0] / a + share[..., 1] * (1.0 - 1.0 / a)
+
+    def shares_by_ket(self, name: str) -> FloatArray:
+        """(a, b, a, b) share of every ket block (ja, jb)."""
+        a, b, _, _ = self.shape
+        share = self.shares[name]
+        ia, ib, ja, jb = np.indices((a, b, a, b), sparse=True)
+        da, db = (ja - ia) % a, (jb - ib) % b
+        on_line = (da == db) & bool(self.parity)
+        result = np.where(on_line, share[:, :, None, None, 0], share[:, :, None, None, 1])
+        if self.half_of_kets:
+            chosen = 2.0 * stands_for_mirror_image(da, db)
+            result = np.where((ia == ib) & ~on_line, result * chosen, result)
+        return result
 
     @cached_property
     def operations(self) -> dict[str, FloatArray]:
@@ -151,8 +211,7 @@ class Work:
         singles; "alpha", "beta": multiply-adds of same spin; "rows": elements gathered and scattered for beta.
         """
         a, b, _, r = self.shape
-        share = self.shares
-        lanes, groups, _, twins = self.group_lengths
+        lanes, groups, twins = self.group_lengths
         singles = (self.alpha.singles * lanes).reshape(len(self.alpha.rows), -1)
         number = (self.alpha.singles * groups).reshape(len(self.alpha.rows), -1)
         rows_b, singles_b = self.beta.rows, self.beta.singles
@@ -167,18 +226,19 @@ class Work:
             (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
             for part in self.twin_savings
         ]
-        moved = self._spread(saved[1] @ by_alpha[1], share["gather"])
-        moved = moved + self._spread(singles @ by_alpha[2], share["scatter"])
+        moved = self._spread(saved[1] @ by_alpha[1], "gather")
+        if self.profile.backend == "cpu":  # a GPU sums a row of sigma in registers
+            moved = moved + self._spread(singles @ by_alpha[2], "scatter")
         same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
         same_b = self.beta.doubles + 2.0 * singles_b[:, :, 0]
         row_elements = rows_b.sum(axis=0) + b * rows_b
         return {
-            "terms": self._spread(saved[0] @ by_alpha[0], share["terms"]),
+            "terms": self._spread(saved[0] @ by_alpha[0], "terms"),
             "moved": moved,
-            "groups": self._spread(number @ by_alpha[3], share["groups"]),
-            "alpha": self._spread(same_a @ rows_b[:, self.mirror].T, share["same"]),
-            "beta": self._spread(self.alpha.rows @ same_b[:, self.mirror].T, share["same"]),
-            "rows": self._spread(self.alpha.rows @ row_elements[:, self.mirror].T),
+            "groups": self._spread(number @ by_alpha[3], "groups"),
+            "alpha": self._spread(same_a @ rows_b[:, self.mirror].T, "alpha"),
+            "beta": self._spread(self.alpha.rows @ same_b[:, self.mirror].T, "beta"),
+            "rows": self._spread(self.alpha.rows @ row_elements[:, self.mirror].T) * self._beta_rows_moved[:, None, :],
         }
 
     @cached_property
@@ -192,12 +252,18 @@ class Work:
             "beta": rate.same_spin_seconds * count["beta"] + rate.gather_seconds * count["rows"],
         }
 
-    def _spread(self, values: FloatArray, share: FloatArray | None = None) -> FloatArray:
-        """(a, r, b) from (parts, b) or (a, r, b), times a share of each block."""
+    @property
+    def _beta_rows_moved(self) -> FloatArray:
+        """(a, b) share of the ket blocks whose rows are gathered for beta: whole rows, or none."""
+        a, b, _, _ = self.shape
+        return np.where(np.eye(a, b, dtype=bool), 1.0 / a, 1.0) if self.half_of_kets else np.ones((a, b))
+
+    def _spread(self, values: FloatArray, name: str = "") -> FloatArray:
+        """(a, r, b) from (parts, b) or (a, r, b), times the named share of each block."""
         a, b, _, r = self.shape
         if values.ndim == 2:
             values = np.repeat(values[:, None, :] / r, r, axis=1) if self.parity else values.reshape(a, r, b)
-        return values if share is None else values * share[:, None, :]
+        return values * self.mean_share(name)[:, None, :] if name else values
 
     @cached_property
     def _beta_blocks(self) -> FloatArray:
@@ -225,6 +291,13 @@ class Work:
             met[:, :, ib] = True
             counts[:, ib] = met.sum(axis=(1, 2))
         return counts
+
+    @property
+    def fold_seconds(self) -> FloatArray:
+        """(a, b) seconds of folding what mirrored tasks gave, on every rank of a block."""
+        a, b, _, _ = self.shape
+        block = self.problem.n_determinants / (a * b)
+        return self.half_of_kets * np.eye(a, b) * _FOLDED * block * self.profile.vector_seconds
 
     def _masks(self, spin: str, n_blocks: int, r: int) -> NDArray[np.uint64] | None:
         """Kinds of singles between blocks of strings; None where they are so many that all will occur."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from sqd_mpi import grid
-from sqd_mpi.batches import shared_on_nodes, solve_batches
+from sqd_mpi import batches, grid
+from sqd_mpi.batches import Group, shared_on_nodes, solve_batches
 from tests import faulty
 from tests.problems import make_hamiltonian, random_strings
 
@@ -19,16 +19,16 @@ SIZES = (30, 40, 45, 50, 35)
 
 def problem():
     """A Hamiltonian and five batches."""
-    batches = [(random_strings(8, 4, n, k), random_strings(8, 3, n - 5, k)) for k, n in enumerate(SIZES)]
-    return make_hamiltonian(8, (4, 3), 1), batches
+    strings = [(random_strings(8, 4, n, k), random_strings(8, 3, n - 5, k)) for k, n in enumerate(SIZES)]
+    return make_hamiltonian(8, (4, 3), 1), strings
 
 
 def on_ranks(**settings):
     """Results of the five batches on all ranks."""
-    hamiltonian, batches = problem()
+    hamiltonian, strings = problem()
     with shared_on_nodes(COMM, hamiltonian if COMM.rank == 0 else None) as shared:
         place = {"comm": COMM} if COMM.size > 1 else {"workers": 0}
-        return solve_batches(shared, batches, **place, **settings)
+        return solve_batches(shared, strings, **place, **settings)
 
 
 def assert_same(results, besides=()):
@@ -69,6 +69,34 @@ def test_a_batch_is_tried_again_on_all_ranks_of_its_group():
     results = on_ranks(solve=faulty.raising, retries=1)
     assert results[faulty.FAULTY].failure.attempts == 2
     assert COMM.allreduce(1) == COMM.size
+
+
+@pytest.fixture
+def one_group(monkeypatch):
+    """All ranks solve all batches together, one after another."""
+    monkeypatch.setattr(batches, "divide_ranks", lambda costs, n_ranks: [Group(0, n_ranks, tuple(range(len(costs))))])
+
+
+@pytest.mark.usefixtures("one_group")
+@pytest.mark.parametrize(
+    ("solve", "kind", "says"),
+    [
+        (faulty.raising_at_once, "memory", "an allocation failed for a test"),
+        (faulty.raising_midway, "exception", "RuntimeError: an error made for a test, on one rank"),
+    ],
+)
+def test_a_failure_of_one_rank_is_that_of_the_batch_alone(solve, kind, says):
+    results = on_ranks(solve=solve)
+    assert_same(results, besides=(faulty.FAULTY,))
+    failure = results[faulty.FAULTY].failure
+    assert (failure.kind, failure.attempts) == (kind, 1)
+    assert says in failure.reason
+
+
+@pytest.mark.usefixtures("one_group")
+def test_a_batch_that_failed_on_one_rank_succeeds_when_it_is_tried_again():
+    faulty._TRIED.clear()
+    assert_same(on_ranks(solve=faulty.raising_once, retries=1))
 
 
 def test_integrals_are_held_once_per_node():

@@ -1,0 +1,387 @@
+"""The GPU backend on this machine: kernels against roofline, copies, one sigma and whole solves beside the CPU backend.
+
+    python benchmarks/gpu.py [--data DIR] [--inputs h2o-1em4 n2-1em5 input.h5 ...] [--seconds 300] [-o FILE]
+    SQD_MPI_GPU=host python benchmarks/gpu.py small.h5        # emulated: tries out the program, its speed means nothing
+
+Everything is measured in one run, on one rank: rates of the device (DGEMM, copies in its memory, copies to and from
+pinned host memory), then for every input each part of a sigma in the ground state's sector on GPU and CPU, whether both
+agree, whole solves, predicted and measured memory, the shares of an iteration, and from which number of strings on the
+GPU is faster. Inputs that would take too long are left out, and said to be. Without a GPU it says so and ends with
+code 2. The last line is a JSON object with all figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+from kernels import SOURCE, load, median_seconds, useful  # noqa: E402
+
+from sqd_mpi.options import InputError, available_cores  # noqa: E402
+
+DEFAULT_INPUTS = ["h2o-1em4", "n2-1em5", "h2o-1em6", "h2o-1em7", "h2o-1em8"]
+CROSSOVER = (50, 100, 200, 400, 800, 1600, 3200, 6400)
+PLACE = (0, 0, 0, 0)
+AGREEMENT = 1e-12  # largest relative deviation of a sigma of the GPU from that of the CPU
+
+
+@dataclass
+class Budget:
+    """Seconds that the benchmark may take."""
+
+    seconds: float
+    began: float = field(default_factory=perf_counter)
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.seconds - (perf_counter() - self.began)
+
+
+def open_the_device() -> Any:
+    """The device of this process.
+
+    Raises:
+        InputError: there is none.
+    """
+    from sqd_mpi.backends.gpu.device import open_device
+
+    return open_device(say=lambda text: print(text, file=sys.stderr))
+
+
+def on_device(device: Any, function: Callable[[], Any], repeats: int) -> float:
+    """Median seconds of a call until the device is through."""
+
+    def whole() -> None:
+        function()
+        device.synchronize()
+
+    return median_seconds(whole, repeats)
+
+
+def device_rates(device: Any, repeats: int) -> dict[str, float]:
+    """DGEMM in multiply-adds per second; bytes per second of copies (on the device those read and written)."""
+    emulated = device.kind == "host"
+    n, size = (192, 200_000) if emulated else (6144, 64_000_000)
+    matrices = [device.upload(np.ones((n, n))) for _ in range(3)]
+    gemm = n**3 / on_device(device, lambda: device.gemm(*matrices), repeats)
+    matrices.clear()
+    one, two, pinned = device.upload(np.ones(size)), device.empty(size), device.pinned(size)
+    pinned[:] = 1.0
+    n_bytes = 8.0 * size
+    return {
+        "dgemm": gemm,
+        "copy": 2 * n_bytes / on_device(device, lambda: device.copy(one, two), repeats),
+        "upload": n_bytes / on_device(device, lambda: device.copy_in(pinned, two), repeats),
+        "download": n_bytes / on_device(device, lambda: device.copy_out(one, pinned), repeats),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Sigma:
+    """One sigma of the ground state's sector, on both backends with the same vectors."""
+
+    layout: Any
+    cpu: Any
+    gpu: Any
+    device: Any
+    interaction: Any
+
+    @classmethod
+    def create(cls, hamiltonian: Any, strings: Any, device: Any) -> Sigma:
+        """Prepared blocks of both backends; spin-flip symmetry is used as in a solve."""
+        from sqd_mpi import layout as layouts
+        from sqd_mpi import symmetry
+        from sqd_mpi.backends import Interaction, cpu
+        from sqd_mpi.backends.gpu.block import GpuBlock
+        from sqd_mpi.backends.gpu.share import GpuShare
+
+        labels = symmetry.find_labels(hamiltonian)
+        alpha, beta = (
+            layouts.SpinStrings.from_canonical(each, of_spin, labels.n_labels)
+            for each, of_spin in zip(strings, labels.both, strict=True)
+        )
+        same = np.array_equal(alpha.strings, beta.strings) and not hamiltonian.spin_dependent
+        beta = alpha if same else beta
+        sector = max(
+            layouts.sectors(alpha, beta),
+            key=lambda x: layouts.Layout.create(alpha, beta, x, (1, 1, 1, 1)).n_determinants,
+        )
+        layout = layouts.Layout.create(alpha, beta, sector, (1, 1, 1, 1), int(same))
+        share = cpu.create_share(layout, PLACE, hamiltonian, labels)
+        blocks = (
+            cpu.create_block(layout, PLACE, hamiltonian, share),
+            GpuBlock(layout, PLACE, GpuShare(device, layout, PLACE, hamiltonian, labels)),
+        )
+        interaction = Interaction.energy(hamiltonian)
+        for block in blocks:
+            block.prepare(block.tasks(interaction))
+        return cls(layout, *blocks, device, interaction)
+
+    def measure(self, repeats: int, with_cpu: bool) -> dict[str, Any]:
+        """Seconds, useful multiply-adds and bytes by kind of task; the largest relative deviation of the results."""
+        ket = np.random.default_rng(0).normal(size=self.layout.block_size(0, 0))
+        there, out = self.device.upload(ket), self.device.empty(self.layout.sub_block_size(0, 0, 0))
+        host = np.zeros(out.shape)
+        found: dict[str, Any] = {"dimension": host.size, "kinds": {}, "agreement": None}
+        self.device.zero(out)
+        for task in self.gpu.tasks(self.interaction):
+            self.gpu.apply(task, there, out, self.interaction)
+        result = self.device.download(out)
+        for task in self.gpu.tasks(self.interaction):
+            work = self.gpu.work([task], self.interaction)
+            apply = partial(self.gpu.apply, task, there, out, self.interaction)
+            found["kinds"][task.kind] = {
+                "useful": work.useful, "executed": work.executed, "bytes": work.bytes,
+                "predicted_seconds": work.seconds, "seconds": on_device(self.device, apply, repeats),
+            }  # fmt: skip
+        if with_cpu:
+            for task in self.cpu.tasks(self.interaction):
+                kind = found["kinds"].setdefault(task.kind, {"useful": useful(self.cpu, task)})
+                apply = partial(self.cpu.apply, task, ket, host, self.interaction)
+                kind["cpu_seconds"] = median_seconds(apply, repeats)
+            host[:] = 0.0
+            for task in self.cpu.tasks(self.interaction):
+                self.cpu.apply(task, ket, host, self.interaction)
+            found["agreement"] = float(np.abs(result - host).max() / np.abs(host).max())
+        found["seconds"] = sum(kind.get("seconds", 0.0) for kind in found["kinds"].values())
+        found["cpu_seconds"] = sum(kind["cpu_seconds"] for kind in found["kinds"].values()) if with_cpu else None
+        return found
+
+
+def solve(path: Path, backend: str, folder: Path, limit: float, tol: float) -> dict[str, Any]:
+    """A whole solve in a process of its own: what its result says, the shares of its phases, and the wall time."""
+    from sqd_mpi import files
+
+    output, memory = folder / f"{backend}.h5", folder / "memory.json"
+    program = [str(HERE / "gpu_child.py"), str(memory)] if backend == "gpu" else ["-m", "sqd_mpi"]
+    command = [sys.executable, *program, "run", str(path), "-o", str(output), "--backend", backend]
+    began = perf_counter()
+    try:
+        done = subprocess.run(
+            [*command, "--tol", str(tol)], capture_output=True, text=True, timeout=max(limit, 1.0), check=False,
+            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"failed": f"longer than {limit:.0f} s"}
+    wall = perf_counter() - began
+    if done.returncode != 0:
+        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    run = files.read_run(output)
+    summary = run["summary"]
+    names = "energy", "n_sigma", "sigma_seconds", "solve_seconds", "peak_rss_bytes", "memory", "all_converged"
+    chosen = {name: summary.get(name) for name in names}
+    phases = {name: float(np.ravel(seconds)[1]) for name, seconds in run["timings"].items()}
+    peak = json.loads(memory.read_text())["peak_bytes"] if memory.exists() else None
+    return {**chosen, "wall_seconds": wall, "phases": phases, "peak_device_bytes": peak}
+
+
+def predicted_memory(hamiltonian: Any, strings: Any, device: Any) -> dict[str, int]:
+    """Bytes on the GPU and in host memory that the planner predicts for one rank with all basis vectors it wants."""
+    from sqd_mpi import planner
+    from sqd_mpi.davidson import subspace_sizes
+    from sqd_mpi.planner import devices
+
+    problem = planner.Problem.create(hamiltonian, *strings)
+    profile = devices.assumed_profile(devices.DATA_SHEETS[0]).model_copy(update={"context_bytes": 0})
+    limits = planner.Limits(10**15, *subspace_sizes(1), device.memory()[1])
+    plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, limits)
+    return {"device_bytes": plan.device_bytes, "host_bytes": plan.bytes_per_rank}
+
+
+def read_problem(name: str, data: Path) -> tuple[Any, tuple[Any, Any]]:
+    """Hamiltonian and strings of a published input or of an input file."""
+    if Path(name).suffix == ".h5":
+        from sqd_mpi import bitstrings, files
+
+        source = files.read_input(name)
+        return source.hamiltonian, tuple(bitstrings.canonical(each)[0] for each in (source.strings_a, source.strings_b))
+    hamiltonian, strings = load(name, data)
+    return hamiltonian, (strings, strings)
+
+
+def crossover(hamiltonian: Any, strings: Any, device: Any, sizes: Sequence[int], budget: Budget) -> dict[str, Any]:
+    """Seconds of one sigma on both for growing numbers of strings, and the first from which on the GPU is faster."""
+    rows = []
+    for n in sizes:
+        if n > min(len(each) for each in strings) or budget.left < 20.0:
+            break
+        case = Sigma.create(hamiltonian, tuple(np.ascontiguousarray(each[:n]) for each in strings), device)
+        found = case.measure(3, True)
+        rows.append({"strings": n, "seconds": found["seconds"], "cpu_seconds": found["cpu_seconds"]})
+    slower = [k for k, row in enumerate(rows) if row["seconds"] >= row["cpu_seconds"]]
+    first = (slower[-1] + 1) if slower else 0
+    return {"rows": rows, "strings": rows[first]["strings"] if first < len(rows) else None}
+
+
+def kinds_text(found: dict[str, Any], rates: dict[str, float]) -> str:
+    """The parts of one sigma as a table."""
+    head = (
+        "part",
+        "GFMA",
+        "ms",
+        "GFMA/s",
+        "of DGEMM",
+        "executed",
+        "GB/s",
+        "of copy",
+        "predicted ms",
+        "CPU ms",
+        "ratio",
+    )
+    lines = [head]
+    for name, kind in found["kinds"].items():
+        seconds, cpu = kind["seconds"], kind.get("cpu_seconds")
+        rate, moved = kind["useful"] / seconds, kind["bytes"] / seconds
+        lines.append(
+            (name, f"{kind['useful'] / 1e9:.3g}", f"{1e3 * seconds:.3g}", f"{rate / 1e9:.1f}",
+             f"{rate / rates['dgemm']:.1%}", f"{kind['executed'] / max(kind['useful'], 1.0):.2f}", f"{moved / 1e9:.1f}",
+             f"{moved / rates['copy']:.1%}", f"{1e3 * kind['predicted_seconds']:.3g}",
+             *(("-", "-") if cpu is None else (f"{1e3 * cpu:.3g}", f"{cpu / seconds:.2f}")))
+        )  # fmt: skip
+    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+    return "\n".join("  " + "  ".join(cell.rjust(n) for cell, n in zip(line, widths, strict=True)) for line in lines)
+
+
+def solve_text(name: str, gpu: dict[str, Any], cpu: dict[str, Any], memory: dict[str, int]) -> str:
+    """Whole solves and memory in a few sentences."""
+    lines = []
+    for backend, found in (("gpu", gpu), ("cpu", cpu)):
+        if "failed" in found:
+            lines.append(f"  solve on {backend}: left out ({found['failed']})")
+            continue
+        lines.append(
+            f"  solve on {backend}: {found['wall_seconds']:.2f} s, {found['n_sigma']} sigmas of "
+            f"{found['sigma_seconds']:.4g} s, E = {found['energy'][0]:.10f}"
+        )
+    if "failed" not in gpu:
+        total = sum(gpu["phases"].values())
+        shares = sorted(gpu["phases"].items(), key=lambda item: -item[1])[:8]
+        lines.append("  phases: " + ", ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in shares))
+        if "failed" not in cpu:
+            lines.append(f"  energies differ by {abs(gpu['energy'][0] - cpu['energy'][0]):.1e} hartree")
+    measured = gpu.get("peak_device_bytes")
+    seen = "not measured" if measured is None else f"measured {measured / 1e9:.4g} GB"
+    lines.append(f"  GPU memory: predicted {memory['device_bytes'] / 1e9:.4g} GB, {seen}")
+    return "\n".join(lines)
+
+
+def run_input(name: str, device: Any, rates: dict[str, float], options: argparse.Namespace, budget: Budget) -> Any:
+    """All measurements of one input, printed as they come."""
+    hamiltonian, strings = read_problem(name, options.data)
+    memory = predicted_memory(hamiltonian, strings, device)
+    print(f"\n{name}: {len(strings[0])} x {len(strings[1])} strings", flush=True)
+    if memory["device_bytes"] > device.memory()[0] and device.kind != "host":
+        print(f"  left out: needs {memory['device_bytes'] / 1e9:.3g} GB on the GPU")
+        return {"input": name, "predicted_memory": memory, "left_out": "memory"}
+    began = perf_counter()
+    case = Sigma.create(hamiltonian, strings, device)
+    print(f"  lists of connections, both backends: {perf_counter() - began:.2f} s")
+    found = case.measure(options.repeats, budget.left > 30.0)
+    print(kinds_text(found, rates))
+    cpu = "" if found["cpu_seconds"] is None else f", CPU {found['cpu_seconds']:.4g} s"
+    print(f"  sigma: GPU {found['seconds']:.4g} s{cpu}, agreement {found['agreement']}", flush=True)
+    report = {"input": name, "strings": [len(each) for each in strings], "sigma": found, "predicted_memory": memory}
+    transfer = 16.0 * found["dimension"]
+    report["transfer_share"] = (transfer / rates["upload"]) / (transfer / rates["upload"] + found["seconds"])
+    print(f"  a vector there and back with every sigma would take {report['transfer_share']:.1%} of the time")
+    del case
+    if options.solve and budget.left > 10.0:
+        from sqd_mpi import files
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "input.h5"
+            files.write_input(path, hamiltonian, *strings)
+            limit = budget.left
+            report["gpu"] = solve(path, "gpu", Path(folder), limit, options.tol)
+            report["cpu"] = solve(path, "cpu", Path(folder), min(limit / 2, budget.left), options.tol)
+        print(solve_text(name, report["gpu"], report["cpu"], memory), flush=True)
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure everything that fits into the time and print tables and one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="*", help="published inputs or input files (h2o-1em4 n2-1em5 h2o-1em6 ...)")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SQD_MPI_DATA", "data")))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=300.0, help="time after which no input is begun (300)")
+    parser.add_argument("--sizes", default=",".join(map(str, CROSSOVER)), help="numbers of strings for the crossover")
+    parser.add_argument("--tol", type=float, default=1e-5, help="residual norm of the whole solves (1e-5)")
+    parser.add_argument("--no-solve", dest="solve", action="store_false", help="leave the whole solves out")
+    parser.add_argument("-o", "--output", type=Path, help="file for the JSON object as well")
+    options = parser.parse_args(arguments)
+    try:
+        device = open_the_device()
+    except InputError as error:
+        print(f"gpu benchmark: nothing was measured: {error}", file=sys.stderr)
+        return 2
+    inputs = options.inputs or DEFAULT_INPUTS
+    if not options.data.is_dir() and any(Path(name).suffix != ".h5" for name in inputs):
+        print(f"gpu benchmark: --data DIR or SQD_MPI_DATA must name {SOURCE}, or give input files", file=sys.stderr)
+        return 2
+    report = measure_all(inputs, device, options)
+    text = json.dumps(report)
+    if options.output:
+        options.output.write_text(text + "\n")
+    print(text)
+    return 0 if all(good(result) for result in report["inputs"]) else 1
+
+
+def good(result: dict[str, Any]) -> bool:
+    """Whether the GPU's sigma of an input is that of the CPU."""
+    agreement = result.get("sigma", {}).get("agreement")
+    return agreement is None or agreement < AGREEMENT
+
+
+def measure_all(inputs: Sequence[str], device: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """The report of all inputs."""
+    from sqd_mpi import _jit
+
+    _jit.set_threads(available_cores())
+    budget, emulated = Budget(options.seconds), device.kind == "host"
+    if emulated:
+        print("EMULATED on the CPU by one thread: the figures are meaningless as speed")
+    rates = device_rates(device, options.repeats)
+    free, total = device.memory()
+    print(
+        f"{device.name}, {total / 1e9:.3g} GB ({free / 1e9:.3g} free): DGEMM {rates['dgemm'] / 1e9:.1f} GFMA/s, copies "
+        f"{rates['copy'] / 1e9:.1f} GB/s, up {rates['upload'] / 1e9:.1f}, down {rates['download'] / 1e9:.1f} GB/s; "
+        f"CPU {available_cores()} threads"
+    )
+    results, last = [], None
+    for name in inputs:
+        if budget.left < 10.0:
+            print(f"\n{name}: left out, as the time is up (--seconds {options.seconds:g})")
+            results.append({"input": name, "left_out": "time"})
+            continue
+        results.append(run_input(name, device, rates, options, budget))
+        last = last or name
+    sizes = [int(n) for n in options.sizes.split(",") if n]
+    found = crossover(*read_problem(last, options.data), device, sizes, budget) if last and sizes else None
+    if found is not None:
+        where = "nowhere" if found["strings"] is None else f"from {found['strings']} strings on"
+        print(f"\nthe GPU is faster {where}, among {', '.join(str(row['strings']) for row in found['rows'])} ({last})")
+    return {
+        "emulated": emulated, "device": device.name, "kind": device.kind, "memory_bytes": total, "rates": rates,
+        "cpu_threads": available_cores(), "inputs": results, "crossover": found,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

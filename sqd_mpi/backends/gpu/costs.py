@@ -1,0 +1,114 @@
+"""Counted work of a sigma on a GPU, and the seconds that it should take.
+
+The rates are not measured: they follow from data sheets and from what the kernels move (docs/gpu.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# Share of a coupling row and of the overhead of a thread block that one alpha single costs, in bytes per ket column.
+_BYTES = 8.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Speeds of a device, for one rank that has it alone.
+
+    Attributes:
+        direct: multiply-adds a second of `opposite_direct`, bound by reads from shared memory.
+        product: multiply-adds a second of stacks of small matrix products.
+        sparse: multiply-adds a second of the same-spin sums, bound by reads from the second-level cache.
+        bytes: bytes a second from and to memory.
+        launch: seconds of one launch.
+    """
+
+    direct: float = 5e11
+    product: float = 1.2e13
+    sparse: float = 5e11
+    bytes: float = 2.5e12
+    launch: float = 5e-6
+
+
+RATES = Rates()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counted work.
+
+    Attributes:
+        useful: multiply-adds that the definition needs (one for every connected pair of determinants).
+        executed: multiply-adds that are done.
+        bytes: bytes that thread blocks read from and write to device memory, if no cache helped.
+        seconds: predicted seconds at given rates.
+    """
+
+    useful: float = 0.0
+    executed: float = 0.0
+    bytes: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.useful + other.useful, self.executed + other.executed, self.bytes + other.bytes,
+            self.seconds + other.seconds,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class ListSizes:
+    """Sizes of lists of beta singles, arrays of any common shape.
+
+    Attributes:
+        entries: singles; diagonal: further terms (n_electrons for every column where the diagonal belongs to the list).
+        n_columns, n_ket: bra and ket columns; n_used: orbital pairs in use.
+    """
+
+    entries: FloatArray
+    diagonal: FloatArray
+    n_columns: FloatArray
+    n_ket: FloatArray
+    n_used: FloatArray
+
+    @property
+    def has_terms(self) -> NDArray[np.bool_]:
+        """Whether a list contributes anything."""
+        return np.asarray((self.entries > 0) | (self.diagonal > 0))
+
+    def direct(self, n_singles: FloatArray, rates: Rates = RATES) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Executed multiply-adds, bytes and seconds of the direct form for rows with so many alpha singles."""
+        there = self.has_terms * n_singles
+        executed = there * (self.entries + self.diagonal)
+        moved = _BYTES * there * (self.n_ket + self.n_used) + 4.0 * there * self.entries
+        moved += 2 * _BYTES * self.n_columns * (there > 0)
+        return executed, moved, executed / rates.direct + moved / rates.bytes
+
+    def product(self, n_singles: FloatArray, rates: Rates = RATES) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The same of the form with matrix products; without launches, which come once for every batch."""
+        there = self.has_terms * n_singles
+        executed = there * self.n_used * self.n_ket + (there > 0) * (self.entries + self.diagonal)
+        moved = _BYTES * there * (2.0 * self.n_ket + 2.0 * self.n_used + self.n_ket)  # gathered, and read again
+        moved += (there > 0) * (
+            2 * _BYTES * self.n_used * self.n_ket + 36.0 * self.entries + 2 * _BYTES * self.n_columns
+        )
+        return executed, moved, there * self.n_used * self.n_ket / rates.product + moved / rates.bytes
+
+
+def alpha_work(terms: FloatArray, stop: FloatArray, rates: Rates = RATES) -> Work:
+    """Work of alpha same spin for rows with so many elements of H_alpha and wanted columns."""
+    count = float((terms * stop).sum())
+    moved = _BYTES * (count + float((2 * stop).sum())) + 12.0 * float(terms.sum())
+    return Work(count, count, moved, count / rates.sparse)
+
+
+def beta_work(terms: FloatArray, stop: FloatArray, group: int, rates: Rates = RATES) -> Work:
+    """Work of beta same spin for rows whose columns have so many terms in all."""
+    count = float(terms.sum())
+    moved = 12.0 * count / max(group, 1) + 3 * _BYTES * float(stop.sum())
+    return Work(count, count, moved, count / rates.sparse)

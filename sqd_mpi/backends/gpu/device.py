@@ -1,0 +1,226 @@
+"""What the GPU backend asks of a device: memory, copies, streams, kernels and matrix products, and nothing else.
+
+A device is a GPU (`cupy_device.CupyDevice`) or, for tests, the host shim (`host_device.HostDevice`), which runs the
+same kernel sources on the CPU. A process has one.
+
+Of a device array this package uses `.shape .dtype .size .nbytes`, the contiguous slices `x[i:j]` and `x[i]`, and
+`reshape`; everything else goes through the device. It is C-contiguous.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sqd_mpi.options import InputError
+
+CHOICE = "SQD_MPI_GPU"  # environment: "host" takes the host shim
+_LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+DeviceArray = Any
+Stream = Any
+
+
+class Kernel(Protocol):
+    """A kernel that can be launched."""
+
+    def __call__(
+        self, n_blocks: int, n_threads: int, arguments: Sequence[Any], shared_bytes: int = 0, stream: Stream = None
+    ) -> None:
+        """Launch blocks of threads, both in one dimension; 0 blocks do nothing.
+
+        Args:
+            arguments: device arrays, and NumPy scalars of exactly the types that the kernel declares.
+            shared_bytes: dynamic shared memory of a block.
+            stream: None for the default stream.
+        """
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device can do."""
+
+    shared_bytes: int
+    """Largest shared memory of a block."""
+    n_processors: int
+    """Multiprocessors or compute units."""
+    threads: int = 1024
+    """Largest number of threads of a block."""
+
+
+class Device(Protocol):
+    """One device. Copies and kernels on one stream happen in order; without a stream, on the default stream.
+
+    Attributes:
+        name: for people.
+        kind: "cuda", "hip" or "host".
+        identity: names the physical device among all of the job; equal for ranks that share one.
+        limits: of the device.
+    """
+
+    name: str
+    kind: str
+    identity: str
+    limits: Limits
+
+    def memory(self) -> tuple[int, int]:
+        """Free and total bytes."""
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> DeviceArray:
+        """A new array of undefined content.
+
+        Raises:
+            MemoryError: it does not fit; the sentence says how much was wanted and how much is free.
+        """
+
+    def zero(self, array: DeviceArray, stream: Stream = None) -> None:
+        """Fill an array with zeros."""
+
+    def upload(self, host: NDArray[Any], stream: Stream = None) -> DeviceArray:
+        """A new device array with the content of a host array, which must not change until the stream is through."""
+
+    def download(self, array: DeviceArray, out: NDArray[Any] | None = None, stream: Stream = None) -> NDArray[Any]:
+        """The content as a host array; complete on return."""
+
+    def copy_in(self, host: NDArray[Any], array: DeviceArray, stream: Stream = None) -> None:
+        """Copy a C-contiguous host array into a device array of equal size and type; pinned memory is not awaited."""
+
+    def copy_out(self, array: DeviceArray, host: NDArray[Any], stream: Stream = None) -> None:
+        """Copy a device array into a C-contiguous host array of equal size and type; complete once the stream is."""
+
+    def copy(self, source: DeviceArray, target: DeviceArray, stream: Stream = None) -> None:
+        """Copy between device arrays of equal size and type that do not overlap."""
+
+    def pinned(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
+        """A host array in pinned memory."""
+
+    def message(self, array: DeviceArray) -> Any:
+        """What an MPI library that knows devices is given for an array, without a copy."""
+
+    def stream(self) -> Stream:
+        """A new stream, which does not wait for the default stream."""
+
+    def wait(self, stream: Stream, other: Stream) -> None:
+        """What is put on `stream` from now on starts after what `other` holds now."""
+
+    def synchronize(self, stream: Stream = None) -> None:
+        """Wait until a stream, or without one the whole device, is through."""
+
+    def kernel(self, source_name: str, kernel_name: str) -> Kernel:
+        """A kernel of a source file of this package (`source_name`.cu), compiled when first wanted."""
+
+    def gemm(
+        self,
+        a: DeviceArray,
+        b: DeviceArray,
+        c: DeviceArray,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        stream: Stream = None,
+    ) -> None:
+        """c = alpha op(a) op(b) + beta c for float64 matrices, or for stacks of equally many matrices.
+
+        Args:
+            a: (m, k), or (k, m) if transposed; b: (k, n), or (n, k); c: (m, n). Stacks have one dimension more in
+                front.
+        """
+
+
+def check_gemm(
+    a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...], transpose_a: bool, transpose_b: bool
+) -> tuple[int, int, int, int]:
+    """(m, n, k, size of the stack) of a matrix product of these shapes.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    rows, inner = a[:-3:-1] if transpose_a else a[-2:]
+    inner_b, columns = b[:-3:-1] if transpose_b else b[-2:]
+    stack = {shape[:-2] for shape in (a, b, c)}
+    if inner != inner_b or c[-2:] != (rows, columns) or len(stack) != 1 or len(c) not in (2, 3):
+        raise ValueError(f"matrix product of shapes {a} and {b} into {c} (transposed: {transpose_a}, {transpose_b})")
+    return rows, columns, inner, int(np.prod(c[:-2]))
+
+
+_process_device: list[Device] = []  # the one of this process, once it is open
+
+
+def open_device(
+    local_rank: int | None = None, n_local: int = 1, say: Callable[[str], None] = lambda text: None
+) -> Device:
+    """The device of this process; a second call returns the same.
+
+    Args:
+        local_rank: number of this rank on its node; by default what the MPI launcher says. It takes device
+            local_rank % (devices that it sees).
+        n_local: ranks on the node.
+        say: is given a sentence where ranks share a device or the host shim is used.
+
+    Raises:
+        InputError: there is no device, with what to install.
+    """
+    if not _process_device:
+        choice = os.environ.get(CHOICE, "")
+        if choice not in ("", "host"):
+            raise InputError(f'{CHOICE} is "host" (kernels run on the CPU, for tests) or not set; got {choice!r}')
+        if local_rank is None:
+            local_rank = local_rank_of(os.environ)
+        if choice == "host":
+            from sqd_mpi.backends.gpu.host_device import HostDevice
+
+            _process_device.append(HostDevice())
+            say(f"{CHOICE}=host: the GPU kernels run on the CPU, one thread; this is for tests only")
+        else:
+            from sqd_mpi.backends.gpu.cupy_device import CupyDevice, device_count
+
+            count = device_count()
+            _process_device.append(CupyDevice(local_rank % count))
+            if text := shared_device_warning(n_local, count, os.environ):
+                say(text)
+    return _process_device[0]
+
+
+def is_there() -> bool:
+    """Whether this process sees a GPU and CuPy; the host shim does not count."""
+    if importlib.util.find_spec("cupy") is None or os.environ.get(CHOICE):
+        return False
+    from sqd_mpi.backends.gpu.cupy_device import device_count
+
+    try:
+        return device_count() > 0
+    except InputError:
+        return False
+
+
+def close_device() -> None:
+    """Forget the device of this process, so that `open_device` chooses again."""
+    _process_device.clear()
+
+
+def local_rank_of(environment: Any) -> int:
+    """Number of this rank on its node, as MPI launchers tell it; 0 if none does."""
+    for name in _LOCAL_RANK:
+        if environment.get(name, "").isdigit():
+            return int(environment[name])
+    return 0
+
+
+def shared_device_warning(n_local: int, n_devices: int, environment: Any) -> str:
+    """A sentence if more ranks than devices are on a node, else an empty string.
+
+    A rank that sees one device only because the launcher shows it no other (such as --gpus-per-task=1) shares nothing
+    as far as it can know.
+    """
+    if n_local <= n_devices or (n_devices == 1 and any(environment.get(name) for name in _VISIBLE)):
+        return ""
+    devices = "1 GPU" if n_devices == 1 else f"{n_devices} GPUs"
+    return f"{n_local} ranks on a node share {devices}; one rank for each GPU is faster"

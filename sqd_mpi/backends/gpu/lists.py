@@ -1,0 +1,318 @@
+"""The connection lists of a rank in the order in which the kernels of sigma.cu read them, as host arrays.
+
+Beta lists are sliced ELL: 32 columns stand side by side, so that neighbouring threads read neighbouring entries. Alpha
+lists are rows, each sorted by the label of the orbital pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi._jit import jit
+from sqd_mpi.backends.structure import BetaSingles, SparseRows
+from sqd_mpi.excitations import Singles
+
+IntArray = NDArray[np.int64]
+
+SLICE = 32  # columns of a slice
+WIDEST_TILE = 2**16  # ket columns that an entry can tell apart
+MOST_PAIRS = 2**14  # orbital pairs that an entry can tell apart
+# Numbers of a list, in the order of sigma.cu.
+FIRST_COUNT, FIRST_SLICE, N_COLUMNS, N_TILES, N_KET, FIRST_USED, N_USED, FIRST_OCCUPIED = range(8)
+
+
+@dataclass(frozen=True, eq=False)
+class SlicedRows:
+    """Where the entries of sparse rows stand: cut into tiles of ket columns, 32 rows side by side.
+
+    Attributes:
+        table: (n_lists, 8) int64, numbers of every list.
+        counts: (sum of n_tiles n_columns,) int32 entries of every column in every tile.
+        slice_start: int64, first entry of every slice of every tile of every list; the last is the total.
+        where: (nnz,) int64, place of every entry.
+        tile_width: ket columns of a tile.
+    """
+
+    table: IntArray = field(repr=False)
+    counts: NDArray[np.int32] = field(repr=False)
+    slice_start: IntArray = field(repr=False)
+    where: IntArray = field(repr=False)
+    tile_width: int
+
+    @property
+    def size(self) -> int:
+        """Number of entries, empty places included."""
+        return int(self.slice_start[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class BetaLists:
+    """Beta singles of one shift db for the kernels.
+
+    Attributes:
+        sliced: where the entries stand; list q = y n_labels + d.
+        entries: (size,) uint32: sign, direction and number of the orbital pair in `used`, ket column in its tile.
+        used: (sum of n_used,) int32 orbital pairs in use, list after list.
+        occupied: int32 numbers in `used` of the occupied pairs rr, (n_electrons, n_columns) of every list with
+            a diagonal.
+        n_electrons: number of beta electrons.
+    """
+
+    sliced: SlicedRows = field(repr=False)
+    entries: NDArray[np.uint32] = field(repr=False)
+    used: NDArray[np.int32] = field(repr=False)
+    occupied: NDArray[np.int32] = field(repr=False)
+    n_electrons: int
+
+    @property
+    def table(self) -> IntArray:
+        """(n_lists, 8) numbers of every list."""
+        return self.sliced.table
+
+
+@dataclass(frozen=True, eq=False)
+class AlphaLists:
+    """Alpha singles from a range of bra rows to one ket block, sorted by row and label of the orbital pair.
+
+    Attributes:
+        start: (n_rows n_labels + 1,) int64.
+        ket, pair: (n,) int32 ket row and directed orbital pair; sign: (n,) int8.
+        counts: (n_rows, n_labels) int64 number of singles.
+    """
+
+    start: IntArray = field(repr=False)
+    ket: NDArray[np.int32] = field(repr=False)
+    pair: NDArray[np.int32] = field(repr=False)
+    sign: NDArray[np.int8] = field(repr=False)
+
+    def counts(self, n_labels: int) -> IntArray:
+        """(n_rows, n_labels) number of singles."""
+        return np.diff(self.start).reshape(-1, n_labels)
+
+
+def used_pairs(beta: BetaSingles, n_pairs: int) -> tuple[NDArray[np.int32], IntArray, NDArray[np.int32]]:
+    """Orbital pairs that every list of beta singles uses, its diagonal included.
+
+    Returns:
+        the pairs list after list; (n_lists + 1,) first of every list; (n_lists, n_pairs) number of each, or -1.
+    """
+    n_lists = len(beta.block_n_ket)
+    present = np.zeros((n_lists, n_pairs), np.bool_)
+    _mark_used(beta.block_row, beta.indptr, beta.orbital_pair, present)
+    for q in np.flatnonzero(beta.block_diagonal):
+        present[q, np.unique(beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]])] = True
+    number = np.where(present, np.cumsum(present, axis=1) - 1, -1).astype(np.int32)
+    start = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int64)
+    return np.nonzero(present)[1].astype(np.int32), start, number
+
+
+def sliced_rows(
+    block_row: IntArray, block_n_ket: IntArray, indptr: IntArray, column: NDArray[np.int32], tile_width: int
+) -> SlicedRows:
+    """Places of the entries of sparse rows.
+
+    Args:
+        block_row: (n_lists + 1,) first row of every list; block_n_ket: (n_lists,) its number of ket columns.
+        indptr: (n_rows + 1,); column: (nnz,) ket column inside the list.
+        tile_width: ket columns of a tile.
+    """
+    n_lists = len(block_n_ket)
+    table = np.zeros((n_lists, 8), np.int64)
+    table[:, FIRST_OCCUPIED] = -1
+    table[:, N_COLUMNS] = np.diff(block_row)
+    table[:, N_TILES] = np.maximum(-(-block_n_ket // tile_width), 1)
+    table[:, N_KET] = block_n_ket
+    n_slices = -(-table[:, N_COLUMNS] // SLICE)
+    table[1:, FIRST_COUNT] = np.cumsum(table[:, N_TILES] * table[:, N_COLUMNS])[:-1]
+    table[1:, FIRST_SLICE] = np.cumsum(table[:, N_TILES] * n_slices)[:-1]
+    counts = np.zeros(int((table[:, N_TILES] * table[:, N_COLUMNS]).sum()), np.int32)
+    depth = np.zeros(int((table[:, N_TILES] * n_slices).sum()) + 1, np.int64)
+    _count_sliced(block_row, indptr, column, table, tile_width, counts, depth)
+    slice_start = np.cumsum(depth)
+    where = np.empty(column.size, np.int64)
+    _place_sliced(block_row, indptr, column, table, tile_width, slice_start, where)
+    return SlicedRows(table, counts, slice_start, where, tile_width)
+
+
+def beta_lists(beta: BetaSingles, n_pairs: int, tile_width: int) -> BetaLists:
+    """The singles of one shift db for the kernels, with ket columns cut into tiles."""
+    used, used_start, number = used_pairs(beta, n_pairs)
+    sliced = sliced_rows(beta.block_row, beta.block_n_ket, beta.indptr, beta.column, tile_width)
+    table = sliced.table
+    table[:, FIRST_USED], table[:, N_USED] = used_start[:-1], np.diff(used_start)
+    entries = np.zeros(sliced.size, np.uint32)
+    _pack(
+        beta.block_row,
+        beta.indptr,
+        beta.column,
+        beta.orbital_pair,
+        beta.sign,
+        number,
+        tile_width,
+        sliced.where,
+        entries,
+    )
+    occupied, first = [np.empty(0, np.int32)], 0
+    for q in np.flatnonzero(beta.block_diagonal):
+        rows = beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]]
+        occupied.append(number[q][rows].T.reshape(-1))
+        table[q, FIRST_OCCUPIED] = first
+        first += rows.size
+    return BetaLists(sliced, entries, used, np.concatenate(occupied), beta.occupied_pair.shape[1])
+
+
+def double_lists(
+    doubles: SparseRows, column_start: IntArray, n_ket: IntArray, tile_width: int
+) -> tuple[SlicedRows, NDArray[np.uint16], NDArray[np.float64]]:
+    """The doubles of H_beta for the kernels: where they stand, ket column in its tile, and value.
+
+    Args:
+        column_start: (n_labels + 1,) first row of every label; n_ket: (n_labels,) ket columns of every label.
+    """
+    sliced = sliced_rows(column_start, n_ket, doubles.indptr, doubles.column, tile_width)
+    column = np.zeros(sliced.size, np.uint16)
+    value = np.zeros(sliced.size)
+    column[sliced.where] = doubles.column % tile_width
+    value[sliced.where] = doubles.value
+    return sliced, column, value
+
+
+def alpha_lists(
+    singles: Singles,
+    rows: tuple[int, int],
+    in_block: NDArray[np.bool_],
+    ket_row: NDArray[np.int32],
+    pair_labels: IntArray,
+    n_labels: int,
+) -> AlphaLists:
+    """Singles from a range of bra rows to the strings of one ket block.
+
+    Args:
+        singles: singles from every bra row to all strings.
+        rows: first and last (excluded) bra row.
+        in_block: (n_strings,) whether a string is in the ket block; ket_row: (n_strings,) its row there.
+        pair_labels: (n_pairs,) label of every orbital pair.
+    """
+    low, high = rows
+    indptr = singles.indptr[low : high + 1]
+    counts = np.zeros((high - low) * n_labels + 1, np.int64)
+    _count_alpha(indptr, singles.ket, singles.pair, in_block, pair_labels, n_labels, counts)
+    start = np.cumsum(counts)
+    n = int(start[-1])
+    ket, pair, sign = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int8)
+    _sort_alpha(
+        indptr, singles.ket, singles.pair, singles.sign, in_block, ket_row, pair_labels, n_labels, start.copy(),
+        ket, pair, sign,
+    )  # fmt: skip
+    return AlphaLists(start, ket, pair, sign)
+
+
+def stretches(
+    cost: NDArray[np.float64], stop: IntArray, width: int, first_row: int = 0
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Thread blocks (row, first column) that cover the first `stop` columns of rows of cost > 0, heavy rows first."""
+    wanted = np.flatnonzero((cost > 0) & (stop > 0))
+    wanted = wanted[np.argsort(-(cost[wanted] * np.minimum(stop[wanted], width)), kind="stable")]
+    n = -(-stop[wanted] // width)
+    rows = np.repeat(wanted, n)
+    number = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)
+    return (first_row + rows).astype(np.int32), (number * width).astype(np.int32)
+
+
+def row_groups(
+    label_start: IntArray, stop: IntArray, rows: tuple[int, int], size: int, width: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Thread blocks (first row, number of rows, first column) of up to `size` rows of one label, long rows first."""
+    found = [
+        (first, min(size, last - first), column)
+        for first, last in _row_stretches(label_start, rows, size)
+        for column in range(0, int(stop[first : min(first + size, last)].max(initial=0)), width)
+    ]
+    found.sort(key=lambda block: -int(stop[block[0]]))
+    table = np.array(found, np.int32).reshape(-1, 3)
+    return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
+
+
+def _row_stretches(label_start: IntArray, rows: tuple[int, int], size: int) -> Iterator[tuple[int, int]]:
+    for start, stop in pairwise(np.clip(label_start, *rows).tolist()):
+        for first in range(start, stop, size):
+            yield first, stop
+
+
+@jit
+def _mark_used(block_row, indptr, pair, present):
+    for q in range(present.shape[0]):
+        for m in range(indptr[block_row[q]], indptr[block_row[q + 1]]):
+            present[q, pair[m] >> 1] = True
+
+
+@jit
+def _count_sliced(block_row, indptr, column, table, tile_width, counts, depth):
+    for q in range(table.shape[0]):
+        n_columns = block_row[q + 1] - block_row[q]
+        n_slices = (n_columns + 31) // 32
+        for j in range(n_columns):
+            row = block_row[q] + j
+            for m in range(indptr[row], indptr[row + 1]):
+                counts[table[q, 0] + column[m] // tile_width * n_columns + j] += 1
+        for tile in range(table[q, 3]):
+            for j in range(n_columns):
+                count = counts[table[q, 0] + tile * n_columns + j]
+                at = table[q, 1] + tile * n_slices + j // 32 + 1
+                depth[at] = max(depth[at], 32 * count)
+
+
+@jit
+def _place_sliced(block_row, indptr, column, table, tile_width, slice_start, where):
+    most = 1
+    for q in range(table.shape[0]):
+        most = max(most, table[q, 3])
+    done = np.empty(most, np.int64)
+    for q in range(table.shape[0]):
+        n_columns = block_row[q + 1] - block_row[q]
+        n_slices = (n_columns + 31) // 32
+        for j in range(n_columns):
+            row = block_row[q] + j
+            done[:] = 0
+            for m in range(indptr[row], indptr[row + 1]):
+                tile = column[m] // tile_width
+                where[m] = slice_start[table[q, 1] + tile * n_slices + j // 32] + 32 * done[tile] + j % 32
+                done[tile] += 1
+
+
+@jit
+def _pack(block_row, indptr, column, pair, sign, number, tile_width, where, entries):
+    for q in range(number.shape[0]):
+        for m in range(indptr[block_row[q]], indptr[block_row[q + 1]]):
+            directed = 2 * np.int64(number[q, pair[m] >> 1]) + (pair[m] & 1)
+            negative = np.int64(1) if sign[m] < 0 else np.int64(0)
+            entries[where[m]] = np.uint32((negative << 31) | (directed << 16) | (column[m] % tile_width))
+
+
+@jit
+def _count_alpha(indptr, ket, pair, in_block, pair_labels, n_labels, counts):
+    for row in range(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            if in_block[ket[k]]:
+                counts[row * n_labels + pair_labels[pair[k] >> 1] + 1] += 1
+
+
+@jit
+def _sort_alpha(
+    indptr, ket, pair, sign, in_block, ket_row, pair_labels, n_labels, position, out_ket, out_pair, out_sign
+):
+    for row in range(indptr.shape[0] - 1):
+        for k in range(indptr[row], indptr[row + 1]):
+            if not in_block[ket[k]]:
+                continue
+            key = row * n_labels + pair_labels[pair[k] >> 1]
+            target = position[key]
+            position[key] += 1
+            out_ket[target] = ket_row[ket[k]]
+            out_pair[target] = pair[k]
+            out_sign[target] = sign[k]

@@ -1,0 +1,267 @@
+"""What a rank keeps about its strings on the device; shared by the blocks of all sectors on the same grid place.
+
+The lists are built by the CPU kernels of `cpu.StringStructure`, put into the order of the GPU kernels (`lists`) and
+uploaded when first wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.backends import Interaction, Task
+from sqd_mpi.backends.cpu import Place, Rows, StringStructure
+from sqd_mpi.backends.gpu import lists
+from sqd_mpi.backends.gpu.costs import ListSizes
+from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.layout import Layout, owners
+from sqd_mpi.options import InputError
+from sqd_mpi.symmetry import OrbitalLabels
+
+T = TypeVar("T")
+
+GROUP = 4  # as in sigma.cu
+_SHARED_BYTES = 112 * 1024  # two thread blocks on a processor of an H100
+_INTERACTIONS = 4  # so many stay on the device
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How thread blocks use their shared memory.
+
+    Attributes:
+        width: ket columns of a tile.
+        batch: ket rows at a time.
+        staged: whether rows of the coupling lie in shared memory too.
+        shared_bytes: of a thread block.
+    """
+
+    width: int
+    batch: int
+    staged: bool
+    shared_bytes: int
+
+    @classmethod
+    def choose(cls, limits: Limits, n_used: int, n_ket: int) -> Tiles:
+        """Tiles for lists with at most so many orbital pairs in use and so many ket columns.
+
+        Whole rows if they fit, up to four of them; else tiles of one.
+        """
+        room = min(limits.shared_bytes, _SHARED_BYTES) // 8
+        staged = n_used <= room // 2
+        pairs = n_used if staged else 0
+        if pairs + n_ket <= room and n_ket <= lists.WIDEST_TILE:
+            batch = min(GROUP, room // max(pairs + n_ket, 1))
+            return cls(max(n_ket, 1), batch, staged, 8 * batch * (pairs + max(n_ket, 1)))
+        width = min(max((room - pairs) // 32 * 32, 1), lists.WIDEST_TILE)
+        return cls(width, 1, staged, 8 * (pairs + width))
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceBeta:
+    """Beta singles of one shift db on the device; see `lists.BetaLists`."""
+
+    tiles: Tiles
+    sizes: ListSizes
+    n_electrons: int
+    host: lists.BetaLists
+    table: DeviceArray = field(repr=False)
+    entries: DeviceArray = field(repr=False)
+    slice_start: DeviceArray = field(repr=False)
+    counts: DeviceArray = field(repr=False)
+    used: DeviceArray = field(repr=False)
+    occupied: DeviceArray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceAlpha:
+    """Alpha singles of a range of bra rows to one ket block on the device; see `lists.AlphaLists`."""
+
+    counts: NDArray[np.int64] = field(repr=False)
+    start: DeviceArray = field(repr=False)
+    ket: DeviceArray = field(repr=False)
+    pair: DeviceArray = field(repr=False)
+    sign: DeviceArray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceRows:
+    """H_alpha of a range of bra rows on the device, and the number of elements of every row on the host."""
+
+    terms: NDArray[np.int64] = field(repr=False)
+    indptr: DeviceArray = field(repr=False)
+    column: DeviceArray = field(repr=False)
+    value: DeviceArray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceDoubles:
+    """The doubles of H_beta and the values of the singles on the device; terms: (n_labels,) multiply-adds of a row."""
+
+    terms: NDArray[np.int64] = field(repr=False)
+    table: DeviceArray = field(repr=False)
+    column: DeviceArray = field(repr=False)
+    slice_start: DeviceArray = field(repr=False)
+    counts: DeviceArray = field(repr=False)
+    value: DeviceArray = field(repr=False)
+    single_value: DeviceArray = field(repr=False)
+
+
+class GpuShare:
+    """String structure of one rank on its device.
+
+    Args:
+        device: the rank's device.
+        layout, place, hamiltonian, orbital_labels: as for `cpu.StringStructure`.
+    """
+
+    def __init__(
+        self, device: Device, layout: Layout, place: Place, hamiltonian: Hamiltonian, orbital_labels: OrbitalLabels
+    ):
+        self.device = device
+        self.strings = StringStructure(layout, place, hamiltonian, orbital_labels)
+        self.n_pairs = len(self.strings.pair_labels)
+        self._alpha: dict[tuple[int, Rows], DeviceAlpha] = {}
+        self._alpha_rows: dict[tuple[int, Rows], DeviceRows] = {}
+        self._beta: dict[int, DeviceBeta] = {}
+        self._doubles: dict[int, DeviceDoubles] = {}
+        self._interactions: list[tuple[Interaction, DeviceArray, DeviceArray]] = []
+        self._sizes: dict[int, ListSizes] = {}
+
+    def rows_of(self, task: Task) -> Rows:
+        """The range of bra rows of a task."""
+        return self.strings.rows_of(task)
+
+    def alpha(self, da: int, rows: Rows) -> DeviceAlpha:
+        """Singles from a range of bra rows to block ia + da."""
+
+        def build() -> DeviceAlpha:
+            strings, layout = self.strings, self.strings.layout
+            block = (strings.ia + da) % layout.grid[0]
+            ket_row = np.zeros(layout.alpha.size, np.int32)
+            positions, _ = layout.ket_rows(block)
+            ket_row[positions] = np.arange(len(positions), dtype=np.int32)
+            found = lists.alpha_lists(
+                strings.singles, rows, owners(layout.alpha_bounds) == block, ket_row, strings.pair_labels,
+                layout.n_labels,
+            )  # fmt: skip
+            up = self.device.upload
+            counts = found.counts(layout.n_labels)
+            return DeviceAlpha(counts, up(found.start), up(found.ket), up(found.pair), up(found.sign))
+
+        return _remembered(self._alpha, (da, rows), build)
+
+    def beta(self, db: int) -> DeviceBeta:
+        """Singles of the columns to block ib + db.
+
+        Raises:
+            InputError: more orbital pairs than an entry of a list can number.
+        """
+
+        def build() -> DeviceBeta:
+            table, sizes = self.strings.beta[db], self.list_sizes(db)
+            n_used = int(sizes.n_used.max(initial=0))
+            if n_used > lists.MOST_PAIRS:
+                raise InputError(f"the backend gpu takes {lists.MOST_PAIRS} orbital pairs; the strings use {n_used}")
+            tiles = Tiles.choose(self.device.limits, n_used, int(sizes.n_ket.max(initial=0)))
+            found = lists.beta_lists(table, self.n_pairs, tiles.width)
+            up = self.device.upload
+            return DeviceBeta(
+                tiles, sizes, found.n_electrons, found, up(found.table), up(found.entries),
+                up(found.sliced.slice_start), up(found.sliced.counts), up(found.used), up(found.occupied),
+            )  # fmt: skip
+
+        return _remembered(self._beta, db, build)
+
+    def list_sizes(self, db: int) -> ListSizes:
+        """Sizes of the beta lists of a shift, arrays (n_labels, n_labels) over labels of columns and of pairs."""
+
+        def build() -> ListSizes:
+            table, n_labels = self.strings.beta[db], self.strings.layout.n_labels
+            _, start, _ = lists.used_pairs(table, self.n_pairs)
+            columns = np.diff(table.block_row)
+            parts = (
+                table.block_entries, table.block_diagonal * columns * table.occupied_pair.shape[1], columns,
+                table.block_n_ket, np.diff(start),
+            )  # fmt: skip
+            return ListSizes(*(part.astype(np.float64).reshape(n_labels, n_labels) for part in parts))
+
+        return _remembered(self._sizes, db, build)
+
+    def alpha_hamiltonian(self, da: int, rows: Rows) -> DeviceRows:
+        """H_alpha from a range of bra rows to those of block ia + da."""
+
+        def build() -> DeviceRows:
+            found = self.strings.alpha_hamiltonian(da, rows)
+            up = self.device.upload
+            return DeviceRows(np.diff(found.indptr), up(found.indptr), up(found.column), up(found.value))
+
+        return _remembered(self._alpha_rows, (da, rows), build)
+
+    def beta_hamiltonian(self, db: int) -> DeviceDoubles:
+        """Doubles of H_beta from this rank's columns to those of block ib + db, and the values of the singles."""
+
+        def build() -> DeviceDoubles:
+            layout, beta = self.strings.layout, self.beta(db)
+            doubles, single_value = self.strings.beta_hamiltonian(db)
+            _, column_start = layout.beta_rows(self.strings.ib)
+            n_ket = np.diff(layout.beta_bounds, axis=1)[:, (self.strings.ib + db) % layout.grid[1]]
+            sliced, column, value = lists.double_lists(doubles, column_start, n_ket, beta.tiles.width)
+            placed = np.zeros(beta.host.sliced.size)
+            placed[beta.host.sliced.where] = single_value
+            terms = np.diff(doubles.indptr[column_start]) + beta.sizes.entries[:, 0].astype(np.int64)
+            up = self.device.upload
+            return DeviceDoubles(
+                terms, up(sliced.table), up(column), up(sliced.slice_start), up(sliced.counts), up(value), up(placed)
+            )
+
+        return _remembered(self._doubles, db, build)
+
+    def interaction(self, interaction: Interaction) -> tuple[DeviceArray, DeviceArray]:
+        """Coupling and twist (the coupling again where there is none) on the device."""
+        for known, coupling, twist in self._interactions:
+            if known is interaction:
+                return coupling, twist
+        coupling = self.device.upload(np.ascontiguousarray(interaction.coupling))
+        twist = coupling
+        if interaction.twist is not None:
+            twist = self.device.upload(np.ascontiguousarray(interaction.twist))
+        self._interactions = [*self._interactions[-_INTERACTIONS + 1 :], (interaction, coupling, twist)]
+        return coupling, twist
+
+    def keep_only(self, tasks: list[Task]) -> None:
+        """Forget what none of these tasks needs, and what of it lies on the host."""
+        mixed = {(task.da, self.rows_of(task)) for task in tasks if task.kind == "mixed"}
+        alpha = {(task.da, self.rows_of(task)) for task in tasks if task.kind == "alpha"}
+        beta = {task.db for task in tasks if task.kind == "beta"}
+        shifts = {task.db for task in tasks if task.kind != "alpha"}
+        self._alpha = {key: value for key, value in self._alpha.items() if key in mixed}
+        self._alpha_rows = {key: value for key, value in self._alpha_rows.items() if key in alpha}
+        self._beta = {key: value for key, value in self._beta.items() if key in shifts}
+        self._doubles = {key: value for key, value in self._doubles.items() if key in beta}
+        self.strings.keep_only([])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all lists on the device."""
+        parts: list[Any] = [
+            *self._alpha.values(), *self._alpha_rows.values(), *self._beta.values(), *self._doubles.values()
+        ]  # fmt: skip
+        arrays = [getattr(part, each.name) for part in parts for each in fields(part)]
+        lists_bytes = sum(array.nbytes for array in arrays if hasattr(array, "nbytes") and not _on_host(array))
+        return lists_bytes + sum(coupling.nbytes for _, coupling, _ in self._interactions)
+
+
+def _on_host(array: object) -> bool:
+    return isinstance(array, np.ndarray)
+
+
+def _remembered(known: dict[Any, T], key: Any, build: Callable[[], T]) -> T:
+    if key not in known:
+        known[key] = build()
+    return known[key]

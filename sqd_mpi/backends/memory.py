@@ -1,0 +1,220 @@
+"""Where vectors, ket blocks and partial sums live, and what can be done with them there.
+
+The operator and the eigensolver name arrays of a memory but never look into them: they ask for sums, copies and
+messages here. In host memory an array is a NumPy array, every message is the array itself, and nothing is ever copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.backends import FloatArray, vectors
+from sqd_mpi.backends.mirror import Unfolding
+from sqd_mpi.layout import Layout
+from sqd_mpi.options import InputError
+
+Array = Any  # of some memory: has shape, size, nbytes, and views of consecutive rows by indexing
+
+
+class Port(Protocol):
+    """How messages reach arrays of a memory."""
+
+    def sending(self, array: Array) -> Any:
+        """What MPI sends for an array: its elements, complete. Valid until the next use of the port."""
+
+    def receiving(self, array: Array) -> Any:
+        """Where MPI puts what is for an array; the same place as `sending` for an array of the whole port."""
+
+    def received(self, array: Array) -> None:
+        """What came is now to be found in the array."""
+
+
+class Arrivals(Protocol):
+    """Ket blocks on their way from messages to the kernels."""
+
+    buffers: Any
+    """What a `KetExchange` receives into: `empty(n, dtype)` and `message(array)`."""
+
+    def bring(self, block: Any) -> Array:
+        """The array of the memory that holds a block which has arrived; kernels are started with it, then `release`."""
+
+    def release(self) -> None:
+        """Return when the place where the last block had arrived may be overwritten."""
+
+
+class Memory(Protocol):
+    """The memory of a backend."""
+
+    device: str | None
+    """Name of the device for people; None in host memory."""
+    identity: str | None
+    """Names the device among all of a job, equal on ranks that share it; None in host memory."""
+    kind: str
+    """What messages that are sent from its arrays in place are sent from: "host", "cuda" or "hip"."""
+    vectors: Any
+    """Functions on vectors, as in `backends.vectors`."""
+
+    def empty(self, shape: int | tuple[int, ...]) -> Array:
+        """A C-contiguous float64 array with any elements."""
+
+    def zero(self, array: Array) -> None:
+        """Set all elements to zero."""
+
+    def copy(self, source: Array, out: Array) -> None:
+        """out = source, both of this memory."""
+
+    def to_host(self, array: Array, out: FloatArray | None = None) -> FloatArray:
+        """The elements in host memory: in `out`, or in the array itself where it already lies there."""
+
+    def from_host(self, host: FloatArray, out: Array | None = None) -> Array:
+        """Elements of a host array in this memory: in `out`, or the host array itself where that will do."""
+
+    def filling(self, array: Array) -> Any:
+        """A context that gives a host array whose elements are those of the array when it ends."""
+
+    def fill_random(self, generator: np.random.Generator, out: Array) -> None:
+        """Normally distributed numbers, the same in every memory."""
+
+    def indices(self, positions: NDArray[np.int64]) -> Any:
+        """A list of positions for `vectors.finish_folded`."""
+
+    def unfolding(self, layout: Layout, ia: int, ib: int) -> Any:
+        """The `mirror.Unfolding` of arrays of this memory."""
+
+    def port(self, size: int, host: FloatArray | None = None) -> Port:
+        """For arrays of up to `size` elements; messages go through a given host array where they need one."""
+
+    def twin(self, host: FloatArray) -> Array:
+        """An array of this memory for the elements of a host array that others read: the host array if it will do."""
+
+    def arrivals(self, capacity: int) -> Arrivals:
+        """For ket blocks of up to `capacity` elements."""
+
+    def limit(self, n_sharing: int) -> int | None:
+        """Bytes that each of several ranks may take of a device; None in host memory."""
+
+
+class _HostPort:
+    """Messages are sent from the arrays themselves."""
+
+    def sending(self, array: FloatArray) -> FloatArray:
+        """The array."""
+        return array
+
+    def receiving(self, array: FloatArray) -> FloatArray:
+        """The array."""
+        return array
+
+    def received(self, array: FloatArray) -> None:
+        """It is there already."""
+
+
+class HostBuffers:
+    """Buffers for messages in pageable host memory."""
+
+    def empty(self, size: int, dtype: Any = np.float64) -> NDArray[Any]:
+        """A buffer."""
+        return np.empty(size, dtype)
+
+    def message(self, array: NDArray[Any]) -> NDArray[Any]:
+        """What MPI is given for a buffer or a part of it."""
+        return array
+
+
+class _HostArrivals:
+    """Kernels read blocks where they arrive."""
+
+    buffers: Any = HostBuffers()
+
+    def bring(self, block: FloatArray) -> FloatArray:
+        """The block itself."""
+        return block
+
+    def release(self) -> None:
+        """Kernels return when they are done."""
+
+
+class HostMemory:
+    """NumPy arrays; see `Memory`. There is one, `HOST`."""
+
+    device: str | None = None
+    identity: str | None = None
+    kind = "host"
+    vectors: Any = vectors
+
+    def empty(self, shape: int | tuple[int, ...]) -> FloatArray:
+        """See `Memory`."""
+        return np.empty(shape)
+
+    def zero(self, array: FloatArray) -> None:
+        """See `Memory`."""
+        array[:] = 0.0
+
+    def copy(self, source: FloatArray, out: FloatArray) -> None:
+        """See `Memory`."""
+        out[:] = source
+
+    def to_host(self, array: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """See `Memory`."""
+        if out is None:
+            return array
+        out[:] = array
+        return out
+
+    def from_host(self, host: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """See `Memory`."""
+        return self.to_host(host, out)
+
+    @contextmanager
+    def filling(self, array: FloatArray) -> Iterator[FloatArray]:
+        """See `Memory`."""
+        yield array
+
+    def fill_random(self, generator: np.random.Generator, out: FloatArray) -> None:
+        """See `Memory`."""
+        out[:] = generator.normal(size=out.shape)
+
+    def indices(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Memory`."""
+        return positions
+
+    def unfolding(self, layout: Layout, ia: int, ib: int) -> Unfolding:
+        """See `Memory`."""
+        return Unfolding(layout, ia, ib)
+
+    def port(self, size: int, host: FloatArray | None = None) -> Port:
+        """See `Memory`."""
+        return _HostPort()
+
+    def twin(self, host: FloatArray) -> FloatArray:
+        """See `Memory`."""
+        return host
+
+    def arrivals(self, capacity: int) -> Arrivals:
+        """See `Memory`."""
+        return _HostArrivals()
+
+    def limit(self, n_sharing: int) -> None:
+        """See `Memory`."""
+
+
+HOST = HostMemory()
+
+
+def host_memory(direct: bool) -> HostMemory:
+    """`HOST`, for backends without a device.
+
+    Raises:
+        InputError: messages are to go from a device.
+    """
+    if direct:
+        raise InputError("--gpu-aware-mpi needs vectors on a GPU (--backend gpu); this run has them in host memory")
+    return HOST
+
+
+__all__ = ["HOST", "Array", "Arrivals", "HostBuffers", "HostMemory", "Memory", "Port", "host_memory"]

@@ -1,0 +1,99 @@
+"""What a GPU can do: the constants of a `MachineProfile` that `bench` measures on the device of each rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from sqd_mpi import grid
+from sqd_mpi.planner import devices
+
+_LARGE = 32_000_000  # elements of a large copy; fewer where the device is emulated
+_LARGE_EMULATED = 200_000
+_REPEATS = 5
+_SHAPES = ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))
+
+
+class DeviceEngine:
+    """Measures made-up problems on the device of this process; see `bench.CpuEngine`.
+
+    Args:
+        device: the device.
+    """
+
+    start = devices.assumed_profile(devices.data_sheet("h100"))
+    names = "mixed_seconds", "gather_seconds", "same_spin_seconds"
+    outside = 1e6  # a measured constant may be this many times smaller or larger than the assumed one
+
+    def __init__(self, device: Any):
+        self.device = device
+        emulated = device.kind == "host"
+        self.cases = ((120, 10, 4, _SHAPES[:1]),) if emulated else ((16000, 24, 5, _SHAPES), (4000, 20, 5, _SHAPES[:2]))
+        self._large = _LARGE_EMULATED if emulated else _LARGE
+
+    def block(self, layout: Any, place: Any, hamiltonian: Any, labels: Any) -> Any:
+        """A block on the device."""
+        from sqd_mpi.backends.gpu import block, share
+
+        return block.GpuBlock(layout, place, share.GpuShare(self.device, layout, place, hamiltonian, labels))
+
+    def array(self, host: Any) -> Any:
+        """A vector for the block."""
+        return self.device.upload(host)
+
+    def seconds(self, function: Callable[[], object]) -> float:
+        """Least wall seconds of a call until the device is through, after one that is not counted."""
+        samples = []
+        for _ in range(1 + _REPEATS):
+            began = perf_counter()
+            function()
+            self.device.synchronize()
+            samples.append(perf_counter() - began)
+        return max(min(samples[1:]), 1e-9)
+
+    def copies(self) -> dict[str, float]:
+        """Seconds of a launch and of a vector's element, and bytes per second of copies through pinned memory."""
+        one, two = self.device.upload(np.ones(self._large)), self.device.empty(self._large)
+        pinned, small = self.device.pinned(self._large), self.device.empty(1)
+        pinned[:] = 1.0
+        slowest = max(
+            self.seconds(lambda: self.device.copy_in(pinned, two)),
+            self.seconds(lambda: self.device.copy_out(two, pinned)),
+        )
+        return {
+            "task_seconds": 4.0 * self.seconds(lambda: self.device.zero(small)),
+            "vector_seconds": self.seconds(lambda: self.device.copy(one, two)) / (2 * self._large),
+            "staging_bytes_per_second": 8.0 * self._large / slowest,
+        }
+
+
+def open_engine(say: Callable[[str], None] = lambda text: None) -> DeviceEngine:
+    """The engine of the device of this process.
+
+    Raises:
+        InputError: there is none.
+    """
+    from sqd_mpi.backends.gpu.device import open_device
+
+    return DeviceEngine(open_device(say=say))
+
+
+def describe(comm: Any, engine: DeviceEngine, n_local: int) -> dict[str, Any]:
+    """Memory of the device and how the ranks of a node share devices. Collective over the communicator."""
+    device = engine.device
+    everyone = grid.gather_objects(comm, device.identity)
+    sharing = everyone.count(device.identity)
+    free, total = device.memory()
+    taken = 0 if device.kind == "host" else max(total - free, 0) // sharing
+    n_nodes = max(1, len(everyone) // n_local)
+    return {
+        "backend": "gpu",
+        "device_bytes": total,
+        "devices_per_node": max(1, len(set(everyone)) // n_nodes),
+        "context_bytes": taken,
+        "lanes": 1,
+        "group_seconds": DeviceEngine.start.group_seconds,
+    }

@@ -1,0 +1,81 @@
+"""Bytes of a rank on its GPU beside vectors and buffers: connection lists in the order of the kernels, and scratch."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.planner.blocks import Memory
+from sqd_mpi.planner.work import Work
+
+FloatArray = NDArray[np.float64]
+
+SLICE = 32  # columns of beta that stand side by side in a list, filled up to the longest of them
+SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
+_INTERACTIONS = 2  # couplings on the device: of the Hamiltonian and of S^2
+
+
+def device_structure_bytes(work: Work) -> int:
+    """Largest bytes of the connection lists of a rank on its GPU (`backends.gpu.share`, `backends.gpu.block`)."""
+    problem, (a, b, t, r) = work.problem, work.shape
+    n_labels, alpha, beta = problem.n_labels, work.alpha, work.beta
+    share = 1.0 / r if work.parity else 1.0  # row groups are parts already without spin-flip symmetry
+    rows = share * float(alpha.rows.sum(axis=1).max())
+    singles = share * float(alpha.singles.sum(axis=(1, 2)).max())
+    elements = share * float((alpha.doubles + alpha.singles[:, :, 0]).sum(axis=1).max())
+    columns = float(beta.rows.sum(axis=1).max())
+    part_a, part_b = (min(1.0, 1.0 / t + 1.0 / n) for n in (a, b))  # a task group keeps what its tasks need
+    entries = _padded_singles(work)
+    doubles = _padded(problem.beta.doubles, problem.beta.label, work.beta_part, b)
+    slices = 8.0 * (columns / SLICE + n_labels) * b
+    lists_a = part_a * (9.0 * singles + 8.0 * rows * n_labels * a)
+    matrix_a = part_a * (12.0 * elements + 8.0 * rows * a)
+    lists_b = part_b * (12.0 * entries + n_labels * (4.0 * columns * b + slices))
+    lists_b += 4.0 * problem.nelec[1] * columns
+    matrix_b = part_b * (10.0 * doubles + 4.0 * columns * b + slices)
+    ket_rows = float(alpha.rows.sum()) / a
+    blocks = rows * (20.0 + 4.0 * problem.nelec[0] + 8.0 * b + 24.0 + 16.0 * columns / 1024) + 8.0 * ket_rows * a * b
+    unfolding = 8.0 * (4.0 * rows + 6.0 * ket_rows) if work.parity else 0.0
+    integrals = _INTERACTIONS * 8.0 * len(problem.pair_labels) ** 2
+    return int(lists_a + matrix_a + lists_b + matrix_b + blocks + unfolding + integrals)
+
+
+def scratch_bytes(free: int) -> int:
+    """Most bytes of scratch that matrix products take on a device with so many bytes free."""
+    return min(SCRATCH_BYTES, max(free, 0) // 8)
+
+
+def staging_bytes(work: Work, memory: Memory) -> int:
+    """Pinned host memory of a rank for messages on their way to and from its GPU, and the vector of its result."""
+    a, b, t, r = work.shape
+    n_ranks = a * b * t * r
+    stored = 8 * -(-work.problem.dimension(work.shape) // n_ranks)
+    return 2 * stored + (memory.buffers if n_ranks > 1 else 0)
+
+
+def _padded_singles(work: Work) -> float:
+    """Largest number of entries in the lists of beta singles of a block, empty places included."""
+    found, b = work.problem.beta, work.shape[1]
+    padded = sum(_padded(found.singles[:, d], found.label, work.beta_part, b) for d in range(work.problem.n_labels))
+    return float(padded)
+
+
+def _padded(counts: FloatArray, label: NDArray[np.int64], part: NDArray[np.int64], n_parts: int) -> float:
+    """Largest number of entries of any part, if SLICE neighbours of one label are filled up to the longest of them.
+
+    The entries of a column are spread over the lists of all ket blocks; the longest of a slice is taken to stand out
+    by two standard deviations of a Poisson distribution in each.
+    """
+    sums = np.zeros(n_parts)
+    for y in np.unique(label):
+        for k in range(n_parts):
+            chosen = counts[(label == y) & (part == k)]
+            n_slices = -(-len(chosen) // SLICE)
+            filled = np.zeros(n_slices * SLICE)
+            filled[: len(chosen)] = chosen
+            longest = filled.reshape(n_slices, SLICE).max(axis=1) if n_slices else np.zeros(0)
+            if n_parts > 1:
+                mean = longest / n_parts
+                longest = n_parts * (mean + 2.0 * np.sqrt(mean))
+            sums[k] += SLICE * float(longest.sum())
+    return float(sums.max())

@@ -1,0 +1,192 @@
+"""GPUs in a plan: what a sigma asks of them, what their data sheets promise, and the bytes that a rank keeps there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.layout import Shape
+from sqd_mpi.machine import MachineProfile
+from sqd_mpi.options import InputError
+from sqd_mpi.planner.prediction import Messages
+from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.work import Work
+
+FloatArray = NDArray[np.float64]
+
+ASSUMED_SHARE = 0.5  # of what a data sheet says that kernels are taken to reach; nothing of it is measured
+_OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
+_ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
+_LAUNCH_SECONDS = 1e-5
+_CONTEXT_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class DataSheet:
+    """What the maker says about one GPU, or about the half of one that is a device of its own.
+
+    Attributes:
+        key: short name; name: for people.
+        vector_flops, matrix_flops: FP64 operations per second (a multiply-add is two), of the vector and of the
+            matrix units.
+        bytes_per_second, n_bytes: of its memory.
+        n_processors, hertz: multiprocessors or compute units, and their highest clock.
+        host_bytes_per_second: to and from host memory, one way.
+        source: where the numbers stand.
+    """
+
+    key: str
+    name: str
+    vector_flops: float
+    matrix_flops: float
+    bytes_per_second: float
+    n_bytes: int
+    n_processors: int
+    hertz: float
+    host_bytes_per_second: float
+    source: str
+
+    @property
+    def operands_per_second(self) -> float:
+        """Doubles that all multiprocessors together read from shared memory."""
+        return self.n_processors * self.hertz * _ON_CHIP_BYTES / 8
+
+
+_NVIDIA, _AMD = "https://www.nvidia.com/en-us/data-center", "https://www.amd.com/en/products/accelerators/instinct"
+DATA_SHEETS = (
+    DataSheet("a100", "A100 SXM, 80 GB", 9.7e12, 19.5e12, 2.039e12, 80 * 10**9, 108, 1.41e9, 32e9, f"{_NVIDIA}/a100/"),
+    DataSheet("h100", "H100 SXM", 34e12, 67e12, 3.35e12, 80 * 10**9, 132, 1.98e9, 64e9, f"{_NVIDIA}/h100/"),
+    DataSheet("h200", "H200 SXM", 34e12, 67e12, 4.8e12, 141 * 10**9, 132, 1.98e9, 64e9, f"{_NVIDIA}/h200/"),
+    DataSheet(
+        "mi250x-die", "MI250X, one of its two dies", 23.95e12, 47.85e12, 1.6e12, 64 * 10**9, 110, 1.7e9, 36e9,
+        f"{_AMD}/mi200/mi250x.html",
+    ),
+    DataSheet(
+        "mi300x", "MI300X", 81.7e12, 163.4e12, 5.3e12, 192 * 10**9, 304, 2.1e9, 64e9, f"{_AMD}/mi300/mi300x.html"
+    ),
+)  # fmt: skip
+
+
+def data_sheet(key: str) -> DataSheet:
+    """The data sheet of a short name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    for sheet in DATA_SHEETS:
+        if sheet.key == key:
+            return sheet
+    raise InputError(f"a device is one of {', '.join(sheet.key for sheet in DATA_SHEETS)}; got {key!r}")
+
+
+def assumed_profile(sheet: DataSheet) -> MachineProfile:
+    """A machine with one rank for each of these GPUs, whose kernels reach `ASSUMED_SHARE` of the data sheet."""
+    opposite = max(2.0 / sheet.vector_flops, _OPERANDS / sheet.operands_per_second) / ASSUMED_SHARE
+    same_spin = max(2.0 / sheet.vector_flops, 1.0 / sheet.operands_per_second) / ASSUMED_SHARE
+    element = 8.0 / sheet.bytes_per_second / ASSUMED_SHARE
+    return MachineProfile(
+        name=f"assumed: {sheet.name}, {100 * ASSUMED_SHARE:.0f} % of the rates of its data sheet ({sheet.source})",
+        backend="gpu",
+        device_bytes=sheet.n_bytes,
+        context_bytes=_CONTEXT_BYTES,
+        staging_bytes_per_second=ASSUMED_SHARE * sheet.host_bytes_per_second,
+        gather_seconds=element,
+        mixed_seconds=opposite,
+        same_spin_seconds=same_spin,
+        group_seconds=1e-15,  # a GPU does not group alpha singles
+        task_seconds=4 * _LAUNCH_SECONDS,
+        lanes=1,
+        vector_seconds=element,
+        slide_bytes_per_second=10e9,
+        reduction_bytes_per_second=6e9,
+        process_bytes=1_000_000_000,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceWork:
+    """What one sigma asks of the GPUs of a grid, all of them together.
+
+    Opposite spin is counted by (alpha label, label of the orbital pair), in both forms that a GPU can take: direct, and
+    by matrix products T = W G of all alpha singles of a row (docs/gpu.md).
+
+    Attributes:
+        direct: multiply-adds of the direct form, which are the useful ones; gathered: bytes of ket rows for them.
+        product: multiply-adds of the matrix products; product_bytes: of G and T, written and read.
+        same_spin: multiply-adds of same spin.
+        vector_bytes: read or written in all other places.
+    """
+
+    direct: FloatArray = field(repr=False)
+    gathered: FloatArray = field(repr=False)
+    product: FloatArray = field(repr=False)
+    product_bytes: FloatArray = field(repr=False)
+    same_spin: float
+    vector_bytes: float
+
+    @property
+    def useful(self) -> float:
+        """Multiply-adds that the definition needs."""
+        return float(self.direct.sum()) + self.same_spin
+
+    @property
+    def moved_bytes(self) -> float:
+        """Bytes of device memory that are read or written, with the direct form and no help of a cache."""
+        return float(self.gathered.sum()) + self.vector_bytes
+
+    def floor_seconds(self, sheet: DataSheet, n_devices: int = 1) -> dict[str, float]:
+        """Least seconds of one sigma, "opposite" and "same" spin and "vectors", each bound by what takes longest.
+
+        That is arithmetic, operands from shared memory, or bytes of device memory; opposite spin takes the form that
+        is faster for every pair of labels.
+        """
+        direct = np.maximum(
+            self.direct * max(2.0 / sheet.vector_flops, _OPERANDS / sheet.operands_per_second),
+            self.gathered / sheet.bytes_per_second,
+        )
+        product = np.maximum(2.0 * self.product / sheet.matrix_flops, self.product_bytes / sheet.bytes_per_second)
+        same_spin = self.same_spin * max(2.0 / sheet.vector_flops, 1.0 / sheet.operands_per_second)
+        return {
+            "opposite": float(np.minimum(direct, product).sum()) / n_devices,
+            "same": same_spin / n_devices,
+            "vectors": self.vector_bytes / sheet.bytes_per_second / n_devices,
+        }
+
+
+def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWork:
+    """Operations and bytes of one sigma on all devices of a grid."""
+    work = Work(problem, shape, MachineProfile(backend="gpu", lanes=1), 1)
+    labels = np.arange(problem.n_labels)
+    mirror, ket_label = labels ^ problem.sector, (labels[:, None] ^ problem.sector) ^ labels
+    alpha = work.alpha.singles.sum(axis=0)  # (x, d), as all of these
+    terms = work.beta.singles.sum(axis=0)
+    terms[:, 0] += work.beta.rows.sum(axis=0)
+    columns = work.beta.rows.sum(axis=0)
+    n_ket, present = columns[ket_label], alpha > 0.0
+    wanted = float(work.shares["terms"].mean())
+    used = _used_pairs(problem)[mirror]
+    rows = work.alpha.rows.sum(axis=0)[:, None]
+    stored = float(problem.dimension(shape))
+    n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
+    elements = Messages.create(work).vector_elements * n_ranks + 4.0 * stored  # both same-spin parts: in and out
+    same_spin = float(work.operations["alpha"].sum() + work.operations["beta"].sum())
+    return DeviceWork(
+        direct=wanted * alpha * terms[mirror],
+        gathered=8.0 * alpha * n_ket,
+        product=alpha * used * n_ket,
+        product_bytes=8.0 * n_ket * present * (3.0 * alpha + 2.0 * rows * used),
+        same_spin=same_spin,
+        vector_bytes=8.0 * elements,
+    )
+
+
+def _used_pairs(problem: Problem) -> FloatArray:
+    """(n_labels, n_labels) orbital pairs of beta singles, by label of the string and of the pair."""
+    used = np.stack(
+        [(problem.beta.pair_counts[:, problem.pair_labels == d] > 0.0).sum(axis=1) for d in range(problem.n_labels)],
+        axis=1,
+    ).astype(np.float64)
+    used[:, 0] += problem.norb  # pairs (r, r) of the diagonal
+    return used

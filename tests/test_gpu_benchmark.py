@@ -1,0 +1,84 @@
+"""benchmarks/gpu.py and `bench --backend gpu` on the emulated device: the programs, not the figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqd_mpi import files
+from sqd_mpi.cli import main
+from sqd_mpi.machine import read_profile
+from tests.problems import close_strings, make_hamiltonian
+
+ROOT = Path(__file__).parent.parent
+BENCHMARK = ROOT / "benchmarks" / "gpu.py"
+
+
+@pytest.fixture(scope="module")
+def input_path(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("gpu") / "input.h5"
+    strings = close_strings(8, 4, 40)
+    files.write_input(path, make_hamiltonian(8, (4, 4)), strings, strings)
+    return path
+
+
+def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    base = {name: value for name, value in os.environ.items() if name not in ("SQD_MPI_GPU", "SQD_MPI_DATA")}
+    command = [sys.executable, str(BENCHMARK), *arguments]
+    return subprocess.run(
+        command, env={**base, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_everything_is_measured_and_marked_as_emulated(input_path, tmp_path):
+    output = tmp_path / "report.json"
+    done = benchmark(str(input_path), "--repeats", "1", "--sizes", "10,20,99", "-o", str(output), SQD_MPI_GPU="host")
+    assert done.returncode == 0, done.stderr
+    *shown, last = done.stdout.splitlines()
+    assert shown[0].startswith("EMULATED") and "meaningless" in shown[0]
+    report = json.loads(last)
+    assert report == json.loads(output.read_text()) and report["emulated"] is True
+    assert set(report["rates"]) == {"dgemm", "copy", "upload", "download"} and min(report["rates"].values()) > 0.0
+    (result,) = report["inputs"]
+    kinds = result["sigma"]["kinds"]
+    assert set(kinds) == {"mixed", "alpha", "beta"} and result["sigma"]["agreement"] < 1e-13
+    for kind in kinds.values():
+        assert min(kind["seconds"], kind["cpu_seconds"], kind["useful"], kind["bytes"]) > 0.0
+    assert result["gpu"]["all_converged"] and result["cpu"]["all_converged"]
+    assert result["gpu"]["energy"] == pytest.approx(result["cpu"]["energy"], abs=1e-10)
+    assert 0 < result["gpu"]["peak_device_bytes"] < result["predicted_memory"]["device_bytes"]
+    assert "mixed" in result["gpu"]["phases"] and 0.0 < result["transfer_share"] < 1.0
+    assert [row["strings"] for row in report["crossover"]["rows"]] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["i.h5"], {"SQD_MPI_GPU": "other"}, "nothing was measured: SQD_MPI_GPU is"),
+        (["h2o-1em4", "--data", "/none"], {"SQD_MPI_GPU": "host"}, "--data DIR or SQD_MPI_DATA must name"),
+    ],
+)
+def test_without_device_or_data_one_sentence(arguments, environment, sentence):
+    done = benchmark(*arguments, **environment)
+    assert done.returncode == 2 and done.stdout == ""
+    assert sentence in done.stderr.splitlines()[-1]
+
+
+def test_bench_measures_a_device_for_plans(input_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    profile = tmp_path / "machine.json"
+    assert main(["bench", "--backend", "gpu", "--threads", "1", "-o", str(profile)]) == 0
+    found = read_profile(profile)
+    assert found.backend == "gpu" and found.name.startswith("host shim, ")
+    assert found.device_bytes > 0 and found.devices_per_node == 1 and found.staging_bytes_per_second > 0.0
+    assert found.mixed_seconds > 1e-12 and found.lanes == 1
+    capsys.readouterr()
+    assert main(["plan", str(input_path), "--ranks", "2", "--profile", str(profile), "--device-memory", "2GB"]) == 0
+    assert "2 GB of a GPU; host shim" in capsys.readouterr().out
+    assert main(["bench", "--backend", "reference"]) == 2
+    assert "--backend needs cpu or gpu; got 'reference'" in capsys.readouterr().err
