@@ -140,7 +140,7 @@ def run_page(steps: list[tuple[str, str, str]], folder: Path) -> list[tuple[int,
     path.write_text(json.dumps(steps), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "snippets.py"), str(path)],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=560, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(path.with_suffix(".out").read_text(encoding="utf-8"))
