@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import grid
-from sqd_mpi.machine import MachineProfile, write_profile
+from sqd_mpi.machine import MachineProfile, processor_name, write_profile
 from sqd_mpi.options import InputError, available_cores
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
@@ -84,19 +83,9 @@ def run(comm: Any, threads: str | int, output: str | Path | None) -> dict[str, A
 def _profile(measured: dict[str, float], n_local: int, n_threads: int) -> MachineProfile:
     default = MachineProfile()
     process = int(measured.pop("process_bytes")) - (n_local - 1) * default.rank_bytes
-    name = f"{_processor()}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
+    name = f"{processor_name()}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
     whole = {"name": name, "ranks_per_node": n_local, "process_bytes": max(process, 0)}
     return default.model_copy(update={**measured, **whole})
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def measure_kernels() -> dict[str, float]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +24,7 @@ from sqd_mpi import __version__, grid, trace
 from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
+from sqd_mpi.machine import processor_name
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores
 from sqd_mpi.watchdog import Watchdog
 
@@ -68,6 +72,8 @@ class Job:
         signals: those that came since the start of the program.
         stack: ends with the run; what must be undone then goes here.
     """
+
+    n_nodes = 1
 
     def __init__(
         self,
@@ -188,6 +194,7 @@ class Job:
         """Fix the number of threads and load the kernels. Collective."""
         with self.timers("start-up"):
             local_rank, n_local = grid.local_ranks(self.comm)
+            self.n_nodes = _count_nodes(self.comm, local_rank)
             _node_local_cache()
             wanted = self.options.threads
             n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
@@ -358,6 +365,7 @@ class Job:
             options={**options, "threads": result.n_threads, "backend": result.backend},
             versions=library_versions(),
             warnings=self.log.warnings,
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
         )
 
     def _summary(self, result: Any, peak: int) -> dict[str, Any]:
@@ -483,6 +491,39 @@ def warm_up(rdm_order: int, pt2: bool = False) -> None:
         from sqd_mpi.pt2 import second_order
 
         second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)
+
+
+def about_run(input_path: str, n_nodes: int, seconds: float) -> dict[str, Any]:
+    """What a result says about where and how it was made.
+
+    Args:
+        input_path: file that was solved.
+        n_nodes: number of nodes.
+        seconds: since the start of the program.
+    """
+    started = datetime.fromtimestamp(time.time() - seconds, timezone.utc)
+    return {
+        "input": _printable(Path(input_path).name),
+        "command": _printable(shlex.join(sys.argv[1:])),
+        "started": started.isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "processor": processor_name(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "n_nodes": n_nodes,
+    }
+
+
+def _printable(text: str) -> str:
+    """The text without what UTF-8 or HDF5 cannot hold: names of files are any bytes."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _count_nodes(comm: Any, local_rank: int) -> int:
+    """Number of nodes: ranks that are the first of theirs. Collective."""
+    if comm is None or comm.size == 1:
+        return 1
+    share = grid.minimum_mean_maximum(comm, {"first": float(local_rank == 0)})["first"][1]
+    return round(share * comm.size)
 
 
 def library_versions() -> dict[str, str]:

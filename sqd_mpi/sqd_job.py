@@ -18,7 +18,7 @@ import numpy as np
 from sqd_mpi import __version__, grid
 from sqd_mpi.checkpoints import checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
-from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, library_versions, seconds_since_start
+from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, about_run, library_versions, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError
@@ -276,6 +276,7 @@ class _LoopJob(Job):
             options=self.options.to_dict(),
             versions=library_versions(),
             warnings=self.log.warnings,
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
         )
         with files.AtomicFile(self.output, files.RESULT) as file:
             files.write_record(file, record)
@@ -311,6 +312,19 @@ class _LoopJob(Job):
             "loop_converged": state.converged,
             "loop_iterations": state.iteration,
             "failed_batches": failures or None,
+            "samples": self._count_samples(hamiltonian.nelec),
+        }
+
+    def _count_samples(self, nelec: tuple[int, int]) -> dict[str, Any]:
+        """How many different samples there are, and how many, with which share, need no recovery; on rank 0."""
+        from sqd_mpi import bitstrings
+
+        samples = self.samples
+        right = (bitstrings.counts(samples.alpha) == nelec[0]) & (bitstrings.counts(samples.beta) == nelec[1])
+        return {
+            "different": len(samples),
+            "right_electrons": int(right.sum()),
+            "right_share": float(samples.probabilities[right].sum()),
         }
 
 

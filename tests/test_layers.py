@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
+    ("suggestions", "terminal", "progress"),
     ("options", "log", "_jit"),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
@@ -33,6 +34,8 @@ LAYERS = (
     ("sqd",),
     ("sqd_job",),
     ("figures", "adapters"),
+    ("report",),
+    ("command_parser", "completion"),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -44,7 +47,7 @@ DOORS = {
     "h5py": ("files", "hdf5_checks"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
     "cupy": ("backends.gpu*",),
-    "matplotlib": ("figures",),
+    "matplotlib": ("figures", "figures.*"),
     "qiskit": ("adapters.qiskit",),
     "qiskit_addon_sqd": ("adapters.qiskit",),
 }
