@@ -34,7 +34,12 @@ _NARROW_GAP = 0.05  # hartree between a root and a determinant outside below whi
 
 
 def run_file(
-    comm: Any, input_path: str, output_path: str, given: dict[str, Any], signals: StopSignals | None = None
+    comm: Any,
+    input_path: str,
+    output_path: str,
+    given: dict[str, Any],
+    signals: StopSignals | None = None,
+    log: Log | None = None,
 ) -> int:
     """Solve an input file and write the result file.
 
@@ -46,6 +51,7 @@ def run_file(
         output_path: result file, replaced only by a finished run.
         given: options of the command line; they override those in the file.
         signals: what remembers signals since the start of the program; by default they are remembered from now on.
+        log: where messages go; by default to standard error.
 
     Returns:
         exit code, the same on all ranks: 0 done, 3 not converged, 4 stopped with a checkpoint.
@@ -56,7 +62,7 @@ def run_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        job = Job(comm, input_path, output_path, given, remembered, stack)
+        job = Job(comm, input_path, output_path, given, remembered, stack, log)
         return job.run()
 
 
@@ -71,6 +77,7 @@ class Job:
         given: options of the command line.
         signals: those that came since the start of the program.
         stack: ends with the run; what must be undone then goes here.
+        log: where messages go; by default to standard error.
     """
 
     n_nodes = 1
@@ -83,6 +90,7 @@ class Job:
         given: dict[str, Any],
         signals: StopSignals,
         stack: ExitStack,
+        log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
         self.comm = comm
@@ -90,7 +98,7 @@ class Job:
         self.output = Path(output_path)
         self.checkpoint = checkpoint_path(output_path)
         self.signals = signals
-        self.log = Log(self.rank)
+        self.log = log or Log(self.rank)
         self.input_path = input_path
         reading = perf_counter()
         self.problem, self.options, self.fingerprint = self._read(input_path, given, stack)
@@ -222,6 +230,8 @@ class Job:
             f"sqd_mpi {__version__}: {problem.hamiltonian.norb} orbitals, {n_alpha} + {n_beta} electrons, "
             f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
         )
+        given = {name: value for name, value in self.options.to_dict().items() if value is not None}
+        self.log.detail("options: " + ", ".join(f"{name} {value}" for name, value in given.items()))
 
     def _told_to_stop(self) -> bool:
         """Whether a signal has come to any rank. Collective."""
@@ -423,12 +433,22 @@ class Job:
                 + (f", parity {root.parity:+d}" if root.parity else "")
                 + ("" if root.converged else ", NOT CONVERGED")
             )
+        self._report_details(result)
         self.log.info(f"{self.output} written after {perf_counter() - self.began:.2f} s")
         if not result.converged:
             self.log.warning(
                 f"not converged to a residual of {self.options.tol:g} in {result.n_iterations} iterations; "
                 "the result is marked so"
             )
+
+    def _report_details(self, result: Any) -> None:
+        """Grid, memory and phases, for --verbose."""
+        shape = ",".join(str(n) for n in result.grid.shape)
+        parts = ", ".join(f"{name} {n_bytes / 1e6:.3g} MB" for name, n_bytes in result.memory.items())
+        self.log.detail(f"grid {shape}, backend {result.backend}, largest memory of a rank: {parts}")
+        for name, (low, mean, high) in sorted(result.timings.items(), key=lambda item: -item[1][1]):
+            self.log.detail(f"  {name:<16} {mean:10.3f} s mean of the ranks, {low:.3f} to {high:.3f}")
+
 
 
 def seconds_since_start() -> float:

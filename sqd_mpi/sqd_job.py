@@ -34,6 +34,7 @@ def run_loop_file(
     given: dict[str, Any],
     extra: dict[str, str | None],
     signals: StopSignals | None = None,
+    log: Log | None = None,
 ) -> int:
     """Run the loop on a problem file and write the result file.
 
@@ -47,6 +48,7 @@ def run_loop_file(
         extra: text files `include_alpha`, `include_beta` of strings that every batch has, and `occupancies` with the
             mean occupations to begin with, or None.
         signals: those that came since the start of the program; by default handlers are set here.
+        log: where messages go; by default to standard error.
 
     Returns:
         exit code, the same on all ranks: 0 done, 3 not converged, 4 stopped with a checkpoint.
@@ -56,7 +58,7 @@ def run_loop_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        return _LoopJob(comm, problem_path, output_path, given, extra, remembered, stack).run()
+        return _LoopJob(comm, problem_path, output_path, given, extra, remembered, stack, log).run()
 
 
 class _LoopJob(Job):
@@ -73,6 +75,7 @@ class _LoopJob(Job):
         extra: dict[str, str | None],
         signals: StopSignals,
         stack: ExitStack,
+        log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
         self.comm = comm
@@ -80,7 +83,7 @@ class _LoopJob(Job):
         self.n_ranks = 1 if comm is None else comm.size
         self.output, self.checkpoint = Path(output_path), checkpoint_path(output_path)
         self.vectors = Path(f"{output_path}.vectors")
-        self.log, self.timers = Log(self.rank), Timers()
+        self.log, self.timers = log or Log(self.rank), Timers()
         self.options = LoopOptions(**given)
         self.input_path, self.extra = problem_path, extra
         self.signals, self._stack = signals, stack
