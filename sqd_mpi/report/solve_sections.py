@@ -58,9 +58,16 @@ def convergence(run: Run) -> Markup | None:
     whole = {"sector": np.zeros(n), "parity": np.zeros(n), **history}
     tol = run.options.get("tol")
     figure = figures.convergence(whole, tol if isinstance(tol, float) and tol > 0 else None, "", canvas.NARROW)
-    caption = "Residual norm of every root, and how far its energy was above the last one, in the order of the work."
+    caption = "Residual norms, and how far energies were above the last one, in the order of the work."
+    if _has_sectors(history):
+        caption += " Roots are counted within each symmetry sector."
     drawing = picture(canvas.inline_svg(figure, "convergence"), caption)
     return section("Convergence", drawing, fold("All iterations as a table", _iteration_table(history)))
+
+
+def _has_sectors(history: dict[str, Any]) -> bool:
+    """Returns whether more than one symmetry sector was solved."""
+    return any(len(set(history[name].tolist())) > 1 for name in ("sector", "parity") if name in history)
 
 
 def _iteration_table(history: dict[str, Any]) -> Markup:
