@@ -19,7 +19,7 @@ from tests.test_figures import fake_trace
 
 pytest.importorskip("matplotlib")
 
-from sqd_mpi.report import data, write_report  # noqa: E402
+from sqd_mpi.report import data, words, write_report  # noqa: E402
 from sqd_mpi.report.html import Markup, escaped, table, tag  # noqa: E402
 from sqd_mpi.report.page import page  # noqa: E402
 
@@ -196,37 +196,37 @@ def text_of(path: Path) -> str:
 def test_page_of_a_result(tmp_path, n_roots):
     """All parts are there for any number of roots; every root stands in the table."""
     write(tmp_path / "result.h5", record(n_roots))
-    words = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
+    seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
     for title in ("✓ Converged", "States", "Convergence", "Occupations", "Weights of strings", "Problem", "Time",
                   "Memory", "Options", "Environment"):  # fmt: skip
-        assert title in words
+        assert title in seen
     for text in ("-1.0000000000", "singlet", "1 h 7 min", "MPICH 5.0.2", "Some CPU", "400 MB", "run input.h5", "1.250"):
-        assert text in words
-    assert f"root {n_roots - 1}" in words and f"root {n_roots} " not in words
-    assert "NOT CONVERGED" not in words
-    assert ("further roots" in words) == (n_roots > 10)
-    assert "● 1e-05" in words  # a tolerance that differs from the default
+        assert text in seen
+    assert f"root {n_roots - 1}" in seen and f"root {n_roots} " not in seen
+    assert "NOT CONVERGED" not in seen
+    assert ("further roots" in seen) == (n_roots > 10)
+    assert "● 1e-05" in seen  # a tolerance that differs from the default
 
 
 @pytest.mark.parametrize("n_roots", [1, 4])
 def test_not_converged_comes_first(tmp_path, n_roots):
-    """Before anything but the title, in words, with the root."""
+    """Before anything but the title, in seen, with the root."""
     write(tmp_path / "result.h5", record(n_roots, converged=False, warnings=["beware"]))
-    words = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
+    seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
     verdict = f"✗ NOT CONVERGED 1 of {n_roots} roots did not reach the tolerance (root {n_roots - 1})."
-    assert 0 < words.index(verdict) < words.index("! 1 warning beware") < words.index("States")
+    assert 0 < seen.index(verdict) < seen.index("! 1 warning beware") < seen.index("States")
 
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_page_of_a_loop(tmp_path, failed):
     """Energies of iterations and batches, samples, dimensions and failures."""
     write(tmp_path / "result.h5", loop_record(failed=failed))
-    words = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
+    seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
     for text in ("NOT CONVERGED The loop ended", "Energies of the iterations", "Samples and dimensions", "best batch",
                  "different samples given 900", "300, 62.5 % of all shots", "600", "alpha strings"):  # fmt: skip
-        assert text in words
-    assert ("Failed batches" in words) == failed
-    assert ("iteration 2, batch 0: memory: <out>" in words) == failed
+        assert text in seen
+    assert ("Failed batches" in seen) == failed
+    assert ("iteration 2, batch 0: memory: <out>" in seen) == failed
 
 
 @pytest.mark.parametrize("n_ranks", [1, 4, 1000])
@@ -234,20 +234,20 @@ def test_page_with_time_lines(tmp_path, n_ranks):
     """A trace alone; a thousand ranks make no thousand lines."""
     write_trace(tmp_path / "trace.json", n_ranks)
     written = write_report(tmp_path / "report.html", None, str(tmp_path / "trace.json"))
-    words = text_of(written)
-    assert f"ranks {n_ranks}" in words and "Time-lines and balance of the ranks" in words
-    assert ("Work of" in words) == (n_ranks > 1)
+    seen = text_of(written)
+    assert f"ranks {n_ranks}" in seen and "Time-lines and balance of the ranks" in seen
+    assert ("Work of" in seen) == (n_ranks > 1)
     assert written.stat().st_size < 400_000
-    assert ("105 more" in words) == (n_ranks == 1000)  # hosts
-    assert len(re.findall(r"\brank \d", words)) <= 70
+    assert ("105 more" in seen) == (n_ranks == 1000)  # hosts
+    assert len(re.findall(r"\brank \d", seen)) <= 70
 
 
 def test_result_and_trace_on_one_page(tmp_path):
     """Both of one run."""
     write(tmp_path / "result.h5", record())
     write_trace(tmp_path / "trace.json", 2)
-    words = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5"), str(tmp_path / "trace.json")))
-    assert "States" in words and "Time-lines" in words
+    seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5"), str(tmp_path / "trace.json")))
+    assert "States" in seen and "Time-lines" in seen
 
 
 @pytest.mark.parametrize("n_strings", [1, 1_000_000])
@@ -283,9 +283,9 @@ def test_everything_from_files_is_escaped(tmp_path):
     })  # fmt: skip
     path = write(tmp_path / "a$b$<i>\udcff.h5", content)
     written = write_report(tmp_path / "report.html", str(path))
-    words = text_of(written)
-    assert words.count("<script>alert('x')</script>") >= 8
-    assert "\x1b" not in words and "a$b$<i>" in words
+    seen = text_of(written)
+    assert seen.count("<script>alert('x')</script>") >= 8
+    assert "\x1b" not in seen and "a$b$<i>" in seen
 
 
 def test_missing_parts(tmp_path):
@@ -298,9 +298,9 @@ def test_missing_parts(tmp_path):
         for name in [*group, *group.attrs]:
             if name != "energy":
                 (group if name in group else group.attrs).__delitem__(name)
-    words = text_of(write_report(tmp_path / "report.html", str(path)))
-    assert "States" in words and "-1.0000000000" in words and "? Unknown" in words
-    assert not [title for title in ("Occupations", "Convergence", "Memory", "Options") if title in words]
+    seen = text_of(write_report(tmp_path / "report.html", str(path)))
+    assert "States" in seen and "-1.0000000000" in seen and "? Unknown" in seen
+    assert not [title for title in ("Occupations", "Convergence", "Memory", "Options") if title in seen]
 
 
 def spoil(path: Path, name: str, value: Any) -> None:
@@ -409,3 +409,34 @@ def test_files_without_a_right_result_raise(tmp_path):
     """The function raises what the verb prints."""
     with pytest.raises(InputError, match="does not exist"):
         write_report(tmp_path / "report.html", str(tmp_path / "missing.h5"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"grid": "wide"}, {"grid": 5}, {"n_threads": "many"}, {"hosts": 7}, {"hosts": [1, None]}, {"input": ["<b>"]},
+     {"n_dropped": EVIL}],
+)  # fmt: skip
+def test_traces_that_say_odd_things(tmp_path, changes):
+    """What a trace says of its run is shown as text or left out."""
+    write_trace(tmp_path / "trace.json", 2, **changes)
+    seen = text_of(write_report(tmp_path / "report.html", None, str(tmp_path / "trace.json")))
+    assert "Time-lines" in seen
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0 s"), (2e-5, "20 µs"), (1.25, "1.25 s"), (125.0, "2 min 5 s"), (4000.0, "1 h 7 min")],
+)
+def test_times_in_words(value, text):
+    """Times for people."""
+    assert words.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("spin_square", "pure", "text"),
+    [(0.0, True, "singlet"), (0.75, None, "doublet"), (2.0, True, "triplet"), (2.0, False, "mixed spin"),
+     (1.1, None, "mixed spin"), (None, None, "–"), (20.0, True, "2S+1 = 9")],
+)  # fmt: skip
+def test_spins_in_words(spin_square, pure, text):
+    """The name of a multiplet, where the state is one."""
+    assert words.spin(spin_square, pure) == text

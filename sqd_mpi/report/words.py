@@ -60,7 +60,7 @@ def spin(spin_square: float | None, pure: bool | None) -> str:
 def any_value(value: Any) -> str:
     """Returns the value of an option."""
     if value is None:
-        return "by itself"
+        return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
