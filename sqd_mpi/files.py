@@ -160,6 +160,8 @@ class Record:
     """Versions of sqd_mpi, Python, numpy, numba, h5py and the MPI library."""
     warnings: Sequence[str] = ()
     """Warnings of the run."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Where and how it ran: input, command, started, host, processor, system, n_nodes."""
 
 
 def fingerprint(hamiltonian: Hamiltonian, strings_a: Strings, strings_b: Strings) -> str:
@@ -325,6 +327,7 @@ def write_record(file: h5py.File, record: Record) -> None:
         timings.attrs[name] = np.array(seconds, dtype=np.float64)
     _write_tree(file.create_group("options"), record.options)
     _write_tree(file.create_group("versions"), record.versions)
+    _write_tree(file.create_group("run"), record.run)
     _write_tree(file, {"warnings": list(record.warnings)})
 
 
@@ -385,18 +388,50 @@ def read_summary(path: PathLike) -> dict[str, Any]:
 
 
 def read_run(path: PathLike) -> dict[str, Any]:
-    """Returns what a result says about its run: `summary`, `history`, `timings`, `options`, `versions`, `fingerprint`.
+    """Returns what a result says about its run: `summary`, `history`, `timings`, `options`, `versions`, `run`,
+    `warnings`, `fingerprint`.
 
-    Each is a dictionary but the last; arrays are nested lists, and what is not finite is None.
+    Each is a dictionary but for the last two, a list and a text; arrays are nested lists, what is not finite is None,
+    and what the file lacks is empty. Only the summary must be there.
 
     Raises:
         InputError: if the file is missing, damaged or no result.
     """
     _look(path)
     with _open(path, RESULT) as file:
-        parts = ("summary", "history", "timings", "options", "versions")
-        run = {name: _read_tree(_group(file, name)) for name in parts}
+        run: dict[str, Any] = {"summary": _read_tree(_group(file, "summary"))}
+        for name in ("history", "timings", "options", "versions", "run"):
+            run[name] = _read_tree(_group(file, name)) if name in file else {}
+        run["warnings"] = file["warnings"].asstr()[...].ravel().tolist() if _has_texts(file, "warnings") else []
         return {**run, "fingerprint": _attribute(file, "fingerprint")}
+
+
+def _has_texts(file: h5py.File, name: str) -> bool:
+    """Returns whether there is a list of texts; an empty list is written as numbers."""
+    item = file.get(name)
+    return isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None
+
+
+def read_weights(path: PathLike, most_roots: int) -> dict[str, tuple[Strings, NDArray[np.float64]]]:
+    """Returns for alpha and beta the strings of a result, (n, nwords), and their weights, (nroots, n).
+
+    Args:
+        path: result file.
+        most_roots: roots to read at most.
+
+    Raises:
+        InputError: if the file is missing, damaged, no result, or holds strings and weights that do not fit.
+    """
+    found = {}
+    with _open(path, RESULT) as file:
+        for name in ("alpha", "beta"):
+            if f"weights/{name}" not in file or f"strings/{name}" not in file:
+                continue
+            strings, item = _array(file, f"strings/{name}", ndim=2), file[f"weights/{name}"]
+            if not isinstance(item, h5py.Dataset) or item.ndim != 2 or item.shape[1] != len(strings):
+                raise InputError(f"{path}: /weights/{name} does not fit /strings/{name}")
+            found[name] = strings, np.asarray(item[:most_roots], np.float64)
+    return found
 
 
 def _summary_of_problem(file: h5py.File) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
+from sqd_mpi.progress import RemainingTime
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_pure
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
@@ -643,7 +644,7 @@ class _Solve:
         last = self.history["energy"][-1][0] if self.history["energy"] else np.nan
         row = Iteration(
             self.n_iterations, step.subspace, step.energies, float(step.energies[0] - last), step.residual_norms,
-            self.n_sigma + step.n_sigma, perf_counter() - self.began,
+            self.n_sigma + step.n_sigma, perf_counter() - self.began, self._remaining(step),
         )  # fmt: skip
         if shown:
             self.log.iteration(row)
@@ -654,6 +655,13 @@ class _Solve:
         padded[1])):
             self.history[name].append(value)
         self.history["seconds"].append(row.seconds)
+
+    def _remaining(self, step: Step) -> float | None:
+        """Estimate of the seconds that the solve of this sector still takes."""
+        if step.iteration == 1:
+            self.expected = RemainingTime(self.options.tol, self.options.max_iterations)
+        self.expected.add(step.residual_norms, step.seconds)
+        return self.expected.seconds()
 
     def _bound(self, solved: dict[Sector, Eigenpairs]) -> float:
         """Energy of the highest wanted root known so far, or infinity while fewer are known."""

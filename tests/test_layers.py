@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
+    ("suggestions", "terminal", "progress"),
     ("options", "log", "_jit"),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
@@ -36,6 +37,8 @@ LAYERS = (
     ("sqd",),
     ("sqd_job",),
     ("figures", "adapters", "installation"),
+    ("report",),
+    ("command_parser", "completion"),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -47,7 +50,7 @@ DOORS = {
     "h5py": ("files", "vector_files", "hdf5_*"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
     "cupy": ("backends.gpu.cupy_device",),
-    "matplotlib": ("figures",),
+    "matplotlib": ("figures", "figures.*"),
     "qiskit": ("adapters.qiskit",),
     "qiskit_addon_sqd": ("adapters.qiskit",),
 }

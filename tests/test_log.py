@@ -28,7 +28,7 @@ def row(iteration: int = 1, energy=-76.23594663081234, change: float = math.nan,
 def test_line_has_every_column_and_ten_digits():
     """The line holds the numbers in order."""
     columns = row(7, change=-1.25e-7).line().split()
-    assert columns == ["7", "2", "-76.235946630812", "-1.250e-07", "5.000e-01", "3", "1.50"]
+    assert columns == ["7", "2", "-76.235946630812", "-1.250e-07", "5.000e-01", "3", "1.50", "-"]
 
 
 def test_first_line_has_no_change():
@@ -108,7 +108,7 @@ def test_live_line_on_a_terminal():
         log.iteration(row(3))
     text = stream.getvalue()
     assert "a message with [brackets]" in text
-    assert text.splitlines()[-1].split()[-7:] == row(3).line().split()
+    assert text.splitlines()[-1].split()[-8:] == row(3).line().split()
 
 
 def test_compiling_speaks_only_if_slow():
