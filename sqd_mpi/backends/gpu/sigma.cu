@@ -118,10 +118,12 @@ extern "C" __global__ void __launch_bounds__(512) opposite_direct(
                         total += sign_of(entry, turned) * value;
                     }
                 } else {
+#pragma unroll 1
                     for (int m = 0; m < count; ++m) {
                         const unsigned int entry = own[32 * (Index)m];
                         const Index rs = own_used[directed_of(entry) >> 1], column = column_of(entry);
                         double value = 0.0;
+#pragma unroll 1
                         for (Index b = 0; b < n; ++b) {
                             const int pair = single_pair[first + b];
                             const double crossed = 2 * rs + (directed_of(entry) & 1) == (pair ^ 1) ? swap : 0.0;
@@ -133,10 +135,12 @@ extern "C" __global__ void __launch_bounds__(512) opposite_direct(
                     }
                 }
                 if (own_occupied != nullptr && columns[c] >= first_ket && columns[c] < first_ket + width) {
+#pragma unroll 1
                     for (Index b = 0; b < n; ++b) {
                         const int pair = single_pair[first + b];
                         const double weight = weight_of(pair, single_sign[first + b], turned);
                         double diagonal = 0.0;
+#pragma unroll 1
                         for (Index r = 0; r < n_electrons; ++r) {
                             const Index u = own_occupied[r * n_columns + position];
                             diagonal += staged ? shared[b * n_used + u]
@@ -310,6 +314,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_singles(
         for (Index at = threadIdx.x; at < n_rows * n_used; at += blockDim.x) {
             const int* orbitals = alpha_pair + (first_row + at / n_used) * n_alpha;
             double field = 0.0;
+#pragma unroll 1
             for (Index p = 0; p < n_alpha; ++p) field += coupling[(Index)orbitals[p] * n_pairs + own_used[at % n_used]];
             shared[at] = field;
         }
@@ -342,6 +347,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_singles(
                         field = shared[g * n_used + u];
                     } else {
                         const int* orbitals = alpha_pair + (first_row + g) * n_alpha;
+#pragma unroll 1
                         for (Index p = 0; p < n_alpha; ++p)
                             field += coupling[(Index)orbitals[p] * n_pairs + own_used[u]];
                     }
