@@ -191,6 +191,21 @@ def test_what_does_not_fit_into_shared_memory_is_cut_or_read_in_place(name, room
     check(Problem(replace(CASES[name], grid=(1, 1, 1, 1)), HostDevice(), form))
 
 
+LONG = {
+    "rectangle": Case(12, (2, 4), (9, 495), labels=np.array([0, 1, 0, 0] * 3)),
+    "triangle": Case(12, (3, 3), (210, 210), (1, 1, 1, 2), parity=1, close=True),
+}
+
+
+@pytest.mark.parametrize("form", ["direct", "product"])
+@pytest.mark.parametrize("name", LONG)
+def test_rows_of_several_thread_blocks(name: str, form: str, monkeypatch) -> None:
+    """Rows longer than a thread block covers, with several windows of sorted columns and tiles of ket columns."""
+    monkeypatch.setattr(GpuBlock, "_threads", lambda *_: 64)
+    monkeypatch.setattr(share, "_SHARED_BYTES", 8 * 150)
+    check(Problem(LONG[name], HostDevice(), form))
+
+
 @pytest.mark.parametrize("name", ["no labels", "sectors", "grid of sectors", "full shells", "spin-dependent"])
 def test_against_the_definition(name: str) -> None:
     """All tasks of a place together, with whatever form is cheaper."""
