@@ -13,7 +13,7 @@ from sqd_mpi.backends.cpu import Place, Rows
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.costs import RATES, ListSizes, Work, alpha_work, beta_work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
-from sqd_mpi.backends.gpu.share import DeviceAlpha, DeviceBeta, GpuShare
+from sqd_mpi.backends.gpu.share import DeviceAlpha, GpuShare
 from sqd_mpi.layout import Layout
 
 IntArray = NDArray[np.int64]
@@ -420,8 +420,3 @@ def _rows_of(sizes: ListSizes, columns: NDArray[Any]) -> ListSizes:
         sizes.entries[columns], sizes.diagonal[columns], sizes.n_columns[columns], sizes.n_ket[columns],
         sizes.n_used[columns],
     )  # fmt: skip
-
-
-def mean_fill(beta: DeviceBeta) -> float:
-    """Share of the entries of the sliced lists that are singles; the rest are empty places."""
-    return beta.host.sliced.where.size / max(beta.host.sliced.size, 1)

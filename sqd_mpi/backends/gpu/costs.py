@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-# Share of a coupling row and of the overhead of a thread block that one alpha single costs, in bytes per ket column.
-_BYTES = 8.0
+_BYTES = 8.0  # of a float64
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,6 @@ class AlphaLists:
     Attributes:
         start: (n_rows n_labels + 1,) int64.
         ket, pair: (n,) int32 ket row and directed orbital pair; sign: (n,) int8.
-        counts: (n_rows, n_labels) int64 number of singles.
     """
 
     start: IntArray = field(repr=False)

@@ -264,7 +264,8 @@ class GpuShare:
         ]  # fmt: skip
         arrays = [getattr(part, each.name) for part in parts for each in fields(part)]
         lists_bytes = sum(array.nbytes for array in arrays if hasattr(array, "nbytes") and not _on_host(array))
-        return lists_bytes + sum(coupling.nbytes for _, coupling, _ in self._interactions)
+        couplings = {id(array): array for _, *pair in self._interactions for array in pair}
+        return lists_bytes + sum(array.nbytes for array in couplings.values())
 
 
 def _on_host(array: object) -> bool:

@@ -118,10 +118,12 @@ extern "C" __global__ void __launch_bounds__(512) opposite_direct(
                         total += sign_of(entry, turned) * value;
                     }
                 } else {
+#pragma unroll 1
                     for (int m = 0; m < count; ++m) {
                         const unsigned int entry = own[32 * (Index)m];
                         const Index rs = own_used[directed_of(entry) >> 1], column = column_of(entry);
                         double value = 0.0;
+#pragma unroll 1
                         for (Index b = 0; b < n; ++b) {
                             const int pair = single_pair[first + b];
                             const double crossed = 2 * rs + (directed_of(entry) & 1) == (pair ^ 1) ? swap : 0.0;
@@ -133,10 +135,12 @@ extern "C" __global__ void __launch_bounds__(512) opposite_direct(
                     }
                 }
                 if (own_occupied != nullptr && columns[c] >= first_ket && columns[c] < first_ket + width) {
+#pragma unroll 1
                     for (Index b = 0; b < n; ++b) {
                         const int pair = single_pair[first + b];
                         const double weight = weight_of(pair, single_sign[first + b], turned);
                         double diagonal = 0.0;
+#pragma unroll 1
                         for (Index r = 0; r < n_electrons; ++r) {
                             const Index u = own_occupied[r * n_columns + position];
                             diagonal += staged ? shared[b * n_used + u]
@@ -276,6 +280,29 @@ extern "C" __global__ void __launch_bounds__(256) alpha_rows(
     }
 }
 
+// Copy the same stretch of several ket rows into shared memory, once all threads are through with what stood there.
+__device__ __forceinline__ void stage_rows(const double* ket, const Index* offset, const int n_rows, const Index width,
+                                           const Index tile_width, double* rows) {
+    __syncthreads();
+    for (Index g = 0; g < n_rows; ++g) {
+        const double* source = ket + offset[g];
+        for (Index k = threadIdx.x; k < width; k += blockDim.x) rows[g * tile_width + k] = source[k];
+    }
+    __syncthreads();
+}
+
+// Add the sums of a thread for several rows to those of its columns that are wanted.
+__device__ __forceinline__ void add_rows(const double (&sum)[GROUP][COLUMNS], const int* columns, const int n_rows,
+                                         const Index* offset, const Index* stop, double* sigma) {
+#pragma unroll
+    for (int g = 0; g < GROUP; ++g) {
+        if (g >= n_rows) continue;
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c)
+            if (columns[c] >= 0 && columns[c] < stop[g]) sigma[offset[g] + columns[c]] += sum[g][c];
+    }
+}
+
 // sigma[I, J] += sum over singles of (value + eta g[rs, I]) C[I, J'], with g[rs, I] = sum over p occupied in I of
 // coupling[pp, rs] (a twist is zero there). Without `same_spin` the value is left out.
 //
@@ -310,6 +337,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_singles(
         for (Index at = threadIdx.x; at < n_rows * n_used; at += blockDim.x) {
             const int* orbitals = alpha_pair + (first_row + at / n_used) * n_alpha;
             double field = 0.0;
+#pragma unroll 1
             for (Index p = 0; p < n_alpha; ++p) field += coupling[(Index)orbitals[p] * n_pairs + own_used[at % n_used]];
             shared[at] = field;
         }
@@ -317,12 +345,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_singles(
     for (Index tile = 0; tile < list[N_TILES]; ++tile) {
         const Index first_ket = tile * tile_width;
         const Index width = n_ket - first_ket < tile_width ? n_ket - first_ket : tile_width;
-        __syncthreads();
-        for (Index g = 0; g < n_rows; ++g) {
-            const double* source = ket + own_offset[first_row + g] + first_ket;
-            for (Index k = threadIdx.x; k < width; k += blockDim.x) rows[g * tile_width + k] = source[k];
-        }
-        __syncthreads();
+        stage_rows(ket + first_ket, own_offset + first_row, n_rows, width, tile_width, rows);
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
             if (columns[c] < 0) continue;
@@ -342,6 +365,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_singles(
                         field = shared[g * n_used + u];
                     } else {
                         const int* orbitals = alpha_pair + (first_row + g) * n_alpha;
+#pragma unroll 1
                         for (Index p = 0; p < n_alpha; ++p)
                             field += coupling[(Index)orbitals[p] * n_pairs + own_used[u]];
                     }
@@ -350,14 +374,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_singles(
             }
         }
     }
-#pragma unroll
-    for (int g = 0; g < GROUP; ++g) {
-        if (g >= n_rows) continue;
-#pragma unroll
-        for (int c = 0; c < COLUMNS; ++c)
-            if (columns[c] >= 0 && columns[c] < bra_stop[first_row + g])
-                sigma[bra_offset[first_row + g] + columns[c]] += sum[g][c];
-    }
+    add_rows(sum, columns, n_rows, bra_offset + first_row, bra_stop + first_row, sigma);
 }
 
 // sigma[I, J] += sum over doubles of value C[I, J']. Thread blocks as in beta_singles; list y is for columns of label y.
@@ -384,12 +401,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_doubles(
     for (Index tile = 0; tile < list[N_TILES]; ++tile) {
         const Index first_ket = tile * tile_width;
         const Index width = n_ket - first_ket < tile_width ? n_ket - first_ket : tile_width;
-        __syncthreads();
-        for (Index g = 0; g < n_rows; ++g) {
-            const double* source = ket + own_offset[first_row + g] + first_ket;
-            for (Index k = threadIdx.x; k < width; k += blockDim.x) rows[g * tile_width + k] = source[k];
-        }
-        __syncthreads();
+        stage_rows(ket + first_ket, own_offset + first_row, n_rows, width, tile_width, rows);
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
             if (columns[c] < 0) continue;
@@ -405,14 +417,7 @@ extern "C" __global__ void __launch_bounds__(256) beta_doubles(
             }
         }
     }
-#pragma unroll
-    for (int g = 0; g < GROUP; ++g) {
-        if (g >= n_rows) continue;
-#pragma unroll
-        for (int c = 0; c < COLUMNS; ++c)
-            if (columns[c] >= 0 && columns[c] < bra_stop[first_row + g])
-                sigma[bra_offset[first_row + g] + columns[c]] += sum[g][c];
-    }
+    add_rows(sum, columns, n_rows, bra_offset + first_row, bra_stop + first_row, sigma);
 }
 
 // Diagonal: out = constant + energies_a[I] + energies_b[J] + sum over p in I, r in J of density[p, r], for the elements
