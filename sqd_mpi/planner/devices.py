@@ -16,8 +16,8 @@ from sqd_mpi.planner.work import Work
 
 FloatArray = NDArray[np.float64]
 
-# Shares of a data sheet's rates that kernels are taken to reach; nothing of it is measured. Reads from shared memory are
-# at random, and meet the same bank some three times (docs/gpu.md; `backends.gpu.costs` supposes the same).
+# Shares of a data sheet's rates that kernels are taken to reach; nothing of it is measured. Reads from shared memory
+# are at random, and meet the same bank some three times (docs/gpu.md; `backends.gpu.costs` supposes the same).
 _OPPOSITE_SHARE = 0.24
 _SAME_SPIN_SHARE = 0.12
 _BYTES_SHARE = 0.75
