@@ -5,8 +5,8 @@
 
 Nothing here is measured. The floor is what no kernel of the two forms of opposite spin can beat: arithmetic at the FP64
 rate of the data sheet, operands from shared memory, or bytes of device memory, whichever takes longest. The expected
-time is that of the direct form at half of these rates, with the messages of the grid. Needs
-neither a GPU nor MPI. Exit code 2 and one sentence for bad input.
+time is that of the direct form at assumed shares of these rates (sqd_mpi/planner/devices.py), with the messages of the
+grid. Needs neither a GPU nor MPI. Exit code 2 and one sentence for bad input.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ fails. New arrays are full of NaN, messages go through staging buffers which are
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,12 @@ class OpaqueBlock:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._block, name)
+
+    @property
+    def mirrored(self) -> Any:
+        """What mirrored tasks have given, which is folded into opaque arrays."""
+        found = self._block.mirrored
+        return None if found is None else SimpleNamespace(nbytes=found.nbytes, fold=lambda s: found.fold(uncover(s)))
 
     def apply(self, task: Any, ket: Any, sigma: Any, interaction: Any) -> None:
         """See `SigmaBlock`."""

@@ -16,7 +16,11 @@ from sqd_mpi.planner.work import Work
 
 FloatArray = NDArray[np.float64]
 
-ASSUMED_SHARE = 0.5  # of what a data sheet says that kernels are taken to reach; nothing of it is measured
+# Shares of a data sheet's rates that kernels are taken to reach; nothing of it is measured. Reads from shared memory
+# are at random, and meet the same bank some three times (docs/gpu.md; `backends.gpu.costs` supposes the same).
+_OPPOSITE_SHARE = 0.24
+_SAME_SPIN_SHARE = 0.12
+_BYTES_SHARE = 0.75
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
 _LAUNCH_SECONDS = 1e-5
@@ -82,16 +86,16 @@ def data_sheet(key: str) -> DataSheet:
 
 
 def assumed_profile(sheet: DataSheet) -> MachineProfile:
-    """A machine with one rank for each of these GPUs, whose kernels reach `ASSUMED_SHARE` of the data sheet."""
-    opposite = max(2.0 / sheet.vector_flops, _OPERANDS / sheet.operands_per_second) / ASSUMED_SHARE
-    same_spin = max(2.0 / sheet.vector_flops, 1.0 / sheet.operands_per_second) / ASSUMED_SHARE
-    element = 8.0 / sheet.bytes_per_second / ASSUMED_SHARE
+    """A machine with one rank for each of these GPUs, whose kernels reach assumed shares of the data sheet's rates."""
+    opposite = _OPERANDS / sheet.operands_per_second / _OPPOSITE_SHARE
+    same_spin = 1.0 / sheet.operands_per_second / _SAME_SPIN_SHARE
+    element = 8.0 / sheet.bytes_per_second / _BYTES_SHARE
     return MachineProfile(
-        name=f"assumed: {sheet.name}, {100 * ASSUMED_SHARE:.0f} % of the rates of its data sheet ({sheet.source})",
+        name=f"assumed: {sheet.name}, shares of the rates of its data sheet ({sheet.source})",
         backend="gpu",
         device_bytes=sheet.n_bytes,
         context_bytes=_CONTEXT_BYTES,
-        staging_bytes_per_second=ASSUMED_SHARE * sheet.host_bytes_per_second,
+        staging_bytes_per_second=_BYTES_SHARE * sheet.host_bytes_per_second,
         gather_seconds=element,
         mixed_seconds=opposite,
         same_spin_seconds=same_spin,
