@@ -16,6 +16,7 @@ import email
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -222,13 +223,17 @@ def check(environment: Environment, sdist: Path, tests: str) -> None:
     environment.results.append(next(line for line in said.splitlines() if line.startswith("difference")).split(":")[0])
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     said = environment.run("tests", *pytest, *(FULL_TESTS if tests == "full" else SHORT_TESTS), cwd=sdist)
-    environment.results.append(said.strip().splitlines()[-1].strip("= "))
+    environment.results.append(counts(said))
     if tests == "full":
         for n_ranks in ("2", "3"):
             command = [ranks[0], "-n", n_ranks, *pytest, "--only-mpi", "--timeout=300", "--timeout-method=thread"]
             said = environment.run(f"tests/mpi on {n_ranks} ranks", *command, "tests/mpi", cwd=sdist)
-            summary = [line for line in said.splitlines() if " passed" in line or " skipped" in line]
-            environment.results.append(f"{n_ranks} ranks: {summary[-1].strip('= ')}")
+            environment.results.append(f"{n_ranks} ranks: {counts(said)}")
+
+
+def counts(output: str) -> str:
+    """Numbers of tests that passed and were skipped, out of what pytest prints at its end."""
+    return ", ".join(re.findall(r"\d+ (?:passed|skipped)", output.strip().splitlines()[-1]))
 
 
 def title() -> str:
