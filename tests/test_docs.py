@@ -175,8 +175,9 @@ def check_command(line: str, synopsis: bool) -> None:
     """Checks one command: options of sqd_mpi by its parser, scripts and their options, targets of make."""
     words = shlex.split(re.sub(r"[\[\]]|\.\.\.", " ", line) if synopsis else line, comments=True)
     words = words[: next((k for k, word in enumerate(words) if word in ("|", "&&", ">", ";")), len(words))]
-    if "sqd_mpi" in words and "-m" in words:
-        check_options(words[words.index("sqd_mpi") + 1 :], synopsis)
+    module = next((k for k, word in enumerate(words) if words[k - 1 : k + 1] == ["-m", "sqd_mpi"]), None)
+    if module is not None:
+        check_options(words[module + 1 :], synopsis)
     elif words[:1] == ["make"]:
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word] == [word for word in words[1:] if word in targets], line

@@ -27,6 +27,8 @@ include_patterns = [
     "docs/generated/*.md",
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "examples/*/README.md",
     "benchmarks/README.md",
     "slurm/README.md",
 ]
@@ -65,8 +67,8 @@ html_show_copyright = False
 def leave_out_missing(app: Sphinx, name: str, source: list[str]) -> None:
     """Takes pages out of the table of contents that this version does not have."""
     if name == root_doc:
-        for page in ("gpu",):
-            if not (ROOT / "docs" / f"{page}.md").exists():
+        for page in ("gpu", "installing", "../CONTRIBUTING", "../examples/cluster/README"):
+            if not (ROOT / "docs" / f"{page}.md").resolve().exists():
                 source[0] = source[0].replace(f"\n{page}\n", "\n")
 
 
