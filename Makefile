@@ -69,7 +69,7 @@ $(BIN)/python:
 
 # The stamps say which extras .venv holds; a change of the dependencies installs them again.
 $(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/python
-	@echo "Installing sqd_mpi, MPI and PySCF into $(VENV) ..."
+	@echo "Installing sqd_mpi, MPI and PySCF into $(VENV) (0.7 GB, some minutes) ..."
 	$(PIP_INSTALL) --editable '.[mpi]'
 	@touch $@
 

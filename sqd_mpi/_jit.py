@@ -66,13 +66,6 @@ def at_most(n: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def available_threads() -> int:
-    """Number of cores in this process' affinity mask."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def n_threads() -> int:
     """Number of threads that numba's parallel loops use now."""
     import numba

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import bench_device, grid
-from sqd_mpi.machine import MachineProfile, write_profile
+from sqd_mpi.machine import MachineProfile, processor_name, write_profile
 from sqd_mpi.options import InputError, available_cores
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
@@ -135,20 +134,10 @@ def _profile(
 ) -> MachineProfile:  # fmt: skip
     default = MachineProfile()
     process = int(measured.pop("process_bytes")) - (n_local - 1) * default.rank_bytes
-    processor = _processor() if engine is None else f"{engine.device.name}, {_processor()}"
+    processor = processor_name() if engine is None else f"{engine.device.name}, {processor_name()}"
     name = f"{processor}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
     whole = {"name": name, "ranks_per_node": n_local, "process_bytes": max(process, 0), **described}
     return default.model_copy(update={**measured, **whole})
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def measure_kernels(device: bench_device.DeviceEngine | None = None) -> dict[str, float]:

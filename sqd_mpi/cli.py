@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from sqd_mpi import __version__
+from sqd_mpi.command_parser import EXIT_BAD_INPUT, EXIT_CODES, PROGRAM, Parser, examples
 from sqd_mpi.options import (
     COMMAND_LINE_OPTIONS,
     InputError,
@@ -19,11 +19,11 @@ from sqd_mpi.options import (
     SolveOptions,
     option_name,
 )
+from sqd_mpi.terminal import colored, launcher_rank
 
 EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
+EXIT_NOT_CONVERGED = 3
 
-_PROGRAM = "python -m sqd_mpi"
 _METAVARS = {
     "grid": "auto|A,B,T,R",
     "backend": "auto|cpu|gpu|reference",
@@ -59,20 +59,6 @@ _PLAN_OPTIONS = ("backend", "threads", "memory", "max_subspace", "nroots", "symm
 _AGREEMENT_SECONDS = 5.0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that reports an error as one line, from one rank."""
-
-    def __init__(self, **settings: Any) -> None:
-        """Takes no abbreviated options: what is unknown today may become an option tomorrow."""
-        super().__init__(**{"allow_abbrev": False, **settings})
-
-    def error(self, message: str) -> NoReturn:
-        """Prints one sentence and exits with code 2."""
-        if launcher_rank() == 0:
-            print(f"sqd_mpi: error: {message}; see {self.prog} --help", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -86,33 +72,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed, unknown = build_parser().parse_known_args(arguments)
     if unknown:
-        parsed.parser.error(
-            f"unknown option {unknown[0]}" if unknown[0].startswith("-") else f"unexpected argument {unknown[0]!r}"
-        )
+        parsed.parser.refuse_unknown(unknown)
     verb: Callable[[argparse.Namespace], int] = parsed.verb
     try:
         return verb(parsed)
     except (InputError, RunError) as error:
         if launcher_rank() == 0:
-            print(f"sqd_mpi: error: {error}", file=sys.stderr)
+            print(f"{colored('sqd_mpi: error:', 'red')} {error}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
-
-
-def launcher_rank() -> int:
-    """Returns the rank that the launcher gave this process, without MPI; 0 if there is no launcher."""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all verbs."""
-    parser = _Parser(
-        prog=_PROGRAM,
+    parser = Parser(
+        prog=PROGRAM,
         description="Lowest eigenpairs of a molecular Hamiltonian in a product of alpha and beta bit-strings.",
-        epilog="Exit codes: 0 done, 2 bad input or options, 3 not converged, 4 stopped with a checkpoint, 1 anything "
-        "else. 'run' is started on N ranks with: mpirun -n N python -m sqd_mpi run INPUT",
+        epilog=f"""{PROGRAM} VERB --help tells the options of a verb, with examples.
+
+First steps:
+  {PROGRAM} import fcidump FCIDUMP --alpha strings.txt -o input.h5
+  mpirun -n 4 {PROGRAM} run input.h5
+  {PROGRAM} report result.h5
+
+{EXIT_CODES}""",
     )
     parser.add_argument("--version", action="version", version=f"sqd_mpi {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -124,40 +106,67 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(verbs)
     _add_report(verbs)
     _add_extrapolate(verbs)
+    _add_completion(verbs)
     return parser
 
 
-def _add_verb(verbs: Any, name: str, description: str) -> argparse.ArgumentParser:
-    """Returns the parser of a new verb."""
-    return verbs.add_parser(name, help=description, description=description)
+def _add_verb(verbs: Any, name: str, description: str, *lines: str) -> argparse.ArgumentParser:
+    """Returns the parser of a new verb; the lines are its examples."""
+    epilog = examples(*(line.replace("sqd_mpi", PROGRAM, 1) for line in lines)) if lines else None
+    return verbs.add_parser(name, help=description, description=description, epilog=epilog)
+
+
+def _add_manners(parser: argparse.ArgumentParser, *, json_text: str | None = None, verbose: bool = False) -> None:
+    """Adds --quiet, and --verbose and --json where they make sense."""
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    if verbose:
+        loudness.add_argument("--verbose", action="store_true", help="show options, phases and memory as well")
+    if json_text is not None:
+        parser.add_argument("--json", action="store_true", help=json_text)
 
 
 def _add_import(verbs: Any) -> None:
     """Adds `import fcidump` and `import counts`."""
-    importer = _add_verb(verbs, "import", "Make an input file from files of other programs.")
+    importer = _add_verb(verbs, "import", "Make an input file from files of other programs.",
+        "sqd_mpi import fcidump --help",
+        "sqd_mpi import counts --help",
+    )  # fmt: skip
     sources = importer.add_subparsers(metavar="SOURCE", required=True)
-    parser = _add_verb(sources, "fcidump", "Make an input file from a FCIDUMP file and text files of bit-strings.")
+    parser = _add_verb(sources, "fcidump", "Make an input file from a FCIDUMP file and text files of bit-strings.",
+        "sqd_mpi import fcidump h2o.fcidump --alpha strings.txt -o input.h5",
+        "sqd_mpi import fcidump o2.fcidump --alpha alpha.txt --beta beta.txt -o input.h5",
+    )  # fmt: skip
     parser.add_argument("fcidump", metavar="FCIDUMP", help="file of integrals")
     strings_help = "bit-strings, one a line, rightmost character = orbital 0"
     parser.add_argument("--alpha", metavar="FILE", required=True, help=f"alpha {strings_help}")
     parser.add_argument("--beta", metavar="FILE", help=f"beta {strings_help}; by default those of alpha, if MS2 is 0")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="input file to write")
+    _add_manners(parser, json_text="print what info --json says of the new file")
     parser.set_defaults(verb=_import_fcidump, parser=parser)
-    parser = _add_verb(sources, "counts", "Make a problem file from a FCIDUMP file and sampled bit-strings.")
+    parser = _add_verb(sources, "counts", "Make a problem file from a FCIDUMP file and sampled bit-strings.",
+        "sqd_mpi import counts --hamiltonian n2.fcidump --counts counts.json -o problem.h5",
+    )  # fmt: skip
     parser.add_argument("--hamiltonian", metavar="FCIDUMP", required=True, help="file of integrals")
     parser.add_argument(
         "--counts", metavar="FILE", required=True, help="counts as JSON, or a .npy matrix of bits, beta on the left"
     )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="problem file to write")
+    _add_manners(parser, json_text="print what info --json says of the new file")
     parser.set_defaults(verb=_import_counts, parser=parser)
 
 
 def _add_run(verbs: Any) -> None:
     """Adds `run`; its options are those of `SolveOptions`."""
-    parser = _add_verb(verbs, "run", "Find the lowest eigenpairs of an input file; start it with mpirun.")
+    parser = _add_verb(verbs, "run", "Find the lowest eigenpairs of an input file; start it with mpirun.",
+        "mpirun -n 4 sqd_mpi run input.h5",
+        "mpirun -n 4 sqd_mpi run input.h5 --nroots 3 --spin-square 0 -o singlets.h5",
+        "mpirun -n 8 sqd_mpi run input.h5 --checkpoint-every 10min --resume",
+    )  # fmt: skip
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument("-o", "--output", metavar="FILE", default="result.h5", help="result file (result.h5)")
     _add_options(parser, SolveOptions)
+    _add_manners(parser, json_text="print the summary of the result at the end, as info --json does", verbose=True)
     parser.set_defaults(verb=_run, parser=parser)
 
 
@@ -165,7 +174,10 @@ def _add_sqd(verbs: Any) -> None:
     """Adds `sqd`; its options are those of `LoopOptions`."""
     from sqd_mpi.loop_options import LoopOptions
 
-    parser = _add_verb(verbs, "sqd", "Run the whole loop on sampled bit-strings; alone or with mpirun.")
+    parser = _add_verb(verbs, "sqd", "Run the whole loop on sampled bit-strings; alone or with mpirun.",
+        "sqd_mpi sqd problem.h5 --samples-per-batch 500",
+        "mpirun -n 8 sqd_mpi sqd problem.h5 --batches 8 --symmetrize-spin --resume",
+    )  # fmt: skip
     parser.add_argument("input", metavar="PROBLEM", help="problem file, made by import counts")
     parser.add_argument("-o", "--output", metavar="FILE", default="result.h5", help="result file (result.h5)")
     for spin in ("alpha", "beta"):
@@ -176,6 +188,7 @@ def _add_sqd(verbs: Any) -> None:
         "--occupancies", metavar="FILE", help="text file of mean occupations to begin with, alpha then beta"
     )
     _add_options(parser, LoopOptions)
+    _add_manners(parser, json_text="print the summary of the result at the end, as info --json does", verbose=True)
     parser.set_defaults(verb=_sqd, parser=parser)
 
 
@@ -194,8 +207,10 @@ def _add_options(parser: argparse.ArgumentParser, options: type[SolveOptions]) -
 def _add_plan(verbs: Any) -> None:
     """Adds `plan`; its options on the solve are those of `run`."""
     parser = _add_verb(
-        verbs, "plan", "Predict memory and time of all process grids, without MPI, and say which is best."
-    )
+        verbs, "plan", "Predict memory and time of all process grids, without MPI, and say which is best.",
+        "sqd_mpi plan input.h5 --ranks 64 --memory 4GB",
+        "sqd_mpi plan input.h5 --ranks 64 --profile machine.json --json",
+    )  # fmt: skip
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument("--ranks", metavar="N", required=True, help="number of ranks")
     parser.add_argument("--profile", metavar="FILE", help="machine profile that bench wrote; by default a built-in one")
@@ -212,7 +227,9 @@ def _add_plan(verbs: Any) -> None:
 
 def _add_bench(verbs: Any) -> None:
     """Adds `bench`."""
-    parser = _add_verb(verbs, "bench", "Measure what this machine can do, for plan, and check its set-up; use mpirun.")
+    parser = _add_verb(verbs, "bench", "Measure what this machine can do, for plan, and check its set-up; use mpirun.",
+        "mpirun -n 4 sqd_mpi bench -o machine.json",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="FILE", help="machine profile to write, for plan --profile")
     parser.add_argument("--threads", metavar="auto|N", default="auto", help=_help(SolveOptions.model_fields["threads"]))
     parser.add_argument("--backend", metavar="cpu|gpu", default="cpu", help="whose kernels are measured (%(default)s)")
@@ -222,7 +239,11 @@ def _add_bench(verbs: Any) -> None:
 
 def _add_info(verbs: Any) -> None:
     """Adds `info`."""
-    parser = _add_verb(verbs, "info", "Say what an input, result or checkpoint file or this installation holds.")
+    parser = _add_verb(verbs, "info", "Say what an input, result or checkpoint file or this installation holds.",
+        "sqd_mpi info result.h5",
+        "sqd_mpi info result.h5 --json | jq .energy",
+        "sqd_mpi info",
+    )  # fmt: skip
     parser.add_argument("file", metavar="FILE", nargs="?", help="the file; without it, this installation")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(verb=_info, parser=parser)
@@ -230,16 +251,26 @@ def _add_info(verbs: Any) -> None:
 
 def _add_report(verbs: Any) -> None:
     """Adds `report`."""
-    parser = _add_verb(verbs, "report", "Draw pictures of a run: convergence, shares of the phases, time-lines.")
+    parser = _add_verb(verbs, "report", "Make one HTML page, or pictures, of a result, a trace, or both.",
+        "sqd_mpi report result.h5",
+        "sqd_mpi report result.h5 --trace trace.json.gz -o report.html",
+        "sqd_mpi report result.h5 -o pictures",
+    )  # fmt: skip
     parser.add_argument("result", metavar="RESULT", nargs="?", help="result file")
     parser.add_argument("--trace", metavar="FILE", help="trace that run --trace wrote; alone or with the result")
-    parser.add_argument("-o", "--output", metavar="DIR", default="report", help="folder of the pictures (report)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE.html|DIR", default="report.html",
+        help="page to write, if the name ends in .html, else folder of PNG and SVG pictures (%(default)s)",
+    )  # fmt: skip
+    _add_manners(parser, json_text="print the names of the files as one JSON object")
     parser.set_defaults(verb=_report, parser=parser)
 
 
 def _add_extrapolate(verbs: Any) -> None:
     """Adds `extrapolate`."""
-    parser = _add_verb(verbs, "extrapolate", "Extrapolate the energy to zero variance; start it with mpirun.")
+    parser = _add_verb(verbs, "extrapolate", "Extrapolate the energy to zero variance; start it with mpirun.",
+        "mpirun -n 4 sqd_mpi extrapolate input.h5 --thresholds 1e-3,3e-4,1e-4",
+    )  # fmt: skip
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument(
         "--thresholds", metavar="LIST", default="3e-3,1e-3,3e-4,1e-4",
@@ -252,7 +283,19 @@ def _add_extrapolate(verbs: Any) -> None:
     parser.add_argument(
         "-o", "--output", metavar="DIR", default="extrapolation", help="folder of table and picture (%(default)s)"
     )
+    _add_manners(parser, json_text="print points and fits as one JSON object", verbose=True)
     parser.set_defaults(verb=_extrapolate, parser=parser)
+
+
+def _add_completion(verbs: Any) -> None:
+    """Adds `completion`."""
+    parser = _add_verb(
+        verbs, "completion", "Print a script that lets a shell complete verbs, options and names of files.",
+        'eval "$(sqd_mpi completion bash)"   # in ~/.bashrc, or in a shell',
+        'source <(sqd_mpi completion zsh)    # in ~/.zshrc, after compinit',
+    )  # fmt: skip
+    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh"), help="bash or zsh")
+    parser.set_defaults(verb=_completion, parser=parser)
 
 
 def _help(field: Any) -> str:
@@ -271,7 +314,7 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
         warnings.simplefilter("always")
         hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
     for warning in caught:
-        print(f"sqd_mpi: warning: {warning.message}", file=sys.stderr)
+        _warn(f"{warning.message}")
     n_alpha, n_beta = hamiltonian.nelec
     if parsed.beta is None and n_alpha != n_beta:
         raise InputError(f"without --beta MS2 must be 0; {parsed.fcidump} has MS2 = {n_alpha - n_beta}")
@@ -287,13 +330,10 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
             raise InputError(f"{path}: {error}") from None
         unique, n_duplicates = bitstrings.canonical(strings)
         if n_duplicates:
-            print(f"sqd_mpi: warning: {path}: {n_duplicates} duplicate {spin_name} strings merged", file=sys.stderr)
+            _warn(f"{path}: {n_duplicates} duplicate {spin_name} strings merged")
         sets.append(unique)
     files.write_input(parsed.output, hamiltonian, sets[0], sets[1])
-    print(
-        f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, "
-        f"{len(sets[0])} x {len(sets[1])} strings"
-    )
+    _say_what_was_made(parsed, hamiltonian, f"{len(sets[0])} x {len(sets[1])} strings")
     return 0
 
 
@@ -306,12 +346,44 @@ def _import_counts(parsed: argparse.Namespace) -> int:
     hamiltonian = Hamiltonian.from_fcidump(parsed.hamiltonian)
     samples = sampling.read_samples(parsed.counts, hamiltonian.norb)
     files.write_problem(parsed.output, hamiltonian, samples)
-    n_alpha, n_beta = hamiltonian.nelec
-    print(
-        f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, "
-        f"{len(samples)} different samples"
-    )
+    _say_what_was_made(parsed, hamiltonian, f"{len(samples)} different samples")
     return 0
+
+
+def _warn(text: str) -> None:
+    """Prints a warning."""
+    print(f"{colored('sqd_mpi: warning:', 'yellow')} {text}", file=sys.stderr)
+
+
+def _say_what_was_made(parsed: argparse.Namespace, hamiltonian: Any, content: str) -> None:
+    """Prints a line on a new file, or its summary."""
+    if parsed.json:
+        _print_summary(parsed.output)
+    elif not parsed.quiet:
+        n_alpha, n_beta = hamiltonian.nelec
+        print(f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, {content}")
+
+
+def _print_summary(path: str) -> None:
+    """Prints the summary of a file as one JSON object."""
+    from sqd_mpi.files import read_summary
+
+    print(json.dumps(read_summary(path), allow_nan=False))
+
+
+def _log(parsed: argparse.Namespace, communicator: Any) -> Any:
+    """Returns the log of this rank, as loud as was asked for."""
+    from sqd_mpi.log import NORMAL, QUIET, VERBOSE, Log
+
+    level = QUIET if parsed.quiet else VERBOSE if parsed.verbose else NORMAL
+    return Log(0 if communicator is None else communicator.rank, level=level)
+
+
+def _after(parsed: argparse.Namespace, communicator: Any, code: int) -> int:
+    """Prints the summary of a result that was written, if it is wanted; returns the exit code."""
+    if parsed.json and code in (0, EXIT_NOT_CONVERGED) and (communicator is None or communicator.rank == 0):
+        _print_summary(parsed.output)
+    return code
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -324,7 +396,11 @@ def _run(parsed: argparse.Namespace) -> int:
     with StopSignals() as signals:  # before anything that takes time
         from sqd_mpi import job
 
-        return _on_all_ranks(lambda comm: job.run_file(comm, parsed.input, parsed.output, given, signals))
+        def work(comm: Any) -> int:
+            log = _log(parsed, comm)
+            return _after(parsed, comm, job.run_file(comm, parsed.input, parsed.output, given, signals, log))
+
+        return _on_all_ranks(work)
 
 
 def _sqd(parsed: argparse.Namespace) -> int:
@@ -339,9 +415,12 @@ def _sqd(parsed: argparse.Namespace) -> int:
     with StopSignals() as signals:
         from sqd_mpi import sqd_job
 
-        return _on_all_ranks(
-            lambda comm: sqd_job.run_loop_file(comm, parsed.input, parsed.output, given, extra, signals)
-        )
+        def work(comm: Any) -> int:
+            log = _log(parsed, comm)
+            code = sqd_job.run_loop_file(comm, parsed.input, parsed.output, given, extra, signals, log)
+            return _after(parsed, comm, code)
+
+        return _on_all_ranks(work)
 
 
 def _extrapolate(parsed: argparse.Namespace) -> int:
@@ -355,10 +434,11 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
     figures.need_matplotlib()
 
     def work(communicator: Any) -> int:
-        data = extrapolation.run_file(communicator, parsed.input, parsed.output, parsed.thresholds, given)
+        log = _log(parsed, communicator)
+        data = extrapolation.run_file(communicator, parsed.input, parsed.output, parsed.thresholds, given, log)
         if communicator is None or communicator.rank == 0:
-            for path in figures.write_extrapolation(parsed.output, data, parsed.reference):
-                print(path)
+            paths = figures.write_extrapolation(parsed.output, data, parsed.reference)
+            _say(parsed, [str(path) for path in paths], data)
         return 0 if all(point["converged"] for point in data["points"]) else 3
 
     return _on_all_ranks(work)
@@ -435,14 +515,35 @@ def _info(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    """Draws the pictures of a run."""
+    """Writes the page or the pictures of a run."""
     if parsed.result is None and parsed.trace is None:
         raise InputError("report needs a result file or --trace FILE")
+    if parsed.output.lower().endswith((".html", ".htm")):
+        from sqd_mpi.report import write_report
 
-    from sqd_mpi import figures
+        paths = [write_report(parsed.output, parsed.result, parsed.trace)]
+    else:
+        from sqd_mpi import figures
 
-    for path in figures.write_pictures(parsed.output, parsed.result, parsed.trace):
-        print(path)
+        paths = figures.write_pictures(parsed.output, parsed.result, parsed.trace)
+    names = [str(path) for path in paths]
+    _say(parsed, names, {"files": names})
+    return 0
+
+
+def _say(parsed: argparse.Namespace, lines: Sequence[str], data: dict[str, Any]) -> None:
+    """Prints lines for people, or one JSON object, or nothing."""
+    if parsed.json:
+        print(json.dumps(data, allow_nan=False))
+    elif not parsed.quiet:
+        print("\n".join(lines))
+
+
+def _completion(parsed: argparse.Namespace) -> int:
+    """Prints the script of a shell."""
+    from sqd_mpi import completion
+
+    print(completion.script(build_parser(), parsed.shell), end="")
     return 0
 
 

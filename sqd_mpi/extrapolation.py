@@ -185,7 +185,9 @@ def row(point: Point) -> str:
     )
 
 
-def run_file(comm: Any, input_path: str, folder: str, thresholds: str, given: dict[str, Any]) -> dict[str, Any]:
+def run_file(
+    comm: Any, input_path: str, folder: str, thresholds: str, given: dict[str, Any], log: Log | None = None
+) -> dict[str, Any]:
     """Solve an input file and truncated ones, fit, write `extrapolation.json` into a folder.
 
     Collective over the communicator.
@@ -196,6 +198,7 @@ def run_file(comm: Any, input_path: str, folder: str, thresholds: str, given: di
         folder: where the table goes; made if it does not exist.
         thresholds: list with commas.
         given: options that override those of the file.
+        log: where messages go; by default to standard error.
 
     Returns:
         what stands in the file: `points` and `fits`, on all ranks.
@@ -209,7 +212,7 @@ def run_file(comm: Any, input_path: str, folder: str, thresholds: str, given: di
 
     n_threads = max(1, available_cores() // grid.local_ranks(comm)[1])
     _jit.set_threads(n_threads if options.threads == "auto" else options.threads)
-    log = Log(0 if comm is None else comm.rank)
+    log = log or Log(0 if comm is None else comm.rank)
     log.info(heading())
     points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
     if len(points) < 2:

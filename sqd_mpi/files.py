@@ -1,43 +1,70 @@
-"""HDF5 input, result and checkpoint files, as docs/files.md describes them. The only door to h5py.
+"""HDF5 input, problem, result and checkpoint files, as docs/files.md describes them: the door to all that is stored.
 
 Everything here runs in one process: rank 0 makes the files; any number of ranks may write the elements of vectors at
-the offsets that `VectorFile` gives, and read them, at the same time.
+the offsets that `VectorFile` gives, and read them, at the same time. Only this module and those that it is made of
+(`hdf5_checks`, `hdf5_items`, `hdf5_writing`, `vector_files`) know h5py; other modules take all names from here.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi import __version__, bitstrings, checksums, hdf5_checks
+from sqd_mpi import bitstrings
 from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.hdf5_items import CHECKPOINT, INPUT, LOOP, PROBLEM, RESULT, PathLike
+from sqd_mpi.hdf5_items import array_of as _array
+from sqd_mpi.hdf5_items import attribute as _attribute
+from sqd_mpi.hdf5_items import group_of as _group
+from sqd_mpi.hdf5_items import look as _look
+from sqd_mpi.hdf5_items import naming as _naming
+from sqd_mpi.hdf5_items import opened as _open
+from sqd_mpi.hdf5_items import plain as _plain
+from sqd_mpi.hdf5_items import read_tree as _read_tree
+from sqd_mpi.hdf5_items import write_tree as _write_tree
+from sqd_mpi.hdf5_writing import AtomicFile, check_output, new_binary_file
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.vector_files import VectorFile, VectorReader, create_vectors, write_block
 
 if TYPE_CHECKING:
     from sqd_mpi.sampling import Samples
 
-FORMAT_VERSION = 1
-INPUT = "sqd_mpi-input"
-RESULT = "sqd_mpi-result"
-CHECKPOINT = "sqd_mpi-checkpoint"
-PROBLEM = "sqd_mpi-problem"
-LOOP = "sqd_mpi-loop"
+__all__ = [
+    "CHECKPOINT",
+    "INPUT",
+    "LOOP",
+    "PROBLEM",
+    "RESULT",
+    "SUMMARY_FIELDS",
+    "AtomicFile",
+    "PathLike",
+    "Problem",
+    "Record",
+    "VectorFile",
+    "VectorReader",
+    "check_output",
+    "create_vectors",
+    "fingerprint",
+    "new_binary_file",
+    "read_input",
+    "read_loop",
+    "read_problem",
+    "read_run",
+    "read_summary",
+    "write_block",
+    "write_checkpoint_state",
+    "write_input",
+    "write_loop",
+    "write_problem",
+    "write_record",
+]
 
-_HEAD = checksums.HEAD_BYTES
-
-PathLike = str | os.PathLike[str]
 Strings = NDArray[np.uint64]
 
 # What `info --json` prints for a result, in this order; a field that the file lacks is null.
@@ -133,248 +160,8 @@ class Record:
     """Versions of sqd_mpi, Python, numpy, numba, h5py and the MPI library."""
     warnings: Sequence[str] = ()
     """Warnings of the run."""
-
-
-class AtomicFile:
-    """A new HDF5 file that appears under its name only when it is complete.
-
-    The context manager gives an open `h5py.File` under a temporary name beside the target. At the end the file is
-    flushed to the disk and renamed; after an exception it is removed, and a former file of that name stays.
-    """
-
-    def __init__(self, path: PathLike, file_format: str) -> None:
-        """Prepares a file.
-
-        Args:
-            path: name of the finished file.
-            file_format: root attribute `format`, one of INPUT, RESULT, CHECKPOINT.
-        """
-        self.path = Path(path)
-        self.file_format = file_format
-        self._temporary = _temporary_name(self.path)
-        self._file: h5py.File | None = None
-        self._stream: _Stream | None = None
-
-    def __enter__(self) -> h5py.File:
-        """Returns the file, open for writing."""
-        self._stream = _Stream(self._temporary)
-        self._file = h5py.File(self._stream, "w", libver=("earliest", "v110"), userblock_size=_HEAD)
-        _write_format(self._file, self.file_format)
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Renames the complete file or removes the incomplete one."""
-        try:
-            if self._file is not None and self._stream is not None:
-                self._file.close()
-                self._stream.finish()
-            if kind is None:
-                _write_head(self._temporary, checksums.file_sum(self._temporary, [(_HEAD, _size(self._temporary))]))
-                _into_place(self._temporary, self.path)
-        except OSError as failure:
-            raise OSError(f"cannot write {self.path}: {failure.strerror or failure}") from None
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-
-class _Stream(io.RawIOBase):
-    """A new file that HDF5 writes into and never fails to: an error is kept until the file is closed.
-
-    HDF5 cannot get rid of a file into which it could not write: it complains at every object of the file and crashes
-    at the end of the process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Makes the file.
-
-        Raises:
-            OSError: it cannot be made.
-        """
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        self._place = 0
-        self._error: OSError | None = None
-
-    def __repr__(self) -> str:
-        """Returns the name, which h5py takes for that of the file."""
-        return str(self._path)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to a place of the file."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
-        self._place = offset + (os.fstat(self._descriptor).st_size if start is None else start)
-        return self._place
-
-    def tell(self) -> int:
-        """Returns the place."""
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        """Reads; where nothing could be written there are zeros."""
-        view = memoryview(buffer).cast("B")
-        content = os.pread(self._descriptor, len(view), self._place)
-        view[:] = content + bytes(len(view) - len(content))
-        self._place += len(view)
-        return len(view)
-
-    def write(self, content: Any) -> int:
-        """Writes, or keeps the error."""
-        left = memoryview(content).cast("B")
-        n_bytes = len(left)
-        try:
-            while left and self._error is None:
-                written = os.pwrite(self._descriptor, left, self._place)
-                self._place += written
-                left = left[written:]
-        except OSError as error:
-            self._error = error
-        self._place += len(left)
-        return n_bytes
-
-    def truncate(self, size: int | None = None) -> int:
-        """Sets the length, or keeps the error."""
-        length = self._place if size is None else size
-        try:
-            os.ftruncate(self._descriptor, length)
-        except OSError as error:
-            self._error = self._error or error
-        return length
-
-    def finish(self) -> None:
-        """Closes the file.
-
-        Raises:
-            OSError: the first error.
-        """
-        os.close(self._descriptor)
-        if self._error is not None:
-            raise self._error
-
-
-class VectorFile:
-    """A new file with vectors, which many processes fill and which appears under its name only when it is complete.
-
-    One process lays the file out and says at which offsets the pieces of the vectors stand; all write their elements
-    there, without HDF5; the first completes the file with its checksum and renames it.
-    """
-
-    def __init__(self, path: PathLike, file_format: str) -> None:
-        """Prepares a file.
-
-        Args:
-            path: name of the finished file.
-            file_format: root attribute `format`, RESULT or CHECKPOINT.
-        """
-        self.path = Path(path)
-        self.file_format = file_format
-        self.temporary = _temporary_name(self.path)
-
-    def lay_out(self, fill: Callable[[h5py.File], None]) -> dict[tuple[int, int], tuple[int, int, int]]:
-        """Makes the file but for the elements of its vectors.
-
-        Args:
-            fill: writes everything else and calls `create_vectors`.
-
-        Returns:
-            for every (root, label) of a piece its offset in bytes, its rows and its columns.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        layout = {"userblock_size": _HEAD, "alignment_threshold": 1, "alignment_interval": 8}
-        stream = _Stream(self.temporary)
-        with h5py.File(stream, "w", libver=("earliest", "v110"), **layout) as file:
-            _write_format(file, self.file_format)
-            fill(file)
-            pieces = {}
-            for root in range(int(file["vectors"].attrs["nroots"])):
-                for label, piece in file[f"vectors/{root}"].items():
-                    pieces[root, int(label)] = (int(piece.id.get_offset()), *piece.shape)
-        stream.finish()
-        return pieces
-
-    def complete(
-        self,
-        pieces: Mapping[tuple[int, int], tuple[int, int, int]],
-        total: int,
-        before_renaming: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Writes the checksum and renames the file.
-
-        Args:
-            pieces: what `lay_out` gave.
-            total: `checksums.word_sum` over all elements of the vectors.
-            before_renaming: called when the file is on the disk and about to get its name.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        ranges = [(offset, offset + 8 * rows * columns) for offset, rows, columns in pieces.values()]
-        rest = checksums.outside(ranges, _size(self.temporary))
-        _write_head(self.temporary, (total + checksums.file_sum(self.temporary, rest)) % 2**64)
-        _to_disk(self.temporary)
-        before_renaming()
-        _into_place(self.temporary, self.path)
-
-    def discard(self) -> None:
-        """Removes what was written."""
-        with suppress(OSError):
-            self.temporary.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    """Returns the length of a file in bytes."""
-    return path.stat().st_size
-
-
-def _write_head(path: Path, total: int) -> None:
-    """Writes the checksum into the first bytes of a complete file."""
-    with open(path, "r+b") as stream:
-        stream.write(checksums.head(_size(path), total))
-
-
-def _write_format(file: h5py.File, file_format: str) -> None:
-    """Writes the attributes that every file has."""
-    file.attrs["format"] = file_format
-    file.attrs["version"] = FORMAT_VERSION
-    file.attrs["creator"] = f"sqd_mpi {__version__}"
-
-
-@contextmanager
-def new_binary_file(path: PathLike) -> Iterator[Any]:
-    """Gives a new file of bytes, packed by gzip if its name ends in .gz, that appears when it is complete."""
-    target = Path(path)
-    temporary = _temporary_name(target)
-    try:
-        with gzip.open(temporary, "wb") if target.suffix == ".gz" else open(temporary, "wb") as stream:
-            yield stream
-        _into_place(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_output(path: PathLike, *inputs: PathLike | None) -> None:
-    """Checks, before any work, that a file can be written.
-
-    Args:
-        path: file that is to be written.
-        inputs: files that are read and must not be replaced by it.
-
-    Raises:
-        InputError: if the directory is missing or not writable, or the file is a directory or one of the inputs.
-    """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"cannot write {target}: the directory {target.parent} does not exist")
-    if target.is_dir():
-        raise InputError(f"cannot write {target}: it is a directory")
-    if target.exists() and not target.is_file():
-        raise InputError(f"cannot write {target}: it is no ordinary file")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"cannot write {target}: the directory {target.parent} is not writable")
-    for source in inputs:
-        if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
-            raise InputError(f"cannot write {target}: it would replace the input file {source}")
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Where and how it ran: input, command, started, host, processor, system, n_nodes."""
 
 
 def fingerprint(hamiltonian: Hamiltonian, strings_a: Strings, strings_b: Strings) -> str:
@@ -540,6 +327,7 @@ def write_record(file: h5py.File, record: Record) -> None:
         timings.attrs[name] = np.array(seconds, dtype=np.float64)
     _write_tree(file.create_group("options"), record.options)
     _write_tree(file.create_group("versions"), record.versions)
+    _write_tree(file.create_group("run"), record.run)
     _write_tree(file, {"warnings": list(record.warnings)})
 
 
@@ -578,151 +366,6 @@ def write_checkpoint_state(
     _write_tree(group.create_group("solver"), state or {})
 
 
-def create_vectors(
-    file: h5py.File,
-    labels_a: NDArray[np.integer],
-    labels_b: NDArray[np.integer],
-    sectors: Sequence[int],
-    n_labels: int | None = None,
-    order_a: NDArray[np.integer] | None = None,
-    order_b: NDArray[np.integer] | None = None,
-) -> None:
-    """Creates the datasets that `write_block` fills, one per root and alpha label.
-
-    Args:
-        file: open result or checkpoint file.
-        labels_a: label of every alpha string, in canonical order, (n,).
-        labels_b: label of every beta string, in canonical order, (n,).
-        sectors: sector of every root.
-        n_labels: number of labels, a power of two; by default the smallest that holds all labels and sectors.
-        order_a, order_b: canonical numbers of the strings in the order in which the pieces have their rows and columns,
-            label after label; by default canonical inside a label.
-    """
-    largest = max([0, *(int(array.max(initial=0)) for array in (labels_a, labels_b)), *sectors])
-    n_labels = 1 << largest.bit_length() if n_labels is None else n_labels
-    group = file.create_group("vectors")
-    group.attrs["n_labels"] = n_labels
-    group.attrs["nroots"] = len(sectors)
-    group.attrs["sector"] = np.array(sectors, dtype=np.int64)
-    group["label_alpha"] = np.asarray(labels_a, dtype=np.int32)
-    group["label_beta"] = np.asarray(labels_b, dtype=np.int32)
-    for spin_name, labels, order in (("alpha", labels_a, order_a), ("beta", labels_b, order_b)):
-        group[f"order_{spin_name}"] = np.argsort(labels, kind="stable") if order is None else np.asarray(order)
-    counts_a, counts_b = (np.bincount(labels, minlength=n_labels) for labels in (labels_a, labels_b))
-    for root, sector in enumerate(sectors):
-        pieces = group.create_group(str(root))
-        for label in range(n_labels):
-            shape = (int(counts_a[label]), int(counts_b[label ^ sector]))
-            if min(shape) > 0:
-                # Every element is written once: filling a large dataset beforehand would double the traffic. It must
-                # have its place in the file now, for those who write there without HDF5.
-                layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-                pieces.create_dataset(str(label), shape=shape, dtype="<f8", fill_time="never", dcpl=layout)
-
-
-def write_block(
-    file: h5py.File, root: int, label: int, row_start: int, col_start: int, block: NDArray[np.float64]
-) -> None:
-    """Writes a rectangle of one piece of a vector.
-
-    Args:
-        file: open file with the datasets of `create_vectors`.
-        root: which vector.
-        label: alpha label of the piece.
-        row_start: first row, counted in the alpha strings of this label in canonical order.
-        col_start: first column, counted in the beta strings of label `label ^ sector`.
-        block: the coefficients, 2-D; may be empty.
-    """
-    if block.size:
-        piece = file[f"vectors/{root}/{label}"]
-        piece[row_start : row_start + block.shape[0], col_start : col_start + block.shape[1]] = block
-
-
-class VectorReader:
-    """The vectors of a result or a checkpoint; any rank may open the file and read what it owns."""
-
-    def __init__(self, path: PathLike) -> None:
-        """Opens the file and reads all but the vectors.
-
-        Raises:
-            InputError: if the file is missing, damaged, of another kind, or holds no vectors.
-        """
-        self.path = Path(path)
-        self._file = _open_file(path, RESULT, CHECKPOINT)
-        try:
-            with _reading(path):
-                self._read_structure()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _read_structure(self) -> None:
-        """Reads the strings and labels and checks the shapes of the pieces."""
-        if "vectors" not in self._file:
-            raise InputError(f"{self.path} holds no vectors; write them with --save-vector")
-        group = _group(self._file, "vectors")
-        self.fingerprint = str(_attribute(self._file, "fingerprint"))
-        self.hamiltonian = str(_plain(self._file.attrs.get("hamiltonian", "")))  # a result has none
-        self.nroots = int(_attribute(group, "nroots"))
-        self.n_labels = int(_attribute(group, "n_labels"))
-        self.sectors = [int(sector) for sector in _attribute(group, "sector")]
-        self.labels_a, self.labels_b = _array(group, "label_alpha"), _array(group, "label_beta")
-        self.order_a, self.order_b = _array(group, "order_alpha"), _array(group, "order_beta")
-        self.strings_a, self.strings_b = (_array(self._file, f"strings/{spin_name}") for spin_name in ("alpha", "beta"))
-        self._counts_a, self._counts_b = (
-            np.bincount(labels, minlength=self.n_labels) for labels in (self.labels_a, self.labels_b)
-        )
-        consistent = (len(self.labels_a), len(self.labels_b)) == (len(self.strings_a), len(self.strings_b))
-        if not consistent or len(self.sectors) != self.nroots or len(self._counts_a) != self.n_labels:
-            raise InputError(f"{self.path} is damaged: its labels do not fit its strings")
-        for labels, order in ((self.labels_a, self.order_a), (self.labels_b, self.order_b)):
-            if not np.array_equal(np.sort(order), np.arange(len(labels))) or np.any(np.diff(labels[order]) < 0):
-                raise InputError(f"{self.path} is damaged: the order of its strings does not fit their labels")
-        for root in range(self.nroots):
-            for label in range(self.n_labels):
-                self._check_piece(root, label)
-
-    def _check_piece(self, root: int, label: int) -> None:
-        """Checks that a piece is there with the shape that the labels give it."""
-        shape = self.piece_shape(root, label)
-        if min(shape) == 0:
-            return
-        piece = self._file.get(f"vectors/{root}/{label}")
-        if not isinstance(piece, h5py.Dataset) or piece.shape != shape:
-            raise InputError(f"{self.path} is damaged: /vectors/{root}/{label} is missing or has a wrong shape")
-
-    def piece_shape(self, root: int, label: int) -> tuple[int, int]:
-        """Returns the numbers of alpha and beta strings of the piece of alpha label `label`."""
-        return int(self._counts_a[label]), int(self._counts_b[label ^ self.sectors[root]])
-
-    def read_block(
-        self, root: int, label: int, row_start: int, row_stop: int, col_start: int, col_stop: int
-    ) -> NDArray[np.float64]:
-        """Returns rows and columns of one piece of a vector, counted as in `write_block`."""
-        if row_stop <= row_start or col_stop <= col_start:
-            return np.zeros((max(row_stop - row_start, 0), max(col_stop - col_start, 0)))
-        with _reading(self.path):
-            return np.asarray(self._file[f"vectors/{root}/{label}"][row_start:row_stop, col_start:col_stop])
-
-    def state(self) -> dict[str, Any]:
-        """Returns `iteration`, `energies`, `residual_norms` and the solver's state `solver` of a checkpoint."""
-        with _reading(self.path):
-            return _read_tree(_group(self._file, "state"))
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    def __enter__(self) -> VectorReader:
-        """Returns the reader."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Closes the file."""
-        self.close()
-
-
 def read_summary(path: PathLike) -> dict[str, Any]:
     """Returns what `info` says about a file of this program, as an object that JSON can hold.
 
@@ -745,18 +388,50 @@ def read_summary(path: PathLike) -> dict[str, Any]:
 
 
 def read_run(path: PathLike) -> dict[str, Any]:
-    """Returns what a result says about its run: `summary`, `history`, `timings`, `options`, `versions`, `fingerprint`.
+    """Returns what a result says about its run: `summary`, `history`, `timings`, `options`, `versions`, `run`,
+    `warnings`, `fingerprint`.
 
-    Each is a dictionary but the last; arrays are nested lists, and what is not finite is None.
+    Each is a dictionary but for the last two, a list and a text; arrays are nested lists, what is not finite is None,
+    and what the file lacks is empty. Only the summary must be there.
 
     Raises:
         InputError: if the file is missing, damaged or no result.
     """
     _look(path)
     with _open(path, RESULT) as file:
-        parts = ("summary", "history", "timings", "options", "versions")
-        run = {name: _read_tree(_group(file, name)) for name in parts}
+        run: dict[str, Any] = {"summary": _read_tree(_group(file, "summary"))}
+        for name in ("history", "timings", "options", "versions", "run"):
+            run[name] = _read_tree(_group(file, name)) if name in file else {}
+        run["warnings"] = file["warnings"].asstr()[...].ravel().tolist() if _has_texts(file, "warnings") else []
         return {**run, "fingerprint": _attribute(file, "fingerprint")}
+
+
+def _has_texts(file: h5py.File, name: str) -> bool:
+    """Returns whether there is a list of texts; an empty list is written as numbers."""
+    item = file.get(name)
+    return isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None
+
+
+def read_weights(path: PathLike, most_roots: int) -> dict[str, tuple[Strings, NDArray[np.float64]]]:
+    """Returns for alpha and beta the strings of a result, (n, nwords), and their weights, (nroots, n).
+
+    Args:
+        path: result file.
+        most_roots: roots to read at most.
+
+    Raises:
+        InputError: if the file is missing, damaged, no result, or holds strings and weights that do not fit.
+    """
+    found = {}
+    with _open(path, RESULT) as file:
+        for name in ("alpha", "beta"):
+            if f"weights/{name}" not in file or f"strings/{name}" not in file:
+                continue
+            strings, item = _array(file, f"strings/{name}", ndim=2), file[f"weights/{name}"]
+            if not isinstance(item, h5py.Dataset) or item.ndim != 2 or item.shape[1] != len(strings):
+                raise InputError(f"{path}: /weights/{name} does not fit /strings/{name}")
+            found[name] = strings, np.asarray(item[:most_roots], np.float64)
+    return found
 
 
 def _summary_of_problem(file: h5py.File) -> dict[str, Any]:
@@ -803,28 +478,6 @@ def _summary_of_checkpoint(file: h5py.File) -> dict[str, Any]:
     }
 
 
-def _temporary_name(path: Path) -> Path:
-    """Returns the name under which a file is written before it is complete."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _into_place(temporary: Path, path: Path) -> None:
-    """Gives a complete file its name, once it is on the disk."""
-    _to_disk(temporary)
-    os.replace(temporary, path)
-    with suppress(OSError):
-        _to_disk(path.parent)
-
-
-def _to_disk(path: Path) -> None:
-    """Waits until a file or directory is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _write_hamiltonian(file: h5py.File, hamiltonian: Hamiltonian) -> None:
     """Writes integrals and electron numbers."""
     group = file.create_group("hamiltonian")
@@ -841,182 +494,6 @@ def _write_strings(file: h5py.File, strings_a: Strings, strings_b: Strings) -> N
     file["strings/beta"] = np.asarray(strings_b, dtype="<u8")
 
 
-def _write_tree(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Writes numbers, texts and None as attributes, lists and arrays as datasets, dictionaries as groups."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            _write_tree(group.create_group(name), value)
-        elif isinstance(value, list | tuple | np.ndarray):
-            _write_list(group, name, value)
-        else:
-            group.attrs[name] = h5py.Empty("f8") if value is None else value
-
-
-def _write_list(group: h5py.Group, name: str, values: Sequence[Any] | NDArray[Any]) -> None:
-    """Writes a list; None becomes NaN, and a mark says that the other numbers are integers."""
-    array = np.array(values)
-    if array.dtype.kind in "U":
-        array = np.array(values, dtype=object)
-        group.create_dataset(name, data=array, dtype=h5py.string_dtype())
-    elif array.dtype.kind == "O":
-        known = {type(value) for value in array.ravel() if value is not None}
-        group[name] = array.astype(np.float64)
-        group[name].attrs["integers"] = bool(known) and known <= {int, np.int64, np.int32}
-    else:
-        group[name] = array
-
-
-def _read_tree(group: h5py.Group) -> dict[str, Any]:
-    """Returns what `_write_tree` wrote, as an object that JSON can hold: what is not finite is None."""
-    tree = {name: _plain(value) for name, value in group.attrs.items()}
-    for name, item in group.items():
-        if isinstance(item, h5py.Group):
-            tree[name] = _read_tree(item)
-        elif h5py.check_string_dtype(item.dtype):
-            tree[name] = item.asstr()[...].tolist()
-        else:
-            values = _plain(_read(item))
-            tree[name] = _integers(values) if item.attrs.get("integers", False) else values
-    return tree
-
-
-def _plain(value: Any) -> Any:
-    """Returns a Python object for what h5py gives."""
-    if isinstance(value, h5py.Empty):
-        return None
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _integers(values: Any) -> Any:
-    """Returns nested lists with their numbers as integers."""
-    if isinstance(values, list):
-        return [_integers(value) for value in values]
-    return None if values is None else int(values)
-
-
 def _read_options(file: h5py.File) -> dict[str, Any]:
     """Returns the attributes of /options."""
     return {name: _plain(value) for name, value in file["options"].attrs.items()} if "options" in file else {}
-
-
-def _check_there(path: PathLike) -> None:
-    """Raises InputError unless there is an ordinary file."""
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist")
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a directory; a file is needed")
-    if not Path(path).is_file():
-        raise InputError(f"{path} is no ordinary file")
-
-
-def _look(path: PathLike) -> bool:
-    """Makes sure that a file is whole enough for HDF5; returns whether it was changed since it was written.
-
-    Raises:
-        InputError: if it is not.
-    """
-    _check_there(path)
-    return hdf5_checks.look(path)
-
-
-def _open_file(path: PathLike, *formats: str) -> h5py.File:
-    """Returns an open file of one of the formats.
-
-    Raises:
-        InputError: if there is none.
-    """
-    _check_there(path)
-    try:
-        file = h5py.File(path, "r", locking="best-effort")
-    except PermissionError:
-        raise InputError(f"{path} cannot be read: permission denied") from None
-    except OSError:
-        raise InputError(f"{path} is not an HDF5 file, or it is truncated") from None
-    try:
-        with _reading(path):
-            hdf5_checks.check_structure(file)
-            _check_format(file, path, formats)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-@contextmanager
-def _open(path: PathLike, *formats: str) -> Iterator[h5py.File]:
-    """Gives an open file of one of the formats and closes it."""
-    with _open_file(path, *formats) as file, _reading(path):
-        yield file
-
-
-@contextmanager
-def _reading(path: PathLike) -> Iterator[None]:
-    """Turns what h5py raises for a damaged file into one sentence."""
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-
-
-def _check_format(file: h5py.File, path: PathLike, formats: Sequence[str]) -> None:
-    """Checks the root attributes."""
-    found, version = _plain(file.attrs.get("format")), _plain(file.attrs.get("version"))
-    needed = " or ".join(formats)
-    if found is None:
-        raise InputError(f"{path} is not a file of sqd_mpi: a root attribute format = {needed} is needed")
-    if found not in formats:
-        raise InputError(f"{path} is a file of format {found}; one of format {needed} is needed")
-    if not isinstance(version, int) or version < 1:
-        raise InputError(f"{path} has no version of its format: a root attribute version = 1 is needed")
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has version {version} of format {found}; this sqd_mpi reads up to version {FORMAT_VERSION}"
-        )
-
-
-@contextmanager
-def _naming(path: PathLike) -> Iterator[None]:
-    """Puts the name of a file before the sentence of an error."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _group(parent: h5py.Group, name: str) -> h5py.Group:
-    """Returns a group that must be there."""
-    group = parent.get(name)
-    if not isinstance(group, h5py.Group):
-        raise InputError(f"{parent.file.filename} has no group /{name}")
-    return group
-
-
-def _attribute(item: h5py.Group, name: str) -> Any:
-    """Returns an attribute that must be there, as a Python object."""
-    if name not in item.attrs:
-        raise InputError(f"{item.file.filename} has no attribute {name} of {item.name}")
-    return _plain(item.attrs[name])
-
-
-def _array(parent: h5py.Group, name: str, ndim: int | None = None) -> NDArray[Any]:
-    """Returns the numbers of a dataset that must be there."""
-    item = parent.get(name)
-    full_name = f"{parent.name.rstrip('/')}/{name}"
-    if not isinstance(item, h5py.Dataset):
-        raise InputError(f"{parent.file.filename} has no dataset {full_name}")
-    if item.dtype.kind not in "fiu" or ndim not in (None, item.ndim):
-        raise InputError(f"{parent.file.filename}: {full_name} has a wrong type or shape: {item.dtype}, {item.shape}")
-    return _read(item)
-
-
-def _read(item: h5py.Dataset) -> NDArray[Any]:
-    """Returns the whole of a dataset."""
-    return np.asarray(item[()])

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +24,7 @@ from sqd_mpi import __version__, grid, trace
 from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
+from sqd_mpi.machine import processor_name
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores
 from sqd_mpi.watchdog import Watchdog
 
@@ -30,7 +34,12 @@ _NARROW_GAP = 0.05  # hartree between a root and a determinant outside below whi
 
 
 def run_file(
-    comm: Any, input_path: str, output_path: str, given: dict[str, Any], signals: StopSignals | None = None
+    comm: Any,
+    input_path: str,
+    output_path: str,
+    given: dict[str, Any],
+    signals: StopSignals | None = None,
+    log: Log | None = None,
 ) -> int:
     """Solve an input file and write the result file.
 
@@ -42,6 +51,7 @@ def run_file(
         output_path: result file, replaced only by a finished run.
         given: options of the command line; they override those in the file.
         signals: what remembers signals since the start of the program; by default they are remembered from now on.
+        log: where messages go; by default to standard error.
 
     Returns:
         exit code, the same on all ranks: 0 done, 3 not converged, 4 stopped with a checkpoint.
@@ -52,7 +62,7 @@ def run_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        job = Job(comm, input_path, output_path, given, remembered, stack)
+        job = Job(comm, input_path, output_path, given, remembered, stack, log)
         return job.run()
 
 
@@ -67,7 +77,10 @@ class Job:
         given: options of the command line.
         signals: those that came since the start of the program.
         stack: ends with the run; what must be undone then goes here.
+        log: where messages go; by default to standard error.
     """
+
+    n_nodes = 1
 
     def __init__(
         self,
@@ -77,6 +90,7 @@ class Job:
         given: dict[str, Any],
         signals: StopSignals,
         stack: ExitStack,
+        log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
         self.comm = comm
@@ -84,7 +98,7 @@ class Job:
         self.output = Path(output_path)
         self.checkpoint = checkpoint_path(output_path)
         self.signals = signals
-        self.log = Log(self.rank)
+        self.log = log or Log(self.rank)
         self.input_path = input_path
         reading = perf_counter()
         self.problem, self.options, self.fingerprint = self._read(input_path, given, stack)
@@ -188,6 +202,7 @@ class Job:
         """Fix the number of threads and load the kernels. Collective."""
         with self.timers("start-up"):
             local_rank, n_local = grid.local_ranks(self.comm)
+            self.n_nodes = _count_nodes(self.comm, local_rank)
             _node_local_cache()
             wanted = self.options.threads
             n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
@@ -236,6 +251,8 @@ class Job:
             f"sqd_mpi {__version__}: {problem.hamiltonian.norb} orbitals, {n_alpha} + {n_beta} electrons, "
             f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
         )
+        given = {name: value for name, value in self.options.to_dict().items() if value is not None}
+        self.log.detail("options: " + ", ".join(f"{name} {value}" for name, value in given.items()))
 
     def _told_to_stop(self) -> bool:
         """Whether a signal has come to any rank. Collective."""
@@ -379,6 +396,7 @@ class Job:
             options={**options, "threads": result.n_threads, "backend": result.backend},
             versions=library_versions(),
             warnings=self.log.warnings,
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
         )
 
     def _summary(self, result: Any, peak: int) -> dict[str, Any]:
@@ -437,12 +455,22 @@ class Job:
                 + (f", parity {root.parity:+d}" if root.parity else "")
                 + ("" if root.converged else ", NOT CONVERGED")
             )
+        self._report_details(result)
         self.log.info(f"{self.output} written after {perf_counter() - self.began:.2f} s")
         if not result.converged:
             self.log.warning(
                 f"not converged to a residual of {self.options.tol:g} in {result.n_iterations} iterations; "
                 "the result is marked so"
             )
+
+    def _report_details(self, result: Any) -> None:
+        """Grid, memory and phases, for --verbose."""
+        shape = ",".join(str(n) for n in result.grid.shape)
+        parts = ", ".join(f"{name} {n_bytes / 1e6:.3g} MB" for name, n_bytes in result.memory.items())
+        self.log.detail(f"grid {shape}, backend {result.backend}, largest memory of a rank: {parts}")
+        for name, (low, mean, high) in sorted(result.timings.items(), key=lambda item: -item[1][1]):
+            self.log.detail(f"  {name:<16} {mean:10.3f} s mean of the ranks, {low:.3f} to {high:.3f}")
+
 
 
 def seconds_since_start() -> float:
@@ -506,6 +534,39 @@ def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
         from sqd_mpi.pt2 import second_order
 
         second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)
+
+
+def about_run(input_path: str, n_nodes: int, seconds: float) -> dict[str, Any]:
+    """What a result says about where and how it was made.
+
+    Args:
+        input_path: file that was solved.
+        n_nodes: number of nodes.
+        seconds: since the start of the program.
+    """
+    started = datetime.fromtimestamp(time.time() - seconds, timezone.utc)
+    return {
+        "input": _printable(Path(input_path).name),
+        "command": _printable(shlex.join(sys.argv[1:])),
+        "started": started.isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "processor": processor_name(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "n_nodes": n_nodes,
+    }
+
+
+def _printable(text: str) -> str:
+    """The text without what UTF-8 or HDF5 cannot hold: names of files are any bytes."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _count_nodes(comm: Any, local_rank: int) -> int:
+    """Number of nodes: ranks that are the first of theirs. Collective."""
+    if comm is None or comm.size == 1:
+        return 1
+    share = grid.minimum_mean_maximum(comm, {"first": float(local_rank == 0)})["first"][1]
+    return round(share * comm.size)
 
 
 def library_versions() -> dict[str, str]:

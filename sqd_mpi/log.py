@@ -14,11 +14,17 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from sqd_mpi.progress import as_text
+from sqd_mpi.terminal import colored
+
 COMPILE_NOTICE = "compiling kernels for this machine (once; up to a minute)"
 COMPILE_NOTICE_DELAY = 1.5
 NO_DETAIL: Mapping[str, int] = {}
 
-_HEADER = f"{'iter':>5} {'subspace':>9} {'energy':>20} {'change':>11} {'residual':>10} {'sigmas':>7} {'seconds':>9}"
+_WIDTHS = {"iter": 5, "subspace": 9, "energy": 20, "change": 11, "residual": 10, "sigmas": 7, "seconds": 9, "left": 7}
+_HEADER = " ".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Iteration:
     """Number of applications of the Hamiltonian so far."""
     seconds: float
     """Seconds since the start of the solve."""
+    remaining: float | None = None
+    """Estimate of the seconds that this solve still takes, or None where nothing is known."""
 
     def line(self) -> str:
         """Returns the line of the log."""
@@ -47,7 +55,7 @@ class Iteration:
         change = f"{self.change:11.3e}" if math.isfinite(self.change) else f"{'-':>11}"
         return (
             f"{self.iteration:5d} {self.subspace:9d} {energy:20.12f} {change} {residual_norm:10.3e} "
-            f"{self.n_sigma:7d} {self.seconds:9.2f}"
+            f"{self.n_sigma:7d} {self.seconds:9.2f} {as_text(self.remaining):>7}"
         )
 
 
@@ -58,15 +66,19 @@ class Log:
     Every rank may call every method; none of them communicates.
     """
 
-    def __init__(self, rank: int = 0, stream: TextIO | None = None, live: bool | None = None) -> None:
+    def __init__(
+        self, rank: int = 0, stream: TextIO | None = None, live: bool | None = None, level: int = NORMAL
+    ) -> None:
         """Prepares the log.
 
         Args:
             rank: rank of this process; only 0 prints.
             stream: where to print; standard error by default.
             live: whether to show a live line; by default if the stream is a terminal.
+            level: QUIET shows warnings and errors only, VERBOSE details as well.
         """
         self.rank = rank
+        self.level = level
         self.warnings: list[str] = []
         self._stream = sys.stderr if stream is None else stream
         self._live = rank == 0 and (self._stream.isatty() if live is None else live)
@@ -82,12 +94,18 @@ class Log:
 
     def info(self, text: str) -> None:
         """Prints a line."""
-        self._print(text)
+        if self.level > QUIET:
+            self._print(text)
+
+    def detail(self, text: str) -> None:
+        """Prints a line that is wanted with --verbose only."""
+        if self.level >= VERBOSE:
+            self._print(text)
 
     def warning(self, text: str) -> None:
         """Prints a warning and remembers it, on every rank, in `warnings`."""
         self.warnings.append(text)
-        self._print(f"sqd_mpi: warning: {text}")
+        self._print_marked("sqd_mpi: warning:", "yellow", text)
 
     def warning_once(self, text: str) -> None:
         """Prints a warning that may come with every solve, the first time."""
@@ -96,11 +114,11 @@ class Log:
 
     def error(self, text: str) -> None:
         """Prints an error."""
-        self._print(f"sqd_mpi: error: {text}")
+        self._print_marked("sqd_mpi: error:", "red", text)
 
     def iteration(self, row: Iteration) -> None:
         """Shows one iteration."""
-        if self.rank != 0:
+        if self.rank != 0 or self.level <= QUIET:
             return
         if not self._started:
             self._started = True
@@ -149,6 +167,12 @@ class Log:
             print(text, file=self._stream, flush=True)
         else:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _print_marked(self, mark: str, color: str, text: str) -> None:
+        """Prints a line that begins with a mark, in colour on a terminal."""
+        if self._status is None:
+            mark = colored(mark, color, self._stream)
+        self._print(f"{mark} {text}")
 
     def _update_status(self, text: str) -> None:
         """Shows the text on the live line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,3 +135,14 @@ def write_profile(path: str | Path, profile: MachineProfile) -> None:
         Path(path).write_text(json.dumps(profile.model_dump(), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def processor_name() -> str:
+    """Returns what the system calls the processors of this node."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

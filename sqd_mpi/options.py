@@ -7,9 +7,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from sqd_mpi.suggestions import did_you_mean
 
 Grid = tuple[int, int, int, int]
 
@@ -341,14 +343,24 @@ def _sentence(options: type[SolveOptions], error: ValidationError, values: dict[
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "extra_forbidden":
         known = ", ".join(sorted(options.model_fields))
-        return f"unknown option {first['loc'][0]!r}; the options are {known}"
+        hint = did_you_mean(str(first["loc"][0]), options.model_fields)
+        return f"unknown option {first['loc'][0]!r}{hint}; the options are {known}"
     if not first["loc"]:
         return str(first.get("ctx", {}).get("error", first["msg"]))
     name = str(first["loc"][0])
     extra = options.model_fields[name].json_schema_extra
     needs = extra["needs"] if isinstance(extra, dict) else "another value"
     typed = "--" + name.replace("_", "-") if name in options.command_line else option_name(name)
-    return f"{typed} needs {needs}; got {str(values.get(name))!r}"
+    got = str(values.get(name))
+    choices = _choices(options.model_fields[name].annotation)
+    return f"{typed} needs {needs}; got {got!r}{did_you_mean(got, choices)}"
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Returns the words that an option takes, as far as it takes words."""
+    if get_origin(annotation) is Literal:
+        return [str(word) for word in get_args(annotation)]
+    return [word for part in get_args(annotation) for word in _choices(part)]
 
 
 def available_cores() -> int:

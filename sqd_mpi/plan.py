@@ -11,7 +11,6 @@ from sqd_mpi.planner.report import plan_text
 from sqd_mpi.planner.search import Plan
 
 _MOST_RANKS = 10**6
-_DEVICE = "h100"  # plans for GPUs suppose this one, if no profile is given
 
 
 def plan_file(
@@ -67,10 +66,10 @@ def plan_file(
 
 def _profile(backend: str, profile: MachineProfile | None, path: str) -> MachineProfile:
     """The profile for a backend: a given one, else what is built in."""
-    from sqd_mpi.planner import devices
+    from sqd_mpi import planner
 
     if profile is None:
-        return devices.assumed_profile(devices.data_sheet(_DEVICE)) if backend == "gpu" else MachineProfile()
+        return planner.assumed_device() if backend == "gpu" else MachineProfile()
     if backend == "gpu" and profile.backend != "gpu":
         raise InputError(f"--backend gpu needs the profile of a GPU; {path} is one of the backend {profile.backend}")
     if backend not in ("auto", profile.backend):

@@ -120,6 +120,7 @@ class SigmaOperator:
             plan.release(k)
         with self.timers("wait"):
             plan.exchange.finish()
+            self.memory.finish()  # so that times of kernels count here
         if self.block.mirrored is not None:
             with self.timers("vectors"):
                 self.block.mirrored.fold(sigma)
@@ -249,7 +250,8 @@ class TaskPlan:
 
     def start(self) -> None:
         """Begin the slides; the own block has been collected."""
-        if self.exchange.sends and self._shared is None:
+        gathered = self._shared is not None or (self._fold is None and self.grid.replicas is not None)
+        if self.exchange.sends and not gathered:
             self._own_port.sending(self._own)  # fills the message from which all sends leave
         self.exchange.start()
 

@@ -35,6 +35,7 @@ from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
+from sqd_mpi.progress import RemainingTime
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_pure
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
@@ -59,6 +60,7 @@ _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which lea
 _LARGE_MODEL_SPACE = 1000  # determinants, for sectors above that size
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
+_ANY_MEMORY = 2**60
 
 
 @dataclass(frozen=True, eq=False)
@@ -434,7 +436,7 @@ class _Solve:
             if comm.rank == 0:
                 plan = self._plan(n_ranks, local_ranks_of_node=self.n_local)
                 best = plan.chosen or plan.too_large[0]
-                chosen, missing = best.grid, best.missing_bytes
+                chosen, missing = best.grid, max(best.missing_bytes, best.missing_device_bytes)
             chosen, missing = broadcast(comm, (chosen, missing))
         if missing:
             self.log.warning(
@@ -444,8 +446,12 @@ class _Solve:
         return chosen
 
     def _plan(self, n_ranks: int, local_ranks_of_node: int) -> planner.Plan:
-        profile = MachineProfile(ranks_per_node=local_ranks_of_node)
-        limits = planner.Limits(self.memory, *subspace_sizes(self.nroots, self.options.max_subspace))
+        profile, sizes = MachineProfile(), subspace_sizes(self.nroots, self.options.max_subspace)
+        limits = planner.Limits(self.memory, *sizes)
+        if self.vector_memory.identity is not None:  # the memory is this rank's part of a device
+            profile = planner.assumed_device().model_copy(update={"context_bytes": 0})
+            limits = planner.Limits(_ANY_MEMORY, *sizes, self.memory)
+        profile = profile.model_copy(update={"ranks_per_node": local_ranks_of_node})
         return planner.make_plan(self._problem(), n_ranks, profile, _jit.n_threads(), limits)
 
     def _problem(self) -> planner.Problem:
@@ -638,7 +644,7 @@ class _Solve:
         last = self.history["energy"][-1][0] if self.history["energy"] else np.nan
         row = Iteration(
             self.n_iterations, step.subspace, step.energies, float(step.energies[0] - last), step.residual_norms,
-            self.n_sigma + step.n_sigma, perf_counter() - self.began,
+            self.n_sigma + step.n_sigma, perf_counter() - self.began, self._remaining(step),
         )  # fmt: skip
         if shown:
             self.log.iteration(row)
@@ -649,6 +655,13 @@ class _Solve:
         padded[1])):
             self.history[name].append(value)
         self.history["seconds"].append(row.seconds)
+
+    def _remaining(self, step: Step) -> float | None:
+        """Estimate of the seconds that the solve of this sector still takes."""
+        if step.iteration == 1:
+            self.expected = RemainingTime(self.options.tol, self.options.max_iterations)
+        self.expected.add(step.residual_norms, step.seconds)
+        return self.expected.seconds()
 
     def _bound(self, solved: dict[Sector, Eigenpairs]) -> float:
         """Energy of the highest wanted root known so far, or infinity while fewer are known."""

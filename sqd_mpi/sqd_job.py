@@ -18,7 +18,7 @@ import numpy as np
 from sqd_mpi import __version__, grid
 from sqd_mpi.checkpoints import checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
-from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, library_versions, seconds_since_start
+from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, about_run, library_versions, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError
@@ -34,6 +34,7 @@ def run_loop_file(
     given: dict[str, Any],
     extra: dict[str, str | None],
     signals: StopSignals | None = None,
+    log: Log | None = None,
 ) -> int:
     """Run the loop on a problem file and write the result file.
 
@@ -47,6 +48,7 @@ def run_loop_file(
         extra: text files `include_alpha`, `include_beta` of strings that every batch has, and `occupancies` with the
             mean occupations to begin with, or None.
         signals: those that came since the start of the program; by default handlers are set here.
+        log: where messages go; by default to standard error.
 
     Returns:
         exit code, the same on all ranks: 0 done, 3 not converged, 4 stopped with a checkpoint.
@@ -56,7 +58,7 @@ def run_loop_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        return _LoopJob(comm, problem_path, output_path, given, extra, remembered, stack).run()
+        return _LoopJob(comm, problem_path, output_path, given, extra, remembered, stack, log).run()
 
 
 class _LoopJob(Job):
@@ -73,6 +75,7 @@ class _LoopJob(Job):
         extra: dict[str, str | None],
         signals: StopSignals,
         stack: ExitStack,
+        log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
         self.comm = comm
@@ -80,7 +83,7 @@ class _LoopJob(Job):
         self.n_ranks = 1 if comm is None else comm.size
         self.output, self.checkpoint = Path(output_path), checkpoint_path(output_path)
         self.vectors = Path(f"{output_path}.vectors")
-        self.log, self.timers = Log(self.rank), Timers()
+        self.log, self.timers = log or Log(self.rank), Timers()
         self.options = LoopOptions(**given)
         self.input_path, self.extra = problem_path, extra
         self.signals, self._stack = signals, stack
@@ -276,6 +279,7 @@ class _LoopJob(Job):
             options=self.options.to_dict(),
             versions=library_versions(),
             warnings=self.log.warnings,
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
         )
         with files.AtomicFile(self.output, files.RESULT) as file:
             files.write_record(file, record)
@@ -311,6 +315,19 @@ class _LoopJob(Job):
             "loop_converged": state.converged,
             "loop_iterations": state.iteration,
             "failed_batches": failures or None,
+            "samples": self._count_samples(hamiltonian.nelec),
+        }
+
+    def _count_samples(self, nelec: tuple[int, int]) -> dict[str, Any]:
+        """How many different samples there are, and how many, with which share, need no recovery; on rank 0."""
+        from sqd_mpi import bitstrings
+
+        samples = self.samples
+        right = (bitstrings.counts(samples.alpha) == nelec[0]) & (bitstrings.counts(samples.beta) == nelec[1])
+        return {
+            "different": len(samples),
+            "right_electrons": int(right.sum()),
+            "right_share": float(samples.probabilities[right].sum()),
         }
 
 

@@ -171,6 +171,12 @@ class OpaqueMemory:
         """See `Memory`."""
         return self.empty(host.shape)
 
+    def finish(self):
+        """Nothing is under way."""
+
+    def limit(self, n_sharing):
+        """No limit."""
+
     def arrivals(self, capacity):
         """See `Memory`."""
         return OpaqueArrivals(capacity)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqd_mpi import bitstrings
@@ -35,6 +35,7 @@ def test_layout_is_word_w_bit_k() -> None:
     assert strings.tolist() == [[1, 0, 0], [0, 32, 0], [0, 0, 2]]
 
 
+@settings(deadline=None)
 @given(integer_sets())
 def test_every_form_gives_the_same_strings(case: tuple[int, list[int]]) -> None:
     norb, integers = case
@@ -52,6 +53,7 @@ def test_every_form_gives_the_same_strings(case: tuple[int, list[int]]) -> None:
     assert bitstrings.counts(strings).tolist() == [integer.bit_count() for integer in integers]
 
 
+@settings(deadline=None)
 @given(integer_sets())
 def test_canonical_is_sorted_as_integers_without_duplicates(case: tuple[int, list[int]]) -> None:
     norb, integers = case
@@ -61,6 +63,7 @@ def test_canonical_is_sorted_as_integers_without_duplicates(case: tuple[int, lis
     assert strings.flags.c_contiguous
 
 
+@settings(deadline=None)
 @given(integer_sets(), st.data())
 def test_find_gives_positions_in_the_set(case: tuple[int, list[int]], data: st.DataObject) -> None:
     norb, integers = case

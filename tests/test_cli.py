@@ -334,3 +334,86 @@ def test_info_reproduces_floats(folder):
     found = json.loads(sqd_mpi(folder, "info", "result.h5", "--json").stdout)
     assert {name: found[name] for name in summary} == summary
     assert found["backend"] is None
+
+
+VERBS = ("import fcidump", "import counts", "run", "sqd", "plan", "bench", "info", "report", "extrapolate")
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "completion"])
+def test_help_has_examples_and_exit_codes(capsys, verb):
+    """Of every verb."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*verb.split(), "--help"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0
+    example = printed.split("Examples:\n")[1].split("\n\n")[0]
+    assert f"sqd_mpi {verb}" in example
+    assert all(f"\n  {code}  " in printed.split("Exit codes:")[1] for code in range(5))
+
+
+def test_examples_are_right(capsys):
+    """The parser takes every example of its own help; each begins with python, mpirun or a shell's word."""
+    parser = cli.build_parser()
+    for verb in [*VERBS, "completion"]:
+        with pytest.raises(SystemExit):
+            parser.parse_args([*verb.split(), "--help"])
+        shown = capsys.readouterr().out.split("Examples:\n")[1].split("\n\n")[0].splitlines()
+        for line in shown:
+            words = line.partition("sqd_mpi ")[2].partition(" |")[0].partition(")")[0].split()
+            assert parser.parse_args(words).verb is not None
+
+
+def test_import_as_json_or_quietly(folder):
+    """One object, or nothing, on standard output."""
+    run = sqd_mpi(folder, *import_command(), "--json")
+    assert json.loads(run.stdout) == files.read_summary(folder / "input.h5")
+    run = sqd_mpi(folder, *import_command(alpha="twice.txt"), "--quiet")
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr.startswith("sqd_mpi: warning: ")
+
+
+def test_run_as_json_quietly_and_verbosely(folder):
+    """Standard output holds the summary and nothing else; --quiet shows nothing, --verbose options and phases."""
+    sqd_mpi(folder, *import_command())
+    run = sqd_mpi(folder, "run", "input.h5", "--threads", "1", "--json", "--quiet")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout) == files.read_summary(folder / "result.h5")
+    run = sqd_mpi(folder, "run", "input.h5", "--threads", "1", "--verbose")
+    assert (run.returncode, run.stdout) == (0, "")
+    for text in ("options: grid", "tol 1e-06", "largest memory of a rank", "mean of the ranks", "left"):
+        assert text in run.stderr
+    plain = sqd_mpi(folder, "run", "input.h5", "--threads", "1", "--json", "--max-iterations", "1", "--tol", "1e-30")
+    assert plain.returncode == 3 and json.loads(plain.stdout)["all_converged"] is False
+    assert "options:" not in plain.stderr and "NOT CONVERGED" in plain.stderr
+    with h5py.File(folder / "result.h5") as file:
+        about = dict(file["run"].attrs)
+    assert (about["input"], about["n_nodes"]) == ("input.h5", 1)
+    assert about["command"].startswith("run input.h5 --threads 1") and about["started"].endswith("+00:00")
+
+
+class Screen:
+    """A stream that is a terminal or not."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        """Takes which it is."""
+        self.isatty = lambda: is_terminal
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "changes", "expected"),
+    [
+        (True, {"TERM": "xterm"}, "\033[1;31mword\033[0m"),
+        (True, {"TERM": "xterm", "NO_COLOR": "1"}, "word"),
+        (True, {"TERM": "xterm", "NO_COLOR": ""}, "\033[1;31mword\033[0m"),
+        (True, {"TERM": "dumb"}, "word"),
+        (False, {"TERM": "xterm"}, "word"),
+    ],
+)
+def test_colours(monkeypatch, is_terminal, changes, expected):
+    """On terminals only, and not where NO_COLOR is set to anything but nothing."""
+    from sqd_mpi.terminal import colored
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    assert colored("word", "red", Screen(is_terminal)) == expected

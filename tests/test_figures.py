@@ -12,6 +12,7 @@ import pytest
 
 from sqd_mpi import cli, figures, files, trace
 from sqd_mpi.figures import COMPUTE, LOOKS
+from sqd_mpi.figures.time_lines import row_image
 from sqd_mpi.options import InputError
 from sqd_mpi.trace import Trace
 from tests.test_trace import make_trace
@@ -120,14 +121,14 @@ def test_row_image_stacks_the_shares():
     shares = np.zeros((3, len(LOOKS)))
     shares[0, 0] = 1.0
     shares[1, [0, 2]] = 0.5
-    image = figures._row_image(shares, 42, 0.0, 0)
+    image = row_image(shares, 42, 0.0, 0)
     assert image.shape == (42, 3, 3)
     rows = image[1:-1]
     assert np.allclose(rows[:, 0], to_rgb(LOOKS[0].color))
     assert np.allclose(rows[:20, 1], to_rgb(LOOKS[2].color)) and np.allclose(rows[20:, 1], to_rgb(LOOKS[0].color))
     assert np.allclose(rows[:, 2], to_rgb(LOOKS[-1].color))
     assert np.allclose(image[[0, -1]], 1.0)
-    assert np.allclose(figures._row_image(shares, 42, 0.5, 0)[22:], 1.0)
+    assert np.allclose(row_image(shares, 42, 0.5, 0)[22:], 1.0)
 
 
 @pytest.mark.parametrize("n_ranks", [1, 3, 64, 65])

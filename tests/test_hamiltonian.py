@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyscf import ao2mo, dft, fci, gto, mcscf, scf
 from pyscf.tools import fcidump
@@ -327,6 +327,7 @@ def test_fcidump_that_cannot_be_read(tmp_path: Path) -> None:
         Hamiltonian.from_fcidump(tmp_path)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_fcidump_of_any_order_keeps_every_bit(tmp_path_factory, norb: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
+    ("suggestions", "terminal", "progress"),
     ("options", "log", "_jit"),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
@@ -22,6 +23,9 @@ LAYERS = (
     ("backends", "grid"),
     ("sigma", "checksums"),
     ("hdf5_checks",),
+    ("hdf5_items",),
+    ("hdf5_writing",),
+    ("vector_files",),
     ("files",),
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
@@ -33,6 +37,8 @@ LAYERS = (
     ("sqd",),
     ("sqd_job",),
     ("figures", "adapters", "installation"),
+    ("report",),
+    ("command_parser", "completion"),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -41,10 +47,10 @@ LEVEL = {name: level for level, group in enumerate(LAYERS) for name in group}
 # Library: the modules that may import it.
 DOORS = {
     "mpi4py": ("grid", "recall"),
-    "h5py": ("files", "hdf5_checks"),
+    "h5py": ("files", "vector_files", "hdf5_*"),
     "pyscf": ("hamiltonian", "adapters.pyscf"),
     "cupy": ("backends.gpu.cupy_device",),
-    "matplotlib": ("figures",),
+    "matplotlib": ("figures", "figures.*"),
     "qiskit": ("adapters.qiskit",),
     "qiskit_addon_sqd": ("adapters.qiskit",),
 }
@@ -112,7 +118,7 @@ def test_imports_point_downwards_and_use_the_doors(path: Path) -> None:
         ("utils", "", "utils has no place in LAYERS"),
         ("solve", "from sqd_mpi import __version__, files\nimport numpy", ""),
         ("backends/gpu_kernels", "from .cpu import x\nfrom sqd_mpi.backends import y", ""),
-        ("backends/gpu_kernels", "import cupy", "backends.gpu_kernels imports cupy; its door is backends.gpu."),
+        ("backends/gpu", "import cupy", "backends.gpu imports cupy; its door is backends.gpu.cupy_device"),
     ],
 )
 def test_faults_are_found(monkeypatch, tmp_path: Path, module: str, line: str, fault: str) -> None:

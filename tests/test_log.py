@@ -28,7 +28,7 @@ def row(iteration: int = 1, energy=-76.23594663081234, change: float = math.nan,
 def test_line_has_every_column_and_ten_digits():
     """The line holds the numbers in order."""
     columns = row(7, change=-1.25e-7).line().split()
-    assert columns == ["7", "2", "-76.235946630812", "-1.250e-07", "5.000e-01", "3", "1.50"]
+    assert columns == ["7", "2", "-76.235946630812", "-1.250e-07", "5.000e-01", "3", "1.50", "-"]
 
 
 def test_first_line_has_no_change():
@@ -65,6 +65,15 @@ def test_a_second_solve_has_its_own_header():
     assert stream.getvalue().count("energy") == 2
 
 
+def test_a_warning_that_comes_with_every_solve_is_printed_once():
+    stream = io.StringIO()
+    with Log(0, stream) as log:
+        for text in ("one", "two", "one"):
+            log.warning_once(text)
+    assert log.warnings == ["one", "two"]
+    assert stream.getvalue().count("one") == 1
+
+
 @pytest.mark.parametrize("rank", [-1, 1, 5])
 def test_other_ranks_are_silent_but_remember_warnings(rank):
     """Only rank 0 prints."""
@@ -99,7 +108,7 @@ def test_live_line_on_a_terminal():
         log.iteration(row(3))
     text = stream.getvalue()
     assert "a message with [brackets]" in text
-    assert text.splitlines()[-1].split()[-7:] == row(3).line().split()
+    assert text.splitlines()[-1].split()[-8:] == row(3).line().split()
 
 
 def test_compiling_speaks_only_if_slow():

@@ -173,3 +173,37 @@ def test_predicted_structure_covers_the_arrays(same):
     memory = planner.predict_memory((1, 1, 1, 1), layout.dimension, 7, layout.n_determinants)
     assert memory.buffers == operator.plan.buffer_bytes
     assert operator.plan.message_bytes == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1, 1), (3, 3, 2, 1), (2, 2, 1, 2), (4, 4, 1, 1)])
+def test_the_ket_blocks_of_mirrored_blocks_are_those_of_their_tasks(shape):
+    hamiltonian, strings = make_hamiltonian(NORB, (4, 4)), close_strings(NORB, 4, 60)
+    problem = planner.Problem.create(hamiltonian, strings, strings, symmetry=False)
+    assert problem.sector == 0 and problem.parity(shape) == 1
+    work, labels, a = Work(problem, shape, MachineProfile(), 1), trivial_labels(NORB), shape[0]
+    alpha, _ = planner.order_strings(problem.alpha.strings, problem.alpha.strings, NORB, shape, True, folded=True)
+    layout = Layout.create(alpha, alpha, 0, shape, 1)
+    backend, costs = get_backend("cpu"), block_costs(work)
+    for ia, ib in product(range(a), range(a)):
+        place = ia, ib, 0, 0
+        share = backend.create_share(layout, place, hamiltonian, labels)
+        block = backend.create_block(layout, place, hamiltonian, share)
+        met = np.zeros((a, a), bool)
+        for task in block.tasks(Interaction.energy(hamiltonian)):
+            met[task.da, task.db] = True
+        np.testing.assert_array_equal(costs[ia, 0, ib].reshape(a, a) > 0.0, met)
+
+
+def test_half_of_the_ket_blocks_takes_half_of_the_work():
+    strings = close_strings(NORB, 4, 60)
+    problem = planner.Problem.create(make_hamiltonian(NORB, (4, 4)), strings, strings, symmetry=False)
+    whole = Work(problem.without_spin_flip(), (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
+    half = Work(problem, (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
+    costs, expected = block_costs(half), block_costs(whole)
+    for k in range(4):
+        shifts = [(da, db) for da in range(4) for db in range(4) if da != db]
+        taken = sum(costs[k, 0, k].reshape(4, 4)[shift] for shift in shifts)
+        assert taken == pytest.approx(0.5 * sum(expected[k, 0, k].reshape(4, 4)[shift] for shift in shifts), rel=0.15)
+    on_line = half.fold_seconds > 0.0
+    np.testing.assert_array_equal(on_line, np.eye(4, dtype=bool))
+    assert not whole.fold_seconds.any()

@@ -71,7 +71,7 @@ GresTypes=gpu
 SuspendProgram=/bin/true
 ResumeProgram=/bin/true
 SuspendTime=86400
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 Gres=gpu:1 State=UNKNOWN
 NodeName=mi250x[1-4] Sockets=1 CoresPerSocket=64 ThreadsPerCore=1 Gres=gpu:8 Features=nvme State=CLOUD
 NodeName=a100x[1-4] Sockets=1 CoresPerSocket=64 ThreadsPerCore=2 Gres=gpu:4 Features=gpu State=CLOUD
 NodeName=milan[1-4] Sockets=2 CoresPerSocket=64 ThreadsPerCore=2 Features=cpu State=CLOUD
@@ -290,6 +290,7 @@ class Cluster:
         (folder / "slurm.conf").write_text(text)
         (folder / "gres.conf").write_text(
             "NodeName=mi250x[1-4] Name=gpu Count=8\nNodeName=a100x[1-4] Name=gpu Count=4\n"
+            f"NodeName={host} Name=gpu File=/dev/null\n"
         )
         key = folder / "munge.key"
         key.write_bytes(os.urandom(1024))
@@ -410,8 +411,8 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def jobs(cluster) -> dict[str, Path]:
-    """Folders of four submitted jobs: one that is put back, one that submits its successor, one that is cancelled, and
-    one without a stop.
+    """Folders of five submitted jobs: one that is put back, one that submits its successor, one that is cancelled, one
+    without a stop, and one on an emulated GPU.
     """
     labels = np.array([0, 1, 2, 3, 0, 1, 2])
     hamiltonian = make_hamiltonian(7, (3, 4), 4, labels)
@@ -426,6 +427,7 @@ def jobs(cluster) -> dict[str, Path]:
         "chain": [f"python={slow_python}", "on_time_limit=chain"],
         "cancel": [f"python={slow_python}"],
         "plain": [f"packed_environment={packed_environment(cluster.folder)}"],
+        "gpu": [f"python={sys.executable}", "devices_per_node=1", "setup=export SQD_MPI_GPU=host"],
     }
     folders: dict[str, Path] = {}
     numbers: dict[str, str] = {}
@@ -433,8 +435,9 @@ def jobs(cluster) -> dict[str, Path]:
         folders[name] = folder = cluster.folder / name
         folder.mkdir()
         files.write_input(folder / "input.h5", hamiltonian, *strings, {"model_space": 40})
-        settings = render.load_settings("generic", changes=[*common, *change])
-        render.write_scripts("generic", settings, [job_of(folder, nodes=1)])
+        machine = "generic-gpu" if name == "gpu" else "generic"
+        settings = render.load_settings(machine, changes=[*common, *change])
+        render.write_scripts(machine, settings, [job_of(folder, nodes=1)])
         numbers[name] = cluster("sbatch", "--parsable", str(folder / "job.sh")).strip()
     began = time.monotonic()
     logs = {name: folders[name] / f"job-{number}.out" for name, number in numbers.items()}
@@ -499,6 +502,14 @@ def test_the_example_runs(cluster, tmp_path):
     summary, log = finished(cluster, folder)
     assert summary["all_converged"] and summary["n_ranks"] == 2, log
     assert summary["energy"][0] == pytest.approx(-108.9605720180, abs=1e-8)  # PySCF gives the same
+
+
+@pytest.mark.timeout(2 * JOB_SECONDS)
+def test_the_job_for_gpus_runs(cluster, jobs):
+    summary, log = finished(cluster, jobs["gpu"])
+    exact, _ = finished(cluster, jobs["plain"])
+    assert (summary["backend"], summary["device"], summary["n_ranks"]) == ("gpu", "host shim", 2), log
+    assert summary["energy"] == pytest.approx(exact["energy"], abs=1e-10)
 
 
 @pytest.mark.timeout(2 * JOB_SECONDS)

@@ -250,11 +250,12 @@ class CpuBlock:
             per_single = MIXED_SECONDS * (1.0 - SHARED_TERMS * shared) * terms + GATHER_SECONDS * gathered
             per_single = (1.0 + EMPTY_LANES / size) * per_single.reshape(shape)[columns]
             counts = share.singles_per_row[:, task.da]
-            ragged = 0.0
+            wanted = structure.partly_wanted(bra)
             if layout.is_triangle(self.ia, self.ib) and not task.mirrored:
                 # A vector of lanes runs to the longest of its rows, and two groups to the longer one of two rows.
                 ragged = 0.5 * LANES / size + RAGGED_TWINS * shared
-            costs = np.einsum("rd,rd->r", counts, per_single) * structure.partly_wanted(bra, ragged)
+                wanted = structure.partly_wanted(bra, ragged, max(size / LANES, 1.0))
+            costs = np.einsum("rd,rd->r", counts, per_single) * wanted
             n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
             costs += GROUP_SECONDS * n_groups / max(len(costs), 1) * (costs.sum() > 0.0)
         elif task.kind == "alpha":

@@ -95,6 +95,9 @@ class Memory(Protocol):
     def arrivals(self, capacity: int) -> Arrivals:
         """For ket blocks of up to `capacity` elements."""
 
+    def finish(self) -> None:
+        """Return when all kernels that were started are through."""
+
     def limit(self, n_sharing: int) -> int | None:
         """Bytes that each of several ranks may take of a device; None in host memory."""
 
@@ -198,6 +201,9 @@ class HostMemory:
     def arrivals(self, capacity: int) -> Arrivals:
         """See `Memory`."""
         return _HostArrivals()
+
+    def finish(self) -> None:
+        """Kernels return when they are done."""
 
     def limit(self, n_sharing: int) -> None:
         """See `Memory`."""

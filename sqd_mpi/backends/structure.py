@@ -200,14 +200,17 @@ def alpha_singles(
     return result
 
 
-def partly_wanted(bra: BraRows, ragged: float = 0.0) -> FloatArray:
+def partly_wanted(bra: BraRows, ragged: float = 0.0, width: float = np.inf) -> FloatArray:
     """(n_rows,) share of the work on a whole row that is done where only its first `stop` columns are wanted.
 
     Args:
         bra: the rows.
         ragged: by which part of whole rows the kernels go beyond their ends.
+        width: vectors of lanes in a typical group; reading an element of the sparse matrix takes as long as one vector,
+            however many of them still run.
     """
-    return 0.3 + 0.7 * np.minimum(bra.stop / np.maximum(bra.length, 1) + ragged, 1.0)
+    running = np.minimum(bra.stop / np.maximum(bra.length, 1) + ragged, 1.0)
+    return np.asarray(0.3 + 0.7 * (running + (1.0 - running) / (1.0 + width)))
 
 
 def ket_row_numbers(layout: Layout) -> IntArray:

@@ -1,6 +1,7 @@
 """Plans a run before it starts: work, memory, messages and time of every process grid, by counting connections."""
 
 from sqd_mpi.planner.blocks import Memory, order_strings, predict_memory, string_weights
+from sqd_mpi.planner.devices import assumed_device
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.search import RANKS, Plan, make_plan, shapes_of
@@ -13,6 +14,7 @@ __all__ = [
     "Memory",
     "Plan",
     "Problem",
+    "assumed_device",
     "make_plan",
     "order_strings",
     "predict",

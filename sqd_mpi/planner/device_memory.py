@@ -11,6 +11,7 @@ from sqd_mpi.planner.work import Work
 FloatArray = NDArray[np.float64]
 
 SLICE = 32  # columns of beta that stand side by side in a list, filled up to the longest of them
+WINDOW = 256  # columns are sorted by length inside windows of so many before
 SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
 _INTERACTIONS = 2  # couplings on the device: of the Hamiltonian and of S^2
 
@@ -30,9 +31,9 @@ def device_structure_bytes(work: Work) -> int:
     slices = 8.0 * (columns / SLICE + n_labels) * b
     lists_a = part_a * (9.0 * singles + 8.0 * rows * n_labels * a)
     matrix_a = part_a * (12.0 * elements + 8.0 * rows * a)
-    lists_b = part_b * (12.0 * entries + n_labels * (4.0 * columns * b + slices))
+    lists_b = part_b * (12.0 * entries + n_labels * (8.0 * columns * b + slices))
     lists_b += 4.0 * problem.nelec[1] * columns
-    matrix_b = part_b * (10.0 * doubles + 4.0 * columns * b + slices)
+    matrix_b = part_b * (10.0 * doubles + 8.0 * columns * b + slices)
     ket_rows = float(alpha.rows.sum()) / a
     blocks = rows * (20.0 + 4.0 * problem.nelec[0] + 8.0 * b + 24.0 + 16.0 * columns / 1024) + 8.0 * ket_rows * a * b
     unfolding = 8.0 * (4.0 * rows + 6.0 * ket_rows) if work.parity else 0.0
@@ -63,19 +64,18 @@ def _padded_singles(work: Work) -> float:
 def _padded(counts: FloatArray, label: NDArray[np.int64], part: NDArray[np.int64], n_parts: int) -> float:
     """Largest number of entries of any part, if SLICE neighbours of one label are filled up to the longest of them.
 
-    The entries of a column are spread over the lists of all ket blocks; the longest of a slice is taken to stand out
-    by two standard deviations of a Poisson distribution in each.
+    The entries of a column are spread evenly over the lists of all ket blocks; the longest of a slice is taken to stand
+    out by one standard deviation of a Poisson distribution in each.
     """
     sums = np.zeros(n_parts)
     for y in np.unique(label):
         for k in range(n_parts):
             chosen = counts[(label == y) & (part == k)]
-            n_slices = -(-len(chosen) // SLICE)
-            filled = np.zeros(n_slices * SLICE)
+            filled = np.zeros(-(-len(chosen) // WINDOW) * WINDOW)
             filled[: len(chosen)] = chosen
-            longest = filled.reshape(n_slices, SLICE).max(axis=1) if n_slices else np.zeros(0)
+            longest = np.sort(filled.reshape(-1, WINDOW), axis=1).reshape(-1, SLICE)[:, -1]
             if n_parts > 1:
                 mean = longest / n_parts
-                longest = n_parts * (mean + 2.0 * np.sqrt(mean))
+                longest = n_parts * (mean + np.sqrt(mean))
             sums[k] += SLICE * float(longest.sum())
     return float(sums.max())

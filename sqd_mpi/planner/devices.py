@@ -105,6 +105,11 @@ def assumed_profile(sheet: DataSheet) -> MachineProfile:
     )
 
 
+def assumed_device() -> MachineProfile:
+    """What plans for GPUs suppose if nobody says anything else."""
+    return assumed_profile(data_sheet("h100"))
+
+
 @dataclass(frozen=True, eq=False)
 class DeviceWork:
     """What one sigma asks of the GPUs of a grid, all of them together.

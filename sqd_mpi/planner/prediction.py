@@ -265,8 +265,7 @@ def structure_bytes(work: Work) -> int:
     beta_singles = float(beta.singles.sum(axis=(1, 2)).max())
     beta_doubles = float(beta.doubles.sum(axis=1).max())
     part_a, part_b = max(1.0 / t, 1.0 / a), max(1.0 / t, 1.0 / b)  # a task group keeps what its tasks need
-    sorted_twice = 2.0 - 1.0 / a if work.half_of_kets else 1.0  # triangles and whole rows are cut otherwise
-    lists = 9.0 * singles + 8.0 * rows + 4.0 * rows * a * n_labels + 18.0 * singles / t * sorted_twice
+    lists = 9.0 * singles + 8.0 * rows + 4.0 * rows * a * n_labels + 18.0 * singles / t
     beta_lists = 9.0 * beta_singles + 8.0 * columns * n_labels * b + 4.0 * problem.nelec[1] * columns * n_labels
     matrices = 12.0 * elements * part_a + (12.0 * beta_doubles + 8.0 * beta_singles) * part_b + 8.0 * columns * b
     offsets = 8.0 * problem.alpha.size * b + 8.0 * rows * (b + 4)

@@ -199,7 +199,8 @@ class Work:
         on_line = (da == db) & bool(self.parity)
         result = np.where(on_line, share[:, :, None, None, 0], share[:, :, None, None, 1])
         if self.half_of_kets:
-            chosen = 2.0 * stands_for_mirror_image(da, db)
+            # Means over two ket blocks of which one is met; of same spin there is one.
+            chosen = (1.0 if name in ("alpha", "beta") else 2.0) * stands_for_mirror_image(da, db)
             result = np.where((ia == ib) & ~on_line, result * chosen, result)
         return result
 

@@ -13,7 +13,7 @@ import pytest
 
 from sqd_mpi.backends import Interaction, Task, cpu, reference
 from sqd_mpi.backends.gpu import share
-from sqd_mpi.backends.gpu.block import GpuBlock, StagedBlock
+from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
@@ -191,6 +191,21 @@ def test_what_does_not_fit_into_shared_memory_is_cut_or_read_in_place(name, room
     check(Problem(replace(CASES[name], grid=(1, 1, 1, 1)), HostDevice(), form))
 
 
+LONG = {
+    "rectangle": Case(12, (2, 4), (9, 495), labels=np.array([0, 1, 0, 0] * 3)),
+    "triangle": Case(12, (3, 3), (210, 210), (1, 1, 1, 2), parity=1, close=True),
+}
+
+
+@pytest.mark.parametrize("form", ["direct", "product"])
+@pytest.mark.parametrize("name", LONG)
+def test_rows_of_several_thread_blocks(name: str, form: str, monkeypatch) -> None:
+    """Rows longer than a thread block covers, with several windows of sorted columns and tiles of ket columns."""
+    monkeypatch.setattr(GpuBlock, "_threads", lambda *_: 64)
+    monkeypatch.setattr(share, "_SHARED_BYTES", 8 * 150)
+    check(Problem(LONG[name], HostDevice(), form))
+
+
 @pytest.mark.parametrize("name", ["no labels", "sectors", "grid of sectors", "full shells", "spin-dependent"])
 def test_against_the_definition(name: str) -> None:
     """All tasks of a place together, with whatever form is cheaper."""
@@ -224,26 +239,6 @@ def test_results_do_not_depend_on_the_order_of_threads() -> None:
             block.apply(task, problem.device.upload(problem.ket(place, task)), there, interaction)
         found.append(problem.device.download(there))
     np.testing.assert_array_equal(*found)
-
-
-def test_a_staged_block_takes_vectors_of_the_host() -> None:
-    problem = Problem(CASES["no labels"], HostDevice())
-    place = problem.places()[0]
-    on_cpu, on_gpu, _ = problem.blocks(place)
-    staged, interaction = StagedBlock(on_gpu), problem.interactions["energy"]
-    tasks = staged.tasks(interaction)
-    for block in (on_cpu, staged):
-        block.prepare(tasks)
-    expected, found = problem.sigma(place), problem.sigma(place)
-    for task in tasks:
-        on_cpu.apply(task, problem.ket(place, task), expected, interaction)
-        staged.apply(task, problem.ket(place, task), found, interaction)
-        assert staged.row_costs(task).sum() == pytest.approx(task.cost)
-    assert_close(found, expected)
-    diagonals = np.empty((2, expected.size))
-    on_cpu.diagonal(interaction, diagonals[0])
-    staged.diagonal(interaction, diagonals[1])
-    assert_close(diagonals[1], diagonals[0])
 
 
 def test_small_scratch_makes_many_batches(monkeypatch) -> None:

@@ -221,3 +221,10 @@ def test_the_address_sanitizer_finds_an_overrun(tmp_path: Path, sanitized_enviro
 
 def test_small_shared_memory_can_be_asked_for() -> None:
     assert HostDevice(limits=Limits(1024, 1)).limits.shared_bytes == 1024
+
+
+def test_asking_for_a_device_is_light() -> None:
+    """numba takes its number of threads when it is imported, so a look at the devices must not import it."""
+    program = "import sys, sqd_mpi.backends.gpu.device; print('numba' in sys.modules, 'cupy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("False False", "")

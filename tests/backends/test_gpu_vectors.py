@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import mirror, vectors
+from sqd_mpi.backends import Interaction, mirror, vectors
+from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
+from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.memory import HOST
+from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.symmetry import find_labels
 from tests.problems import make_hamiltonian, random_strings
 
@@ -192,3 +198,79 @@ def test_more_than_the_device_has_is_refused():
     assert memory.limit(2) == 475
     with pytest.raises(MemoryError, match="free"):
         memory.empty(126)
+
+
+class RecordingDevice(HostDevice):
+    """Notes every copy and everything that orders streams."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple] = []
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name in ("copy_in", "copy_out", "upload", "download", "wait", "synchronize"):
+            calls = super().__getattribute__("calls")
+
+            def noted(*arguments, **more):
+                calls.append((name, *arguments, *more.values()))
+                return found(*arguments, **more)
+
+            return noted
+        return found
+
+
+@pytest.mark.parametrize("parity", [0, 1, -1])
+def test_one_rank_copies_nothing_between_host_and_device(parity):
+    """Not even with spin-flip symmetry, once the first sigma has brought the integrals."""
+    device = RecordingDevice()
+    hamiltonian, memory = make_hamiltonian(7, (3, 3)), DeviceMemory(device)
+    labels = find_labels(hamiltonian)
+    strings = SpinStrings.from_canonical(random_strings(7, 3, 23), labels.labels, labels.n_labels)
+    layout, place = Layout.create(strings, strings, 0, (1, 1, 1, 1), parity), (0, 0, 0, 0)
+    block = GpuBlock(layout, place, GpuShare(device, layout, place, hamiltonian, labels))
+    grid = ProcessGrid(None, (1, 1, 1, 1))
+    operator = SigmaOperator(grid, layout, block, Interaction.energy(hamiltonian), memory=memory)
+    vector, out = memory.from_host(rows(1, operator.size, 1)[0]), memory.empty(operator.size)
+    operator.matvec(vector, out)
+    device.calls.clear()
+    operator.matvec(vector, out)
+    assert [call[0] for call in device.calls if call[0] != "synchronize"] == []
+
+
+def test_a_block_is_uploaded_beside_kernels_and_not_into_what_they_read():
+    """An upload is on the stream of its buffer, which waits for kernels before the last; the next ones wait for it."""
+    device = RecordingDevice()
+    arrivals = DeviceMemory(device).arrivals(5)
+    streams = []
+    for k in range(4):
+        device.calls.clear()
+        arrivals.bring(np.full(5, float(k)))
+        arrivals.release()
+        (_, other, kernels), (name, _, _, stream), (_, later, before), (_, awaited) = device.calls
+        assert [call[0] for call in device.calls] == ["wait", "copy_in", "wait", "synchronize"] and name == "copy_in"
+        assert kernels is None and later is None and stream is before is awaited and other is not stream
+        streams.append((stream, other))
+    assert streams[0] == streams[2] == streams[1][::-1] == streams[3][::-1]
+
+
+SANITIZED = """
+from tests.backends import test_gpu_vectors as t
+memory = t.DeviceMemory(t.HostDevice())
+for size in t.SIZES:
+    t.test_gram(memory, size, 3, 5)
+    t.test_residuals(size, 3, 8, 65536)
+    t.test_project_out(memory, size, 1, 3, 4)
+    t.test_rotate(memory, size, 2, 7)
+    t.test_elementwise(memory, size)
+for parity in (1, -1):
+    t.test_unfolding(memory, parity, None)
+print("done")
+"""
+
+
+def test_no_access_out_of_bounds(sanitized_environment) -> None:
+    """The kernels under the address and undefined-behaviour sanitizers."""
+    command = [sys.executable, "-c", SANITIZED]
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=500, check=False)
+    assert done.stdout.strip() == "done", done.stderr[-3000:]

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sqd_mpi import grid
 from sqd_mpi.backends.gpu.device import close_device
 from sqd_mpi.checkpoints import Checkpoints
 from sqd_mpi.log import Log
@@ -135,3 +136,12 @@ def test_messages_from_host_memory_are_not_those_of_a_device(comm):
     strings = (close_strings(5, 2, 4),) * 2
     with pytest.raises(InputError, match="--gpu-aware-mpi needs vectors on a GPU"):
         solve_subspace(comm, make_hamiltonian(5, (2, 2)), *strings, SolveOptions(gpu_aware_mpi=True))
+
+
+def test_an_mpi_library_that_does_not_know_devices_is_refused(comm, monkeypatch):
+    monkeypatch.delenv("MPICH_GPU_SUPPORT_ENABLED", raising=False)
+    assert all(isinstance(grid._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
+    monkeypatch.setattr(grid, "_answer_on_gpus", lambda kind: kind == "hip")
+    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in grid.no_messages_from("cuda")
+    assert grid.no_messages_from("hip") is None
+    assert grid.no_messages_from("host") is None

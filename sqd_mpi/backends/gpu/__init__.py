@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import local_rank_of, open_device
-from sqd_mpi.backends.gpu.memory import DeviceMemory
-from sqd_mpi.backends.gpu.share import GpuShare
+
+if TYPE_CHECKING:  # imported where needed: whoever only asks for a device does not load numba
+    from sqd_mpi.backends.gpu.block import GpuBlock
+    from sqd_mpi.backends.gpu.memory import DeviceMemory
+    from sqd_mpi.backends.gpu.share import GpuShare
 
 _remarks: list[str] = []  # what there was to say when the device of this process was opened
 
 
 def create_share(layout: Any, place: Any, hamiltonian: Any, orbital_labels: Any) -> GpuShare:
     """String structure that the blocks of all sectors on this place share, on the device of this process."""
+    from sqd_mpi.backends.gpu.share import GpuShare
+
     return GpuShare(open_device(), layout, place, hamiltonian, orbital_labels)
 
 
 def create_block(layout: Any, place: Any, hamiltonian: Any, share: GpuShare) -> GpuBlock:
     """The block of rank (ia, ib, it, ir) for one sector, for vectors on the device."""
+    from sqd_mpi.backends.gpu.block import GpuBlock
+
     return GpuBlock(layout, place, share)
 
 
@@ -44,6 +50,8 @@ def create_memory(
     Raises:
         InputError: there is no device.
     """
+    from sqd_mpi.backends.gpu.memory import DeviceMemory
+
     # A communicator of some ranks of a node numbers them anew; what the launcher says comes first.
     device = open_device(local_rank_of(os.environ) or local_rank, n_local, _remarks.append)
     for text in _remarks:

@@ -51,10 +51,9 @@ class _Products:
 
 @dataclass(frozen=True, eq=False)
 class _MixedPlan:
-    """How a mixed task is done: thread blocks of the direct form, the lists it takes, and matrix products."""
+    """How a mixed task is done: thread blocks of the direct form for labels of orbital pairs, and matrix products."""
 
-    direct: _Blocks
-    wanted: DeviceArray = field(repr=False)
+    direct: list[tuple[int, _Blocks]]
     products: list[_Products]
 
 
@@ -236,9 +235,12 @@ class GpuBlock:
         labels, stop = self._row_label[low:high], self._bra.stop[low:high]
         sizes = _rows_of(beta.sizes, labels ^ self.layout.sector)
         wanted = _rows_of(beta.sizes, self._labels ^ self.layout.sector).has_terms & ~product
-        cost = sizes.direct((alpha.counts * wanted[labels]).astype(np.float64))[2].sum(axis=1)
+        cost = sizes.direct((alpha.counts * wanted[labels]).astype(np.float64))[2]
         n_threads = self._threads(stop, 512)
-        blocks = lists.stretches(cost, stop, n_threads * COLUMNS, low)
+        direct = []
+        for d in np.flatnonzero(cost.any(axis=0)):
+            blocks = lists.stretches(cost[:, d], stop, n_threads * COLUMNS, low)
+            direct.append((int(d), _Blocks(tuple(map(self.device.upload, blocks)), len(blocks[0]), n_threads)))
         products = []
         for x, d in zip(*np.nonzero(product), strict=True):
             there = np.flatnonzero((labels == x) & (alpha.counts[:, d] > 0) & (stop > 0))
@@ -247,8 +249,7 @@ class GpuBlock:
                 number = int((x ^ self.layout.sector) * len(self._labels) + d)
                 where = self.device.upload((low + there).astype(np.int32))
                 products.append(_Products(number, int(d), where, alpha.counts[there, d], int(stop[there].max())))
-        direct = _Blocks(tuple(self.device.upload(part) for part in blocks), len(blocks[0]), n_threads)
-        return _MixedPlan(direct, self.device.upload(wanted.astype(np.int8)), products)
+        return _MixedPlan(direct, products)
 
     def _plan_alpha(self, da: int, rows: Rows) -> _Blocks:
         low, high = rows
@@ -275,24 +276,25 @@ class GpuBlock:
         rows = self.share.rows_of(task)
         plan = self._mixed[task.da, task.db, rows]
         coupling, twist = self.share.interaction(interaction)
-        self._launch_direct(task, plan, ket, sigma, coupling, interaction.swap, False, stream)
-        if interaction.twist is not None:
-            self._launch_direct(task, plan, ket, sigma, twist, 0.0, True, stream)
+        for d, blocks in plan.direct:
+            self._launch_direct(task, d, blocks, ket, sigma, coupling, interaction.swap, False, stream)
+            if interaction.twist is not None:
+                self._launch_direct(task, d, blocks, ket, sigma, twist, 0.0, True, stream)
 
     def _launch_direct(
-        self, task: Task, plan: _MixedPlan, ket: DeviceArray, sigma: DeviceArray, coupling: DeviceArray, swap: float,
-        turned: bool, stream: Stream,
+        self, task: Task, d: int, blocks: _Blocks, ket: DeviceArray, sigma: DeviceArray, coupling: DeviceArray,
+        swap: float, turned: bool, stream: Stream,
     ) -> None:  # fmt: skip
         rows = self.share.rows_of(task)
         alpha, beta = self.share.alpha(task.da, rows), self.share.beta(task.db)
         self._kernel("opposite_direct")(
-            plan.direct.n_blocks, plan.direct.n_threads,
+            blocks.n_blocks, blocks.n_threads,
             (
-                ket, sigma, *plan.direct.arrays, self._bra_offset, self._bra_stop, self._bra_label,
+                ket, sigma, *blocks.arrays, self._bra_offset, self._bra_stop, self._bra_label,
                 self._offsets(task)[1], coupling, np.int64(self.share.n_pairs), np.float64(swap), np.int32(turned),
-                np.int64(rows[0]), np.int64(self.layout.n_labels), np.int64(self.layout.sector), alpha.start,
-                alpha.ket, alpha.pair, alpha.sign, plan.wanted, beta.table, beta.entries, beta.slice_start,
-                beta.counts, beta.used, beta.occupied, np.int64(beta.n_electrons), np.int64(beta.tiles.width),
+                np.int64(rows[0]), np.int64(self.layout.n_labels), np.int64(self.layout.sector), np.int64(d),
+                alpha.start, alpha.ket, alpha.pair, alpha.sign, beta.table, beta.entries, beta.slice_start, beta.counts,
+                beta.order, beta.used, beta.occupied, np.int64(beta.n_electrons), np.int64(beta.tiles.width),
                 np.int64(beta.tiles.batch), np.int64(beta.tiles.staged),
             ),
             beta.tiles.shared_bytes, stream,
@@ -328,8 +330,9 @@ class GpuBlock:
                 n * n_stretches, _THREADS,
                 (
                     product, sigma, some, np.int64(n_stretches), self._bra_offset, self._bra_stop, beta.table,
-                    np.int64(products.list_number), beta.entries, beta.slice_start, beta.counts, beta.occupied,
-                    np.int64(beta.n_electrons), np.int64(beta.tiles.width), np.int32(directed), np.int64(n_weights),
+                    np.int64(products.list_number), beta.entries, beta.slice_start, beta.counts, beta.order,
+                    beta.occupied, np.int64(beta.n_electrons), np.int64(beta.tiles.width), np.int32(directed),
+                    np.int64(n_weights),
                 ),
                 0, stream,
             )  # fmt: skip
@@ -379,18 +382,29 @@ class GpuBlock:
         blocks = self._beta_blocks[task.db, self.share.rows_of(task)]
         beta, doubles = self.share.beta(task.db), self.share.beta_hamiltonian(task.db)
         coupling, _ = self.share.interaction(interaction)
-        self._kernel("beta_rows")(
+        vectors = (
+            ket, sigma, *blocks.arrays, self._bra_offset, self._bra_stop, self._bra_label, self._own_offset[task.db]
+        )  # fmt: skip
+        sector, width = np.int64(self.layout.sector), np.int64(beta.tiles.width)
+        self._kernel("beta_singles")(
             blocks.n_blocks, blocks.n_threads,
             (
-                ket, sigma, *blocks.arrays, self._bra_offset, self._bra_stop, self._bra_label,
-                self._own_offset[task.db], coupling, np.int64(self.share.n_pairs), np.int32(interaction.same_spin),
-                np.int64(self.layout.n_labels), np.int64(self.layout.sector), self._alpha_pair,
-                np.int64(self._n_alpha), beta.table, beta.entries, beta.slice_start, beta.counts,
-                doubles.single_value, beta.used, doubles.table, doubles.column, doubles.slice_start, doubles.counts,
-                doubles.value, np.int64(beta.tiles.width), np.int64(beta.tiles.staged),
+                *vectors, coupling, np.int64(self.share.n_pairs), np.int32(interaction.same_spin),
+                np.int64(self.layout.n_labels), sector, self._alpha_pair, np.int64(self._n_alpha), beta.table,
+                beta.entries, beta.slice_start, beta.counts, beta.order, doubles.single_value, beta.used, width,
+                np.int64(beta.tiles.staged),
             ),
             beta.tiles.shared_bytes, stream,
         )  # fmt: skip
+        if interaction.same_spin:
+            self._kernel("beta_doubles")(
+                blocks.n_blocks, blocks.n_threads,
+                (
+                    *vectors, sector, doubles.table, doubles.column, doubles.slice_start, doubles.counts,
+                    doubles.order, doubles.value, width,
+                ),
+                8 * beta.tiles.batch * beta.tiles.width, stream,
+            )  # fmt: skip
 
     def _scratch_of(self, least: int, wanted: int) -> DeviceArray:
         """Scratch for the matrix products: as many float64 as wanted where they are to spare, and at least `least`."""
@@ -408,38 +422,6 @@ def _rows_of(sizes: ListSizes, columns: NDArray[Any]) -> ListSizes:
         sizes.entries[columns], sizes.diagonal[columns], sizes.n_columns[columns], sizes.n_ket[columns],
         sizes.n_used[columns],
     )  # fmt: skip
-
-
-class StagedBlock:
-    """A GPU block for vectors in the memory of the host: every task uploads its vectors and downloads its result."""
-
-    def __init__(self, block: GpuBlock):
-        self.block = block
-
-    def tasks(self, interaction: Interaction) -> list[Task]:
-        """See `SigmaBlock.tasks`."""
-        return self.block.tasks(interaction)
-
-    def row_costs(self, task: Task) -> FloatArray:
-        """See `SigmaBlock.row_costs`."""
-        return self.block.row_costs(task)
-
-    def prepare(self, tasks: list[Task]) -> None:
-        """See `SigmaBlock.prepare`."""
-        self.block.prepare(tasks)
-
-    def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
-        """See `SigmaBlock.apply`."""
-        device = self.block.device
-        there = device.upload(sigma)
-        self.block.apply(task, device.upload(ket), there, interaction)
-        device.download(there, sigma)
-
-    def diagonal(self, interaction: Interaction, out: FloatArray) -> None:
-        """See `SigmaBlock.diagonal`."""
-        there = self.block.device.empty(out.shape)
-        self.block.diagonal(interaction, there)
-        self.block.device.download(there, out)
 
 
 def mean_fill(beta: DeviceBeta) -> float:

@@ -254,9 +254,10 @@ def _compile(text: str, name: str, options: tuple[str, ...]) -> bytes:
     program = nvrtc.createProgram(text, name, (), ())
     try:
         nvrtc.compileProgram(program, options)
-        is_hip = any("gfx" in option for option in options)
-        binary = nvrtc.getPTX(program) if is_hip else nvrtc.getCUBIN(program)  # hipRTC's "PTX" is the whole binary
-        return binary if isinstance(binary, bytes) else binary.encode("latin-1")
+        if not any("gfx" in option for option in options):
+            return bytes(nvrtc.getCUBIN(program))
+        # hipRTC's "PTX" is the whole binary, of which CuPy cuts the last byte as if it ended a text; it is zero.
+        return bytes(nvrtc.getPTX(program)) + b"\0"
     except nvrtc.NVRTCError:
         raise RuntimeError(f"{name} does not compile:\n{nvrtc.getProgramLog(program)}") from None
     finally:

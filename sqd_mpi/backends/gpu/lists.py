@@ -1,7 +1,8 @@
 """The connection lists of a rank in the order in which the kernels of sigma.cu read them, as host arrays.
 
-Beta lists are sliced ELL: 32 columns stand side by side, so that neighbouring threads read neighbouring entries. Alpha
-lists are rows, each sorted by the label of the orbital pair.
+Beta lists are sliced ELL: 32 columns stand side by side, so that neighbouring threads read neighbouring entries, and
+columns are sorted by length inside windows, so that those side by side are equally long. Alpha lists are rows, each
+sorted by the label of the orbital pair.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from sqd_mpi.excitations import Singles
 IntArray = NDArray[np.int64]
 
 SLICE = 32  # columns of a slice
+WINDOW = 256  # columns are sorted by length inside windows of so many; as in sigma.cu
 WIDEST_TILE = 2**16  # ket columns that an entry can tell apart
 MOST_PAIRS = 2**14  # orbital pairs that an entry can tell apart
 # Numbers of a list, in the order of sigma.cu.
-FIRST_COUNT, FIRST_SLICE, N_COLUMNS, N_TILES, N_KET, FIRST_USED, N_USED, FIRST_OCCUPIED = range(8)
+FIRST_COUNT, FIRST_SLICE, N_COLUMNS, N_TILES, N_KET, FIRST_USED, N_USED, FIRST_OCCUPIED, FIRST_COLUMN = range(9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +33,16 @@ class SlicedRows:
     """Where the entries of sparse rows stand: cut into tiles of ket columns, 32 rows side by side.
 
     Attributes:
-        table: (n_lists, 8) int64, numbers of every list.
-        counts: (sum of n_tiles n_columns,) int32 entries of every column in every tile.
+        table: (n_lists, 9) int64, numbers of every list.
+        order: (sum of n_columns,) int32 column at every position of every list.
+        counts: (sum of n_tiles n_columns,) int32 entries of the column at every position in every tile.
         slice_start: int64, first entry of every slice of every tile of every list; the last is the total.
         where: (nnz,) int64, place of every entry.
         tile_width: ket columns of a tile.
     """
 
     table: IntArray = field(repr=False)
+    order: NDArray[np.int32] = field(repr=False)
     counts: NDArray[np.int32] = field(repr=False)
     slice_start: IntArray = field(repr=False)
     where: IntArray = field(repr=False)
@@ -71,7 +75,7 @@ class BetaLists:
 
     @property
     def table(self) -> IntArray:
-        """(n_lists, 8) numbers of every list."""
+        """(n_lists, 9) numbers of every list."""
         return self.sliced.table
 
 
@@ -122,21 +126,24 @@ def sliced_rows(
         tile_width: ket columns of a tile.
     """
     n_lists = len(block_n_ket)
-    table = np.zeros((n_lists, 8), np.int64)
+    table = np.zeros((n_lists, 9), np.int64)
     table[:, FIRST_OCCUPIED] = -1
     table[:, N_COLUMNS] = np.diff(block_row)
     table[:, N_TILES] = np.maximum(-(-block_n_ket // tile_width), 1)
     table[:, N_KET] = block_n_ket
+    table[:, FIRST_COLUMN] = block_row[:-1]
     n_slices = -(-table[:, N_COLUMNS] // SLICE)
     table[1:, FIRST_COUNT] = np.cumsum(table[:, N_TILES] * table[:, N_COLUMNS])[:-1]
     table[1:, FIRST_SLICE] = np.cumsum(table[:, N_TILES] * n_slices)[:-1]
     counts = np.zeros(int((table[:, N_TILES] * table[:, N_COLUMNS]).sum()), np.int32)
     depth = np.zeros(int((table[:, N_TILES] * n_slices).sum()) + 1, np.int64)
-    _count_sliced(block_row, indptr, column, table, tile_width, counts, depth)
+    order, position = np.empty(int(block_row[-1]), np.int32), np.empty(int(block_row[-1]), np.int64)
+    _order_columns(block_row, indptr, order, position)
+    _count_sliced(block_row, indptr, column, table, tile_width, position, counts, depth)
     slice_start = np.cumsum(depth)
     where = np.empty(column.size, np.int64)
-    _place_sliced(block_row, indptr, column, table, tile_width, slice_start, where)
-    return SlicedRows(table, counts, slice_start, where, tile_width)
+    _place_sliced(block_row, indptr, column, table, tile_width, position, slice_start, where)
+    return SlicedRows(table, order, counts, slice_start, where, tile_width)
 
 
 def beta_lists(beta: BetaSingles, n_pairs: int, tile_width: int) -> BetaLists:
@@ -160,6 +167,7 @@ def beta_lists(beta: BetaSingles, n_pairs: int, tile_width: int) -> BetaLists:
     occupied, first = [np.empty(0, np.int32)], 0
     for q in np.flatnonzero(beta.block_diagonal):
         rows = beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]]
+        rows = rows[sliced.order[beta.block_row[q] : beta.block_row[q + 1]]]
         occupied.append(number[q][rows].T.reshape(-1))
         table[q, FIRST_OCCUPIED] = first
         first += rows.size
@@ -252,14 +260,27 @@ def _mark_used(block_row, indptr, pair, present):
 
 
 @jit
-def _count_sliced(block_row, indptr, column, table, tile_width, counts, depth):
+def _order_columns(block_row, indptr, order, position):
+    """Sort the columns of every window of a list by falling length; positions are counted inside the list."""
+    for q in range(block_row.shape[0] - 1):
+        first = block_row[q]
+        for start in range(first, block_row[q + 1], 256):
+            stop = min(start + 256, block_row[q + 1])
+            sorted_rows = np.argsort(-(indptr[start + 1 : stop + 1] - indptr[start:stop]), kind="mergesort")
+            for k in range(stop - start):
+                order[start + k] = start - first + sorted_rows[k]
+                position[start + sorted_rows[k]] = start - first + k
+
+
+@jit
+def _count_sliced(block_row, indptr, column, table, tile_width, position, counts, depth):
     for q in range(table.shape[0]):
         n_columns = block_row[q + 1] - block_row[q]
         n_slices = (n_columns + 31) // 32
         for j in range(n_columns):
             row = block_row[q] + j
             for m in range(indptr[row], indptr[row + 1]):
-                counts[table[q, 0] + column[m] // tile_width * n_columns + j] += 1
+                counts[table[q, 0] + column[m] // tile_width * n_columns + position[row]] += 1
         for tile in range(table[q, 3]):
             for j in range(n_columns):
                 count = counts[table[q, 0] + tile * n_columns + j]
@@ -268,7 +289,7 @@ def _count_sliced(block_row, indptr, column, table, tile_width, counts, depth):
 
 
 @jit
-def _place_sliced(block_row, indptr, column, table, tile_width, slice_start, where):
+def _place_sliced(block_row, indptr, column, table, tile_width, position, slice_start, where):
     most = 1
     for q in range(table.shape[0]):
         most = max(most, table[q, 3])
@@ -281,7 +302,8 @@ def _place_sliced(block_row, indptr, column, table, tile_width, slice_start, whe
             done[:] = 0
             for m in range(indptr[row], indptr[row + 1]):
                 tile = column[m] // tile_width
-                where[m] = slice_start[table[q, 1] + tile * n_slices + j // 32] + 32 * done[tile] + j % 32
+                at = position[row]
+                where[m] = slice_start[table[q, 1] + tile * n_slices + at // 32] + 32 * done[tile] + at % 32
                 done[tile] += 1
 
 

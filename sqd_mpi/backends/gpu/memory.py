@@ -100,6 +100,10 @@ class DeviceMemory:
         """See `Memory`."""
         return _DirectArrivals(self._device) if self._direct else _StagedArrivals(self._device, capacity)
 
+    def finish(self) -> None:
+        """See `Memory`."""
+        self._device.synchronize()
+
     def limit(self, n_sharing: int) -> int:
         """Bytes that each of several ranks may take."""
         return int(_SHARE * self._device.memory()[0] / n_sharing)

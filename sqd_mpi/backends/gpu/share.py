@@ -74,6 +74,7 @@ class DeviceBeta:
     entries: DeviceArray = field(repr=False)
     slice_start: DeviceArray = field(repr=False)
     counts: DeviceArray = field(repr=False)
+    order: DeviceArray = field(repr=False)
     used: DeviceArray = field(repr=False)
     occupied: DeviceArray = field(repr=False)
 
@@ -108,6 +109,7 @@ class DeviceDoubles:
     column: DeviceArray = field(repr=False)
     slice_start: DeviceArray = field(repr=False)
     counts: DeviceArray = field(repr=False)
+    order: DeviceArray = field(repr=False)
     value: DeviceArray = field(repr=False)
     single_value: DeviceArray = field(repr=False)
 
@@ -173,7 +175,8 @@ class GpuShare:
             up = self.device.upload
             return DeviceBeta(
                 tiles, sizes, found.n_electrons, found, up(found.table), up(found.entries),
-                up(found.sliced.slice_start), up(found.sliced.counts), up(found.used), up(found.occupied),
+                up(found.sliced.slice_start), up(found.sliced.counts), up(found.sliced.order), up(found.used),
+                up(found.occupied),
             )  # fmt: skip
 
         return _remembered(self._beta, db, build)
@@ -217,7 +220,14 @@ class GpuShare:
             terms = np.diff(doubles.indptr[column_start]) + beta.sizes.entries[:, 0].astype(np.int64)
             up = self.device.upload
             return DeviceDoubles(
-                terms, up(sliced.table), up(column), up(sliced.slice_start), up(sliced.counts), up(value), up(placed)
+                terms,
+                up(sliced.table),
+                up(column),
+                up(sliced.slice_start),
+                up(sliced.counts),
+                up(sliced.order),
+                up(value),
+                up(placed),
             )
 
         return _remembered(self._doubles, db, build)

@@ -4,15 +4,18 @@
 // a few) and COLUMNS * blockDim.x of its columns: sums are made in registers and added to sigma once, so no two threads
 // write to the same element and results do not depend on the order of blocks.
 //
-// Lists of beta columns are stored in slices of 32 columns ("sliced ELL"): entry m of column j stands at
-// slice_start[j / 32] + 32 m + j % 32, so that neighbouring threads read neighbouring entries. Ket columns are cut into
-// tiles that fit into shared memory; every tile has its own slices. `table` holds numbers of every list, TABLE each.
+// Lists of beta columns are stored in slices of 32 columns ("sliced ELL"): entry m of the column at position p stands at
+// slice_start[p / 32] + 32 m + p % 32, so that neighbouring threads read neighbouring entries. `order` is the column at
+// every position: columns of equal length stand together, sorted inside windows of WINDOW, so that the threads of a warp
+// end together. Ket columns are cut into tiles that fit into shared memory; every tile has its own slices. `table` holds
+// numbers of every list, TABLE each.
 
 #define COLUMNS 4
 #define GROUP 4
+#define WINDOW 256  // stretches of positions begin and end at multiples of it
 
 // A list of beta singles is for bra columns of one label and orbital pairs of one label.
-#define TABLE 8
+#define TABLE 9
 #define FIRST_COUNT 0
 #define FIRST_SLICE 1
 #define N_COLUMNS 2
@@ -21,6 +24,18 @@
 #define FIRST_USED 5
 #define N_USED 6
 #define FIRST_OCCUPIED 7
+#define FIRST_COLUMN 8
+
+// Columns that a thread owns, by their positions; -1 where there is none or it is not wanted.
+__device__ __forceinline__ void own_columns(const Index* list, const int* order, const Index first, const Index stop,
+                                            int* columns) {
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) {
+        const Index position = first + (Index)c * blockDim.x;
+        columns[c] = position < list[N_COLUMNS] ? order[list[FIRST_COLUMN] + position] : -1;
+        if (columns[c] >= stop) columns[c] = -1;
+    }
+}
 
 // An entry of such a list: sign, direction and number of the orbital pair among those in use, ket column in its tile.
 __device__ __forceinline__ Index column_of(const unsigned int entry) { return entry & 0xffffu; }
@@ -38,110 +53,105 @@ __device__ __forceinline__ double weight_of(const int pair, const signed char si
 // C[I', J'], and the beta diagonal: sum over r occupied in J of coupling[pq, rr] C[I', J]. With `turned`, eps and eta
 // carry the directions of the pairs as well.
 //
-// Thread block: a bra row and a stretch of its columns. `batch` alpha singles at a time: their ket rows and (if
-// `staged`) their rows of the coupling lie in shared memory, and one reading of a list entry serves them all.
+// One launch is for the pairs of one label d. Thread block: a bra row and a stretch of its columns. `batch` alpha singles
+// at a time: their ket rows and (if `staged`) their rows of the coupling lie in shared memory, and one reading of a list
+// entry serves them all.
 extern "C" __global__ void __launch_bounds__(512) opposite_direct(
     const double* __restrict__ ket, double* __restrict__ sigma, const int* __restrict__ block_row,
     const int* __restrict__ block_column, const Index* __restrict__ bra_offset, const Index* __restrict__ bra_stop,
     const int* __restrict__ bra_label, const Index* __restrict__ ket_offset, const double* __restrict__ coupling,
     const Index n_pairs, const double swap, const int turned, const Index first_row, const Index n_labels,
-    const Index sector, const Index* __restrict__ single_start, const int* __restrict__ single_ket,
-    const int* __restrict__ single_pair, const signed char* __restrict__ single_sign,
-    const signed char* __restrict__ wanted, const Index* __restrict__ table, const unsigned int* __restrict__ entries,
-    const Index* __restrict__ slice_start, const int* __restrict__ counts, const int* __restrict__ used,
-    const int* __restrict__ occupied, const Index n_electrons, const Index tile_width, const Index batch,
-    const Index staged) {
+    const Index sector, const Index d, const Index* __restrict__ single_start, const int* __restrict__ single_ket,
+    const int* __restrict__ single_pair, const signed char* __restrict__ single_sign, const Index* __restrict__ table,
+    const unsigned int* __restrict__ entries, const Index* __restrict__ slice_start, const int* __restrict__ counts,
+    const int* __restrict__ order, const int* __restrict__ used, const int* __restrict__ occupied,
+    const Index n_electrons, const Index tile_width, const Index batch, const Index staged) {
     SHARED_DOUBLES(shared);
     const Index row = block_row[blockIdx.x];
-    const Index first_column = block_column[blockIdx.x] + threadIdx.x;
-    const Index label = bra_label[row];
-    const Index stop = bra_stop[row];
+    const Index first_position = block_column[blockIdx.x] + threadIdx.x;
+    const Index begin = single_start[(row - first_row) * n_labels + d];
+    const Index end = single_start[(row - first_row) * n_labels + d + 1];
+    const Index* list = table + ((bra_label[row] ^ sector) * n_labels + d) * TABLE;
+    const Index n_columns = list[N_COLUMNS], n_ket = list[N_KET], n_used = list[N_USED];
+    const Index n_slices = (n_columns + 31) / 32;
+    const int* own_used = used + list[FIRST_USED];
+    const int* own_occupied = list[FIRST_OCCUPIED] >= 0 ? occupied + list[FIRST_OCCUPIED] : nullptr;
+    double* rows = shared + (staged ? batch * n_used : 0);
+    int columns[COLUMNS];
+    own_columns(list, order, first_position, bra_stop[row], columns);
     double sum[COLUMNS];
 #pragma unroll
     for (int c = 0; c < COLUMNS; ++c) sum[c] = 0.0;
-    for (Index d = 0; d < n_labels; ++d) {
-        const Index begin = single_start[(row - first_row) * n_labels + d];
-        const Index end = single_start[(row - first_row) * n_labels + d + 1];
-        if (begin == end || !wanted[label * n_labels + d]) continue;
-        const Index* list = table + ((label ^ sector) * n_labels + d) * TABLE;
-        const Index n_columns = list[N_COLUMNS], n_ket = list[N_KET], n_used = list[N_USED];
-        const Index n_slices = (n_columns + 31) / 32;
-        const int* own_used = used + list[FIRST_USED];
-        const int* own_occupied = list[FIRST_OCCUPIED] >= 0 ? occupied + list[FIRST_OCCUPIED] : nullptr;
-        double* rows = shared + (staged ? batch * n_used : 0);
-        for (Index tile = 0; tile < list[N_TILES]; ++tile) {
-            const Index first_ket = tile * tile_width;
-            const Index width = n_ket - first_ket < tile_width ? n_ket - first_ket : tile_width;
-            for (Index first = begin; first < end; first += batch) {
-                const Index n = end - first < batch ? end - first : batch;
-                __syncthreads();  // all are through with the rows before
-                for (Index b = 0; b < n; ++b) {
-                    const int pair = single_pair[first + b];
-                    if (staged) {
-                        const double weight = weight_of(pair, single_sign[first + b], turned);
-                        const double* from = coupling + (Index)(pair >> 1) * n_pairs;
-                        for (Index u = threadIdx.x; u < n_used; u += blockDim.x)
-                            shared[b * n_used + u] = weight * from[own_used[u]];
-                    }
-                    const double* source = ket + ket_offset[single_ket[first + b]] + first_ket;
-                    for (Index k = threadIdx.x; k < width; k += blockDim.x) rows[b * tile_width + k] = source[k];
+    for (Index tile = 0; tile < list[N_TILES]; ++tile) {
+        const Index first_ket = tile * tile_width;
+        const Index width = n_ket - first_ket < tile_width ? n_ket - first_ket : tile_width;
+        for (Index first = begin; first < end; first += batch) {
+            const Index n = end - first < batch ? end - first : batch;
+            __syncthreads();  // all are through with the rows before
+            for (Index b = 0; b < n; ++b) {
+                const int pair = single_pair[first + b];
+                if (staged) {
+                    const double weight = weight_of(pair, single_sign[first + b], turned);
+                    const double* from = coupling + (Index)(pair >> 1) * n_pairs;
+                    for (Index u = threadIdx.x; u < n_used; u += blockDim.x)
+                        shared[b * n_used + u] = weight * from[own_used[u]];
                 }
-                __syncthreads();
+                const double* source = ket + ket_offset[single_ket[first + b]] + first_ket;
+                for (Index k = threadIdx.x; k < width; k += blockDim.x) rows[b * tile_width + k] = source[k];
+            }
+            __syncthreads();
 #pragma unroll
-                for (int c = 0; c < COLUMNS; ++c) {
-                    const Index j = first_column + (Index)c * blockDim.x;
-                    if (j >= stop) continue;
-                    const int count = counts[list[FIRST_COUNT] + tile * n_columns + j];
-                    const unsigned int* own =
-                        entries + slice_start[list[FIRST_SLICE] + tile * n_slices + j / 32] + j % 32;
-                    double total = 0.0;
-                    if (staged && swap == 0.0) {
-                        for (int m = 0; m < count; ++m) {
-                            const unsigned int entry = own[32 * (Index)m];
-                            const Index u = directed_of(entry) >> 1, column = column_of(entry);
-                            double value = 0.0;
-                            for (Index b = 0; b < n; ++b)
-                                value += shared[b * n_used + u] * rows[b * tile_width + column];
-                            total += sign_of(entry, turned) * value;
-                        }
-                    } else {
-                        for (int m = 0; m < count; ++m) {
-                            const unsigned int entry = own[32 * (Index)m];
-                            const Index rs = own_used[directed_of(entry) >> 1], column = column_of(entry);
-                            double value = 0.0;
-                            for (Index b = 0; b < n; ++b) {
-                                const int pair = single_pair[first + b];
-                                const double crossed = 2 * rs + (directed_of(entry) & 1) == (pair ^ 1) ? swap : 0.0;
-                                value += weight_of(pair, single_sign[first + b], turned) *
-                                         (coupling[(Index)(pair >> 1) * n_pairs + rs] - crossed) *
-                                         rows[b * tile_width + column];
-                            }
-                            total += sign_of(entry, turned) * value;
-                        }
+            for (int c = 0; c < COLUMNS; ++c) {
+                if (columns[c] < 0) continue;
+                const Index position = first_position + (Index)c * blockDim.x;
+                const int count = counts[list[FIRST_COUNT] + tile * n_columns + position];
+                const unsigned int* own =
+                    entries + slice_start[list[FIRST_SLICE] + tile * n_slices + position / 32] + position % 32;
+                double total = 0.0;
+                if (staged && swap == 0.0) {
+                    for (int m = 0; m < count; ++m) {
+                        const unsigned int entry = own[32 * (Index)m];
+                        const Index u = directed_of(entry) >> 1, column = column_of(entry);
+                        double value = 0.0;
+                        for (Index b = 0; b < n; ++b)
+                            value += shared[b * n_used + u] * rows[b * tile_width + column];
+                        total += sign_of(entry, turned) * value;
                     }
-                    if (own_occupied != nullptr && j >= first_ket && j < first_ket + width) {
+                } else {
+                    for (int m = 0; m < count; ++m) {
+                        const unsigned int entry = own[32 * (Index)m];
+                        const Index rs = own_used[directed_of(entry) >> 1], column = column_of(entry);
+                        double value = 0.0;
                         for (Index b = 0; b < n; ++b) {
                             const int pair = single_pair[first + b];
-                            const double weight = weight_of(pair, single_sign[first + b], turned);
-                            double diagonal = 0.0;
-                            for (Index r = 0; r < n_electrons; ++r) {
-                                const Index u = own_occupied[r * n_columns + j];
-                                diagonal += staged ? shared[b * n_used + u]
-                                                   : weight * coupling[(Index)(pair >> 1) * n_pairs + own_used[u]];
-                            }
-                            total += diagonal * rows[b * tile_width + j - first_ket];
+                            const double crossed = 2 * rs + (directed_of(entry) & 1) == (pair ^ 1) ? swap : 0.0;
+                            value += weight_of(pair, single_sign[first + b], turned) *
+                                     (coupling[(Index)(pair >> 1) * n_pairs + rs] - crossed) *
+                                     rows[b * tile_width + column];
                         }
+                        total += sign_of(entry, turned) * value;
                     }
-                    sum[c] += total;
                 }
+                if (own_occupied != nullptr && columns[c] >= first_ket && columns[c] < first_ket + width) {
+                    for (Index b = 0; b < n; ++b) {
+                        const int pair = single_pair[first + b];
+                        const double weight = weight_of(pair, single_sign[first + b], turned);
+                        double diagonal = 0.0;
+                        for (Index r = 0; r < n_electrons; ++r) {
+                            const Index u = own_occupied[r * n_columns + position];
+                            diagonal += staged ? shared[b * n_used + u]
+                                               : weight * coupling[(Index)(pair >> 1) * n_pairs + own_used[u]];
+                        }
+                        total += diagonal * rows[b * tile_width + columns[c] - first_ket];
+                    }
+                }
+                sum[c] += total;
             }
         }
     }
 #pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) {
-        const Index j = first_column + (Index)c * blockDim.x;
-        if (j < stop) sigma[bra_offset[row] + j] += sum[c];
-    }
+    for (int c = 0; c < COLUMNS; ++c)
+        if (columns[c] >= 0) sigma[bra_offset[row] + columns[c]] += sum[c];
 }
 
 // The same sum by matrix products, for rows of one label and pairs of one label: T = W G for every row I of a batch, with
@@ -194,19 +204,23 @@ extern "C" __global__ void __launch_bounds__(256) opposite_contract(
     const double* __restrict__ product, double* __restrict__ sigma, const int* __restrict__ rows,
     const Index n_stretches, const Index* __restrict__ bra_offset, const Index* __restrict__ bra_stop,
     const Index* __restrict__ table, const Index list_number, const unsigned int* __restrict__ entries,
-    const Index* __restrict__ slice_start, const int* __restrict__ counts, const int* __restrict__ occupied,
-    const Index n_electrons, const Index tile_width, const int directed, const Index n_weights) {
+    const Index* __restrict__ slice_start, const int* __restrict__ counts, const int* __restrict__ order,
+    const int* __restrict__ occupied, const Index n_electrons, const Index tile_width, const int directed,
+    const Index n_weights) {
     const Index* list = table + list_number * TABLE;
     const Index n_columns = list[N_COLUMNS], n_ket = list[N_KET], n_slices = (n_columns + 31) / 32;
     const Index number = blockIdx.x / n_stretches;
     const Index row = rows[number];
-    const Index j = (blockIdx.x % n_stretches) * blockDim.x + threadIdx.x;
+    const Index position = (blockIdx.x % n_stretches) * blockDim.x + threadIdx.x;
+    if (position >= n_columns) return;
+    const Index j = order[list[FIRST_COLUMN] + position];
     if (j >= bra_stop[row]) return;
     const double* own = product + number * n_weights * n_ket;
     double total = 0.0;
     for (Index tile = 0; tile < list[N_TILES]; ++tile) {
-        const int count = counts[list[FIRST_COUNT] + tile * n_columns + j];
-        const unsigned int* from = entries + slice_start[list[FIRST_SLICE] + tile * n_slices + j / 32] + j % 32;
+        const int count = counts[list[FIRST_COUNT] + tile * n_columns + position];
+        const unsigned int* from =
+            entries + slice_start[list[FIRST_SLICE] + tile * n_slices + position / 32] + position % 32;
         for (int m = 0; m < count; ++m) {
             const unsigned int entry = from[32 * (Index)m];
             const Index w = directed ? directed_of(entry) : directed_of(entry) >> 1;
@@ -215,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(256) opposite_contract(
     }
     if (list[FIRST_OCCUPIED] >= 0) {
         for (Index r = 0; r < n_electrons; ++r) {
-            const Index u = occupied[list[FIRST_OCCUPIED] + r * n_columns + j];
+            const Index u = occupied[list[FIRST_OCCUPIED] + r * n_columns + position];
             total += own[(directed ? 2 * u : u) * n_ket + j];
         }
     }
@@ -262,33 +276,31 @@ extern "C" __global__ void __launch_bounds__(256) alpha_rows(
     }
 }
 
-// sigma[I, J] += sum over doubles of value C[I, J'] + over singles of (value + eta g[rs, I]) C[I, J'], with g[rs, I] =
-// sum over p occupied in I of coupling[pp, rs] (+ eta_direction twist[pp, rs], which is zero).
+// sigma[I, J] += sum over singles of (value + eta g[rs, I]) C[I, J'], with g[rs, I] = sum over p occupied in I of
+// coupling[pp, rs] (a twist is zero there). Without `same_spin` the value is left out.
 //
 // Thread block: up to GROUP rows of one label and a stretch of columns. A list entry is read once for all rows; their
-// ket tiles and (if `staged`) their g lie in shared memory. Without `same_spin` only the part with g is added.
-extern "C" __global__ void __launch_bounds__(256) beta_rows(
+// ket tiles and (if `staged`) their g lie in shared memory.
+extern "C" __global__ void __launch_bounds__(256) beta_singles(
     const double* __restrict__ ket, double* __restrict__ sigma, const int* __restrict__ block_row,
     const int* __restrict__ block_n_rows, const int* __restrict__ block_column, const Index* __restrict__ bra_offset,
     const Index* __restrict__ bra_stop, const int* __restrict__ bra_label, const Index* __restrict__ own_offset,
     const double* __restrict__ coupling, const Index n_pairs, const int same_spin, const Index n_labels,
     const Index sector, const int* __restrict__ alpha_pair, const Index n_alpha, const Index* __restrict__ table,
     const unsigned int* __restrict__ entries, const Index* __restrict__ slice_start, const int* __restrict__ counts,
-    const double* __restrict__ single_value, const int* __restrict__ used, const Index* __restrict__ double_table,
-    const unsigned short* __restrict__ double_column, const Index* __restrict__ double_slice,
-    const int* __restrict__ double_count, const double* __restrict__ double_value, const Index tile_width,
-    const Index staged) {
+    const int* __restrict__ order, const double* __restrict__ single_value, const int* __restrict__ used,
+    const Index tile_width, const Index staged) {
     SHARED_DOUBLES(shared);
     const Index first_row = block_row[blockIdx.x];
     const int n_rows = block_n_rows[blockIdx.x];
-    const Index first_column = block_column[blockIdx.x] + threadIdx.x;
-    const Index y = bra_label[first_row] ^ sector;
-    const Index* list = table + y * n_labels * TABLE;
-    const Index* doubles = double_table + y * TABLE;
+    const Index first_position = block_column[blockIdx.x] + threadIdx.x;
+    const Index* list = table + (bra_label[first_row] ^ sector) * n_labels * TABLE;
     const Index n_columns = list[N_COLUMNS], n_ket = list[N_KET], n_used = list[N_USED];
     const Index n_slices = (n_columns + 31) / 32;
     const int* own_used = used + list[FIRST_USED];
     double* rows = shared + (staged ? n_rows * n_used : 0);
+    int columns[COLUMNS];
+    own_columns(list, order, first_position, n_columns, columns);
     double sum[GROUP][COLUMNS];
 #pragma unroll
     for (int g = 0; g < GROUP; ++g)
@@ -313,10 +325,10 @@ extern "C" __global__ void __launch_bounds__(256) beta_rows(
         __syncthreads();
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
-            const Index j = first_column + (Index)c * blockDim.x;
-            if (j >= n_columns) continue;
-            const int count = counts[list[FIRST_COUNT] + tile * n_columns + j];
-            const Index own = slice_start[list[FIRST_SLICE] + tile * n_slices + j / 32] + j % 32;
+            if (columns[c] < 0) continue;
+            const Index position = first_position + (Index)c * blockDim.x;
+            const int count = counts[list[FIRST_COUNT] + tile * n_columns + position];
+            const Index own = slice_start[list[FIRST_SLICE] + tile * n_slices + position / 32] + position % 32;
             for (int m = 0; m < count; ++m) {
                 const unsigned int entry = entries[own + 32 * (Index)m];
                 const Index u = directed_of(entry) >> 1, column = column_of(entry);
@@ -336,15 +348,60 @@ extern "C" __global__ void __launch_bounds__(256) beta_rows(
                     sum[g][c] += (value + sign * field) * rows[g * tile_width + column];
                 }
             }
-            if (!same_spin) continue;
-            const int n = double_count[doubles[FIRST_COUNT] + tile * n_columns + j];
-            const Index from = double_slice[doubles[FIRST_SLICE] + tile * n_slices + j / 32] + j % 32;
-            for (int m = 0; m < n; ++m) {
-                const double value = double_value[from + 32 * (Index)m];
-                const Index column = double_column[from + 32 * (Index)m];
+        }
+    }
+#pragma unroll
+    for (int g = 0; g < GROUP; ++g) {
+        if (g >= n_rows) continue;
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c)
+            if (columns[c] >= 0 && columns[c] < bra_stop[first_row + g])
+                sigma[bra_offset[first_row + g] + columns[c]] += sum[g][c];
+    }
+}
+
+// sigma[I, J] += sum over doubles of value C[I, J']. Thread blocks as in beta_singles; list y is for columns of label y.
+extern "C" __global__ void __launch_bounds__(256) beta_doubles(
+    const double* __restrict__ ket, double* __restrict__ sigma, const int* __restrict__ block_row,
+    const int* __restrict__ block_n_rows, const int* __restrict__ block_column, const Index* __restrict__ bra_offset,
+    const Index* __restrict__ bra_stop, const int* __restrict__ bra_label, const Index* __restrict__ own_offset,
+    const Index sector, const Index* __restrict__ table, const unsigned short* __restrict__ column,
+    const Index* __restrict__ slice_start, const int* __restrict__ counts, const int* __restrict__ order,
+    const double* __restrict__ value, const Index tile_width) {
+    SHARED_DOUBLES(rows);
+    const Index first_row = block_row[blockIdx.x];
+    const int n_rows = block_n_rows[blockIdx.x];
+    const Index first_position = block_column[blockIdx.x] + threadIdx.x;
+    const Index* list = table + (bra_label[first_row] ^ sector) * TABLE;
+    const Index n_columns = list[N_COLUMNS], n_ket = list[N_KET], n_slices = (n_columns + 31) / 32;
+    int columns[COLUMNS];
+    own_columns(list, order, first_position, n_columns, columns);
+    double sum[GROUP][COLUMNS];
+#pragma unroll
+    for (int g = 0; g < GROUP; ++g)
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c) sum[g][c] = 0.0;
+    for (Index tile = 0; tile < list[N_TILES]; ++tile) {
+        const Index first_ket = tile * tile_width;
+        const Index width = n_ket - first_ket < tile_width ? n_ket - first_ket : tile_width;
+        __syncthreads();
+        for (Index g = 0; g < n_rows; ++g) {
+            const double* source = ket + own_offset[first_row + g] + first_ket;
+            for (Index k = threadIdx.x; k < width; k += blockDim.x) rows[g * tile_width + k] = source[k];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c) {
+            if (columns[c] < 0) continue;
+            const Index position = first_position + (Index)c * blockDim.x;
+            const int count = counts[list[FIRST_COUNT] + tile * n_columns + position];
+            const Index own = slice_start[list[FIRST_SLICE] + tile * n_slices + position / 32] + position % 32;
+            for (int m = 0; m < count; ++m) {
+                const double element = value[own + 32 * (Index)m];
+                const Index from = column[own + 32 * (Index)m];
 #pragma unroll
                 for (int g = 0; g < GROUP; ++g)
-                    if (g < n_rows) sum[g][c] += value * rows[g * tile_width + column];
+                    if (g < n_rows) sum[g][c] += element * rows[g * tile_width + from];
             }
         }
     }
@@ -352,10 +409,9 @@ extern "C" __global__ void __launch_bounds__(256) beta_rows(
     for (int g = 0; g < GROUP; ++g) {
         if (g >= n_rows) continue;
 #pragma unroll
-        for (int c = 0; c < COLUMNS; ++c) {
-            const Index j = first_column + (Index)c * blockDim.x;
-            if (j < bra_stop[first_row + g]) sigma[bra_offset[first_row + g] + j] += sum[g][c];
-        }
+        for (int c = 0; c < COLUMNS; ++c)
+            if (columns[c] >= 0 && columns[c] < bra_stop[first_row + g])
+                sigma[bra_offset[first_row + g] + columns[c]] += sum[g][c];
     }
 }
 

@@ -1,0 +1,50 @@
+"""Pictures of runs: time-lines of the ranks, shares of the phases, convergence, orbitals, the loop.
+
+Functions take data and return a figure of matplotlib, which this package alone imports; `save` writes it.
+"""
+
+from __future__ import annotations
+
+from sqd_mpi.figures.canvas import need_matplotlib, save
+from sqd_mpi.figures.curves import convergence, draw_simulation, extrapolation, write_extrapolation
+from sqd_mpi.figures.loops import energies as loop_energies
+from sqd_mpi.figures.loops import spaces as loop_spaces
+from sqd_mpi.figures.orbitals import occupancies, weights
+from sqd_mpi.figures.phases import (
+    COMPUTE,
+    LOOKS,
+    compute_seconds,
+    groups_of,
+    imbalance,
+    mean_shares,
+    phase_shares,
+)
+from sqd_mpi.figures.pictures import write_pictures
+from sqd_mpi.figures.ranks import balance, ranges
+from sqd_mpi.figures.time_lines import covered_share, time_line, typical_iteration
+
+__all__ = [
+    "COMPUTE",
+    "LOOKS",
+    "balance",
+    "compute_seconds",
+    "convergence",
+    "covered_share",
+    "draw_simulation",
+    "extrapolation",
+    "groups_of",
+    "imbalance",
+    "loop_energies",
+    "loop_spaces",
+    "mean_shares",
+    "need_matplotlib",
+    "occupancies",
+    "phase_shares",
+    "ranges",
+    "save",
+    "time_line",
+    "typical_iteration",
+    "weights",
+    "write_extrapolation",
+    "write_pictures",
+]

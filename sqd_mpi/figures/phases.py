@@ -1,0 +1,190 @@
+"""Groups of phases, how they look, and bars of their shares.
+
+Colours differ in lightness, and what moves or waits is hatched, so that the pictures can be read without colour vision
+and in print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.figures import canvas
+from sqd_mpi.trace import Trace, segments
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_ROWS = 64  # ranks; beyond, their shares are drawn together
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a group of phases is drawn."""
+
+    label: str
+    """Name in the legend."""
+    phases: tuple[str, ...]
+    """Names of the phases in the trace."""
+    color: str
+    """Colour of the area."""
+    hatch: str = ""
+    """matplotlib's name of the pattern, or nothing."""
+
+
+LOOKS = (
+    Look("both spins", ("mixed",), "#08306b"),
+    Look("alpha only", ("alpha",), "#2f86c1"),
+    Look("beta only", ("beta",), "#9ccbe8"),
+    Look("vectors", ("vectors",), "#0d5c2a"),
+    Look("wait for slides", ("wait",), "#fee0b6", "////"),
+    Look("collect block", ("collect",), "#f1a340", "||||"),
+    Look("sum of sigma", ("scatter",), "#b35806", "\\\\\\\\"),
+    Look("small sums", ("reduce",), "#d8b8e0", "----"),
+    Look("structure", ("structure",), "#5e5e5e"),
+    Look("model space", ("model space",), "#989898"),
+    Look("start, warm-up", ("start-up", "read", "warm-up"), "#d6d6d6"),
+    Look("other", (), "#f2f2f2"),
+)
+COMPUTE = (0, 1, 2)  # places in LOOKS of the work on tasks
+_START = 10
+OTHER = len(LOOKS) - 1
+
+
+def groups_of(names: Sequence[str]) -> NDArray[np.intp]:
+    """Returns for every name of a phase its place in LOOKS."""
+    place = {name: k for k, look in enumerate(LOOKS) for name in look.phases}
+    return np.array([place.get(name, OTHER) for name in names], np.intp)
+
+
+def imbalance(seconds: NDArray[np.float64]) -> float:
+    """Returns the maximum divided by the mean over the ranks: 1 is perfect balance.
+
+    Args:
+        seconds: (n_ranks,) seconds of every rank.
+    """
+    mean = float(seconds.mean())
+    return float(seconds.max()) / mean if mean > 0 else 1.0
+
+
+def compute_seconds(trace: Trace) -> NDArray[np.float64]:
+    """Returns the seconds that every rank spends on tasks, (n_ranks,)."""
+    return segments(trace).sums(trace.n_ranks, groups_of(trace.names), len(LOOKS))[:, COMPUTE].sum(axis=1)
+
+
+def phase_shares(trace: Trace, width: float = canvas.WIDTH, head: str | None = None) -> Figure:
+    """Returns a bar for every rank with the share of each phase, from the end of the warm-up, and the imbalance.
+
+    Args:
+        trace: time-lines.
+        width: inches.
+        head: title of the figure; by default input and grid.
+    """
+    seconds = segments(trace).sums(trace.n_ranks, groups_of(trace.names), len(LOOKS))
+    seconds[:, _START] = 0.0
+    compute = seconds[:, COMPUTE].sum(axis=1)
+    labels, rows = [f"rank {rank}" for rank in range(trace.n_ranks)], seconds
+    if trace.n_ranks > MOST_ROWS:
+        order = np.argsort(compute, kind="stable")
+        labels = ["mean of ranks", f"most work: rank {order[-1]}", f"least work: rank {order[0]}"]
+        rows = np.stack([seconds.mean(axis=0), seconds[order[-1]], seconds[order[0]]])
+    texts = [f"{row[list(COMPUTE)].sum():.3g} s" for row in rows]
+    figure = _bars(rows, labels, "% of the time after the warm-up", texts, width)
+    canvas.set_heading(figure, heading(trace) if head is None else head)
+    title = f"seconds of compute at the right; max/mean over the ranks {imbalance(compute):.3f}"
+    if width <= canvas.NARROW:
+        title = f"at the right compute; max/mean {imbalance(compute):.3f}"
+    figure.axes[0].set_title(title, loc="left", fontsize="medium")
+    return figure
+
+
+def mean_shares(timings: Mapping[str, Sequence[float]], heading: str, width: float = canvas.WIDTH) -> Figure:
+    """Returns one bar with the share of each phase, from the timings of a result (no trace is needed).
+
+    Args:
+        timings: phase -> minimum, mean, maximum over the ranks, seconds; `sigma` holds the phases of its tasks.
+        heading: title of the figure.
+        width: inches.
+    """
+    inner = [name for name in timings if name not in ("sigma", "structure", "model space")]
+    groups = groups_of(inner)
+    rows = np.zeros((1, len(LOOKS)))
+    np.add.at(rows[0], groups, [timings[name][1] for name in inner])
+    # The structure is built inside the model space and outside: what is nested cannot be told from sums.
+    rows[0, _START] = 0.0
+    figure = _bars(rows, ["mean"], "% of the time of the iterations", [f"{rows[0, list(COMPUTE)].sum():.3g} s"], width)
+    canvas.set_heading(figure, heading)
+    figure.axes[0].set_title("mean over the ranks; seconds of compute at the right", loc="left", fontsize="medium")
+    return figure
+
+
+def heading(trace: Trace) -> str:
+    return f"{trace.about.get('input', 'a run')}: {kind_of_run(**trace.about)}"
+
+
+def kind_of_run(grid: Sequence[int] | None = None, n_ranks: int = 1, n_threads: int | None = None, **_: Any) -> str:
+    """Returns grid, ranks and threads in words; a result of the loop has no grid."""
+    named = ((n_ranks, "rank"), (n_threads, "thread"))
+    counts = [f"{n} {what}{'s' if n != 1 else ''}" for n, what in named if n is not None]
+    place = "" if not isinstance(grid, list | tuple) else f"grid {','.join(str(n) for n in grid)}, "
+    return place + " of ".join(counts)
+
+
+def legend(figure: Figure, used: NDArray[np.bool_], slides: bool) -> None:
+    """Puts the names of the groups beside or above the panels."""
+    from matplotlib.patches import Patch
+
+    handles = [_patch(look) for look, is_used in zip(LOOKS, used, strict=True) if is_used]
+    if slides:
+        handles.append(Patch(facecolor="black", edgecolor="white", label="block on its way"))
+    canvas.add_legend(figure, handles)
+
+
+def _patch(look: Look) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=look.color, hatch=look.hatch, edgecolor="#404040", linewidth=0.5, label=look.label)
+
+
+def _bars(rows: NDArray[np.float64], labels: Sequence[str], what: str, texts: Sequence[str], width: float) -> Figure:
+    """Returns horizontal bars that add up to 100 %, with a text at the right of each."""
+    figure = canvas.figure(max(2.8 if width > canvas.NARROW else 2.1, 1.7 + min(0.32 * len(rows), 12.0)), width)
+    axes = figure.subplots()
+    totals = np.maximum(rows.sum(axis=1), 1e-300)
+    left = np.zeros(len(rows))
+    for k, look in enumerate(LOOKS):
+        share = 100 * rows[:, k] / totals
+        axes.barh(
+            np.arange(len(rows)), share, left=left, height=0.8, color=look.color, hatch=look.hatch, edgecolor="#404040",
+            linewidth=0.5,
+        )  # fmt: skip
+        _write_shares(axes, look, share, left, width)
+        left += share
+    for row, text in enumerate(texts):
+        axes.annotate(text, (100.5, row), va="center", annotation_clip=False)
+    axes.set_yticks(np.arange(len(rows)), labels)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(what)
+    legend(figure, rows.sum(axis=0) > 0, slides=False)
+    return figure
+
+
+def _write_shares(axes: Axes, look: Look, share: NDArray[np.float64], left: NDArray[np.float64], width: float) -> None:
+    """Writes the number into every part that has room for it."""
+    from matplotlib.colors import to_rgb
+
+    light = float(np.dot(to_rgb(look.color), (0.3, 0.6, 0.1))) > 0.5
+    box = {"facecolor": look.color, "edgecolor": "none", "pad": 1.0} if look.hatch else None
+    room = 40 / width
+    for row, value in enumerate(share):
+        if value >= room:
+            axes.text(
+                left[row] + value / 2, row, f"{value:.0f}", ha="center", va="center", fontsize=9,
+                color=canvas.ON_COLOR if light else "#fefefe", bbox=box,
+            )  # fmt: skip

@@ -1,0 +1,59 @@
+"""The pictures of a result, of a trace, or of both, in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqd_mpi import files
+from sqd_mpi.figures.canvas import need_matplotlib, save
+from sqd_mpi.figures.curves import convergence
+from sqd_mpi.figures.phases import kind_of_run, mean_shares, phase_shares
+from sqd_mpi.figures.time_lines import time_line
+from sqd_mpi.options import InputError
+from sqd_mpi.trace import Trace, read
+
+
+def write_pictures(folder: str | Path, result: str | None = None, trace: str | None = None) -> list[Path]:
+    """Writes the pictures of a result, of a trace, or of both as PNG and SVG; returns the files.
+
+    Args:
+        folder: where to; made if it does not exist.
+        result: result file, or None.
+        trace: trace file, or None.
+
+    Raises:
+        InputError: a file is missing or of another kind, the two belong to different runs, the folder cannot be made,
+            or there is no matplotlib.
+    """
+    need_matplotlib()
+    run = None if result is None else files.read_run(result)
+    time_lines = None if trace is None else read(trace)
+    if run is not None and time_lines is not None:
+        check_same_run(run["fingerprint"], run["summary"].get("grid"), time_lines, f"{result} and {trace}")
+    figures = {}
+    if run is not None:
+        heading = f"{Path(str(result)).name}: {kind_of_run(**run['summary'])}"
+        if run["history"]:
+            figures["convergence"] = convergence(run["history"], run["options"].get("tol"), heading)
+        if run["timings"]:
+            figures["phases"] = mean_shares(run["timings"], heading)
+    if time_lines is not None:
+        figures["phases"] = phase_shares(time_lines)
+        figures["time_line"] = time_line(time_lines)
+    target = Path(folder)
+    try:
+        target.mkdir(exist_ok=True)
+        return [path for name, figure in figures.items() for path in save(figure, target, name)]
+    except OSError as error:
+        raise InputError(f"cannot write into {target}: {error.strerror or error}") from None
+
+
+def check_same_run(fingerprint: str, grid: Sequence[int] | None, trace: Trace, names: str) -> None:
+    """Checks that a result and a trace are of the same problem on the same grid.
+
+    Raises:
+        InputError: they are not.
+    """
+    if (fingerprint, grid) != (trace.about.get("fingerprint"), trace.about.get("grid")):
+        raise InputError(f"{names} are of different runs; give those that one run wrote")

@@ -1,0 +1,212 @@
+"""New files that appear under their name only when they are complete, with a checksum over every word."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from sqd_mpi import __version__, checksums
+from sqd_mpi.hdf5_items import FORMAT_VERSION, PathLike
+from sqd_mpi.options import InputError
+
+_HEAD = checksums.HEAD_BYTES
+
+
+class AtomicFile:
+    """A new HDF5 file that appears under its name only when it is complete.
+
+    The context manager gives an open `h5py.File` under a temporary name beside the target. At the end the file is
+    flushed to the disk and renamed; after an exception it is removed, and a former file of that name stays.
+    """
+
+    def __init__(self, path: PathLike, file_format: str) -> None:
+        """Prepares a file.
+
+        Args:
+            path: name of the finished file.
+            file_format: root attribute `format`, one of INPUT, RESULT, CHECKPOINT.
+        """
+        self.path = Path(path)
+        self.file_format = file_format
+        self._temporary = temporary_name(self.path)
+        self._file: h5py.File | None = None
+        self._stream: Stream | None = None
+
+    def __enter__(self) -> h5py.File:
+        """Returns the file, open for writing."""
+        self._stream = Stream(self._temporary)
+        self._file = h5py.File(self._stream, "w", libver=("earliest", "v110"), userblock_size=_HEAD)
+        write_format(self._file, self.file_format)
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Renames the complete file or removes the incomplete one."""
+        try:
+            if self._file is not None and self._stream is not None:
+                self._file.close()
+                self._stream.finish()
+            if kind is None:
+                write_head(self._temporary, checksums.file_sum(self._temporary, [(_HEAD, size_of(self._temporary))]))
+                into_place(self._temporary, self.path)
+        except OSError as failure:
+            raise OSError(f"cannot write {self.path}: {failure.strerror or failure}") from None
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+class Stream(io.RawIOBase):
+    """A new file that HDF5 writes into and never fails to: an error is kept until the file is closed.
+
+    HDF5 cannot get rid of a file into which it could not write: it complains at every object of the file and crashes
+    at the end of the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Makes the file.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._place = 0
+        self._error: OSError | None = None
+
+    def __repr__(self) -> str:
+        """Returns the name, which h5py takes for that of the file."""
+        return str(self._path)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to a place of the file."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
+        self._place = offset + (os.fstat(self._descriptor).st_size if start is None else start)
+        return self._place
+
+    def tell(self) -> int:
+        """Returns the place."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads; where nothing could be written there are zeros."""
+        view = memoryview(buffer).cast("B")
+        content = os.pread(self._descriptor, len(view), self._place)
+        view[:] = content + bytes(len(view) - len(content))
+        self._place += len(view)
+        return len(view)
+
+    def write(self, content: Any) -> int:
+        """Writes, or keeps the error."""
+        left = memoryview(content).cast("B")
+        n_bytes = len(left)
+        try:
+            while left and self._error is None:
+                written = os.pwrite(self._descriptor, left, self._place)
+                self._place += written
+                left = left[written:]
+        except OSError as error:
+            self._error = error
+        self._place += len(left)
+        return n_bytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Sets the length, or keeps the error."""
+        length = self._place if size is None else size
+        try:
+            os.ftruncate(self._descriptor, length)
+        except OSError as error:
+            self._error = self._error or error
+        return length
+
+    def finish(self) -> None:
+        """Closes the file.
+
+        Raises:
+            OSError: the first error.
+        """
+        os.close(self._descriptor)
+        if self._error is not None:
+            raise self._error
+
+
+def size_of(path: Path) -> int:
+    """Returns the length of a file in bytes."""
+    return path.stat().st_size
+
+
+def write_head(path: Path, total: int) -> None:
+    """Writes the checksum into the first bytes of a complete file."""
+    with open(path, "r+b") as stream:
+        stream.write(checksums.head(size_of(path), total))
+
+
+def write_format(file: h5py.File, file_format: str) -> None:
+    """Writes the attributes that every file has."""
+    file.attrs["format"] = file_format
+    file.attrs["version"] = FORMAT_VERSION
+    file.attrs["creator"] = f"sqd_mpi {__version__}"
+
+
+@contextmanager
+def new_binary_file(path: PathLike) -> Iterator[Any]:
+    """Gives a new file of bytes, packed by gzip if its name ends in .gz, that appears when it is complete."""
+    target = Path(path)
+    temporary = temporary_name(target)
+    try:
+        with gzip.open(temporary, "wb") if target.suffix == ".gz" else open(temporary, "wb") as stream:
+            yield stream
+        into_place(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_output(path: PathLike, *inputs: PathLike | None) -> None:
+    """Checks, before any work, that a file can be written.
+
+    Args:
+        path: file that is to be written.
+        inputs: files that are read and must not be replaced by it.
+
+    Raises:
+        InputError: if the directory is missing or not writable, or the file is a directory or one of the inputs.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {target}: the directory {target.parent} does not exist")
+    if target.is_dir():
+        raise InputError(f"cannot write {target}: it is a directory")
+    if target.exists() and not target.is_file():
+        raise InputError(f"cannot write {target}: it is no ordinary file")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"cannot write {target}: the directory {target.parent} is not writable")
+    for source in inputs:
+        if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
+            raise InputError(f"cannot write {target}: it would replace the input file {source}")
+
+
+def temporary_name(path: Path) -> Path:
+    """Returns the name under which a file is written before it is complete."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def into_place(temporary: Path, path: Path) -> None:
+    """Gives a complete file its name, once it is on the disk."""
+    to_disk(temporary)
+    os.replace(temporary, path)
+    with suppress(OSError):
+        to_disk(path.parent)
+
+
+def to_disk(path: Path) -> None:
+    """Waits until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,193 @@
+"""What a report is made of, read from files and checked: a file may be old, of another program, or damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sqd_mpi import files, trace
+from sqd_mpi.figures.pictures import check_same_run
+from sqd_mpi.options import InputError
+
+MOST_DRAWN_ROOTS = 10
+
+_PerRoot = list[float | None] | None
+_Text = str | int | float | bool | None
+
+
+class Summary(BaseModel):
+    """The fields of a result's summary that a report shows; each may be missing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    energy: Annotated[list[float | None], Field(min_length=1)]
+    penalised_energy: _PerRoot = None
+    converged: list[bool] | None = None
+    residual_norm: _PerRoot = None
+    spin_square: _PerRoot = None
+    spin_pure: list[bool | None] | None = None
+    sector: list[int | None] | None = None
+    spin_flip_parity: list[int | None] | None = None
+    occupancies: list[list[list[float | None]]] | None = None
+    natural_occupations: list[list[float | None]] | None = None
+    energy_pt2: _PerRoot = None
+    variance: _PerRoot = None
+    all_converged: bool | None = None
+    dimension: int | None = None
+    sector_dimension: int | None = None
+    n_alpha_strings: int | None = None
+    n_beta_strings: int | None = None
+    norb: int | None = None
+    nelec: list[int] | None = None
+    grid: list[int] | None = None
+    backend: str | None = None
+    n_ranks: int | None = None
+    n_threads: int | None = None
+    n_iterations: int | None = None
+    n_sigma: int | None = None
+    sigma_seconds: float | None = None
+    solve_seconds: float | None = None
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    imbalance: float | None = None
+    messages: dict[str, float | None] | None = None
+    peak_rss_bytes: int | None = None
+    memory: dict[str, int | None] | None = None
+    symmetry: dict[str, float | None] | None = None
+    version: str | None = None
+    loop_converged: bool | None = None
+    loop_iterations: int | None = None
+    failed_batches: list[str] | None = None
+    samples: dict[str, float | None] | None = None
+
+    @property
+    def n_roots(self) -> int:
+        """Number of roots."""
+        return len(self.energy)
+
+
+class _Rest(BaseModel):
+    """The other parts of a result."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    timings: dict[str, Annotated[list[float | None], Field(min_length=3, max_length=3)]]
+    options: dict[str, _Text | list[Any]]
+    versions: dict[str, _Text]
+    run: dict[str, _Text]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A result, checked."""
+
+    path: str
+    """File."""
+    summary: Summary
+    """Numbers of the run and of its roots."""
+    history: dict[str, NDArray[np.float64]]
+    """One array per quantity whose first axis counts iterations; NaN where there is none."""
+    timings: dict[str, tuple[float, float, float]]
+    """Seconds of every phase: minimum, mean, maximum over the ranks."""
+    options: dict[str, Any]
+    """Effective options."""
+    versions: dict[str, Any]
+    """Of libraries."""
+    run: dict[str, Any]
+    """Where and how it ran."""
+    warnings: list[str]
+    """Of the run."""
+    weights: dict[str, tuple[Any, NDArray[np.float64]]] = field(repr=False)
+    """For alpha and beta strings (n, nwords) and weights (roots, n); missing in files that lack them."""
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether this is the result of the whole loop."""
+        return self.summary.loop_iterations is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What a report is made of."""
+
+    run: Run | None
+    """The result, or None."""
+    trace: trace.Trace | None
+    """The time-lines, or None."""
+
+
+def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
+    """Returns what the files hold.
+
+    Raises:
+        InputError: a file is missing, damaged or of another kind, or the two belong to different runs.
+    """
+    content = None if result is None else files.read_run(result)
+    time_lines = None if trace_path is None else trace.read(trace_path)
+    if content is not None and time_lines is not None:
+        names = f"{result} and {trace_path}"
+        check_same_run(content["fingerprint"], content["summary"].get("grid"), time_lines, names)
+    return Sources(None if content is None else _checked(str(result), content), time_lines)
+
+
+def _checked(path: str, content: dict[str, Any]) -> Run:
+    try:
+        summary = Summary(**content["summary"])
+        rest = _Rest(**{name: content[name] for name in _Rest.model_fields})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"][:2])
+        raise InputError(f"{path} is no result that sqd_mpi wrote: {place}: {first['msg'].lower()}") from None
+    timings: dict[str, tuple[float, float, float]] = {}
+    for name, values in rest.timings.items():
+        low, mean, high = values
+        if low is not None and mean is not None and high is not None:
+            timings[name] = low, mean, high
+    _check_roots(path, summary)
+    weights = files.read_weights(path, MOST_DRAWN_ROOTS)
+    return Run(
+        path, summary, _history(path, content["history"], summary), timings, rest.options, rest.versions, rest.run,
+        rest.warnings, weights,
+    )  # fmt: skip
+
+
+def _check_roots(path: str, summary: Summary) -> None:
+    """Checks that all lists over roots are as long as that of the energies, and those over orbitals as well."""
+    per_root = ("converged", "residual_norm", "spin_square", "spin_pure", "sector", "spin_flip_parity", "occupancies",
+                "natural_occupations", "energy_pt2", "variance", "penalised_energy")  # fmt: skip
+    for name in per_root:
+        values = getattr(summary, name)
+        if values is not None and len(values) != summary.n_roots:
+            raise InputError(
+                f"{path} is no result that sqd_mpi wrote: {name} has {len(values)} roots, energy {summary.n_roots}"
+            )
+    shapes = {len(spin) for root in summary.occupancies or [] for spin in root}
+    shapes |= {len(root) for root in summary.natural_occupations or []}
+    if len(shapes) > 1 or any(len(root) != 2 for root in summary.occupancies or []):
+        raise InputError(f"{path} is no result that sqd_mpi wrote: occupations of unlike numbers of orbitals")
+
+
+def _history(path: str, content: dict[str, Any], summary: Summary) -> dict[str, NDArray[np.float64]]:
+    """Returns the history as arrays.
+
+    Raises:
+        InputError: its parts do not fit each other.
+    """
+    try:
+        history = {name: np.array(values, np.float64) for name, values in content.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"{path} is no result that sqd_mpi wrote: /history holds other things than numbers") from None
+    lengths = {len(values) if values.ndim else -1 for values in history.values()}
+    batches = {values.shape for name, values in history.items() if name.startswith("batch_")}
+    roots = {values.shape[1:] for name, values in history.items() if name in ("energy", "residual_norm")}
+    if len(lengths) > 1 or -1 in lengths or len(batches) > 1 or any(len(shape) != 2 for shape in batches):
+        raise InputError(f"{path} is no result that sqd_mpi wrote: parts of /history have unlike shapes")
+    if roots and lengths != {0} and roots != {(summary.n_roots,)}:
+        raise InputError(f"{path} is no result that sqd_mpi wrote: /history has another number of roots")
+    return history

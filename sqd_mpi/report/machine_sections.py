@@ -1,0 +1,174 @@
+"""Parts of a report on time, memory, options and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqd_mpi import figures
+from sqd_mpi.figures import canvas
+from sqd_mpi.loop_options import LoopOptions
+from sqd_mpi.options import SolveOptions
+from sqd_mpi.report import words
+from sqd_mpi.report.data import Run
+from sqd_mpi.report.html import Markup, fold, pairs, picture, section, table, tag
+from sqd_mpi.trace import COMMUNICATION, Trace
+
+_MOST_HOSTS = 20
+
+
+def time(run: Run) -> Markup | None:
+    """Returns the phases of a result: shares, minimum, mean and maximum over the ranks."""
+    summary, timings = run.summary, run.timings
+    children: list[Any] = []
+    if timings:
+        n_ranks = summary.n_ranks or 1
+        if any(values[1] > 0 for name, values in timings.items() if name not in ("sigma", "structure", "model space")):
+            shares = figures.mean_shares(timings, "", canvas.NARROW)
+            children.append(picture(canvas.inline_svg(shares, "shares"), "Share of every phase, mean over the ranks."))
+        if n_ranks > 1:
+            ranges = canvas.inline_svg(figures.ranges(timings, canvas.NARROW), "ranges")
+            children.append(picture(ranges, f"Seconds of every phase over {n_ranks} ranks. Phases may be nested."))
+        rows = [[name, *(f"{value:.4g}" for value in timings[name])] for name in _by_mean(timings)]
+        head = ["phase", "minimum (s)", "mean (s)", "maximum (s)"]
+        children.append(fold("All phases as a table", table(head, rows)))
+    facts = [
+        ("wall time", words.seconds(summary.wall_seconds)),
+        ("solve", words.seconds(summary.solve_seconds)),
+        ("one application of the Hamiltonian, mean", words.seconds(summary.sigma_seconds)),
+        ("applications", words.count(summary.n_sigma)),
+        ("processor time of a rank, mean", words.seconds(summary.cpu_seconds)),
+        ("imbalance of it (largest / mean; 1 is perfect)", words.number(summary.imbalance, ".3f")),
+        *_messages(summary.messages),
+    ]
+    return section("Time", *children, _known(facts))
+
+
+def _by_mean(timings: dict[str, tuple[float, float, float]]) -> list[str]:
+    return sorted(timings, key=lambda name: (-timings[name][1], name))
+
+
+def _messages(messages: dict[str, float | None] | None) -> list[tuple[str, str]]:
+    if messages is None:
+        return []
+    blocks = words.number(messages.get("ket_blocks"), ".0f")
+    return [("received by a rank in one application, at most", f"{words.size(messages.get('bytes'))}, {blocks} blocks")]
+
+
+def time_lines(trace: Trace) -> Markup | None:
+    """Returns time-lines and the balance of the ranks from a trace."""
+    children = [
+        picture(
+            canvas.inline_svg(figures.time_line(trace, canvas.NARROW, ""), "time-line"),
+            "What the ranks do: the whole run, and one iteration. Hatched: data moves, or a rank waits.",
+        ),
+        picture(
+            canvas.inline_svg(figures.phase_shares(trace, canvas.NARROW, ""), "rank-shares"),
+            "Share of every phase of the time after the warm-up.",
+        ),
+    ]
+    seconds = figures.compute_seconds(trace)
+    if trace.n_ranks > 1:
+        caption = f"Work of {trace.n_ranks} ranks: largest / mean {figures.imbalance(seconds):.3f}."
+        children.append(picture(canvas.inline_svg(figures.balance(seconds, canvas.NARROW), "balance"), caption))
+    about = trace.about
+    facts = [
+        ("input", str(about.get("input", words.UNKNOWN))),
+        ("ranks", str(trace.n_ranks)),
+        ("hosts", _hosts(about.get("hosts"))),
+        ("events", f"{len(trace.start)}, of blocks on their way {int((trace.thread >= COMMUNICATION).sum())}"),
+        ("events left out", str(about.get("n_dropped", words.UNKNOWN))),
+        ("written by", str(about.get("creator", words.UNKNOWN))),
+    ]
+    return section("Time-lines and balance of the ranks", *children, _known(facts))
+
+
+def _hosts(hosts: Any) -> str:
+    if not isinstance(hosts, list):
+        return words.UNKNOWN
+    names = sorted({str(host) for host in hosts})
+    more = f" and {len(names) - _MOST_HOSTS} more" if len(names) > _MOST_HOSTS else ""
+    return ", ".join(names[:_MOST_HOSTS]) + more
+
+
+def memory(run: Run) -> Markup | None:
+    """Returns the memory of the rank that needed most, in bars."""
+    summary = run.summary
+    parts = [(f"{name} (known before)", value) for name, value in (summary.memory or {}).items() if value is not None]
+    if summary.peak_rss_bytes is not None:
+        parts.append(("the whole process, peak", summary.peak_rss_bytes))
+    limit = run.options.get("memory")
+    if isinstance(limit, int) and limit > 0:
+        parts.append(("limit (--memory)", limit))
+    if not parts:
+        return None
+    largest = max(1, max(value for _, value in parts))
+    rows = [
+        tag("tr", tag("th", name, scope="row"), tag("td", words.size(value), class_="number"),
+            tag("td", tag("meter", words.size(value), min="0", max=largest, value=value, aria_label=name),
+                class_="bar"))
+        for name, value in parts
+    ]  # fmt: skip
+    caption = tag("caption", "Largest of all ranks")
+    return section("Memory", tag("div", tag("table", caption, tag("tbody", *rows)), class_="scroll"))
+
+
+def problem(run: Run) -> Markup | None:
+    """Returns what was solved."""
+    summary = run.summary
+    symmetry = summary.symmetry or {}
+    facts = [
+        ("input", words.any_value(run.run["input"]) if run.run.get("input") else words.UNKNOWN),
+        ("orbitals", words.count(summary.norb)),
+        ("electrons, alpha and beta", " + ".join(str(n) for n in summary.nelec) if summary.nelec else words.UNKNOWN),
+        ("strings, alpha and beta", f"{words.count(summary.n_alpha_strings)} × {words.count(summary.n_beta_strings)}"),
+        ("determinants", words.count(summary.dimension)),
+        ("independent coefficients of root 0", words.count(summary.sector_dimension)),
+        ("symmetry labels", words.number(symmetry.get("n_labels"), ".0f")),
+    ]
+    return section("Problem", _known(facts))
+
+
+def options(run: Run) -> Markup | None:
+    """Returns every effective option; those that differ from the default are marked."""
+    if not run.options:
+        return None
+    fields = (LoopOptions if run.is_loop else SolveOptions).model_fields
+    rows = []
+    for name, value in run.options.items():
+        default = fields[name].default if name in fields else None
+        changed = name in fields and words.any_value(value) != words.any_value(default)
+        mark = tag("strong", "● ", words.any_value(value)) if changed else words.any_value(value)
+        rows.append((tag("code", name), mark))
+    marked = table(["option", "value"], rows, numeric=False)
+    hint = "● differs from the default, by choice or because the program chose."
+    return section("Options", fold(f"All {len(rows)} effective options", tag("p", hint), marked))
+
+
+def environment(run: Run) -> Markup | None:
+    """Returns where it ran and with which libraries."""
+    about, summary = run.run, run.summary
+    nodes = about.get("n_nodes")
+    facts = [
+        ("command", tag("code", f"python -m sqd_mpi {about['command']}") if about.get("command") else words.UNKNOWN),
+        ("started", str(about.get("started") or words.UNKNOWN)),
+        ("host of rank 0", str(about.get("host") or words.UNKNOWN)),
+        ("processor", str(about.get("processor") or words.UNKNOWN)),
+        ("system", str(about.get("system") or words.UNKNOWN)),
+        ("nodes", str(nodes) if nodes else words.UNKNOWN),
+        ("ranks", words.count(summary.n_ranks)),
+        ("threads of a rank", words.count(summary.n_threads)),
+        (
+            "process grid (alpha, beta, tasks, rows)",
+            ", ".join(map(str, summary.grid)) if summary.grid else words.UNKNOWN,
+        ),
+        ("backend", summary.backend or words.UNKNOWN),
+        *((f"version of {name}", words.any_value(value)) for name, value in run.versions.items()),
+    ]
+    return section("Environment", _known(facts))
+
+
+def _known(facts: Iterable[tuple[str, Any]]) -> Markup | None:
+    """Returns names and values, without those that are not known."""
+    shown = [(name, value) for name, value in facts if value != words.UNKNOWN]
+    return pairs(shown) if shown else None

@@ -1,0 +1,98 @@
+"""`run --backend gpu` from the input file to the exit code; the kernels run on the CPU, by the host shim."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sqd_mpi import backends, files
+from sqd_mpi.backends.gpu import device as device_module
+from sqd_mpi.options import InputError, RunError, SolveOptions
+from sqd_mpi.solve import solve_subspace
+from tests.problems import close_strings, make_hamiltonian
+from tests.test_run import check_refusal, info, run
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory with an input of 30 x 30 strings, which a model space does not solve."""
+    strings = close_strings(8, 4, 30)
+    options = {"threads": 1, "model_space": 4}
+    files.write_input(tmp_path / "input.h5", make_hamiltonian(8, (4, 4), seed=6), strings, strings, options)
+    return tmp_path
+
+
+@pytest.fixture
+def host_shim(monkeypatch):
+    """The host shim as the device of this process and of those that it starts."""
+    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    device_module.close_device()
+    yield
+    device_module.close_device()
+
+
+@needs_compiler
+def test_results_of_gpu_and_cpu(folder: Path, host_shim) -> None:
+    """Energies, observables, density matrices and corrections; the record names the device."""
+    asked = ["input.h5", "--rdm", "2", "--pt2", "--nroots", "2"]
+    for backend in ("cpu", "gpu"):
+        finished = run(folder, *asked, "-o", f"{backend}.h5", "--backend", backend, ranks=2)
+        assert finished.returncode == 0, finished.stderr
+    on_cpu, on_gpu = info(folder, "cpu.h5"), info(folder, "gpu.h5")
+    assert (on_cpu["backend"], on_cpu["device"]) == ("cpu", None)
+    assert (on_gpu["backend"], on_gpu["device"]) == ("gpu", "host shim")
+    assert "kernels run on the CPU" in finished.stderr
+    for name, error in (("energy", 1e-10), ("energy_pt2", 1e-6), ("variance", 1e-6), ("natural_occupations", 1e-5)):
+        np.testing.assert_allclose(on_gpu[name], on_cpu[name], rtol=0, atol=error)
+    assert on_gpu["n_sigma"] == on_cpu["n_sigma"]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_checkpoint_of_one_backend_is_taken_up_by_the_other(folder: Path, host_shim, first: str, second: str) -> None:
+    stopped = run(folder, "input.h5", "--backend", first, "--checkpoint-every", "2", "--max-iterations", "3")
+    assert stopped.returncode == 3, stopped.stderr
+    finished = run(folder, "input.h5", "--backend", second, "--resume")
+    assert finished.returncode == 0 and "resuming from" in finished.stderr, finished.stderr
+    problem = files.read_input(folder / "input.h5")
+    exact = solve_subspace(None, problem.hamiltonian, problem.strings_a, problem.strings_b, SolveOptions())
+    np.testing.assert_allclose(info(folder)["energy"], exact.energies, rtol=0, atol=1e-10)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="needs a Python without CuPy")
+def test_without_a_device_one_sentence_says_what_to_install(folder: Path) -> None:
+    check_refusal(run(folder, "input.h5", "--backend", "gpu"), "needs CuPy", "pip install")
+    check_refusal(run(folder, "input.h5", "--gpu-aware-mpi"), "--backend gpu")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("there", "threshold", "expected"), [(True, 1e-12, "gpu"), (True, 1e6, "cpu"), (False, 1e-12, "cpu")]
+)
+def test_auto_takes_a_device_for_large_problems(host_shim, monkeypatch, there, threshold, expected) -> None:
+    """The prediction is that of the planner; here its threshold is moved below and above it."""
+    monkeypatch.setattr(device_module, "is_there", lambda: there)
+    monkeypatch.setattr(backends, "_DEVICE_PAYS_SECONDS", threshold)
+    strings = close_strings(6, 3, 8)
+    assert solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings).backend == expected
+
+
+@needs_compiler
+def test_a_device_that_is_full_is_one_sentence(host_shim, monkeypatch) -> None:
+    """Too little room for the vectors as predicted, and none when they are asked for."""
+    device = device_module.open_device()
+    monkeypatch.setattr(device, "_memory_bytes", 10**5)
+    strings = close_strings(8, 4, 60)
+    options = SolveOptions(backend="gpu", spin_flip="off")
+    with pytest.raises(InputError, match="of host shim are allowed, .* GiB too few"):
+        solve_subspace(None, make_hamiltonian(8, (4, 4)), strings, strings, options)
+    monkeypatch.setattr(device, "memory", lambda: (0, 10**6))
+    monkeypatch.setattr("sqd_mpi.backends.gpu.memory.DeviceMemory.limit", lambda self, n: 10**9)
+    with pytest.raises(RunError, match="too little memory: the device needs"):
+        solve_subspace(None, make_hamiltonian(8, (4, 4)), strings, strings, options)
