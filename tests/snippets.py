@@ -33,7 +33,7 @@ _COMMAND = re.compile(
     r"^(\$ |[A-Z_]+=\S+ |)(python3?|mpirun|mpiexec|srun|sbatch|make|pip|git|conda|module|apt-get|docker|\$)\b"
 )
 # A block that begins with one of these changes what is installed, and counts as marked `install`.
-_INSTALLS = re.compile(r"(sudo )?(pip|make|git|conda|apt-get|docker|podman|apptainer|singularity)\b")
+_INSTALLS = re.compile(r"(sudo )?(python3? -m venv|pip|make|git|conda|apt-get|docker|podman|apptainer|singularity)\b")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
 
 

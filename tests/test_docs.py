@@ -22,7 +22,7 @@ from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {path.name: snippets.blocks(path.read_text(encoding="utf-8")) for path in PAGES}
 # Pages whose unmarked blocks need a device.
-DEVICE_PAGES = ("gpu.md",)
+DEVICE_PAGES = ("gpu.md", "gpu_machines.md")
 RUN_PAGES = [name for name in BLOCKS if name not in DEVICE_PAGES and any(block.runs for block in BLOCKS[name])]
 MARKED = [
     pytest.param(block, id=f"{name}:{block.line}")
@@ -175,10 +175,11 @@ def check_command(line: str, synopsis: bool) -> None:
     """Checks one command: options of sqd_mpi by its parser, scripts and their options, targets of make."""
     words = shlex.split(re.sub(r"[\[\]]|\.\.\.", " ", line) if synopsis else line, comments=True)
     words = words[: next((k for k, word in enumerate(words) if word in ("|", "&&", ">", ";")), len(words))]
-    if "sqd_mpi" in words and "-m" in words:
-        check_options(words[words.index("sqd_mpi") + 1 :], synopsis)
+    module = next((k for k, word in enumerate(words) if words[k - 1 : k + 1] == ["-m", "sqd_mpi"]), None)
+    if module is not None:
+        check_options(words[module + 1 :], synopsis)
     elif words[:1] == ["make"]:
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word] == [word for word in words[1:] if word in targets], line
     elif script := next((word for word in words if word.endswith(".py")), None):
         path = ROOT / script

@@ -27,6 +27,8 @@ include_patterns = [
     "docs/generated/*.md",
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "examples/*/README.md",
     "benchmarks/README.md",
     "slurm/README.md",
 ]
@@ -62,14 +64,6 @@ html_copy_source = False
 html_show_copyright = False
 
 
-def leave_out_missing(app: Sphinx, name: str, source: list[str]) -> None:
-    """Takes pages out of the table of contents that this version does not have."""
-    if name == root_doc:
-        for page in ("gpu",):
-            if not (ROOT / "docs" / f"{page}.md").exists():
-                source[0] = source[0].replace(f"\n{page}\n", "\n")
-
-
 def escape(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Lets a bar in a docstring be a bar; docutils would take two of them for a substitution."""
     lines[:] = [re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line) for line in lines]
@@ -86,6 +80,5 @@ def shorten(app: Sphinx, what: str, name: str, thing: object, options: object, *
 def setup(app: Sphinx) -> None:
     """Writes the generated pages before anything is read."""
     app.connect("builder-inited", lambda app: reference.write_pages(ROOT / "docs" / "generated"))
-    app.connect("source-read", leave_out_missing)
     app.connect("autodoc-process-docstring", escape)
     app.connect("autodoc-process-signature", shorten)
