@@ -26,7 +26,7 @@ LAYERS = (
     ("files",),
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
-    ("density_matrices", "pt2", "checkpoints", "plan"),
+    ("density_matrices", "pt2", "checkpoints", "plan", "provenance"),
     ("job", "extrapolation", "batch"),
     ("worker", "bench"),
     ("workers",),
@@ -35,7 +35,7 @@ LAYERS = (
     ("sqd_job",),
     ("figures", "adapters"),
     ("report",),
-    ("command_parser", "completion"),
+    ("command_parser", "completion", "importing"),
     ("cli",),
     ("__init__", "__main__"),
 )
