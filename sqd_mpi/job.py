@@ -6,14 +6,9 @@ Nothing numerical is imported at the top: the number of threads must be settled 
 from __future__ import annotations
 
 import os
-import platform
-import shlex
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,8 +19,8 @@ from sqd_mpi import __version__, grid, trace
 from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
-from sqd_mpi.machine import processor_name
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores
+from sqd_mpi.provenance import about_run, count_nodes, library_versions
 from sqd_mpi.watchdog import Watchdog
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
@@ -202,7 +197,7 @@ class Job:
         """Fix the number of threads and load the kernels. Collective."""
         with self.timers("start-up"):
             local_rank, n_local = grid.local_ranks(self.comm)
-            self.n_nodes = _count_nodes(self.comm, local_rank)
+            self.n_nodes = count_nodes(self.comm, local_rank)
             _node_local_cache()
             wanted = self.options.threads
             n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
@@ -534,47 +529,3 @@ def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
         from sqd_mpi.pt2 import second_order
 
         second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)
-
-
-def about_run(input_path: str, n_nodes: int, seconds: float) -> dict[str, Any]:
-    """What a result says about where and how it was made.
-
-    Args:
-        input_path: file that was solved.
-        n_nodes: number of nodes.
-        seconds: since the start of the program.
-    """
-    started = datetime.fromtimestamp(time.time() - seconds, timezone.utc)
-    return {
-        "input": _printable(Path(input_path).name),
-        "command": _printable(shlex.join(sys.argv[1:])),
-        "started": started.isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "processor": processor_name(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "n_nodes": n_nodes,
-    }
-
-
-def _printable(text: str) -> str:
-    """The text without what UTF-8 or HDF5 cannot hold: names of files are any bytes."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "?")
-
-
-def _count_nodes(comm: Any, local_rank: int) -> int:
-    """Number of nodes: ranks that are the first of theirs. Collective."""
-    if comm is None or comm.size == 1:
-        return 1
-    share = grid.minimum_mean_maximum(comm, {"first": float(local_rank == 0)})["first"][1]
-    return round(share * comm.size)
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of sqd_mpi, Python, MPI and the libraries."""
-    found = {"sqd_mpi": __version__, "python": platform.python_version(), "mpi_library": grid.library_version()}
-    for package in ("numpy", "numba", "h5py", "mpi4py"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
-    return found

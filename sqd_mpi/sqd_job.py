@@ -18,10 +18,11 @@ import numpy as np
 from sqd_mpi import __version__, grid
 from sqd_mpi.checkpoints import checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
-from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, about_run, library_versions, seconds_since_start
+from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError
+from sqd_mpi.provenance import about_run, library_versions
 
 _BEST = ("strings_a", "strings_b", "occupancies")
 _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")

@@ -29,7 +29,7 @@ LAYERS = (
     ("files",),
     ("davidson", "model_space", "observables", "spin_target", "trace", "vector_io"),
     ("solve",),
-    ("density_matrices", "pt2", "checkpoints", "plan"),
+    ("density_matrices", "pt2", "checkpoints", "plan", "provenance"),
     ("job", "extrapolation", "batch", "bench_device"),
     ("worker", "bench"),
     ("workers",),
@@ -38,7 +38,7 @@ LAYERS = (
     ("sqd_job",),
     ("figures", "adapters", "installation"),
     ("report",),
-    ("command_parser", "completion"),
+    ("command_parser", "completion", "importing"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -440,3 +440,14 @@ def test_times_in_words(value, text):
 def test_spins_in_words(spin_square, pure, text):
     """The name of a multiplet, where the state is one."""
     assert words.spin(spin_square, pure) == text
+
+
+def test_pictures_of_a_loop(tmp_path, capsys):
+    """A folder gets those of the loop; JSON names them."""
+    path = str(write(tmp_path / "result.h5", loop_record()))
+    assert cli.main(["report", path, "-o", str(tmp_path / "pictures"), "--json"]) == 0
+    names = [Path(name).name for name in json.loads(capsys.readouterr().out)["files"]]
+    assert names == [f"{name}.{kind}" for name in ("convergence", "loop_energies", "loop_spaces")
+                     for kind in ("png", "svg")]  # fmt: skip
+    assert cli.main(["report", path, "-o", str(tmp_path / "report.html"), "--quiet"]) == 0
+    assert capsys.readouterr().out == ""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sqd_mpi import files
 from sqd_mpi.figures.canvas import need_matplotlib, save
 from sqd_mpi.figures.curves import convergence
+from sqd_mpi.figures.loops import energies, spaces
 from sqd_mpi.figures.phases import kind_of_run, mean_shares, phase_shares
 from sqd_mpi.figures.time_lines import time_line
 from sqd_mpi.options import InputError
 from sqd_mpi.trace import Trace, read
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_pictures(folder: str | Path, result: str | None = None, trace: str | None = None) -> list[Path]:
@@ -36,6 +43,7 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
         heading = f"{Path(str(result)).name}: {kind_of_run(**run['summary'])}"
         if run["history"]:
             figures["convergence"] = convergence(run["history"], run["options"].get("tol"), heading)
+        figures.update(_of_the_loop(run["history"]))
         if run["timings"]:
             figures["phases"] = mean_shares(run["timings"], heading)
     if time_lines is not None:
@@ -47,6 +55,17 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
         return [path for name, figure in figures.items() for path in save(figure, target, name)]
     except OSError as error:
         raise InputError(f"cannot write into {target}: {error.strerror or error}") from None
+
+
+def _of_the_loop(history: dict[str, Any]) -> dict[str, Figure]:
+    """Returns pictures of the iterations, if the history is that of the loop."""
+    names = ("batch_energy", "batch_n_alpha_strings", "batch_n_beta_strings")
+    if not set(names) <= set(history):
+        return {}
+    of_batches, n_alpha, n_beta = (np.array(history[name], float) for name in names)
+    of_best, n_samples = np.array(history["energy"], float)[:, 0], history.get("n_samples")
+    samples = None if n_samples is None else np.array(n_samples, float)
+    return {"loop_energies": energies(of_best, of_batches), "loop_spaces": spaces(n_alpha, n_beta, samples)}
 
 
 def check_same_run(fingerprint: str, grid: Sequence[int] | None, trace: Trace, names: str) -> None:

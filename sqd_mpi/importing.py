@@ -1,0 +1,68 @@
+"""Input and problem files from files of other programs: what `import` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from typing import Any
+
+from sqd_mpi import bitstrings, files, sampling
+from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.options import InputError
+from sqd_mpi.terminal import colored
+
+
+def from_fcidump(parsed: argparse.Namespace) -> int:
+    """Writes an input file; returns the exit code."""
+    files.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
+    for warning in caught:
+        _warn(f"{warning.message}")
+    n_alpha, n_beta = hamiltonian.nelec
+    if parsed.beta is None and n_alpha != n_beta:
+        raise InputError(f"without --beta MS2 must be 0; {parsed.fcidump} has MS2 = {n_alpha - n_beta}")
+    sets: list[Any] = []
+    for path, n_electrons, spin_name in ((parsed.alpha, n_alpha, "alpha"), (parsed.beta, n_beta, "beta")):
+        if path is None:
+            sets.append(sets[0])
+            continue
+        strings = bitstrings.read_text_file(path, hamiltonian.norb)
+        try:
+            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        unique, n_duplicates = bitstrings.canonical(strings)
+        if n_duplicates:
+            _warn(f"{path}: {n_duplicates} duplicate {spin_name} strings merged")
+        sets.append(unique)
+    files.write_input(parsed.output, hamiltonian, sets[0], sets[1])
+    _say_what_was_made(parsed, hamiltonian, f"{len(sets[0])} x {len(sets[1])} strings")
+    return 0
+
+
+def from_counts(parsed: argparse.Namespace) -> int:
+    """Writes a problem file; returns the exit code."""
+    files.check_output(parsed.output, parsed.hamiltonian, parsed.counts)
+    hamiltonian = Hamiltonian.from_fcidump(parsed.hamiltonian)
+    samples = sampling.read_samples(parsed.counts, hamiltonian.norb)
+    files.write_problem(parsed.output, hamiltonian, samples)
+    _say_what_was_made(parsed, hamiltonian, f"{len(samples)} different samples")
+    return 0
+
+
+def _warn(text: str) -> None:
+    """Prints a warning."""
+    print(f"{colored('sqd_mpi: warning:', 'yellow')} {text}", file=sys.stderr)
+
+
+def _say_what_was_made(parsed: argparse.Namespace, hamiltonian: Any, content: str) -> None:
+    """Prints a line on a new file, or its summary."""
+    if parsed.json:
+        print(json.dumps(files.read_summary(parsed.output), allow_nan=False))
+    elif not parsed.quiet:
+        n_alpha, n_beta = hamiltonian.nelec
+        print(f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, {content}")

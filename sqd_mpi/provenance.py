@@ -1,0 +1,59 @@
+"""Where, when and with what a result was made."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import time
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sqd_mpi import __version__, grid
+from sqd_mpi.machine import processor_name
+
+
+def about_run(input_path: str, n_nodes: int, seconds: float) -> dict[str, Any]:
+    """What a result says about where and how it was made.
+
+    Args:
+        input_path: file that was solved.
+        n_nodes: number of nodes.
+        seconds: since the start of the program.
+    """
+    started = datetime.fromtimestamp(time.time() - seconds, timezone.utc)
+    return {
+        "input": _printable(Path(input_path).name),
+        "command": _printable(shlex.join(sys.argv[1:])),
+        "started": started.isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "processor": processor_name(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "n_nodes": n_nodes,
+    }
+
+
+def _printable(text: str) -> str:
+    """The text without what UTF-8 or HDF5 cannot hold: names of files are any bytes."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def count_nodes(comm: Any, local_rank: int) -> int:
+    """Number of nodes: ranks that are the first of theirs. Collective."""
+    if comm is None or comm.size == 1:
+        return 1
+    share = grid.minimum_mean_maximum(comm, {"first": float(local_rank == 0)})["first"][1]
+    return round(share * comm.size)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of sqd_mpi, Python, MPI and the libraries."""
+    found = {"sqd_mpi": __version__, "python": platform.python_version(), "mpi_library": grid.library_version()}
+    for package in ("numpy", "numba", "h5py", "mpi4py"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
