@@ -30,7 +30,8 @@ _SMALL_BYTES = 2**20  # a dataset of this size may hold less than it claims
 _MOST_PACKING = 1100  # bytes that one stored byte may stand for: somewhat more than deflate can do
 _LARGEST_SUMMED = 2**30  # files above are not summed up by one process; their structure is looked at instead
 _CHILD_MEMORY = 4 * 2**30
-_CHILD_SECONDS = 30.0
+_CHILD_SECONDS = 30.0  # of processor time: a busy machine is no damage
+_PATIENCE = 20.0  # times as long by the clock
 _CHILD_RATE = 20e6  # bytes per second that a child reads at least
 _REFUSED, _DAMAGED = 3, 4  # exit codes of the child
 
@@ -97,7 +98,7 @@ def look_in_child(path: PathLike) -> None:
         return
     if code == _REFUSED and sentence:
         raise InputError(sentence)
-    if code is None:
+    if code is None or code == -signal.SIGXCPU:
         raise InputError(f"{path} is damaged: HDF5 did not come to an end with it in {limit:.0f} s")
     raise InputError(f"{path} is not an HDF5 file, or it is truncated or damaged: {sentence or 'HDF5 cannot read it'}")
 
@@ -117,12 +118,12 @@ def _fork(path: PathLike, limit: float) -> tuple[int | None, str]:
         ending = _DAMAGED
         try:
             os.close(reader)
-            ending, sentence = _looked(path)
+            ending, sentence = _looked(path, limit)
             os.write(writer, sentence.encode(errors="replace")[:4000])
         finally:
             os._exit(ending)
     os.close(writer)
-    code = _wait(child, limit)
+    code = _wait(child, _PATIENCE * limit)
     with os.fdopen(reader, "rb") as stream:
         sentence = stream.read().decode(errors="replace")
     return code, sentence
@@ -148,28 +149,31 @@ def _spawn(path: PathLike, limit: float) -> tuple[int | None, str]:
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from sqd_mpi import hdf5_checks\n"
-        "code, sentence = hdf5_checks._looked(sys.argv[2])\n"
+        "code, sentence = hdf5_checks._looked(sys.argv[2], float(sys.argv[3]))\n"
         "sys.stdout.write(sentence); sys.stdout.flush(); os._exit(code)"
     )
     root = str(Path(__file__).parents[1])
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program, root, os.fspath(path)], stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=limit, check=False,
+            [sys.executable, "-c", program, root, os.fspath(path), str(limit)], stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=_PATIENCE * limit, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return None, ""
     return done.returncode, done.stdout.decode(errors="replace")
 
 
-def _looked(path: PathLike) -> tuple[int, str]:
-    """In the child: exit code and sentence of a look at everything in a file."""
+def _looked(path: PathLike, seconds: float) -> tuple[int, str]:
+    """In the child: exit code and sentence of a look at everything in a file, in so much processor time."""
     signal.alarm(0)
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     limit = pages * resource.getpagesize() + _CHILD_MEMORY
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    allowed = int(time.process_time() + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (allowed if hard < 0 else min(allowed, hard), hard))
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             check_structure(file, read=True)

@@ -17,7 +17,7 @@ import numpy as np
 from sqd_mpi.progress import as_text
 from sqd_mpi.terminal import colored
 
-COMPILE_NOTICE = "compiling kernels for this machine (once; up to a minute)"
+COMPILE_NOTICE = "compiling kernels for this machine (once; a minute or two)"
 COMPILE_NOTICE_DELAY = 1.5
 NO_DETAIL: Mapping[str, int] = {}
 
