@@ -282,7 +282,7 @@ def test_counted_work_is_the_number_of_connected_pairs() -> None:
     for task in tasks:
         work = block.work([task], interaction)
         assert work.useful == expected[task.kind], task.kind
-        assert work.executed >= work.useful and work.bytes > 0 and work.seconds > 0
+        assert work.executed >= (1.0 - 1e-12) * work.useful and work.bytes > 0 and work.seconds > 0
     total = block.work(tasks, interaction)
     assert total.useful == sum(expected.values())
 

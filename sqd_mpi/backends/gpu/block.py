@@ -114,8 +114,8 @@ class GpuBlock:
             return np.asarray(strings.beta_terms[0][columns, task.db] * wanted / RATES.sparse)
         counts = strings.singles_per_row[:, task.da].astype(np.float64)
         sizes = _rows_of(self.share.list_sizes(task.db), columns)
-        seconds = np.minimum(sizes.direct(counts)[2], sizes.product(counts)[2])
-        return np.asarray(seconds.sum(axis=1) * (0.3 + 0.7 * wanted))
+        seconds = np.minimum(sizes.direct(counts, wanted[:, None])[2], sizes.product(counts)[2])
+        return np.asarray(seconds.sum(axis=1))
 
     def prepare(self, tasks: list[Task]) -> None:
         """Upload what these tasks need, forget what none of them needs, and cut their work into thread blocks."""
@@ -197,7 +197,7 @@ class GpuBlock:
         counts = self.share.alpha(task.da, rows).counts.astype(np.float64)
         sizes = _rows_of(beta.sizes, columns)
         product = self._takes_product(task.da, task.db, rows)[self._row_label[low:high]]
-        direct, other = sizes.direct(counts * ~product), sizes.product(counts * product)
+        direct, other = sizes.direct(counts * ~product, part[:, None]), sizes.product(counts * product)
         useful = (sizes.entries + sizes.diagonal) * counts * part[:, None]
         total = [float(first.sum() + second.sum()) for first, second in zip(direct, other, strict=True)]
         return Work(float(useful.sum()), *total)
@@ -220,10 +220,11 @@ class GpuBlock:
         counts = self.share.alpha(da, rows).counts.astype(np.float64)
         sizes = self.share.beta(db).sizes
         labels = self._row_label[low:high]
+        wanted = self._bra.stop[low:high] / np.maximum(self._bra.length[low:high], 1)
         chosen = np.zeros((len(self._labels), len(self._labels)), bool)
         for x in np.unique(labels):
             of_rows = _rows_of(sizes, np.array([x ^ self.layout.sector]))
-            direct = of_rows.direct(counts[labels == x])[2].sum(axis=0)
+            direct = of_rows.direct(counts[labels == x], wanted[labels == x][:, None])[2].sum(axis=0)
             product = of_rows.product(counts[labels == x])[2].sum(axis=0) + 4 * RATES.launch
             chosen[x] = of_rows.has_terms[0] & ((product < direct) if self._form is None else self._form == "product")
         return chosen

@@ -80,12 +80,20 @@ class ListSizes:
         """Whether a list contributes anything."""
         return np.asarray((self.entries > 0) | (self.diagonal > 0))
 
-    def direct(self, n_singles: FloatArray, rates: Rates = RATES) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Executed multiply-adds, bytes and seconds of the direct form for rows with so many alpha singles."""
+    def direct(
+        self, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates = RATES
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Executed multiply-adds, bytes and seconds of the direct form for rows with so many alpha singles.
+
+        Args:
+            n_singles: alpha singles of every row.
+            wanted: share of its columns that is wanted; threads of the others end at once.
+            rates: of the device.
+        """
         there = self.has_terms * n_singles
-        executed = there * (self.entries + self.diagonal)
-        moved = _BYTES * there * (self.n_ket + self.n_used) + 4.0 * there * self.entries
-        moved += 2 * _BYTES * self.n_columns * (there > 0)
+        executed = there * (self.entries + self.diagonal) * wanted
+        moved = _BYTES * there * (self.n_ket + self.n_used) + 4.0 * there * self.entries * wanted
+        moved += 2 * _BYTES * self.n_columns * wanted * (there > 0)
         return executed, moved, executed / rates.direct + moved / rates.bytes
 
     def product(self, n_singles: FloatArray, rates: Rates = RATES) -> tuple[FloatArray, FloatArray, FloatArray]:
