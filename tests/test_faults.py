@@ -36,7 +36,7 @@ CHECKPOINT, PREVIOUS = Path("result.h5.checkpoint"), Path("result.h5.checkpoint.
 INJECT = """
 import os, resource, signal, sys, time
 import numpy as np
-from sqd_mpi import checksums, files, grid, vector_io
+from sqd_mpi import checksums, files, grid, vector_files, vector_io
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
 
@@ -108,7 +108,7 @@ def check_resumed(exact: float, capfd: Any = None) -> str:
         ("sigma", "before(SigmaOperator, 'matvec', die, at=4)"),
         ("writing a checkpoint", "before(vector_io, '_write_share', die, at=2)"),
         ("all ranks, writing a checkpoint", "before(vector_io, '_write_share', die, at=2, ranks=(0, 1, 2))"),
-        ("renaming a checkpoint", "before(files, '_into_place', die, at=2)"),
+        ("renaming a checkpoint", "before(vector_files, 'into_place', die, at=2)"),
     ],
 )
 def test_killed_ranks(folder, exact, phase, setup):
