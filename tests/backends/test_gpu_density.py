@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.density import DeviceProducts, GpuDensityBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.layout import Layout, SpinStrings, sectors
-from sqd_mpi.options import SolveOptions
+from sqd_mpi.options import RunError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
 
@@ -171,3 +173,38 @@ def test_roots_of_a_solve(host_shim, spin_flip):
         close(density_matrices.accumulate(result.grid, *roots, 2, labels, gpu_density), expected)
     found = density_matrices.density_matrices(result)
     assert np.trace(found.rdm1) == pytest.approx(6, abs=1e-11)
+
+
+def test_what_does_not_fit_is_made_on_the_cpu(host_shim, monkeypatch):
+    alpha, beta = spin_strings((4, 3), (24, 17), LABELS)
+    layouts = [Layout.create(alpha, beta, 0, (1, 1, 1, 1))] * 2
+    arguments = (*layouts, (0, 0, 0, 0), 10, LABELS, Accumulators.zeros(10, 2, True))
+    device = device_module.open_device()
+    needed = gpu_density.predict_bytes(*layouts, (0, 0, 0, 0), arguments[-1])
+    monkeypatch.setattr(device, "_memory_bytes", 2 * needed + device._allocated)
+    assert type(gpu_density.create_density_block(*arguments)) is GpuDensityBlock
+    monkeypatch.setattr(device, "_memory_bytes", needed + device._allocated)
+    assert type(gpu_density.create_density_block(*arguments)) is density.DensityBlock
+    block = GpuDensityBlock(device, *arguments)
+    monkeypatch.setattr(device, "_memory_bytes", device._allocated)
+    vector = np.ones(layouts[0].dimension)
+    with pytest.raises(RunError, match="too little memory for density matrices: the device needs"):
+        block.add(0, 0, vector, vector, True)
+
+
+SANITIZED = """
+import tests.backends.test_gpu_density as t
+for nelec, counts in t.SIZES[:4]:
+    t.test_sectors_and_transitions(t.LABELS, nelec, counts)
+t.test_any_scratch_and_order_of_threads(True, 0)
+for size in ((3, 9000), (200, 3), (40, 131)):
+    t.test_inner_products_cut_into_parts(*size)
+print("done")
+"""
+
+
+def test_no_access_out_of_bounds(sanitized_environment):
+    """The kernels under the address and undefined-behaviour sanitizers."""
+    command = [sys.executable, "-c", SANITIZED]
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=500, check=False)
+    assert done.stdout.strip() == "done", done.stderr[-3000:]

@@ -17,6 +17,7 @@ from sqd_mpi.backends import FloatArray
 from sqd_mpi.backends.density import Accumulators, DensityBlock, IntArray, Place
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, open_device
 from sqd_mpi.layout import Layout
+from sqd_mpi.options import RunError
 
 _CHUNK = 8  # as in density.cu
 _SCRATCH_BYTES = 2**28  # of the three matrices of the opposite-spin products
@@ -172,12 +173,23 @@ class GpuDensityBlock(DensityBlock):
         super().__init__(bra_layout, ket_layout, place, norb, orbital_labels, out, DeviceProducts(device))
 
     def add(self, da: int, db: int, bra: FloatArray, ket: FloatArray, beta_too: bool) -> None:
-        """Add all terms between the own bra block and the ket block (ia + da, ib + db); vectors on the host."""
+        """Add all terms between the own bra block and the ket block (ia + da, ib + db); vectors on the host.
+
+        Raises:
+            RunError: they do not fit on the device.
+        """
+        try:
+            self._add(da, db, bra, ket, beta_too)
+        except MemoryError as error:
+            raise RunError(f"too little memory for density matrices: {error}; more ranks need less") from error
+
+    def _add(self, da: int, db: int, bra: FloatArray, ket: FloatArray, beta_too: bool) -> None:
         if self._on_device is None or self._on_device[0] is not bra:
             self._on_device = None  # room for the new one
             self._on_device = bra, upload(self.device, bra)
         own = self._on_device[1]
-        super().add(da, db, own, own if ket is bra else upload(self.device, ket), beta_too)
+        other = own if ket is bra else upload(self.device, ket)
+        super().add(da, db, own, other, beta_too)
         self.device.synchronize()
 
     def finish(self) -> None:
@@ -336,9 +348,24 @@ class GpuDensityBlock(DensityBlock):
         return scratch[which][:size].reshape(shape)
 
 
-def create_density_block(*arguments: Any) -> GpuDensityBlock:
-    """The share of rank (ia, ib, it, ir) on the device of this process; arguments as of `density.DensityBlock`."""
-    return GpuDensityBlock(open_device(), *arguments)
+def create_density_block(
+    bra_layout: Layout, ket_layout: Layout, place: Place, norb: int, orbital_labels: IntArray, out: Accumulators
+) -> DensityBlock:
+    """The share of rank (ia, ib, it, ir), arguments as of `density.DensityBlock`: on the device of this process, or on
+    the CPU where less than twice the predicted bytes are free there, so that no finished solve is lost to them."""
+    device = open_device()
+    arguments = bra_layout, ket_layout, place, norb, orbital_labels, out
+    if 2 * predict_bytes(bra_layout, ket_layout, place, out) > device.memory()[0]:
+        return DensityBlock(*arguments)
+    return GpuDensityBlock(device, *arguments)
+
+
+def predict_bytes(bra_layout: Layout, ket_layout: Layout, place: Place, out: Accumulators) -> int:
+    """Bytes on the device without lists: the bra block, the largest ket block, the result and the scratch."""
+    a, b, _, _ = ket_layout.grid
+    largest = max(ket_layout.block_size(ia, ib) for ia in range(a) for ib in range(b))
+    two = 0 if out.opposite is None else 8 * out.opposite.size + _SCRATCH_BYTES
+    return 8 * (bra_layout.block_size(*place[:2]) + largest) + two
 
 
 def upload(device: Device, host: NDArray[Any]) -> DeviceArray:
