@@ -175,6 +175,7 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
         exchange.release(k)
     exchange.finish()
     exchange.free()
+    block.finish()
     grid.sum_over_all(out.flat)
     if mirrored:
         out.one[1] = mirrored * out.one[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -51,6 +53,10 @@ def test_results_of_gpu_and_cpu(folder: Path, host_shim) -> None:
     for name, error in (("energy", 1e-10), ("energy_pt2", 1e-6), ("variance", 1e-6), ("natural_occupations", 1e-5)):
         np.testing.assert_allclose(on_gpu[name], on_cpu[name], rtol=0, atol=error)
     assert on_gpu["n_sigma"] == on_cpu["n_sigma"]
+    with h5py.File(folder / "cpu.h5") as expected, h5py.File(folder / "gpu.h5") as found:
+        for root, name in itertools.product("01", ("alpha", "beta", "two_aa", "two_ab", "two_bb")):
+            one, other = (file[f"density_matrices/{root}/{name}"][:] for file in (found, expected))
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5, err_msg=name)
 
 
 @needs_compiler

@@ -192,12 +192,16 @@ def get_density_backend(name: str) -> Any:
     """The module that makes density matrices beside a backend; it has `create_density_block`.
 
     Args:
-        name: as for `get_backend`; every backend but "reference" uses the CPU for them.
+        name: as for `get_backend`.
     """
     if name == "reference":
         from sqd_mpi.backends import reference
 
         return reference
+    if name == "gpu":
+        from sqd_mpi.backends.gpu import density as gpu_density
+
+        return gpu_density
     from sqd_mpi.backends import density
 
     return density

@@ -132,6 +132,9 @@ class DensityBlock:
         if da == 0 and beta_too:
             self._add_beta(db, bra, ket)
 
+    def finish(self) -> None:
+        """Complete `out`; called once, after the last `add`."""
+
     def _ket_block(self, da: int, db: int) -> tuple[int, int]:
         a, b, _, _ = self.bra_layout.grid
         return (self.ia + da) % a, (self.ib + db) % b
@@ -147,7 +150,7 @@ class DensityBlock:
         forward, backward = self._rows * self.norb + self._columns, self._columns * self.norb + self._rows
         return np.stack([forward, backward], axis=1).reshape(-1)
 
-    def _alpha_groups(self) -> list[structure.Groups]:
+    def _alpha_groups(self) -> list[Any]:
         """Alpha singles and occupied orbitals of the own rows, one entry per shift da; `pair` is the row of the
         result, `label` the beta block."""
         layout, strings = self.bra_layout, self.bra_layout.alpha.strings
@@ -189,7 +192,7 @@ class DensityBlock:
 
     def _grouped(
         self, bra: NDArray[np.int32], ket: NDArray[np.int32], sign: NDArray[np.int8], target: IntArray, label: IntArray
-    ) -> structure.Groups:
+    ) -> Any:
         """Groups of equal target and beta block, in the order of targets, divided among threads by cost."""
         n_labels = self.bra_layout.n_labels
         block = (self._own_labels[bra] ^ self.bra_layout.sector) * n_labels + (label ^ self.shift)

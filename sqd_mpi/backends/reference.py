@@ -311,6 +311,9 @@ class ReferenceDensity:
             empty if self.out.opposite is None else self.out.opposite,
         )  # fmt: skip
 
+    def finish(self) -> None:
+        """Complete `out`: nothing is left to do."""
+
 
 def create_density_block(*arguments: Any) -> ReferenceDensity:
     """The share of rank (ia, ib, it, ir); arguments as of `ReferenceDensity`."""

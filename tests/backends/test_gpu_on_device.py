@@ -1,7 +1,8 @@
 """The GPU backend on the device of this machine: `make test-gpu`. On the host shim where there is none, as in CI.
 
-Blocks against the CPU backend, vectors, matrix products and copies, and whole solves on one and on two ranks. Problems
-are larger than in the tests of the shim alone, so that a real device has many thread blocks, tiles and batches at work.
+Blocks and density matrices against the CPU backend, vectors, matrix products and copies, and whole solves on one and on
+two ranks. Problems are larger than in the tests of the shim alone, so that a real device has many thread blocks, tiles
+and batches at work.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import numpy as np
 import pytest
 
 from sqd_mpi import files
+from sqd_mpi.backends import density
 from sqd_mpi.backends.gpu.device import close_device, is_there, open_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, Case, Problem, check
+from tests.backends.test_gpu_density import close, on_device, sums
 from tests.problems import close_strings, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN
 
@@ -55,6 +59,17 @@ def test_large_blocks(parity, form, device):
     labels = np.arange(18) % 4
     case = Case(18, (4, 4), (count, count), (1, 1, 1, 1), labels, 0, parity, close=True)
     check(Problem(case if parity else replace(case, counts=(count, count - count // 7)), device, form))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_density_matrices(symmetric, device):
+    labels, count = np.arange(16) % 4, 2000 // SIZE
+    strings = (close_strings(16, 4, n, seed) for seed, n in enumerate((count, count - count // 7)))
+    spins = [SpinStrings.from_canonical(each, labels, 4) for each in strings]
+    layouts = [Layout.create(*spins, sector, (1, 1, 1, 1)) for sector in (0, 0 if symmetric else 1)]
+    expected = sums(density.create_density_block, layouts, labels, symmetric=symmetric)
+    assert np.abs(expected.opposite).max() > 0
+    close(sums(on_device(device, 2**28 if REAL else 2**20), layouts, labels, symmetric=symmetric), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (65, 33, 17), (300, 1, 257), (128, 512, 64)])
