@@ -42,8 +42,10 @@ class Group:
         self._freed: list[MPI.Intracomm] = []
 
     def attempt(self) -> Recallable:
-        """A fresh communicator of all ranks for one attempt."""
-        return self.adopt(self._comm.Dup())
+        """A fresh communicator of all ranks for one attempt; `settle` gives it back."""
+        comm = self._comm.Dup()
+        self.later(comm)
+        return self.adopt(comm)
 
     def adopt(self, comm: MPI.Intracomm) -> Recallable:
         """The same communicator as one of this group's."""
