@@ -17,6 +17,8 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
+from sqd_mpi.backends.gpu.tiled import TiledShape
+from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
@@ -129,7 +131,12 @@ class Problem:
         """A random ket block for a task."""
         a, b, _, _ = self.case.grid
         key = ((place[0] + task.da) % a, (place[1] + task.db) % b)
-        return np.random.default_rng(key).normal(size=self.layout.block_size(*key))
+        whole = np.random.default_rng(key).normal(size=self.layout.block_size(*key))
+        if self.layout.is_triangle(*key):  # as symmetric as the vector that it is a part of
+            unfolding = Unfolding(self.layout, *key)
+            stored = whole[: unfolding.own.size].copy()
+            unfolding.unfold(stored, stored, whole)
+        return whole
 
     def sigma(self, place) -> np.ndarray:
         """What stands in sigma before."""
@@ -178,7 +185,7 @@ def check(problem: Problem) -> None:
             assert_close(device.download(there), expected)
 
 
-@pytest.mark.parametrize("form", ["direct", "product"])
+@pytest.mark.parametrize("form", ["direct", "product", "tiled"])
 @pytest.mark.parametrize("name", CASES)
 def test_against_the_cpu_backend(name: str, form: str) -> None:
     check(Problem(CASES[name], HostDevice(reverse=form == "product"), form))

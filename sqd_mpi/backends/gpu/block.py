@@ -14,6 +14,7 @@ from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.costs import RATES, ListSizes, Work, alpha_work, beta_work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
 from sqd_mpi.backends.gpu.share import DeviceAlpha, GpuShare
+from sqd_mpi.backends.gpu.tiled import AlphaSide, Fold, apply_tiled
 from sqd_mpi.layout import Layout
 
 IntArray = NDArray[np.int64]
@@ -22,6 +23,8 @@ COLUMNS = 4  # bra columns of a thread, as in sigma.cu
 _SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
 _MOST_STACKED = 32768  # matrices in one product
 _THREADS = 256
+_DIRECT, _PRODUCT, _TILED = range(3)
+_FORMS = {"direct": _DIRECT, "product": _PRODUCT, "tiled": _TILED}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +54,13 @@ class _Products:
 
 @dataclass(frozen=True, eq=False)
 class _MixedPlan:
-    """How a mixed task is done: thread blocks of the direct form for labels of orbital pairs, and matrix products."""
+    """How a mixed task is done: thread blocks of the direct form for labels of orbital pairs, matrix products, and rows
+    of the tiled form for labels of orbital pairs, half of whose work is done if there is a fold."""
 
     direct: list[tuple[int, _Blocks]]
     products: list[_Products]
+    tiled: dict[int, DeviceArray]
+    fold: Fold | None
 
 
 class GpuBlock:
@@ -64,7 +70,7 @@ class GpuBlock:
         layout: of the sector.
         place: (ia, ib, it, ir).
         share: string structure on the device.
-        form: "direct" or "product" takes that form of the opposite-spin sum everywhere; None the cheaper one.
+        form: "direct", "product" or "tiled" takes that form of the opposite-spin sum everywhere; None the cheapest.
     """
 
     mirrored = None  # threads beyond the mirror line end at once: triangles cost half, and all ket blocks are met
@@ -114,8 +120,10 @@ class GpuBlock:
             return np.asarray(strings.beta_terms[0][columns, task.db] * wanted / RATES.sparse)
         counts = strings.singles_per_row[:, task.da].astype(np.float64)
         sizes = _rows_of(self.share.list_sizes(task.db), columns)
+        halved = self._is_halved(task.da, task.db, self.share.rows_of(task))
+        tiled = sizes.tiled(counts, halved)[2] if self.share.tiled_shape(task.db) is not None else np.inf
         seconds = np.minimum(sizes.direct(counts, wanted[:, None])[2], sizes.product(counts)[2])
-        return np.asarray(seconds.sum(axis=1))
+        return np.asarray(np.minimum(seconds, tiled).sum(axis=1))
 
     def prepare(self, tasks: list[Task]) -> None:
         """Upload what these tasks need, forget what none of them needs, and cut their work into thread blocks."""
@@ -143,6 +151,7 @@ class GpuBlock:
         """sigma += this task's part; see `SigmaBlock.apply`."""
         if task.kind == "mixed":
             self._apply_direct(task, ket, sigma, interaction, stream)
+            self._apply_tiled(task, ket, sigma, interaction, stream)
             for products in self._mixed[task.da, task.db, self.share.rows_of(task)].products:
                 self._apply_products(task, products, ket, sigma, interaction, stream)
         elif interaction.same_spin and task.kind == "alpha":
@@ -196,10 +205,13 @@ class GpuBlock:
             return beta_work(terms[columns] * part, stop, beta.tiles.batch)
         counts = self.share.alpha(task.da, rows).counts.astype(np.float64)
         sizes = _rows_of(beta.sizes, columns)
-        product = self._takes_product(task.da, task.db, rows)[self._row_label[low:high]]
-        direct, other = sizes.direct(counts * ~product, part[:, None]), sizes.product(counts * product)
+        form = self._forms(task.da, task.db, rows)[self._row_label[low:high]]
+        forms = (
+            sizes.direct(counts * (form == _DIRECT), part[:, None]), sizes.product(counts * (form == _PRODUCT)),
+            sizes.tiled(counts * (form == _TILED), self._is_halved(task.da, task.db, rows)),
+        )  # fmt: skip
         useful = (sizes.entries + sizes.diagonal) * counts * part[:, None]
-        total = [float(first.sum() + second.sum()) for first, second in zip(direct, other, strict=True)]
+        total = [float(sum(part.sum() for part in parts)) for parts in zip(*forms, strict=True)]
         return Work(float(useful.sum()), *total)
 
     def _kernel(self, name: str) -> Any:
@@ -214,43 +226,78 @@ class GpuBlock:
             self._ket_offset[key] = offsets, self.device.upload(offsets)
         return self._ket_offset[key]
 
-    def _takes_product(self, da: int, db: int, rows: Rows) -> NDArray[np.bool_]:
-        """(n_labels, n_labels) whether rows of label x meet the beta list of pair label d by matrix products."""
+    def _is_halved(self, da: int, db: int, rows: Rows) -> bool:
+        """Whether the tiled form does with half of the pairs: the block is its own mirror image and all rows are here."""
+        on_line = self.layout.is_triangle(self.ia, self.ib) and self.layout.grid[3] == 1
+        return on_line and (da, db) == (0, 0) and rows == (0, len(self._bra.alpha))
+
+    def _forms(self, da: int, db: int, rows: Rows) -> NDArray[np.int8]:
+        """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where nothing is to be done."""
         low, high = rows
         counts = self.share.alpha(da, rows).counts.astype(np.float64)
         sizes = self.share.beta(db).sizes
         labels = self._row_label[low:high]
         wanted = self._bra.stop[low:high] / np.maximum(self._bra.length[low:high], 1)
-        chosen = np.zeros((len(self._labels), len(self._labels)), bool)
+        chosen = np.full((len(self._labels), len(self._labels)), -1, np.int8)
         for x in np.unique(labels):
-            of_rows = _rows_of(sizes, np.array([x ^ self.layout.sector]))
-            direct = of_rows.direct(counts[labels == x], wanted[labels == x][:, None])[2].sum(axis=0)
-            product = of_rows.product(counts[labels == x])[2].sum(axis=0) + 4 * RATES.launch
-            chosen[x] = of_rows.has_terms[0] & ((product < direct) if self._form is None else self._form == "product")
+            of_rows, n = _rows_of(sizes, np.array([x ^ self.layout.sector])), counts[labels == x]
+            seconds = np.stack(
+                [
+                    of_rows.direct(n, wanted[labels == x][:, None])[2].sum(axis=0),
+                    of_rows.product(n)[2].sum(axis=0) + 4 * RATES.launch,
+                    of_rows.tiled(n, self._is_halved(da, db, rows))[2].sum(axis=0),
+                ]
+            )
+            if self.share.tiled_shape(db) is None:
+                seconds[_TILED] = np.inf
+            best = np.argmin(seconds, axis=0) if self._form is None else _FORMS[self._form]
+            chosen[x] = np.where(of_rows.has_terms[0], best, -1)
         return chosen
 
     def _plan_mixed(self, da: int, db: int, rows: Rows) -> _MixedPlan:
         low, high = rows
-        alpha, beta = self.share.alpha(da, rows), self.share.beta(db)
-        product = self._takes_product(da, db, rows)
-        labels, stop = self._row_label[low:high], self._bra.stop[low:high]
-        sizes = _rows_of(beta.sizes, labels ^ self.layout.sector)
-        wanted = _rows_of(beta.sizes, self._labels ^ self.layout.sector).has_terms & ~product
-        cost = sizes.direct((alpha.counts * wanted[labels]).astype(np.float64))[2]
+        forms, labels, stop = self._forms(da, db, rows), self._row_label[low:high], self._bra.stop[low:high]
+        counts = self.share.alpha(da, rows).counts
+        products = []
+        for x, d in zip(*np.nonzero(forms == _PRODUCT), strict=True):
+            there = np.flatnonzero((labels == x) & (counts[:, d] > 0) & (stop > 0))
+            there = there[np.argsort(-counts[there, d], kind="stable")]
+            if len(there) > 0:
+                number = int((x ^ self.layout.sector) * len(self._labels) + d)
+                where = self.device.upload((low + there).astype(np.int32))
+                products.append(_Products(number, int(d), where, counts[there, d], int(stop[there].max())))
+        tiled = self._plan_tiled(counts * (forms == _TILED)[labels], db, rows)
+        if tiled:
+            self.share.tiled(db)
+        halved = bool(tiled) and self._is_halved(da, db, rows)
+        fold = Fold(self.device, self._bra, self.layout.parity) if halved else None
+        return _MixedPlan(self._plan_direct(counts * (forms == _DIRECT)[labels], db, rows), products, tiled, fold)
+
+    def _plan_direct(self, counts: IntArray, db: int, rows: Rows) -> list[tuple[int, _Blocks]]:
+        """Thread blocks for rows with so many singles of every label."""
+        low, high = rows
+        stop = self._bra.stop[low:high]
+        sizes = _rows_of(self.share.beta(db).sizes, self._row_label[low:high] ^ self.layout.sector)
+        cost = sizes.direct(counts.astype(np.float64))[2]
         n_threads = self._threads(stop, 512)
         direct = []
         for d in np.flatnonzero(cost.any(axis=0)):
             blocks = lists.stretches(cost[:, d], stop, n_threads * COLUMNS, low)
             direct.append((int(d), _Blocks(tuple(map(self.device.upload, blocks)), len(blocks[0]), n_threads)))
-        products = []
-        for x, d in zip(*np.nonzero(product), strict=True):
-            there = np.flatnonzero((labels == x) & (alpha.counts[:, d] > 0) & (stop > 0))
-            there = there[np.argsort(-alpha.counts[there, d], kind="stable")]
-            if len(there) > 0:
-                number = int((x ^ self.layout.sector) * len(self._labels) + d)
-                where = self.device.upload((low + there).astype(np.int32))
-                products.append(_Products(number, int(d), where, alpha.counts[there, d], int(stop[there].max())))
-        return _MixedPlan(direct, products)
+        return direct
+
+    def _plan_tiled(self, counts: IntArray, db: int, rows: Rows) -> dict[int, DeviceArray]:
+        """Bra rows with so many singles of every label, for every label those with most work first."""
+        low, high = rows
+        halved = self._is_halved(0, db, rows)  # rows that are not stored have columns all the same
+        wanted = (self._bra.stop[low:high] > 0) | halved
+        sizes = _rows_of(self.share.list_sizes(db), self._row_label[low:high] ^ self.layout.sector)
+        cost = sizes.tiled(counts.astype(np.float64))[2] * wanted[:, None]
+        plan = {}
+        for d in np.flatnonzero(cost.any(axis=0)):
+            there = np.argsort(-cost[:, d], kind="stable")[: np.count_nonzero(cost[:, d])]
+            plan[int(d)] = self.device.upload((low + there).astype(np.int32))
+        return plan
 
     def _plan_alpha(self, da: int, rows: Rows) -> _Blocks:
         low, high = rows
@@ -281,6 +328,23 @@ class GpuBlock:
             self._launch_direct(task, d, blocks, ket, sigma, coupling, interaction.swap, False, stream)
             if interaction.twist is not None:
                 self._launch_direct(task, d, blocks, ket, sigma, twist, 0.0, True, stream)
+
+    def _apply_tiled(
+        self, task: Task, ket: DeviceArray, sigma: DeviceArray, interaction: Interaction, stream: Stream
+    ) -> None:
+        rows = self.share.rows_of(task)
+        plan = self._mixed[task.da, task.db, rows]
+        if not plan.tiled:
+            return
+        alpha = self.share.alpha(task.da, rows)
+        side = AlphaSide(
+            self._bra_offset, self._bra_stop, self._bra_label, self._offsets(task)[1], rows[0], alpha.start, alpha.ket,
+            alpha.pair, alpha.sign, self.layout.n_labels, self.layout.sector,
+        )  # fmt: skip
+        apply_tiled(
+            self.device, plan.tiled, side, self.share.tiled(task.db), plan.fold, ket, sigma, interaction,
+            self.share.interaction(interaction), stream,
+        )  # fmt: skip
 
     def _launch_direct(
         self, task: Task, d: int, blocks: _Blocks, ket: DeviceArray, sigma: DeviceArray, coupling: DeviceArray,

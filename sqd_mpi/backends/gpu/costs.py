@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 _BYTES = 8.0  # of a float64
+_TILED_PAIRS, _TILED_CHUNK, _TILED_DEPTH = 16.0, 64.0, 32.0  # PAIRS, CHUNK and DEPTH of tiled.cu
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Rates:
     Attributes:
         direct: multiply-adds a second of `opposite_direct`, bound by reads from shared memory.
         product: multiply-adds a second of stacks of small matrix products.
+        tiled: multiply-adds a second of the products that `opposite_tiled` makes in registers.
+        contracted: entries a second that it reads from its tiles.
         sparse: multiply-adds a second of the same-spin sums, bound by reads from the second-level cache.
         bytes: bytes a second from and to memory.
         launch: seconds of one launch.
@@ -29,6 +32,8 @@ class Rates:
 
     direct: float = 5e11
     product: float = 1.2e13
+    tiled: float = 9e12
+    contracted: float = 2.7e11
     sparse: float = 5e11
     bytes: float = 2.5e12
     launch: float = 5e-6
@@ -105,6 +110,28 @@ class ListSizes:
             2 * _BYTES * self.n_used * self.n_ket + 36.0 * self.entries + 2 * _BYTES * self.n_columns
         )
         return executed, moved, there * self.n_used * self.n_ket / rates.product + moved / rates.bytes
+
+    def tiled(
+        self, n_singles: FloatArray, halved: bool = False, rates: Rates = RATES
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The same of the form that makes products in registers.
+
+        Args:
+            n_singles: alpha singles of every row.
+            halved: whether only pairs pq <= rs are multiplied, as with spin-flip symmetry.
+            rates: of the device.
+        """
+        there = self.has_terms * n_singles
+        groups = np.ceil(self.n_used / _TILED_PAIRS)
+        chunks = np.ceil(self.n_used / _TILED_CHUNK)
+        multiplied, read = groups, chunks
+        if halved:  # the k-th of n groups (chunks) of orbital pairs meets k / n of the singles
+            multiplied, read = (groups + 1.0) / 2.0, (chunks + 1.0) / 2.0
+        products = there * _TILED_PAIRS * multiplied * self.n_ket
+        passes = np.ceil(n_singles / _TILED_DEPTH) * self.has_terms
+        terms = passes * (self.entries + self.diagonal)
+        moved = _BYTES * there * self.n_ket * read + 5.0 * terms + 2 * _BYTES * self.n_columns * (there > 0)
+        return products + terms, moved, products / rates.tiled + terms / rates.contracted + moved / rates.bytes
 
 
 def alpha_work(terms: FloatArray, stop: FloatArray, rates: Rates = RATES) -> Work:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from sqd_mpi.backends import Interaction, Task
 from sqd_mpi.backends.cpu import Place, Rows, StringStructure
-from sqd_mpi.backends.gpu import lists
+from sqd_mpi.backends.gpu import lists, tiled_lists
 from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
+from sqd_mpi.backends.gpu.tiled import DeviceTiled, TiledShape
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, owners
 from sqd_mpi.options import InputError
@@ -131,6 +132,7 @@ class GpuShare:
         self._alpha: dict[tuple[int, Rows], DeviceAlpha] = {}
         self._alpha_rows: dict[tuple[int, Rows], DeviceRows] = {}
         self._beta: dict[int, DeviceBeta] = {}
+        self._tiled: dict[int, DeviceTiled] = {}
         self._doubles: dict[int, DeviceDoubles] = {}
         self._interactions: list[tuple[Interaction, DeviceArray, DeviceArray]] = []
         self._sizes: dict[int, ListSizes] = {}
@@ -153,6 +155,7 @@ class GpuShare:
                 layout.n_labels,
             )  # fmt: skip
             up = self.device.upload
+            tiled_lists.sort_by_pair(found.start, found.ket, found.pair, found.sign)
             counts = found.counts(layout.n_labels)
             return DeviceAlpha(counts, up(found.start), up(found.ket), up(found.pair), up(found.sign))
 
@@ -180,6 +183,20 @@ class GpuShare:
             )  # fmt: skip
 
         return _remembered(self._beta, db, build)
+
+    def tiled(self, db: int) -> DeviceTiled:
+        """Singles of the columns to block ib + db for `opposite_tiled`; only where `tiled_shape(db)` is not None."""
+
+        def build() -> DeviceTiled:
+            shape = self.tiled_shape(db)
+            assert shape is not None
+            return DeviceTiled.create(self.device, self.strings.beta[db], self.n_pairs, shape)
+
+        return _remembered(self._tiled, db, build)
+
+    def tiled_shape(self, db: int) -> TiledShape | None:
+        """How `opposite_tiled` would meet block ib + db, or None if it cannot."""
+        return TiledShape.choose(self.device.limits, int(self.list_sizes(db).n_columns.max(initial=0)))
 
     def list_sizes(self, db: int) -> ListSizes:
         """Sizes of the beta lists of a shift, arrays (n_labels, n_labels) over labels of columns and of pairs."""
@@ -254,13 +271,15 @@ class GpuShare:
         self._alpha_rows = {key: value for key, value in self._alpha_rows.items() if key in alpha}
         self._beta = {key: value for key, value in self._beta.items() if key in shifts}
         self._doubles = {key: value for key, value in self._doubles.items() if key in beta}
+        self._tiled = {key: value for key, value in self._tiled.items() if key in shifts}
         self.strings.keep_only([])
 
     @property
     def nbytes(self) -> int:
         """Bytes of all lists on the device."""
         parts: list[Any] = [
-            *self._alpha.values(), *self._alpha_rows.values(), *self._beta.values(), *self._doubles.values()
+            *self._alpha.values(), *self._alpha_rows.values(), *self._beta.values(), *self._doubles.values(),
+            *self._tiled.values(),
         ]  # fmt: skip
         arrays = [getattr(part, each.name) for part in parts for each in fields(part)]
         lists_bytes = sum(array.nbytes for array in arrays if hasattr(array, "nbytes") and not _on_host(array))
