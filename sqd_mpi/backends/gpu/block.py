@@ -23,6 +23,7 @@ COLUMNS = 4  # bra columns of a thread, as in sigma.cu
 _SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
 _MOST_STACKED = 32768  # matrices in one product
 _THREADS = 256
+_FEW_ROWS = 20  # for every processor of the device
 _DIRECT, _PRODUCT, _TILED = range(3)
 _FORMS = {"direct": _DIRECT, "product": _PRODUCT, "tiled": _TILED}
 
@@ -287,7 +288,11 @@ class GpuBlock:
         return direct
 
     def _plan_tiled(self, counts: IntArray, db: int, rows: Rows) -> dict[int, DeviceArray]:
-        """Bra rows with so many singles of every label, for every label those with most work first."""
+        """Bra rows with so many singles of every label.
+
+        Neighbours share ket rows, which the second-level cache keeps while they run together. Where rows are few those
+        with most work come first instead, so that no processor is left alone with one in the end.
+        """
         low, high = rows
         halved = self._is_halved(0, db, rows)  # rows that are not stored have columns all the same
         wanted = (self._bra.stop[low:high] > 0) | halved
@@ -295,7 +300,9 @@ class GpuBlock:
         cost = sizes.tiled(counts.astype(np.float64))[2] * wanted[:, None]
         plan = {}
         for d in np.flatnonzero(cost.any(axis=0)):
-            there = np.argsort(-cost[:, d], kind="stable")[: np.count_nonzero(cost[:, d])]
+            there = np.flatnonzero(cost[:, d])
+            if len(there) < _FEW_ROWS * self.device.limits.n_processors:
+                there = there[np.argsort(-cost[there, d], kind="stable")]
             plan[int(d)] = self.device.upload((low + there).astype(np.int32))
         return plan
 

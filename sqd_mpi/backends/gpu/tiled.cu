@@ -61,7 +61,7 @@ __device__ __forceinline__ void write_sums(double* sums, const Index n, double* 
 
 // `half`: target is Y with rows of all columns; else it is sigma. n_sums: room for the sums of a row in shared memory; 0
 // adds to memory at once.
-extern "C" __global__ void __launch_bounds__(256) opposite_tiled(
+extern "C" __global__ void __launch_bounds__(256, 1) opposite_tiled(
     const double* __restrict__ ket, double* __restrict__ sigma, double* __restrict__ target,
     const int* __restrict__ rows, const Index* __restrict__ bra_offset, const Index* __restrict__ bra_stop,
     const Index* __restrict__ target_offset, const int* __restrict__ bra_label, const Index* __restrict__ ket_offset,

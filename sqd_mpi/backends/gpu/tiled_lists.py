@@ -184,14 +184,39 @@ def _pack_cells(
 
 
 @jit
-def _next_thread(packed, start, stop, least, thread, load, n_threads):
-    """Where the entries of the bra column at `start` end, and the thread that gets them with its load so far."""
-    end = start + 1
-    while end < stop and (packed[end] ^ packed[start]) & 0xFFFF == 0:
-        end += 1
-    if load >= least and thread + 1 < n_threads:
-        return end, thread + 1, np.int64(0)
-    return end, thread, load
+def _runs(packed, start, stop):
+    """First entry of every bra column of a cell, and how many it has, in the order in which they are dealt.
+
+    Those with most entries come first; among equals, columns of all residues modulo 16 follow each other in turn, so that
+    the sums of neighbouring threads lie in different banks of the shared memory.
+    """
+    first = np.empty(stop - start, np.int64)
+    length = np.zeros(stop - start, np.int64)
+    n = 0
+    for m in range(start, stop):
+        if m == start or (packed[m] ^ packed[m - 1]) & 0xFFFF != 0:
+            first[n] = m
+            n += 1
+        length[n - 1] += 1
+    order = np.argsort(-length[:n], kind="mergesort")
+    key = np.empty(n, np.int64)
+    turn = np.zeros(16, np.int64)
+    for place in range(n):
+        run = order[place]
+        if place > 0 and length[run] != length[order[place - 1]]:
+            turn[:] = 16 * place  # after all that are longer
+        bank = np.int64(packed[first[run]]) & 15
+        key[run] = turn[bank] + bank
+        turn[bank] += 16
+    order = np.argsort(key, kind="mergesort")
+    return first[:n][order], length[:n][order]
+
+
+@jit
+def _thread_of(run, n_threads):
+    """Runs are dealt back and forth, so that all threads get about as many entries."""
+    place = run % n_threads
+    return n_threads - 1 - place if run // n_threads % 2 else place
 
 
 @parallel_jit
@@ -199,31 +224,27 @@ def _measure_slices(cell_start, packed, n_threads, sizes):
     """(n_cells n_warps,) places for every 32 threads: 32 times the most entries that one of them gets."""
     n_warps = n_threads // 32
     for cell in numba.prange(cell_start.shape[0] - 1):
-        start, stop = cell_start[cell], cell_start[cell + 1]
-        least = (stop - start + n_threads - 1) // n_threads
-        thread, load = np.int64(0), np.int64(0)
-        while start < stop:
-            end, thread, load = _next_thread(packed, start, stop, least, thread, load, n_threads)
-            load += end - start
+        _, length = _runs(packed, cell_start[cell], cell_start[cell + 1])
+        load = np.zeros(n_threads, np.int64)
+        for run in range(length.shape[0]):
+            thread = _thread_of(run, n_threads)
+            load[thread] += length[run]
             at = cell * n_warps + thread // 32
-            sizes[at] = max(sizes[at], 32 * load)
-            start = end
+            sizes[at] = max(sizes[at], 32 * load[thread])
 
 
 @parallel_jit
 def _deal(cell_start, packed, n_threads, slice_start, entries):
     n_warps = n_threads // 32
     for cell in numba.prange(cell_start.shape[0] - 1):
-        start, stop = cell_start[cell], cell_start[cell + 1]
-        least = (stop - start + n_threads - 1) // n_threads
-        thread, load = np.int64(0), np.int64(0)
-        while start < stop:
-            end, thread, load = _next_thread(packed, start, stop, least, thread, load, n_threads)
-            first = slice_start[cell * n_warps + thread // 32] + thread % 32
-            for m in range(start, end):
-                entries[first + 32 * load] = packed[m]
-                load += 1
-            start = end
+        first, length = _runs(packed, cell_start[cell], cell_start[cell + 1])
+        load = np.zeros(n_threads, np.int64)
+        for run in range(length.shape[0]):
+            thread = _thread_of(run, n_threads)
+            at = slice_start[cell * n_warps + thread // 32] + thread % 32
+            for m in range(length[run]):
+                entries[at + 32 * load[thread]] = packed[first[run] + m]
+                load[thread] += 1
 
 
 @parallel_jit
