@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.device_memory import used_pairs
 from sqd_mpi.planner.prediction import Messages
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
@@ -175,7 +176,7 @@ def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWo
     columns = work.beta.rows.sum(axis=0)
     n_ket, present = columns[ket_label], alpha > 0.0
     wanted = float(work.shares["terms"].mean())
-    used = _used_pairs(problem)[mirror]
+    used = used_pairs(problem)[mirror]
     rows = work.alpha.rows.sum(axis=0)[:, None]
     stored = float(problem.dimension(shape))
     n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
@@ -189,13 +190,3 @@ def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWo
         same_spin=same_spin,
         vector_bytes=8.0 * elements,
     )
-
-
-def _used_pairs(problem: Problem) -> FloatArray:
-    """(n_labels, n_labels) orbital pairs of beta singles, by label of the string and of the pair."""
-    used = np.stack(
-        [(problem.beta.pair_counts[:, problem.pair_labels == d] > 0.0).sum(axis=1) for d in range(problem.n_labels)],
-        axis=1,
-    ).astype(np.float64)
-    used[:, 0] += problem.norb  # pairs (r, r) of the diagonal
-    return used

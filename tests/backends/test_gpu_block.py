@@ -17,7 +17,6 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
-from sqd_mpi.backends.gpu.tiled import TiledShape
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
@@ -167,6 +166,8 @@ def check(problem: Problem) -> None:
         for interaction in problem.interactions.values():
             tasks = on_cpu.tasks(interaction)
             known = {(task.kind, task.da, task.db) for task in on_gpu.tasks(interaction)}
+            if problem.layout.meets_half_of_kets(*place[:2]):
+                tasks = on_gpu.tasks(interaction)  # some of those of the CPU stand for two each
             tasks = cut(tasks, len(on_cpu._bra.alpha))
             on_cpu.prepare(tasks)
             on_gpu.prepare(tasks)
@@ -269,10 +270,11 @@ def test_lists_are_forgotten_and_counted() -> None:
     assert block.share.nbytes == 0
 
 
-def test_counted_work_is_the_number_of_connected_pairs() -> None:
+@pytest.mark.parametrize("form", ["direct", "product", "tiled"])
+def test_counted_work_is_the_number_of_connected_pairs(form: str) -> None:
     """Useful multiply-adds: the elements of the matrix in each task, one for every connected pair of determinants."""
     case = Case(6, (3, 3), (12, 14))
-    problem = Problem(case, HostDevice())
+    problem = Problem(case, HostDevice(), form)
     _, block, _ = problem.blocks((0, 0, 0, 0))
     interaction = problem.interactions["energy"]
     tasks = block.tasks(interaction)
@@ -315,8 +317,9 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from tests.backends.test_gpu_block import CASES, Problem, check
 for name in ("one string", "no beta electrons", "sectors", "odd triangle", "spin-dependent", "65 orbitals"):
-    for form in ("direct", "product"):
+    for form in ("direct", "product", "tiled"):
         check(Problem(CASES[name], HostDevice(), form))
+check(Problem(CASES["even triangle"], HostDevice(), "tiled"))
 share._SHARED_BYTES = 480
 check(Problem(CASES["no labels"], HostDevice(), "direct"))
 print("done")

@@ -228,12 +228,12 @@ class GpuBlock:
         return self._ket_offset[key]
 
     def _is_halved(self, da: int, db: int, rows: Rows) -> bool:
-        """Whether the tiled form does with half of the pairs: the block is its own mirror image and all rows are here."""
+        """Whether the tiled form does with half of the pairs: the block is its own mirror image, all rows here."""
         on_line = self.layout.is_triangle(self.ia, self.ib) and self.layout.grid[3] == 1
         return on_line and (da, db) == (0, 0) and rows == (0, len(self._bra.alpha))
 
     def _forms(self, da: int, db: int, rows: Rows) -> NDArray[np.int8]:
-        """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where nothing is to be done."""
+        """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where it is empty."""
         low, high = rows
         counts = self.share.alpha(da, rows).counts.astype(np.float64)
         sizes = self.share.beta(db).sizes

@@ -35,7 +35,7 @@ class Rates:
     direct: float = 5e11
     product: float = 1.2e13
     tiled: float = 9e12
-    contracted: float = 4.5e11
+    contracted: float = 3.2e11
     sparse: float = 5e11
     bytes: float = 2.5e12
     launch: float = 5e-6

@@ -81,9 +81,9 @@ def cut_chunks(beta: BetaSingles, n_pairs: int, tile_width: int) -> Chunks:
     lists[:, 3] = -(-beta.block_n_ket // tile_width)
     lists[:, 4], lists[:, 5] = beta.block_n_ket, np.diff(beta.block_row)
     place = np.full((n_lists, 2, n_pairs), -1, np.int32)
-    chunks, used, first_cell = [], [np.empty(0, np.int32)], 0
-    n_used = 0
-    for q in range(n_lists):
+    chunks: list[tuple[int, int, int]] = []
+    used, n_used, n_cells = [np.empty(0, np.int32)], 0, 0
+    for q, n_tiles in enumerate(lists[:, 3].tolist()):
         lists[q, 0] = len(chunks)
         for kind in range(2):
             pairs = np.flatnonzero(present[q, kind]).astype(np.int32)
@@ -92,12 +92,12 @@ def cut_chunks(beta: BetaSingles, n_pairs: int, tile_width: int) -> Chunks:
             starts = range(0, len(pairs), size)
             lists[q, 1 + kind] = len(starts)
             for start in starts:
-                chunks.append((n_used + start, min(size, len(pairs) - start), first_cell))
-                first_cell += int(lists[q, 3])
+                chunks.append((n_used + start, min(size, len(pairs) - start), n_cells))
+                n_cells += n_tiles
             used.append(pairs)
             n_used += len(pairs)
     table = np.array(chunks, np.int64).reshape(-1, CELLS)
-    return Chunks(lists, table, np.concatenate(used), place, tile_width, first_cell)
+    return Chunks(lists, table, np.concatenate(used), place, tile_width, n_cells)
 
 
 def tiled_lists(beta: BetaSingles, n_pairs: int, n_threads: int) -> TiledLists:
@@ -187,8 +187,8 @@ def _pack_cells(
 def _runs(packed, start, stop):
     """First entry of every bra column of a cell, and how many it has, in the order in which they are dealt.
 
-    Those with most entries come first; among equals, columns of all residues modulo 16 follow each other in turn, so that
-    the sums of neighbouring threads lie in different banks of the shared memory.
+    Those with most entries come first; among equals, columns of all residues modulo 16 follow each other in turn, so
+    that the sums of neighbouring threads lie in different banks of the shared memory.
     """
     first = np.empty(stop - start, np.int64)
     length = np.zeros(stop - start, np.int64)
