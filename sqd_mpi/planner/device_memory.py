@@ -80,10 +80,9 @@ def _tiled_bytes(work: Work) -> float:
 
 
 def _fold_bytes(work: Work) -> float:
-    """Y of a block on the mirror line that is met as a whole: one number for every determinant of the block."""
-    a, b, t, r = work.shape
-    on_line = work.parity and work.problem.sector == 0 and a == b and r == 1
-    if not on_line or (a == 1 and t > 1):  # task groups cut the only task
+    """Y of a block on the mirror line: one number for every determinant of the block."""
+    a, b, _, r = work.shape
+    if not work.parity or work.problem.sector != 0 or a != b or r > 1:
         return 0.0
     return 8.0 * float((work.alpha.rows * work.beta.rows).sum(axis=1).max())
 

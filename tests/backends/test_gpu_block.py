@@ -168,7 +168,8 @@ def check(problem: Problem) -> None:
             known = {(task.kind, task.da, task.db) for task in on_gpu.tasks(interaction)}
             if problem.layout.meets_half_of_kets(*place[:2]):
                 tasks = on_gpu.tasks(interaction)  # some of those of the CPU stand for two each
-            tasks = cut(tasks, len(on_cpu._bra.alpha))
+            halved = problem.form == "tiled" and on_gpu._is_halved(0, 0)  # then pieces add to each other's rows
+            tasks = tasks if halved else cut(tasks, len(on_cpu._bra.alpha))
             on_cpu.prepare(tasks)
             on_gpu.prepare(tasks)
             for task in tasks:

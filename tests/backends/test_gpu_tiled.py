@@ -14,7 +14,7 @@ from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.tiled import TiledShape
 from sqd_mpi.backends.structure import BetaSingles
 from sqd_mpi.layout import Layout, SpinStrings
-from tests.backends.test_gpu_block import CASES, LABELS, LONG, Case, Problem, check
+from tests.backends.test_gpu_block import CASES, LABELS, LONG, Case, Problem, assert_close, check
 from tests.problems import random_strings
 
 NORB = 14
@@ -120,11 +120,12 @@ def test_thread_blocks_fit_into_shared_memory(shared: int, n_columns: int, shape
 
 
 SHAPES = {"small": (128, True), "large": (256, True), "in memory": (128, False)}
+BLOCKS = Case(7, (3, 3), (30, 30), (2, 2, 1, 1), LABELS, parity=1)
 SUMS = {
     "rectangle": LONG["rectangle"],
     "even triangle": replace(LONG["triangle"], grid=(1, 1, 1, 1)),
     "odd triangle": Case(7, (3, 3), (30, 30), labels=LABELS, parity=-1),
-    "triangle without a diagonal part": Case(7, (3, 3), (30, 30), (2, 2, 1, 1), LABELS, parity=1),
+    "triangle of blocks": BLOCKS,
     "more singles than at a time": Case(16, (3, 1), (560, 9)),
     "spin-dependent": CASES["spin-dependent sectors"],
 }
@@ -151,19 +152,33 @@ def test_there_are_more_singles_than_at_a_time() -> None:
     assert np.diff(block.share.strings.singles.indptr).max() > 32
 
 
-def test_one_half_is_made_where_the_mirror_image_is_the_other(monkeypatch) -> None:
-    """On the whole block only: of pieces, and of blocks with row groups, the mirror image lies elsewhere."""
-    problem = Problem(SUMS["even triangle"], HostDevice(), "tiled")
-    _, block, _ = problem.blocks((0, 0, 0, 0))
-    n_rows = len(block._bra.alpha)
-    (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
-    halved = {}
-    for rows in (None, (0, n_rows), (0, n_rows // 2)):
-        part = replace(task, rows=rows)
-        block.prepare([part])
-        halved[rows] = block._mixed[0, 0, block.share.rows_of(part)].fold is not None
-    assert halved == {None: True, (0, n_rows): True, (0, n_rows // 2): False}
-    _, block, _ = Problem(LONG["triangle"], HostDevice(), "tiled").blocks((0, 0, 0, 1))
+@pytest.mark.parametrize(("name", "place"), [("even triangle", (0, 0, 0, 0)), ("triangle of blocks", (1, 1, 0, 0))])
+def test_pieces_of_halves_add_up(name: str, place: tuple[int, int, int, int]) -> None:
+    """Of a block that is its own mirror image one half is made, whichever rows are in which piece."""
+    problem = Problem(SUMS[name], HostDevice(), "tiled")
+    on_cpu, on_gpu, _ = problem.blocks(place)
+    interaction = problem.interactions["penalised"]
+    n_rows = len(on_gpu._bra.alpha)
+    tasks = [task for task in on_gpu.tasks(interaction) if task.kind == "mixed"]
+    assert len(tasks) == problem.layout.grid[0] ** 2
+    for task in tasks:
+        pieces = [replace(task, rows=rows) for rows in ((0, 3), (3, n_rows // 2), (n_rows // 2, n_rows))]
+        ket, start = problem.ket(place, task), problem.sigma(place)
+        expected, there = start.copy(), problem.device.upload(start)
+        on_cpu.prepare([task])
+        on_cpu.apply(task, ket, expected, interaction)
+        for piece in pieces:  # as on the ranks of several task groups
+            on_gpu.prepare([piece])
+            folded = on_gpu._mixed[task.da, task.db, piece.rows].fold is not None
+            assert folded == (task.da == task.db)
+            on_gpu.apply(piece, problem.device.upload(ket), there, interaction)
+        assert_close(problem.device.download(there), expected)
+
+
+def test_row_groups_make_all_pairs() -> None:
+    """The mirror image of a row lies on another rank."""
+    problem = Problem(LONG["triangle"], HostDevice(), "tiled")
+    _, block, _ = problem.blocks((0, 0, 0, 1))
     (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
     block.prepare([task])
     assert block._mixed[0, 0, block.share.rows_of(task)].fold is None

@@ -94,6 +94,7 @@ class GpuBlock:
         self._alpha_blocks: dict[tuple[int, Rows], _Blocks] = {}
         self._beta_blocks: dict[tuple[int, Rows], _Blocks] = {}
         self._scratch: DeviceArray | None = None
+        self._fold: Fold | None = None
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that may have a connection."""
@@ -121,7 +122,7 @@ class GpuBlock:
             return np.asarray(strings.beta_terms[0][columns, task.db] * wanted / RATES.sparse)
         counts = strings.singles_per_row[:, task.da].astype(np.float64)
         sizes = _rows_of(self.share.list_sizes(task.db), columns)
-        halved = self._is_halved(task.da, task.db, self.share.rows_of(task))
+        halved = self._is_halved(task.da, task.db)
         tiled = sizes.tiled(counts, halved)[2] if self.share.tiled_shape(task.db) is not None else np.inf
         seconds = np.minimum(sizes.direct(counts, wanted[:, None])[2], sizes.product(counts)[2])
         return np.asarray(np.minimum(seconds, tiled).sum(axis=1))
@@ -144,6 +145,8 @@ class GpuBlock:
                 offset = self._offsets(task)[0][self._bra.block_row]
                 self._own_offset[task.db] = self.device.upload(offset)
         self._mixed, self._alpha_blocks, self._beta_blocks = mixed, alpha_blocks, beta_blocks
+        if all(plan.fold is None for plan in mixed.values()):
+            self._fold = None
         share.strings.keep_only([])
 
     def apply(
@@ -209,7 +212,7 @@ class GpuBlock:
         form = self._forms(task.da, task.db, rows)[self._row_label[low:high]]
         forms = (
             sizes.direct(counts * (form == _DIRECT), part[:, None]), sizes.product(counts * (form == _PRODUCT)),
-            sizes.tiled(counts * (form == _TILED), self._is_halved(task.da, task.db, rows)),
+            sizes.tiled(counts * (form == _TILED), self._is_halved(task.da, task.db)),
         )  # fmt: skip
         useful = (sizes.entries + sizes.diagonal) * counts * part[:, None]
         total = [float(sum(part.sum() for part in parts)) for parts in zip(*forms, strict=True)]
@@ -227,10 +230,12 @@ class GpuBlock:
             self._ket_offset[key] = offsets, self.device.upload(offsets)
         return self._ket_offset[key]
 
-    def _is_halved(self, da: int, db: int, rows: Rows) -> bool:
-        """Whether the tiled form does with half of the pairs: the block is its own mirror image, all rows here."""
-        on_line = self.layout.is_triangle(self.ia, self.ib) and self.layout.grid[3] == 1
-        return on_line and (da, db) == (0, 0) and rows == (0, len(self._bra.alpha))
+    def _is_halved(self, da: int, db: int) -> bool:
+        """Whether the tiled form does with half of the pairs: bra and ket block are their own mirror images.
+
+        What rows of the task then give to sigma, all tasks together, is the same; a single one adds to other rows too.
+        """
+        return self.layout.is_triangle(self.ia, self.ib) and self.layout.grid[3] == 1 and da == db
 
     def _forms(self, da: int, db: int, rows: Rows) -> NDArray[np.int8]:
         """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where it is empty."""
@@ -246,7 +251,7 @@ class GpuBlock:
                 [
                     of_rows.direct(n, wanted[labels == x][:, None])[2].sum(axis=0),
                     of_rows.product(n)[2].sum(axis=0) + 4 * RATES.launch,
-                    of_rows.tiled(n, self._is_halved(da, db, rows))[2].sum(axis=0),
+                    of_rows.tiled(n, self._is_halved(da, db))[2].sum(axis=0),
                 ]
             )
             if self.share.tiled_shape(db) is None:
@@ -267,11 +272,13 @@ class GpuBlock:
                 number = int((x ^ self.layout.sector) * len(self._labels) + d)
                 where = self.device.upload((low + there).astype(np.int32))
                 products.append(_Products(number, int(d), where, counts[there, d], int(stop[there].max())))
-        tiled = self._plan_tiled(counts * (forms == _TILED)[labels], db, rows)
+        halved = self._is_halved(da, db)
+        tiled = self._plan_tiled(counts * (forms == _TILED)[labels], db, rows, halved)
         if tiled:
             self.share.tiled(db)
-        halved = bool(tiled) and self._is_halved(da, db, rows)
-        fold = Fold(self.device, self._bra, self.layout.parity) if halved else None
+        fold = None
+        if tiled and halved:
+            fold = self._fold = self._fold or Fold(self.device, self._bra, self.layout.parity)
         return _MixedPlan(self._plan_direct(counts * (forms == _DIRECT)[labels], db, rows), products, tiled, fold)
 
     def _plan_direct(self, counts: IntArray, db: int, rows: Rows) -> list[tuple[int, _Blocks]]:
@@ -287,15 +294,14 @@ class GpuBlock:
             direct.append((int(d), _Blocks(tuple(map(self.device.upload, blocks)), len(blocks[0]), n_threads)))
         return direct
 
-    def _plan_tiled(self, counts: IntArray, db: int, rows: Rows) -> dict[int, DeviceArray]:
+    def _plan_tiled(self, counts: IntArray, db: int, rows: Rows, halved: bool) -> dict[int, DeviceArray]:
         """Bra rows with so many singles of every label.
 
         Neighbours share ket rows, which the second-level cache keeps while they run together. Where rows are few those
         with most work come first instead, so that no processor is left alone with one in the end.
         """
         low, high = rows
-        halved = self._is_halved(0, db, rows)  # rows that are not stored have columns all the same
-        wanted = (self._bra.stop[low:high] > 0) | halved
+        wanted = (self._bra.stop[low:high] > 0) | halved  # what rows do not store themselves goes to mirror images
         sizes = _rows_of(self.share.list_sizes(db), self._row_label[low:high] ^ self.layout.sector)
         cost = sizes.tiled(counts.astype(np.float64))[2] * wanted[:, None]
         plan = {}

@@ -75,16 +75,17 @@ def cut_chunks(beta: BetaSingles, n_pairs: int, tile_width: int) -> Chunks:
     n_lists = len(beta.block_n_ket)
     present = np.zeros((n_lists, 2, n_pairs), np.bool_)
     _mark_singles(beta.block_row, beta.indptr, beta.orbital_pair, present)
-    for q in np.flatnonzero(beta.block_diagonal):
-        present[q, 1, np.unique(beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]])] = True
+    for with_diagonal in np.flatnonzero(beta.block_diagonal).tolist():
+        own = slice(beta.block_row[with_diagonal], beta.block_row[with_diagonal + 1])
+        present[with_diagonal, 1, np.unique(beta.occupied_pair[own])] = True
     lists = np.zeros((n_lists, LIST), np.int64)
     lists[:, 3] = -(-beta.block_n_ket // tile_width)
     lists[:, 4], lists[:, 5] = beta.block_n_ket, np.diff(beta.block_row)
     place = np.full((n_lists, 2, n_pairs), -1, np.int32)
     chunks: list[tuple[int, int, int]] = []
     used, n_used, n_cells = [np.empty(0, np.int32)], 0, 0
-    for q, n_tiles in enumerate(lists[:, 3].tolist()):
-        lists[q, 0] = len(chunks)
+    for q in range(n_lists):
+        lists[q, 0], n_tiles = len(chunks), int(lists[q, 3])
         for kind in range(2):
             pairs = np.flatnonzero(present[q, kind]).astype(np.int32)
             size = _chunk_size(len(pairs))
