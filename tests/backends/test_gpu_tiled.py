@@ -9,6 +9,7 @@ import pytest
 
 from sqd_mpi.backends import structure
 from sqd_mpi.backends.gpu import tiled_lists
+from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.tiled import TiledShape
@@ -117,6 +118,22 @@ def test_sorting_by_pair_keeps_rows_and_their_parts_together() -> None:
 )
 def test_thread_blocks_fit_into_shared_memory(shared: int, n_columns: int, shape: TiledShape | None) -> None:
     assert TiledShape.choose(Limits(shared, 1), n_columns) == shape
+
+
+@pytest.mark.parametrize(("shared", "taken"), [(49152, False), (65536, True)])
+def test_small_processors_take_another_form(shared: int, taken: bool, monkeypatch) -> None:
+    """The form without room is never the cheapest, and counted work stays finite."""
+    direct = ListSizes.direct
+    monkeypatch.setattr(ListSizes, "direct", lambda sizes, n, wanted=1.0: direct(sizes, 1e3 * n, wanted))
+    monkeypatch.setattr(ListSizes, "product", lambda sizes, n: direct(sizes, 1e6 * n))
+    problem = Problem(CASES["all strings"], HostDevice())
+    problem.device.limits = Limits(shared, 4)
+    _, block, _ = problem.blocks((0, 0, 0, 0))
+    (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
+    block.prepare([task])
+    plan = block._mixed[0, 0, block.share.rows_of(task)]
+    assert bool(plan.tiled) == taken and bool(plan.direct) == (not taken)
+    assert np.isfinite(task.cost) and np.isfinite(block.work([task], problem.interactions["energy"]).seconds)
 
 
 SHAPES = {"small": (128, True), "large": (256, True), "in memory": (128, False)}

@@ -122,10 +122,8 @@ class GpuBlock:
             return np.asarray(strings.beta_terms[0][columns, task.db] * wanted / RATES.sparse)
         counts = strings.singles_per_row[:, task.da].astype(np.float64)
         sizes = _rows_of(self.share.list_sizes(task.db), columns)
-        halved = self._is_halved(task.da, task.db)
-        tiled = sizes.tiled(counts, halved)[2] if self.share.tiled_shape(task.db) is not None else np.inf
         seconds = np.minimum(sizes.direct(counts, wanted[:, None])[2], sizes.product(counts)[2])
-        return np.asarray(np.minimum(seconds, tiled).sum(axis=1))
+        return np.asarray(np.minimum(seconds, self._tiled(sizes, counts, task.da, task.db)[2]).sum(axis=1))
 
     def prepare(self, tasks: list[Task]) -> None:
         """Upload what these tasks need, forget what none of them needs, and cut their work into thread blocks."""
@@ -212,7 +210,7 @@ class GpuBlock:
         form = self._forms(task.da, task.db, rows)[self._row_label[low:high]]
         forms = (
             sizes.direct(counts * (form == _DIRECT), part[:, None]), sizes.product(counts * (form == _PRODUCT)),
-            sizes.tiled(counts * (form == _TILED), self._is_halved(task.da, task.db)),
+            self._tiled(sizes, counts * (form == _TILED), task.da, task.db),
         )  # fmt: skip
         useful = (sizes.entries + sizes.diagonal) * counts * part[:, None]
         total = [float(sum(part.sum() for part in parts)) for parts in zip(*forms, strict=True)]
@@ -237,6 +235,16 @@ class GpuBlock:
         """
         return self.layout.is_triangle(self.ia, self.ib) and self.layout.grid[3] == 1 and da == db
 
+    def _tiled(
+        self, sizes: ListSizes, n_singles: FloatArray, da: int, db: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`ListSizes.tiled` of rows that meet block (ia + da, ib + db); without end where the form cannot be taken."""
+        shape = self.share.tiled_shape(db)
+        if shape is None:
+            nothing = 0.0 * sizes.n_ket * n_singles
+            return nothing, nothing, np.where(sizes.has_terms * n_singles > 0.0, np.inf, 0.0)
+        return sizes.tiled(n_singles, self._is_halved(da, db), shape.n_sums == 0)
+
     def _forms(self, da: int, db: int, rows: Rows) -> NDArray[np.int8]:
         """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where it is empty."""
         low, high = rows
@@ -251,11 +259,9 @@ class GpuBlock:
                 [
                     of_rows.direct(n, wanted[labels == x][:, None])[2].sum(axis=0),
                     of_rows.product(n)[2].sum(axis=0) + 4 * RATES.launch,
-                    of_rows.tiled(n, self._is_halved(da, db))[2].sum(axis=0),
+                    self._tiled(of_rows, n, da, db)[2].sum(axis=0),
                 ]
             )
-            if self.share.tiled_shape(db) is None:
-                seconds[_TILED] = np.inf
             best = np.argmin(seconds, axis=0) if self._form is None else _FORMS[self._form]
             chosen[x] = np.where(of_rows.has_terms[0], best, -1)
         return chosen

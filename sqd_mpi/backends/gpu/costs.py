@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 _BYTES = 8.0  # of a float64
+_SECTOR = 32.0  # bytes that are moved at once
 _TILED_PAIRS, _TILED_CHUNK, _TILED_DEPTH = 16.0, 64.0, 32.0  # PAIRS, CHUNK and DEPTH of tiled.cu
 # Neighbouring rows share ket rows: of those that 264 of them read 0.30 to 0.43 are different (counted, h2o 1em6, 1em7).
 _TILED_MISSED = 0.4
@@ -114,13 +115,14 @@ class ListSizes:
         return executed, moved, there * self.n_used * self.n_ket / rates.product + moved / rates.bytes
 
     def tiled(
-        self, n_singles: FloatArray, halved: bool = False, rates: Rates = RATES
+        self, n_singles: FloatArray, halved: bool = False, in_memory: bool = False, rates: Rates = RATES
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The same of the form that makes products in registers.
 
         Args:
             n_singles: alpha singles of every row.
             halved: whether only pairs pq <= rs are multiplied, as with spin-flip symmetry.
+            in_memory: whether sums are added to memory, a sector of which is read and written for each.
             rates: of the device.
         """
         there = self.has_terms * n_singles
@@ -132,7 +134,8 @@ class ListSizes:
         products = there * _TILED_PAIRS * multiplied * self.n_ket
         passes = np.ceil(n_singles / _TILED_DEPTH) * self.has_terms
         terms = passes * (self.entries + self.diagonal)
-        moved = _BYTES * there * self.n_ket * read + 5.0 * terms + 2 * _BYTES * self.n_columns * (there > 0)
+        moved = _BYTES * there * self.n_ket * read + (5.0 + 2 * _SECTOR * in_memory) * terms
+        moved += 2 * _BYTES * self.n_columns * (there > 0)
         seconds = products / rates.tiled + terms / rates.contracted + _TILED_MISSED * moved / rates.bytes
         return products + terms, moved, seconds
 
