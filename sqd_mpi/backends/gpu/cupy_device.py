@@ -83,6 +83,7 @@ class CupyDevice:
             n_processors=int(properties["multiProcessorCount"]),
             threads=int(properties["maxThreadsPerBlock"]),
         )
+        self.spare_bytes: int | None = None
         self._architecture = (
             properties["gcnArchName"].decode() if self.kind == "hip" else f"sm_{self._device.compute_capability}"
         )

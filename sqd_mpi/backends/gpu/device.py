@@ -63,12 +63,14 @@ class Device(Protocol):
         kind: "cuda", "hip" or "host".
         identity: names the physical device among all of the job; equal for ranks that share one.
         limits: of the device.
+        spare_bytes: that blocks may take for what is not necessary; None if nobody has said.
     """
 
     name: str
     kind: str
     identity: str
     limits: Limits
+    spare_bytes: int | None
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
