@@ -322,7 +322,8 @@ class SameSpin:
         """(n_labels,) bytes of the matrices of a task, by label of rows; 0 where nothing is wanted."""
         ja, jb = self.rows.ket_block(task.da, task.db)
         stop = np.bincount(self.rows.label, weights=self.rows.bra.stop, minlength=self.layout.n_labels)
-        n_rows, n_ket = self.layout.row_lengths(self.rows.ib), self.layout.row_lengths(jb)
+        n_rows: NDArray[Any] = self.layout.row_lengths(self.rows.ib)
+        n_ket = self.layout.row_lengths(jb)
         if task.kind == "alpha":
             n_rows = np.diff(np.clip(self.rows.bra.label_start, *self.share.rows_of(task)))
             n_ket = np.diff(self.layout.alpha_bounds, axis=1)[:, ja]
