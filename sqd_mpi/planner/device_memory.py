@@ -1,4 +1,4 @@
-"""Bytes of a rank on its GPU beside vectors and buffers: connection lists in the order of the kernels, and scratch."""
+"""Bytes of a rank on its GPU beside vectors and buffers: connection lists in the kernels' order, matrices, scratch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi.planner.blocks import Memory
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.work import Work
 
 FloatArray = NDArray[np.float64]
@@ -19,22 +20,30 @@ _FILLED = 0.85  # of the places of its lists hold an entry (0.70 to 0.85 counted
 _INTERACTIONS = 2  # couplings on the device: of the Hamiltonian and of S^2
 
 
-def device_structure_bytes(work: Work) -> int:
-    """Largest bytes of the connection lists of a rank on its GPU (`backends.gpu.share`, `backends.gpu.block`)."""
+def device_structure_bytes(work: Work, spare: float = np.inf) -> int:
+    """Largest bytes of lists and matrices of a rank on its GPU (`backends.gpu.share`, `backends.gpu.block`).
+
+    Args:
+        work: of a grid.
+        spare: bytes that dense matrices may take.
+    """
     problem, (a, b, t, r) = work.problem, work.shape
     n_labels, alpha, beta = problem.n_labels, work.alpha, work.beta
+    plan = SameSpinPlan.create(work, spare)
+    in_lists_a, in_lists_b = ~plan.chosen["alpha"], ~plan.chosen["beta"][work.mirror]  # by string label
     share = 1.0 / r if work.parity else 1.0  # row groups are parts already without spin-flip symmetry
     rows = share * float(alpha.rows.sum(axis=1).max())
     singles = share * float(alpha.singles.sum(axis=(1, 2)).max())
-    elements = share * float((alpha.doubles + alpha.singles[:, :, 0]).sum(axis=1).max())
+    elements = share * float(((alpha.doubles + alpha.singles[:, :, 0]) @ in_lists_a).max())
     columns = float(beta.rows.sum(axis=1).max())
     part_a, part_b = (min(1.0, 1.0 / t + 1.0 / n) for n in (a, b))  # a task group keeps what its tasks need
     entries = _padded_singles(work)
-    doubles = _padded(problem.beta.doubles, problem.beta.label, work.beta_part, b)
+    doubles = _padded(problem.beta.doubles * in_lists_b[problem.beta.label], problem.beta.label, work.beta_part, b)
     slices = 8.0 * (columns / SLICE + n_labels) * b
     lists_a = part_a * (9.0 * singles + 8.0 * rows * n_labels * a)
     matrix_a = part_a * (12.0 * elements + 8.0 * rows * a)
-    lists_b = part_b * (12.0 * entries + n_labels * (8.0 * columns * b + slices))
+    values = 8.0 if (in_lists_b & (beta.singles[:, :, 0].sum(axis=0) > 0.0)).any() else 0.0
+    lists_b = part_b * ((4.0 + values) * entries + n_labels * (8.0 * columns * b + slices))
     lists_b += 4.0 * problem.nelec[1] * columns
     matrix_b = part_b * (10.0 * doubles + 8.0 * columns * b + slices)
     ket_rows = float(alpha.rows.sum()) / a
@@ -42,7 +51,7 @@ def device_structure_bytes(work: Work) -> int:
     unfolding = 8.0 * (4.0 * rows + 6.0 * ket_rows) if work.parity else 0.0
     integrals = _INTERACTIONS * 8.0 * len(problem.pair_labels) ** 2
     tiled = part_b * _tiled_bytes(work) + _fold_bytes(work)
-    return int(lists_a + matrix_a + lists_b + matrix_b + blocks + unfolding + integrals + tiled)
+    return int(lists_a + matrix_a + lists_b + matrix_b + plan.n_bytes + blocks + unfolding + integrals + tiled)
 
 
 def used_pairs(problem: Problem) -> FloatArray:

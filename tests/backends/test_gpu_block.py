@@ -88,7 +88,7 @@ def hamiltonian_of(norb, nelec, labels, differ):
 class Problem:
     """Blocks of both backends for every place of a grid, with random vectors."""
 
-    def __init__(self, case: Case, device: HostDevice, form: str | None = None):
+    def __init__(self, case: Case, device: HostDevice, form: str | None = None, same_spin: str | None = None):
         self.case = case
         labels_key = None if case.labels is None else tuple(case.labels.tolist())
         self.hamiltonian = hamiltonian_of(case.norb, case.nelec, labels_key, case.spin_dependent)
@@ -104,7 +104,7 @@ class Problem:
         if case.parity:
             sides[1] = sides[0]
         self.layout = Layout.create(*sides, case.sector, case.grid, case.parity)
-        self.device, self.form, self.labels = device, form, labels
+        self.device, self.form, self.same_spin, self.labels = device, form, same_spin, labels
 
     @property
     def interactions(self) -> dict[str, Interaction]:
@@ -123,7 +123,8 @@ class Problem:
         """The block of the CPU, that of the GPU and the definition."""
         parts = self.layout, place, self.hamiltonian
         on_cpu = cpu.create_block(*parts, cpu.create_share(*parts, self.labels))
-        on_gpu = GpuBlock(self.layout, place, GpuShare(self.device, *parts, self.labels), self.form)
+        share = GpuShare(self.device, *parts, self.labels)
+        on_gpu = GpuBlock(self.layout, place, share, self.form, self.same_spin)
         return on_cpu, on_gpu, reference.create_block(*parts, None)
 
     def ket(self, place, task: Task) -> np.ndarray:
@@ -187,10 +188,10 @@ def check(problem: Problem) -> None:
             assert_close(device.download(there), expected)
 
 
-@pytest.mark.parametrize("form", ["direct", "product", "tiled"])
+@pytest.mark.parametrize(("form", "same_spin"), [("direct", "sparse"), ("product", "dense"), ("tiled", "sparse")])
 @pytest.mark.parametrize("name", CASES)
-def test_against_the_cpu_backend(name: str, form: str) -> None:
-    check(Problem(CASES[name], HostDevice(reverse=form == "product"), form))
+def test_against_the_cpu_backend(name: str, form: str, same_spin: str) -> None:
+    check(Problem(CASES[name], HostDevice(reverse=form == "product"), form, same_spin))
 
 
 @pytest.mark.parametrize("name", ["no labels", "sectors", "odd triangle", "spin-dependent", "65 orbitals"])

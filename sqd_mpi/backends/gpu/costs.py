@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.planner.same_spin import FULL_DEVICE
+
 FloatArray = NDArray[np.float64]
 
 _BYTES = 8.0  # of a float64
@@ -29,6 +31,7 @@ class Rates:
         tiled: multiply-adds a second of the products that `opposite_tiled` makes in registers.
         contracted: entries a second that it reads from its tiles.
         sparse: multiply-adds a second of the same-spin sums, bound by reads from the second-level cache.
+        dense: multiply-adds a second of large matrix products: 60 % of an H100's matrix units.
         bytes: bytes a second from and to memory.
         launch: seconds of one launch.
     """
@@ -38,6 +41,7 @@ class Rates:
     tiled: float = 9e12
     contracted: float = 3.2e11
     sparse: float = 5e11
+    dense: float = 2e13
     bytes: float = 2.5e12
     launch: float = 5e-6
 
@@ -152,3 +156,22 @@ def beta_work(terms: FloatArray, stop: FloatArray, group: int, rates: Rates = RA
     count = float(terms.sum())
     moved = 12.0 * count / max(group, 1) + 3 * _BYTES * float(stop.sum())
     return Work(count, count, moved, count / rates.sparse)
+
+
+def dense_work(
+    useful: float, n_rows: FloatArray, width: FloatArray, n_inner: FloatArray | float, in_place: NDArray[np.bool_],
+    rates: Rates = RATES,
+) -> Work:  # fmt: skip
+    """Work of same spin by matrix products.
+
+    Args:
+        useful: multiply-adds that the definition needs.
+        n_rows, width: (n,) rows and columns of sigma of every product; n_inner: its depth.
+        in_place: (n,) whether it adds to sigma itself; else it is added by a kernel of its own.
+        rates: of the device.
+    """
+    executed = float((n_rows * width * n_inner).sum())
+    timed = float((np.maximum(n_rows * width, FULL_DEVICE) * n_inner).sum())
+    moved = _BYTES * float(((n_rows + width) * n_inner + n_rows * width * np.where(in_place, 2.0, 4.0)).sum())
+    launches = float(len(n_rows) + (~in_place).sum())
+    return Work(useful, executed, moved, timed / rates.dense + moved / rates.bytes + launches * rates.launch)

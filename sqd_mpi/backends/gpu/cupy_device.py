@@ -83,6 +83,7 @@ class CupyDevice:
             n_processors=int(properties["multiProcessorCount"]),
             threads=int(properties["maxThreadsPerBlock"]),
         )
+        self.spare_bytes: int | None = None
         self._architecture = (
             properties["gcnArchName"].decode() if self.kind == "hip" else f"sm_{self._device.compute_capability}"
         )
@@ -196,9 +197,10 @@ class CupyDevice:
         transpose_a: bool = False,
         transpose_b: bool = False,
         stream: Stream = None,
+        columns: int | None = None,
     ) -> None:
         """c = alpha op(a) op(b) + beta c by cuBLAS or rocBLAS; see `device.Device.gemm`."""
-        m, n, k, stack = check_gemm(a.shape, b.shape, c.shape, transpose_a, transpose_b)
+        m, n, k, stack = check_gemm(a.shape, b.shape, c.shape, transpose_a, transpose_b, columns)
         if c.size == 0:
             return
         with self.on(stream):
@@ -222,8 +224,8 @@ class CupyDevice:
                 )
             else:
                 blas.dgemmStridedBatched(
-                    handle, operation_b, operation_a, n, m, k, one, first, leading[0], n * k, second, leading[1],
-                    m * k, two, out, n, m * n, stack,
+                    handle, operation_b, operation_a, n, m, k, one, first, leading[0], b.shape[-2] * b.shape[-1],
+                    second, leading[1], m * k, two, out, n, m * n, stack,
                 )  # fmt: skip
 
 
