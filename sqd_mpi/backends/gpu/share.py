@@ -215,8 +215,7 @@ class GpuShare:
             _, column_start = layout.beta_rows(self.strings.ib)
             n_ket = np.diff(layout.beta_bounds, axis=1)[:, (self.strings.ib + db) % layout.grid[1]]
             sliced, column, value = lists.double_lists(doubles, column_start, n_ket, beta.tiles.width)
-            placed = np.zeros(beta.host.sliced.size)
-            placed[beta.host.sliced.where] = single_value
+            placed = lists.placed_values(beta.host.sliced.where, single_value, beta.host.sliced.size)
             terms = np.diff(doubles.indptr[column_start]) + beta.sizes.entries[:, 0].astype(np.int64)
             up = self.device.upload
             return DeviceDoubles(
