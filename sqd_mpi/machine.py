@@ -72,6 +72,9 @@ class MachineProfile(BaseModel):
     """What every rank takes of a GPU's memory before the first array: driver, libraries, kernels."""
     staging_bytes_per_second: _Positive | None = None
     """Copies between a GPU and pinned host memory, which messages go through; None where there is no GPU."""
+    device_rates: dict[str, _Positive] | None = None
+    """Rates of the forms of opposite spin on a GPU by name (`planner.device_costs.Rates`), as far as they do not follow
+    from the seconds of a multiply-add."""
 
     @property
     def ranks_per_device(self) -> int:

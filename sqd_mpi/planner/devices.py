@@ -10,20 +10,23 @@ from numpy.typing import NDArray
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.device_costs import RATES, Rates
+from sqd_mpi.planner.opposite_spin import opposite_floor
 from sqd_mpi.planner.prediction import Messages
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
 
 FloatArray = NDArray[np.float64]
 
-# Shares of a data sheet's rates that kernels are taken to reach; nothing of it is measured. Reads from shared memory
-# are at random, and meet the same bank some three times (docs/gpu.md; `backends.gpu.costs` supposes the same).
-_OPPOSITE_SHARE = 0.24
-_SAME_SPIN_SHARE = 0.12
-_BYTES_SHARE = 0.75
+# The rates of an H100 in `device_costs` hold for other devices in proportion to what bounds the kernel on its data
+# sheet: reads from shared memory, the vector or the matrix units, or memory. Nothing of it is measured.
+_BOUND_BY = {
+    "direct": "operands_per_second", "contracted": "operands_per_second", "sparse": "operands_per_second",
+    "product": "matrix_flops", "dense": "matrix_flops", "tiled": "vector_flops", "bytes": "bytes_per_second",
+}  # fmt: skip
+_STAGING_SHARE = 0.75  # of the data sheet's rate of copies to and from host memory
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
-_LAUNCH_SECONDS = 1e-5
 _CONTEXT_BYTES = 500_000_000
 
 
@@ -85,22 +88,41 @@ def data_sheet(key: str) -> DataSheet:
     raise InputError(f"a device is one of {', '.join(sheet.key for sheet in DATA_SHEETS)}; got {key!r}")
 
 
+def assumed_rates(sheet: DataSheet) -> Rates:
+    """Rates of the kernels on a device: those of an H100 in proportion to what bounds them."""
+    first = data_sheet("h100")
+    factors = {name: getattr(sheet, bound) / getattr(first, bound) for name, bound in _BOUND_BY.items()}
+    return Rates(**{name: value * factors.get(name, 1.0) for name, value in vars(RATES).items()})
+
+
+def highest_rates(sheet: DataSheet) -> Rates:
+    """Rates that no kernel on a device exceeds."""
+    bound = {
+        "operands_per_second": sheet.operands_per_second, "matrix_flops": sheet.matrix_flops / 2,
+        "vector_flops": sheet.vector_flops / 2, "bytes_per_second": sheet.bytes_per_second,
+    }  # fmt: skip
+    rates = {name: bound[_BOUND_BY[name]] for name in vars(RATES) if name in _BOUND_BY}
+    rates["direct"] = min(sheet.operands_per_second / _OPERANDS, sheet.vector_flops / 2)
+    return Rates(**rates, launch=0.0)
+
+
 def assumed_profile(sheet: DataSheet) -> MachineProfile:
     """A machine with one rank for each of these GPUs, whose kernels reach assumed shares of the data sheet's rates."""
-    opposite = _OPERANDS / sheet.operands_per_second / _OPPOSITE_SHARE
-    same_spin = 1.0 / sheet.operands_per_second / _SAME_SPIN_SHARE
-    element = 8.0 / sheet.bytes_per_second / _BYTES_SHARE
+    rates = assumed_rates(sheet)
+    element = 8.0 / rates.bytes
+    said = {"direct", "sparse", "bytes", "launch"}  # by the seconds of operations
     return MachineProfile(
         name=f"assumed: {sheet.name}, shares of the rates of its data sheet ({sheet.source})",
         backend="gpu",
         device_bytes=sheet.n_bytes,
         context_bytes=_CONTEXT_BYTES,
-        staging_bytes_per_second=_BYTES_SHARE * sheet.host_bytes_per_second,
+        staging_bytes_per_second=_STAGING_SHARE * sheet.host_bytes_per_second,
         gather_seconds=element,
-        mixed_seconds=opposite,
-        same_spin_seconds=same_spin,
+        mixed_seconds=1.0 / rates.direct,
+        same_spin_seconds=1.0 / rates.sparse,
+        device_rates={name: value for name, value in vars(rates).items() if name not in said},
         group_seconds=1e-15,  # a GPU does not group alpha singles
-        task_seconds=4 * _LAUNCH_SECONDS,
+        task_seconds=8 * rates.launch,
         lanes=1,
         vector_seconds=element,
         slide_bytes_per_second=10e9,
@@ -126,6 +148,7 @@ class DeviceWork:
         product: multiply-adds of the matrix products; product_bytes: of G and T, written and read.
         same_spin: multiply-adds of same spin.
         vector_bytes: read or written in all other places.
+        work: what was counted.
     """
 
     direct: FloatArray = field(repr=False)
@@ -134,6 +157,7 @@ class DeviceWork:
     product_bytes: FloatArray = field(repr=False)
     same_spin: float
     vector_bytes: float
+    work: Work = field(repr=False)
 
     @property
     def useful(self) -> float:
@@ -149,16 +173,11 @@ class DeviceWork:
         """Least seconds of one sigma, "opposite" and "same" spin and "vectors", each bound by what takes longest.
 
         That is arithmetic, operands from shared memory, or bytes of device memory; opposite spin takes the form that
-        is faster for every pair of labels.
+        is fastest for every pair of labels.
         """
-        direct = np.maximum(
-            self.direct * max(2.0 / sheet.vector_flops, _OPERANDS / sheet.operands_per_second),
-            self.gathered / sheet.bytes_per_second,
-        )
-        product = np.maximum(2.0 * self.product / sheet.matrix_flops, self.product_bytes / sheet.bytes_per_second)
         same_spin = self.same_spin * max(2.0 / sheet.vector_flops, 1.0 / sheet.operands_per_second)
         return {
-            "opposite": float(np.minimum(direct, product).sum()) / n_devices,
+            "opposite": float(opposite_floor(self.work, highest_rates(sheet)).sum()) / n_devices,
             "same": same_spin / n_devices,
             "vectors": self.vector_bytes / sheet.bytes_per_second / n_devices,
         }
@@ -188,6 +207,7 @@ def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWo
         product_bytes=8.0 * n_ket * present * (3.0 * alpha + 2.0 * rows * used),
         same_spin=same_spin,
         vector_bytes=8.0 * elements,
+        work=work,
     )
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sqd_mpi.backends import FloatArray, Interaction, Task, structure
 from sqd_mpi.backends.cpu import Place, Rows
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.backends.gpu.costs import RATES, ListSizes, Work, alpha_work, beta_work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
 from sqd_mpi.backends.gpu.share import DeviceAlpha, GpuShare
 from sqd_mpi.layout import Layout
+from sqd_mpi.planner.device_costs import RATES, ListSizes, Work, alpha_work, beta_work, opposite_forms
 
 IntArray = NDArray[np.int64]
 
@@ -114,7 +114,7 @@ class GpuBlock:
             return np.asarray(strings.beta_terms[0][columns, task.db] * wanted / RATES.sparse)
         counts = strings.singles_per_row[:, task.da].astype(np.float64)
         sizes = _rows_of(self.share.list_sizes(task.db), columns)
-        seconds = np.minimum(sizes.direct(counts, wanted[:, None])[2], sizes.product(counts)[2])
+        seconds = np.minimum.reduce([form[2] for form in opposite_forms(sizes, counts, wanted[:, None])])
         return np.asarray(seconds.sum(axis=1))
 
     def prepare(self, tasks: list[Task]) -> None:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from sqd_mpi.backends import Interaction, Task
 from sqd_mpi.backends.cpu import Place, Rows, StringStructure
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, owners
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.device_costs import ListSizes
 from sqd_mpi.symmetry import OrbitalLabels
 
 T = TypeVar("T")

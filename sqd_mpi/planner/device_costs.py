@@ -1,4 +1,4 @@
-"""Counted work of a sigma on a GPU, and the seconds that it should take.
+"""Counted work of a sigma on a GPU, and the seconds that it should take: the backend chooses by them, plans add up.
 
 The rates are not measured: they follow from data sheets and from what the kernels move (docs/gpu.md).
 """
@@ -105,6 +105,24 @@ class ListSizes:
             2 * _BYTES * self.n_used * self.n_ket + 36.0 * self.entries + 2 * _BYTES * self.n_columns
         )
         return executed, moved, there * self.n_used * self.n_ket / rates.product + moved / rates.bytes
+
+
+def opposite_forms(
+    sizes: ListSizes, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates = RATES,
+    halved: bool = False,
+) -> list[tuple[FloatArray, FloatArray, FloatArray]]:  # fmt: skip
+    """Executed multiply-adds, bytes and seconds of every form of opposite spin; the direct one comes first.
+
+    Runs choose among these, and plans are made from them.
+
+    Args:
+        sizes: of the lists of beta singles.
+        n_singles: alpha singles of every row.
+        wanted: share of the columns of the rows that is wanted.
+        rates: of the device.
+        halved: whether the block is its own mirror image and whole on one rank, for forms that make use of it.
+    """
+    return [sizes.direct(n_singles, wanted, rates), sizes.product(n_singles, rates)]
 
 
 def alpha_work(terms: FloatArray, stop: FloatArray, rates: Rates = RATES) -> Work:
