@@ -16,6 +16,7 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
@@ -169,7 +170,8 @@ def check(problem: Problem) -> None:
             known = {(task.kind, task.da, task.db) for task in on_gpu.tasks(interaction)}
             if problem.layout.meets_half_of_kets(*place[:2]):
                 tasks = on_gpu.tasks(interaction)  # some of those of the CPU stand for two each
-            halved = problem.form == "tiled" and on_gpu._is_halved(0, 0)  # then pieces add to each other's rows
+            # Pieces of a halved sum add to each other's rows.
+            halved = problem.form == "tiled" and on_gpu._opposite_spin.is_halved(0, 0)
             tasks = tasks if halved else cut(tasks, len(on_cpu._bra.alpha))
             on_cpu.prepare(tasks)
             on_gpu.prepare(tasks)
@@ -211,7 +213,7 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_rows_of_several_thread_blocks(name: str, form: str, monkeypatch) -> None:
     """Rows longer than a thread block covers, with several windows of sorted columns and tiles of ket columns."""
-    monkeypatch.setattr(GpuBlock, "_threads", lambda *_: 64)
+    monkeypatch.setattr(BlockRows, "n_threads", lambda *_: 64)
     monkeypatch.setattr(share, "_SHARED_BYTES", 8 * 150)
     check(Problem(LONG[name], HostDevice(), form))
 
