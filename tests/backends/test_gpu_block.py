@@ -16,6 +16,7 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
@@ -202,9 +203,9 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_rows_of_several_thread_blocks(name: str, form: str, monkeypatch) -> None:
     """Rows longer than a thread block covers, with several windows of sorted columns and tiles of ket columns."""
-    monkeypatch.setattr(GpuBlock, "_threads", lambda *_: 64)
+    monkeypatch.setattr(BlockRows, "n_threads", lambda *_: 64)
     monkeypatch.setattr(share, "_SHARED_BYTES", 8 * 150)
-    check(Problem(LONG[name], HostDevice(), form))
+    check(Problem(LONG[name], HostDevice(), form, "sparse"))
 
 
 @pytest.mark.parametrize("name", ["no labels", "sectors", "grid of sectors", "full shells", "spin-dependent"])
@@ -309,8 +310,8 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from tests.backends.test_gpu_block import CASES, Problem, check
 for name in ("one string", "no beta electrons", "sectors", "odd triangle", "spin-dependent", "65 orbitals"):
-    for form in ("direct", "product"):
-        check(Problem(CASES[name], HostDevice(), form))
+    for form in (("direct", "sparse"), ("product", "dense")):
+        check(Problem(CASES[name], HostDevice(), *form))
 share._SHARED_BYTES = 480
 check(Problem(CASES["no labels"], HostDevice(), "direct"))
 print("done")
