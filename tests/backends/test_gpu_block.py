@@ -215,7 +215,7 @@ def test_rows_of_several_thread_blocks(name: str, form: str, monkeypatch) -> Non
     """Rows longer than a thread block covers, with several windows of sorted columns and tiles of ket columns."""
     monkeypatch.setattr(BlockRows, "n_threads", lambda *_: 64)
     monkeypatch.setattr(share, "_SHARED_BYTES", 8 * 150)
-    check(Problem(LONG[name], HostDevice(), form))
+    check(Problem(LONG[name], HostDevice(), form, "sparse"))
 
 
 @pytest.mark.parametrize("name", ["no labels", "sectors", "grid of sectors", "full shells", "spin-dependent"])
@@ -321,8 +321,8 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from tests.backends.test_gpu_block import CASES, Problem, check
 for name in ("one string", "no beta electrons", "sectors", "odd triangle", "spin-dependent", "65 orbitals"):
-    for form in ("direct", "product", "tiled"):
-        check(Problem(CASES[name], HostDevice(), form))
+    for form in (("direct", "sparse"), ("product", "dense"), ("tiled", "sparse")):
+        check(Problem(CASES[name], HostDevice(), *form))
 check(Problem(CASES["even triangle"], HostDevice(), "tiled"))
 share._SHARED_BYTES = 480
 check(Problem(CASES["no labels"], HostDevice(), "direct"))

@@ -193,6 +193,24 @@ def test_pieces_of_halves_add_up(name: str, place: tuple[int, int, int, int]) ->
         assert_close(problem.device.download(there), expected)
 
 
+def test_the_form_does_not_depend_on_the_rows_of_a_piece(monkeypatch) -> None:
+    """Half of the pairs of one piece and all of those of another would be a wrong sum."""
+    direct = ListSizes.direct
+    problem = Problem(SUMS["even triangle"], HostDevice())
+    _, block, _ = problem.blocks((0, 0, 0, 0))
+    n_rows = len(block._opposite_spin.rows.bra.alpha)
+    def cheap_for_few_rows(sizes, n_singles, *arguments):
+        return tuple(0.5 ** (n_rows - len(n_singles)) * part for part in direct(sizes, 1e3 * n_singles, *arguments))
+
+    monkeypatch.setattr(ListSizes, "direct", cheap_for_few_rows)
+    monkeypatch.setattr(ListSizes, "product", lambda sizes, n, *_: direct(sizes, 1e6 * n))
+    (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
+    for rows in ((0, 3), (3, n_rows)):
+        block.prepare([replace(task, rows=rows)])
+        plan = block._opposite_spin._plans[0, 0, rows]
+        assert plan.tiled and plan.fold is not None and not plan.direct and not plan.products
+
+
 def test_row_groups_make_all_pairs() -> None:
     """The mirror image of a row lies on another rank."""
     problem = Problem(LONG["triangle"], HostDevice(), "tiled")

@@ -91,7 +91,7 @@ class OppositeSpin:
         rows = self.share.rows_of(task)
         counts = self.share.alpha(task.da, rows).counts.astype(np.float64)
         sizes, wanted = self._sizes(task.db, rows), self._wanted(rows)
-        form = self._forms(task.da, task.db, rows)[self.rows.label[slice(*rows)]]
+        form = self._forms(task.da, task.db)[self.rows.label[slice(*rows)]]
         total = Work(float(((sizes.entries + sizes.diagonal) * counts * wanted).sum()))
         for number in _FORMS.values():
             cost = self._costs(sizes, counts * (form == number), wanted, task.da, task.db)[number]
@@ -146,10 +146,14 @@ class OppositeSpin:
         """Cost of every form for rows with so many singles that meet block (ia + da, ib + db)."""
         return opposite_forms(sizes, n_singles, wanted, RATES, self.is_halved(da, db), self.share.tiled_shape(db))
 
-    def _forms(self, da: int, db: int, rows: Rows) -> NDArray[np.int8]:
-        """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where it is empty."""
-        n_labels, labels = self.layout.n_labels, self.rows.label[slice(*rows)]
-        counts, wanted = self.share.alpha(da, rows).counts.astype(np.float64), self._wanted(rows)
+    def _forms(self, da: int, db: int) -> NDArray[np.int8]:
+        """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where it is empty.
+
+        Chosen for all rows of the block, whatever rows a task has: two halves add up only if both are made.
+        """
+        n_labels, labels = self.layout.n_labels, self.rows.label
+        counts = self.share.strings.singles_per_row[:, da].astype(np.float64)
+        wanted = self._wanted((0, len(counts)))
         chosen = np.full((n_labels, n_labels), -1, np.int8)
         for x in np.unique(labels):
             of_rows = self.share.list_sizes(db).take(np.array([x ^ self.layout.sector]))
@@ -161,7 +165,7 @@ class OppositeSpin:
         return chosen
 
     def _plan(self, da: int, db: int, rows: Rows) -> _Plan:
-        forms = self._forms(da, db, rows)
+        forms = self._forms(da, db)
         of_row, counts = forms[self.rows.label[slice(*rows)]], self.share.alpha(da, rows).counts
         tiled = self._plan_tiled(counts * (of_row == TILED), db, rows, self.is_halved(da, db))
         fold = None
