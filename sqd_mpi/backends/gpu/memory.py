@@ -180,6 +180,8 @@ class _StagedArrivals:
         self.buffers: Any = _Pinned(device)
         self._arrays = [device.empty(capacity) for _ in range(2 if capacity else 0)]
         self._streams = [device.stream() for _ in self._arrays]
+        for stream in self._streams:
+            device.wait(stream, None)  # kernels may still use what the arrays are made of
         self._turn = 0
 
     def bring(self, block: FloatArray) -> DeviceArray:
