@@ -58,6 +58,10 @@ class Limits:
 class Device(Protocol):
     """One device. Copies and kernels on one stream happen in order; without a stream, on the default stream.
 
+    Memory belongs to the default stream: what becomes free is given out again before kernels there are through. What
+    other streams do with a new array has to `wait` for the default stream, and the array has to outlive it.
+    A failure of the device, also one of work started before, is a RunError of whatever is called next.
+
     Attributes:
         name: for people.
         kind: "cuda", "hip" or "host".
@@ -84,7 +88,7 @@ class Device(Protocol):
         """Fill an array with zeros."""
 
     def upload(self, host: NDArray[Any], stream: Stream = None) -> DeviceArray:
-        """A new device array with the content of a host array, which must not change until the stream is through."""
+        """A new device array with the content of a host array, which may change or go at once."""
 
     def download(self, array: DeviceArray, out: NDArray[Any] | None = None, stream: Stream = None) -> NDArray[Any]:
         """The content as a host array; complete on return."""
