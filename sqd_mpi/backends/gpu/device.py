@@ -179,9 +179,9 @@ def open_device(
         if local_rank is None:
             local_rank = local_rank_of(os.environ)
         if choice == "host":
-            from sqd_mpi.backends.gpu.host_device import HostDevice
+            from sqd_mpi.backends.gpu.host_device import open_host_device
 
-            _process_device.append(HostDevice())
+            _process_device.append(open_host_device())
             say(f"{CHOICE}=host: the GPU kernels run on the CPU, one thread; this is for tests only")
         else:
             from sqd_mpi.backends.gpu.cupy_device import CupyDevice, device_count

@@ -63,7 +63,8 @@ class DeviceMemory:
     def from_host(self, host: FloatArray, out: DeviceArray | None = None) -> DeviceArray:
         """See `Memory`."""
         target = self._device.empty(host.shape) if out is None else out
-        self._device.copy_in(np.ascontiguousarray(host), target)
+        whole = np.ascontiguousarray(host)
+        self._device.copy_in(whole, target)
         self._device.synchronize()  # the host array may change now
         return target
 
@@ -207,7 +208,9 @@ class _OnDevice:
 
     def empty(self, size: int, dtype: Any = np.float64) -> DeviceArray:
         """A buffer."""
-        return self._device.empty(size, dtype)
+        array = self._device.empty(size, dtype)
+        self._device.synchronize()  # MPI does not wait for kernels that still use what it is made of
+        return array
 
     def message(self, array: DeviceArray) -> Any:
         """What MPI is given for it."""
