@@ -13,6 +13,8 @@ from sqd_mpi.planner import devices
 
 _LARGE = 32_000_000  # elements of a large copy; fewer where the device is emulated
 _LARGE_EMULATED = 200_000
+_SQUARE = 2048  # rows and columns of a matrix product of same spin
+_SQUARE_EMULATED = 96
 _REPEATS = 5
 _SHAPES = ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))
 
@@ -33,12 +35,14 @@ class DeviceEngine:
         emulated = device.kind == "host"
         self.cases = ((120, 10, 4, _SHAPES[:1]),) if emulated else ((16000, 24, 5, _SHAPES), (4000, 20, 5, _SHAPES[:2]))
         self._large = _LARGE_EMULATED if emulated else _LARGE
+        self._square = _SQUARE_EMULATED if emulated else _SQUARE
 
     def block(self, layout: Any, place: Any, hamiltonian: Any, labels: Any) -> Any:
         """A block on the device."""
         from sqd_mpi.backends.gpu import block, share
 
-        return block.GpuBlock(layout, place, share.GpuShare(self.device, layout, place, hamiltonian, labels))
+        parts = share.GpuShare(self.device, layout, place, hamiltonian, labels)
+        return block.GpuBlock(layout, place, parts, same_spin="sparse")
 
     def array(self, host: Any) -> Any:
         """A vector for the block."""
@@ -55,7 +59,9 @@ class DeviceEngine:
         return max(min(samples[1:]), 1e-9)
 
     def copies(self) -> dict[str, float]:
-        """Seconds of a launch and of a vector's element, and bytes per second of copies through pinned memory."""
+        """Seconds of a launch, of a vector's element and of a multiply-add of a matrix product, and bytes per second of
+        copies through pinned memory.
+        """
         one, two = self.device.upload(np.ones(self._large)), self.device.empty(self._large)
         pinned, small = self.device.pinned(self._large), self.device.empty(1)
         pinned[:] = 1.0
@@ -63,7 +69,10 @@ class DeviceEngine:
             self.seconds(lambda: self.device.copy_in(pinned, two)),
             self.seconds(lambda: self.device.copy_out(two, pinned)),
         )
+        n = self._square
+        matrices = [self.device.upload(np.ones((n, n))) for _ in range(3)]
         return {
+            "dense_seconds": self.seconds(lambda: self.device.gemm(*matrices)) / n**3,
             "task_seconds": 4.0 * self.seconds(lambda: self.device.zero(small)),
             "vector_seconds": self.seconds(lambda: self.device.copy(one, two)) / (2 * self._large),
             "staging_bytes_per_second": 8.0 * self._large / slowest,

@@ -38,6 +38,9 @@ class MachineProfile(BaseModel):
     """One fused multiply-add of opposite spin."""
     same_spin_seconds: _Positive = 0.085e-9
     """One fused multiply-add of same spin."""
+    dense_seconds: _Positive | None = None
+    """One fused multiply-add of a large matrix product on a GPU, for same spin; None where same spin has sparse lists
+    only."""
     group_seconds: _Positive = 0.6e-6
     """One group of alpha singles with the same orbital pair."""
     task_seconds: _Positive = 3e-5

@@ -483,6 +483,7 @@ class _Solve:
             if needed <= _MEMORY_SHARE * self.memory:
                 if size < wanted:
                     self.log.info(f"memory limit: {size} basis vectors instead of {wanted}")
+                self.vector_memory.reserve(needed)
                 return size
         missing = (needed - _MEMORY_SHARE * self.memory) / 2**30
         raise InputError(

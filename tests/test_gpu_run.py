@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from sqd_mpi import backends, files
 from sqd_mpi.backends.gpu import device as device_module
+from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.options import InputError, RunError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
@@ -57,6 +59,24 @@ def test_results_of_gpu_and_cpu(folder: Path, host_shim) -> None:
         for root, name in itertools.product("01", ("alpha", "beta", "two_aa", "two_ab", "two_bb")):
             one, other = (file[f"density_matrices/{root}/{name}"][:] for file in (found, expected))
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5, err_msg=name)
+
+
+@needs_compiler
+@pytest.mark.parametrize("form", ["direct", "product", "tiled"])
+def test_solves_with_every_form_of_opposite_spin(host_shim, monkeypatch, form: str) -> None:
+    """Two roots with spin flip, and a spin target: energies and <S^2> of the CPU."""
+    chosen = functools.partialmethod(GpuBlock.__init__, form=form)
+    monkeypatch.setattr(GpuBlock, "__init__", chosen)
+    hamiltonian, strings = make_hamiltonian(7, (3, 3), seed=2), close_strings(7, 3, 25)
+    for asked in ({"nroots": 2}, {"spin_square": 2.0}):
+        expected, found = (
+            solve_subspace(None, hamiltonian, strings, strings, SolveOptions(backend=backend, **asked))
+            for backend in ("cpu", "gpu")
+        )
+        assert expected.converged and found.converged and found.backend == "gpu"
+        np.testing.assert_allclose(found.energies, expected.energies, rtol=0, atol=1e-10)
+        for one, other in zip(found.roots, expected.roots, strict=True):
+            assert one.spin_square == pytest.approx(other.spin_square, abs=1e-6)
 
 
 @needs_compiler

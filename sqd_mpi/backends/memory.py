@@ -101,6 +101,9 @@ class Memory(Protocol):
     def limit(self, n_sharing: int) -> int | None:
         """Bytes that each of several ranks may take of a device; None in host memory."""
 
+    def reserve(self, n_bytes: int) -> None:
+        """Hear how many bytes the vectors and buffers of this rank will take: blocks leave them alone."""
+
 
 class _HostPort:
     """Messages are sent from the arrays themselves."""
@@ -206,6 +209,9 @@ class HostMemory:
         """Kernels return when they are done."""
 
     def limit(self, n_sharing: int) -> None:
+        """See `Memory`."""
+
+    def reserve(self, n_bytes: int) -> None:
         """See `Memory`."""
 
 

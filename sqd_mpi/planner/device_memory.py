@@ -1,4 +1,4 @@
-"""Bytes of a rank on its GPU beside vectors and buffers: connection lists in the order of the kernels, and scratch."""
+"""Bytes of a rank on its GPU beside vectors and buffers: connection lists in the kernels' order, matrices, scratch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.planner.blocks import Memory
+from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.work import Work
 
 FloatArray = NDArray[np.float64]
@@ -13,32 +15,53 @@ FloatArray = NDArray[np.float64]
 SLICE = 32  # columns of beta that stand side by side in a list, filled up to the longest of them
 WINDOW = 256  # columns are sorted by length inside windows of so many before
 SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
+_CHUNK, _TILE, _WARPS = 64, 64, 4  # orbital pairs and ket columns of a cell of `opposite_tiled`, and its warps
+_FILLED = 0.85  # of the places of its lists hold an entry (0.70 to 0.85 counted on the inputs of docs/gpu.md)
 _INTERACTIONS = 2  # couplings on the device: of the Hamiltonian and of S^2
 
 
-def device_structure_bytes(work: Work) -> int:
-    """Largest bytes of the connection lists of a rank on its GPU (`backends.gpu.share`, `backends.gpu.block`)."""
+def device_structure_bytes(work: Work, spare: float = np.inf) -> int:
+    """Largest bytes of lists and matrices of a rank on its GPU (`backends.gpu.share`, `backends.gpu.block`).
+
+    Args:
+        work: of a grid.
+        spare: bytes that dense matrices may take.
+    """
     problem, (a, b, t, r) = work.problem, work.shape
     n_labels, alpha, beta = problem.n_labels, work.alpha, work.beta
+    plan = SameSpinPlan.create(work, spare)
+    in_lists_a, in_lists_b = ~plan.chosen["alpha"], ~plan.chosen["beta"][work.mirror]  # by string label
     share = 1.0 / r if work.parity else 1.0  # row groups are parts already without spin-flip symmetry
     rows = share * float(alpha.rows.sum(axis=1).max())
     singles = share * float(alpha.singles.sum(axis=(1, 2)).max())
-    elements = share * float((alpha.doubles + alpha.singles[:, :, 0]).sum(axis=1).max())
+    elements = share * float(((alpha.doubles + alpha.singles[:, :, 0]) @ in_lists_a).max())
     columns = float(beta.rows.sum(axis=1).max())
     part_a, part_b = (min(1.0, 1.0 / t + 1.0 / n) for n in (a, b))  # a task group keeps what its tasks need
     entries = _padded_singles(work)
-    doubles = _padded(problem.beta.doubles, problem.beta.label, work.beta_part, b)
+    doubles = _padded(problem.beta.doubles * in_lists_b[problem.beta.label], problem.beta.label, work.beta_part, b)
     slices = 8.0 * (columns / SLICE + n_labels) * b
     lists_a = part_a * (9.0 * singles + 8.0 * rows * n_labels * a)
     matrix_a = part_a * (12.0 * elements + 8.0 * rows * a)
-    lists_b = part_b * (12.0 * entries + n_labels * (8.0 * columns * b + slices))
+    values = 8.0 if (in_lists_b & (beta.singles[:, :, 0].sum(axis=0) > 0.0)).any() else 0.0
+    lists_b = part_b * ((4.0 + values) * entries + n_labels * (8.0 * columns * b + slices))
     lists_b += 4.0 * problem.nelec[1] * columns
     matrix_b = part_b * (10.0 * doubles + 8.0 * columns * b + slices)
     ket_rows = float(alpha.rows.sum()) / a
     blocks = rows * (20.0 + 4.0 * problem.nelec[0] + 8.0 * b + 24.0 + 16.0 * columns / 1024) + 8.0 * ket_rows * a * b
     unfolding = 8.0 * (4.0 * rows + 6.0 * ket_rows) if work.parity else 0.0
     integrals = _INTERACTIONS * 8.0 * len(problem.pair_labels) ** 2
-    return int(lists_a + matrix_a + lists_b + matrix_b + blocks + unfolding + integrals)
+    tiled = part_b * _tiled_bytes(work) + _fold_bytes(work)
+    return int(lists_a + matrix_a + lists_b + matrix_b + plan.n_bytes + blocks + unfolding + integrals + tiled)
+
+
+def used_pairs(problem: Problem) -> FloatArray:
+    """(n_labels, n_labels) orbital pairs of beta singles and their diagonal, by label of the string and of the pair."""
+    used = np.stack(
+        [(problem.beta.pair_counts[:, problem.pair_labels == d] > 0.0).sum(axis=1) for d in range(problem.n_labels)],
+        axis=1,
+    ).astype(np.float64)
+    used[:, 0] += problem.norb  # pairs (r, r) of the diagonal
+    return used
 
 
 def scratch_bytes(free: int) -> int:
@@ -52,6 +75,25 @@ def staging_bytes(work: Work, memory: Memory) -> int:
     n_ranks = a * b * t * r
     stored = 8 * -(-work.problem.dimension(work.shape) // n_ranks)
     return 2 * stored + (memory.buffers if n_ranks > 1 else 0)
+
+
+def _tiled_bytes(work: Work) -> float:
+    """Largest bytes of the lists of beta singles in the order of `opposite_tiled`, of all ket blocks."""
+    problem, b = work.problem, work.shape[1]
+    columns = work.beta.rows.max(axis=0)  # of a block, by label
+    entries = float(work.beta.singles.sum(axis=(1, 2)).max() + problem.nelec[1] * work.beta.rows.sum(axis=1).max())
+    labels = np.arange(problem.n_labels)
+    ket = columns[labels[:, None] ^ labels]  # of the list of label y and pairs of label d
+    cells = np.ceil(used_pairs(problem) / _CHUNK) * np.ceil(ket / _TILE)
+    return 4.0 * entries / _FILLED + 8.0 * _WARPS * b * float(cells.sum())
+
+
+def _fold_bytes(work: Work) -> float:
+    """Y of a block on the mirror line: one number for every determinant of the block."""
+    a, b, _, r = work.shape
+    if not work.parity or work.problem.sector != 0 or a != b or r > 1:
+        return 0.0
+    return 8.0 * float((work.alpha.rows * work.beta.rows).sum(axis=1).max())
 
 
 def _padded_singles(work: Work) -> float:

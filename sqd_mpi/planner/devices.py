@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.device_memory import used_pairs
 from sqd_mpi.planner.prediction import Messages
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
@@ -20,6 +21,7 @@ FloatArray = NDArray[np.float64]
 # are at random, and meet the same bank some three times (docs/gpu.md; `backends.gpu.costs` supposes the same).
 _OPPOSITE_SHARE = 0.24
 _SAME_SPIN_SHARE = 0.12
+_DENSE_SHARE = 0.6  # of the matrix units: large products of same spin
 _BYTES_SHARE = 0.75
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
@@ -99,6 +101,7 @@ def assumed_profile(sheet: DataSheet) -> MachineProfile:
         gather_seconds=element,
         mixed_seconds=opposite,
         same_spin_seconds=same_spin,
+        dense_seconds=2.0 / sheet.matrix_flops / _DENSE_SHARE,
         group_seconds=1e-15,  # a GPU does not group alpha singles
         task_seconds=4 * _LAUNCH_SECONDS,
         lanes=1,
@@ -124,7 +127,9 @@ class DeviceWork:
     Attributes:
         direct: multiply-adds of the direct form, which are the useful ones; gathered: bytes of ket rows for them.
         product: multiply-adds of the matrix products; product_bytes: of G and T, written and read.
-        same_spin: multiply-adds of same spin.
+        sparse: multiply-adds of same spin with sparse matrices, (2, n_labels) those of H_alpha and of H_beta.
+        dense: (2, n_labels) the same with dense matrices.
+        of_field: of the field of the alpha strings, on singles of beta; both forms need it.
         vector_bytes: read or written in all other places.
     """
 
@@ -132,8 +137,15 @@ class DeviceWork:
     gathered: FloatArray = field(repr=False)
     product: FloatArray = field(repr=False)
     product_bytes: FloatArray = field(repr=False)
-    same_spin: float
+    sparse: FloatArray = field(repr=False)
+    dense: FloatArray = field(repr=False)
+    of_field: float
     vector_bytes: float
+
+    @property
+    def same_spin(self) -> float:
+        """Multiply-adds of same spin that the definition needs."""
+        return float(self.sparse.sum()) + self.of_field
 
     @property
     def useful(self) -> float:
@@ -149,17 +161,18 @@ class DeviceWork:
         """Least seconds of one sigma, "opposite" and "same" spin and "vectors", each bound by what takes longest.
 
         That is arithmetic, operands from shared memory, or bytes of device memory; opposite spin takes the form that
-        is faster for every pair of labels.
+        is faster for every pair of labels, same spin that for every label.
         """
         direct = np.maximum(
             self.direct * max(2.0 / sheet.vector_flops, _OPERANDS / sheet.operands_per_second),
             self.gathered / sheet.bytes_per_second,
         )
         product = np.maximum(2.0 * self.product / sheet.matrix_flops, self.product_bytes / sheet.bytes_per_second)
-        same_spin = self.same_spin * max(2.0 / sheet.vector_flops, 1.0 / sheet.operands_per_second)
+        sparse = max(2.0 / sheet.vector_flops, 1.0 / sheet.operands_per_second)
+        same_spin = float(np.minimum(self.sparse * sparse, 2.0 * self.dense / sheet.matrix_flops).sum())
         return {
             "opposite": float(np.minimum(direct, product).sum()) / n_devices,
-            "same": same_spin / n_devices,
+            "same": (same_spin + self.of_field * sparse) / n_devices,
             "vectors": self.vector_bytes / sheet.bytes_per_second / n_devices,
         }
 
@@ -175,27 +188,23 @@ def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWo
     columns = work.beta.rows.sum(axis=0)
     n_ket, present = columns[ket_label], alpha > 0.0
     wanted = float(work.shares["terms"].mean())
-    used = _used_pairs(problem)[mirror]
+    used = used_pairs(problem)[mirror]
     rows = work.alpha.rows.sum(axis=0)[:, None]
     stored = float(problem.dimension(shape))
     n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
     elements = Messages.create(work).vector_elements * n_ranks + 4.0 * stored  # both same-spin parts: in and out
-    same_spin = float(work.operations["alpha"].sum() + work.operations["beta"].sum())
+    same_spin = work.same_spin
+    sparse, dense = (
+        np.stack([form[name].sum(axis=(1, 2, 3)) for name in ("alpha", "beta")])
+        for form in (same_spin.sparse, same_spin.dense)
+    )
     return DeviceWork(
         direct=wanted * alpha * terms[mirror],
         gathered=8.0 * alpha * n_ket,
         product=alpha * used * n_ket,
         product_bytes=8.0 * n_ket * present * (3.0 * alpha + 2.0 * rows * used),
-        same_spin=same_spin,
+        sparse=sparse,
+        dense=dense,
+        of_field=float(same_spin.of_field.sum()),
         vector_bytes=8.0 * elements,
     )
-
-
-def _used_pairs(problem: Problem) -> FloatArray:
-    """(n_labels, n_labels) orbital pairs of beta singles, by label of the string and of the pair."""
-    used = np.stack(
-        [(problem.beta.pair_counts[:, problem.pair_labels == d] > 0.0).sum(axis=1) for d in range(problem.n_labels)],
-        axis=1,
-    ).astype(np.float64)
-    used[:, 0] += problem.norb  # pairs (r, r) of the diagonal
-    return used

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from math import ceil, log2
 from typing import Any
 
+import numpy as np
+
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.blocks import Memory, predict_memory
 from sqd_mpi.planner.device_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.same_spin import spare_bytes
 from sqd_mpi.planner.work import Work
 
 ASSUMED_SIGMAS = 15  # of a solve, for predicted times: what the published inputs need for one root to 1e-6
@@ -109,7 +112,7 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
     work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
     n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
     for size in range(limits.wanted, limits.least - 1, -1):
-        needed = Needed.create(work, size)
+        needed = Needed.create(work, size, limits)
         missing, missing_device = needed.missing(profile, limits)
         if missing <= 0 and missing_device <= 0:
             break
@@ -158,7 +161,7 @@ class Needed:
     device: int
 
     @classmethod
-    def create(cls, work: Work, n_basis: int) -> Needed:
+    def create(cls, work: Work, n_basis: int, limits: Limits) -> Needed:
         """Count the bytes of a grid."""
         problem, profile, shape = work.problem, work.profile, work.shape
         n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
@@ -168,7 +171,10 @@ class Needed:
         structure = structure_bytes(work)
         if profile.backend == "cpu":
             return cls(memory, structure, process, 0, 0)
-        device = memory.total + device_structure_bytes(work) + profile.context_bytes
+        capacity = limits.device_memory or profile.device_bytes
+        part = np.inf if capacity is None else capacity / profile.ranks_per_device - profile.context_bytes
+        structure_there = device_structure_bytes(work, spare_bytes(part, memory.total))
+        device = memory.total + structure_there + profile.context_bytes
         device += scratch_bytes((profile.device_bytes or 8 * SCRATCH_BYTES) - device)
         return cls(memory, structure, process, staging_bytes(work, memory), device)
 

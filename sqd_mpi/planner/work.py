@@ -18,6 +18,7 @@ from sqd_mpi.layout import Shape, diagonal_blocks_meet_half, stands_for_mirror_i
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import connected_parts
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.same_spin import MEMORY_SHARE, SameSpinCounts, SameSpinPlan
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -227,31 +228,46 @@ class Work:
             (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
             for part in self.twin_savings
         ]
-        moved = self._spread(saved[1] @ by_alpha[1], "gather")
+        moved = self.spread(saved[1] @ by_alpha[1], "gather")
         if self.profile.backend == "cpu":  # a GPU sums a row of sigma in registers
-            moved = moved + self._spread(singles @ by_alpha[2], "scatter")
+            moved = moved + self.spread(singles @ by_alpha[2], "scatter")
         same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
         same_b = self.beta.doubles + 2.0 * singles_b[:, :, 0]
         row_elements = rows_b.sum(axis=0) + b * rows_b
         return {
-            "terms": self._spread(saved[0] @ by_alpha[0], "terms"),
+            "terms": self.spread(saved[0] @ by_alpha[0], "terms"),
             "moved": moved,
-            "groups": self._spread(number @ by_alpha[3], "groups"),
-            "alpha": self._spread(same_a @ rows_b[:, self.mirror].T, "alpha"),
-            "beta": self._spread(self.alpha.rows @ same_b[:, self.mirror].T, "beta"),
-            "rows": self._spread(self.alpha.rows @ row_elements[:, self.mirror].T) * self._beta_rows_moved[:, None, :],
+            "groups": self.spread(number @ by_alpha[3], "groups"),
+            "alpha": self.spread(same_a @ rows_b[:, self.mirror].T, "alpha"),
+            "beta": self.spread(self.alpha.rows @ same_b[:, self.mirror].T, "beta"),
+            "rows": self.spread(self.alpha.rows @ row_elements[:, self.mirror].T) * self._beta_rows_moved[:, None, :],
         }
 
     @cached_property
     def blocks(self) -> dict[str, FloatArray]:
         """(a, r, b) processor seconds of the tasks "mixed", "alpha" and "beta" of every sub-block, all task groups."""
-        count, rate = self.operations, self.profile
+        count, rate, same_spin = self.operations, self.profile, self._same_spin_seconds
         mixed = rate.mixed_seconds * count["terms"] + rate.gather_seconds * count["moved"]
         return {
             "mixed": mixed + rate.group_seconds * count["groups"],
-            "alpha": rate.same_spin_seconds * count["alpha"],
-            "beta": rate.same_spin_seconds * count["beta"] + rate.gather_seconds * count["rows"],
+            "alpha": same_spin["alpha"],
+            "beta": same_spin["beta"] + rate.gather_seconds * count["rows"],
         }
+
+    @cached_property
+    def same_spin(self) -> SameSpinCounts:
+        """Multiply-adds of same spin by label, with sparse and with dense matrices."""
+        return SameSpinCounts.create(self)
+
+    @property
+    def _same_spin_seconds(self) -> dict[str, FloatArray]:
+        """"alpha" and "beta": (a, r, b) processor seconds of the faster form."""
+        count, rate = self.operations, self.profile
+        if rate.dense_seconds is None:
+            return {name: rate.same_spin_seconds * count[name] for name in ("alpha", "beta")}
+        # Vectors that fill most of a device leave less room for matrices; only the bytes of a plan know that.
+        bound = np.inf if rate.device_bytes is None else MEMORY_SHARE * rate.device_bytes / rate.ranks_per_device
+        return SameSpinPlan.create(self, bound).seconds
 
     @property
     def _beta_rows_moved(self) -> FloatArray:
@@ -259,7 +275,7 @@ class Work:
         a, b, _, _ = self.shape
         return np.where(np.eye(a, b, dtype=bool), 1.0 / a, 1.0) if self.half_of_kets else np.ones((a, b))
 
-    def _spread(self, values: FloatArray, name: str = "") -> FloatArray:
+    def spread(self, values: FloatArray, name: str = "") -> FloatArray:
         """(a, r, b) from (parts, b) or (a, r, b), times the named share of each block."""
         a, b, _, r = self.shape
         if values.ndim == 2:

@@ -17,6 +17,7 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
+from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
@@ -87,7 +88,7 @@ def hamiltonian_of(norb, nelec, labels, differ):
 class Problem:
     """Blocks of both backends for every place of a grid, with random vectors."""
 
-    def __init__(self, case: Case, device: HostDevice, form: str | None = None):
+    def __init__(self, case: Case, device: HostDevice, form: str | None = None, same_spin: str | None = None):
         self.case = case
         labels_key = None if case.labels is None else tuple(case.labels.tolist())
         self.hamiltonian = hamiltonian_of(case.norb, case.nelec, labels_key, case.spin_dependent)
@@ -103,7 +104,7 @@ class Problem:
         if case.parity:
             sides[1] = sides[0]
         self.layout = Layout.create(*sides, case.sector, case.grid, case.parity)
-        self.device, self.form, self.labels = device, form, labels
+        self.device, self.form, self.same_spin, self.labels = device, form, same_spin, labels
 
     @property
     def interactions(self) -> dict[str, Interaction]:
@@ -122,14 +123,20 @@ class Problem:
         """The block of the CPU, that of the GPU and the definition."""
         parts = self.layout, place, self.hamiltonian
         on_cpu = cpu.create_block(*parts, cpu.create_share(*parts, self.labels))
-        on_gpu = GpuBlock(self.layout, place, GpuShare(self.device, *parts, self.labels), self.form)
+        share = GpuShare(self.device, *parts, self.labels)
+        on_gpu = GpuBlock(self.layout, place, share, self.form, self.same_spin)
         return on_cpu, on_gpu, reference.create_block(*parts, None)
 
     def ket(self, place, task: Task) -> np.ndarray:
         """A random ket block for a task."""
         a, b, _, _ = self.case.grid
         key = ((place[0] + task.da) % a, (place[1] + task.db) % b)
-        return np.random.default_rng(key).normal(size=self.layout.block_size(*key))
+        whole = np.random.default_rng(key).normal(size=self.layout.block_size(*key))
+        if self.layout.is_triangle(*key):  # as symmetric as the vector that it is a part of
+            unfolding = Unfolding(self.layout, *key)
+            stored = whole[: unfolding.own.size].copy()
+            unfolding.unfold(stored, stored, whole)
+        return whole
 
     def sigma(self, place) -> np.ndarray:
         """What stands in sigma before."""
@@ -160,7 +167,10 @@ def check(problem: Problem) -> None:
         for interaction in problem.interactions.values():
             tasks = on_cpu.tasks(interaction)
             known = {(task.kind, task.da, task.db) for task in on_gpu.tasks(interaction)}
-            tasks = cut(tasks, len(on_cpu._bra.alpha))
+            if problem.layout.meets_half_of_kets(*place[:2]):
+                tasks = on_gpu.tasks(interaction)  # some of those of the CPU stand for two each
+            halved = problem.form == "tiled" and on_gpu._is_halved(0, 0)  # then pieces add to each other's rows
+            tasks = tasks if halved else cut(tasks, len(on_cpu._bra.alpha))
             on_cpu.prepare(tasks)
             on_gpu.prepare(tasks)
             for task in tasks:
@@ -178,10 +188,10 @@ def check(problem: Problem) -> None:
             assert_close(device.download(there), expected)
 
 
-@pytest.mark.parametrize("form", ["direct", "product"])
+@pytest.mark.parametrize(("form", "same_spin"), [("direct", "sparse"), ("product", "dense"), ("tiled", "sparse")])
 @pytest.mark.parametrize("name", CASES)
-def test_against_the_cpu_backend(name: str, form: str) -> None:
-    check(Problem(CASES[name], HostDevice(reverse=form == "product"), form))
+def test_against_the_cpu_backend(name: str, form: str, same_spin: str) -> None:
+    check(Problem(CASES[name], HostDevice(reverse=form == "product"), form, same_spin))
 
 
 @pytest.mark.parametrize("name", ["no labels", "sectors", "odd triangle", "spin-dependent", "65 orbitals"])
@@ -262,10 +272,11 @@ def test_lists_are_forgotten_and_counted() -> None:
     assert block.share.nbytes == 0
 
 
-def test_counted_work_is_the_number_of_connected_pairs() -> None:
+@pytest.mark.parametrize("form", ["direct", "product", "tiled"])
+def test_counted_work_is_the_number_of_connected_pairs(form: str) -> None:
     """Useful multiply-adds: the elements of the matrix in each task, one for every connected pair of determinants."""
     case = Case(6, (3, 3), (12, 14))
-    problem = Problem(case, HostDevice())
+    problem = Problem(case, HostDevice(), form)
     _, block, _ = problem.blocks((0, 0, 0, 0))
     interaction = problem.interactions["energy"]
     tasks = block.tasks(interaction)
@@ -308,8 +319,9 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from tests.backends.test_gpu_block import CASES, Problem, check
 for name in ("one string", "no beta electrons", "sectors", "odd triangle", "spin-dependent", "65 orbitals"):
-    for form in ("direct", "product"):
+    for form in ("direct", "product", "tiled"):
         check(Problem(CASES[name], HostDevice(), form))
+check(Problem(CASES["even triangle"], HostDevice(), "tiled"))
 share._SHARED_BYTES = 480
 check(Problem(CASES["no labels"], HostDevice(), "direct"))
 print("done")

@@ -226,6 +226,9 @@ def test_products_of_row_major_matrices(cupy, shape, transpose, stack, monkeypat
     monkeypatch.setattr(cupy_device, "_MOST_STACKED", 2)
     device.gemm(*arrays, out, 1.0, 0.0, *transpose)
     np.testing.assert_allclose(device.download(out), a @ b, atol=1e-14)
+    part = device.upload(c[..., :-1])
+    device.gemm(*arrays, part, 1.0, 1.0, *transpose, columns=n - 1)
+    np.testing.assert_allclose(device.download(part), (a @ b + c)[..., :-1], atol=1e-14)
 
 
 def test_kernels_are_compiled_once_and_launched_on_their_stream(cupy) -> None:

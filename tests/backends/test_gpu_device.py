@@ -145,8 +145,14 @@ def test_gemm(device: HostDevice, shape, transpose, stack) -> None:
     fresh = device.empty(c.shape)
     device.gemm(*arrays, fresh, 1.0, 0.0, *transpose)
     np.testing.assert_allclose(device.download(fresh), a @ b, atol=1e-14)
+    part = device.upload(c[..., :-1])
+    device.gemm(*arrays, part, 1.0, 1.0, *transpose, columns=n - 1)
+    np.testing.assert_allclose(device.download(part), (a @ b + c)[..., :-1], atol=1e-14)
     with pytest.raises(ValueError, match="matrix product"):
         device.gemm(*arrays, device.empty((*stack, m + 1, n)), 1.0, 0.0, *transpose)
+    for wide, columns in ((n, n - 1), (n + 1, n + 1), (n - 1, None)):
+        with pytest.raises(ValueError, match="matrix product"):
+            device.gemm(*arrays, device.empty((*stack, m, wide)), 1.0, 0.0, *transpose, columns=columns)
 
 
 def test_a_kernel_of_the_package_is_found_by_name(device: HostDevice) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import grid
+from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import close_device
 from sqd_mpi.checkpoints import Checkpoints
 from sqd_mpi.log import Log
@@ -68,7 +70,9 @@ def test_several_roots_in_several_sectors(comm):
     check(comm, hamiltonian, strings, some_shapes(comm.size), nroots=3)
 
 
-def test_spin_flip_of_both_parities(comm):
+@pytest.mark.parametrize("form", ["direct", "tiled"])
+def test_spin_flip_of_both_parities(comm, monkeypatch, form):
+    monkeypatch.setattr(GpuBlock, "__init__", functools.partialmethod(GpuBlock.__init__, form=form))
     hamiltonian = make_hamiltonian(8, (4, 4), seed=6)
     strings = (close_strings(8, 4, 30),) * 2
     found = check(comm, hamiltonian, strings, square_shapes(comm.size), nroots=2, max_subspace=6)

@@ -11,26 +11,22 @@ from numpy.typing import NDArray
 from sqd_mpi.backends import FloatArray, Interaction, Task, structure
 from sqd_mpi.backends.cpu import Place, Rows
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.backends.gpu.costs import RATES, ListSizes, Work, alpha_work, beta_work
+from sqd_mpi.backends.gpu.costs import RATES, ListSizes, Work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
+from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks
+from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.gpu.share import DeviceAlpha, GpuShare
+from sqd_mpi.backends.gpu.tiled import AlphaSide, Fold, apply_tiled
 from sqd_mpi.layout import Layout
 
 IntArray = NDArray[np.int64]
 
-COLUMNS = 4  # bra columns of a thread, as in sigma.cu
 _SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
 _MOST_STACKED = 32768  # matrices in one product
 _THREADS = 256
-
-
-@dataclass(frozen=True, eq=False)
-class _Blocks:
-    """Thread blocks of a launch: the arrays that say which row and stretch of columns each has."""
-
-    arrays: tuple[DeviceArray, ...] = field(repr=False)
-    n_blocks: int
-    n_threads: int
+_FEW_ROWS = 20  # for every processor of the device
+_DIRECT, _PRODUCT, _TILED = range(3)
+_FORMS = {"direct": _DIRECT, "product": _PRODUCT, "tiled": _TILED}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +47,13 @@ class _Products:
 
 @dataclass(frozen=True, eq=False)
 class _MixedPlan:
-    """How a mixed task is done: thread blocks of the direct form for labels of orbital pairs, and matrix products."""
+    """How a mixed task is done: thread blocks of the direct form for labels of orbital pairs, matrix products, and rows
+    of the tiled form for labels of orbital pairs, half of whose work is done if there is a fold."""
 
-    direct: list[tuple[int, _Blocks]]
+    direct: list[tuple[int, Blocks]]
     products: list[_Products]
+    tiled: dict[int, DeviceArray]
+    fold: Fold | None
 
 
 class GpuBlock:
@@ -64,29 +63,26 @@ class GpuBlock:
         layout: of the sector.
         place: (ia, ib, it, ir).
         share: string structure on the device.
-        form: "direct" or "product" takes that form of the opposite-spin sum everywhere; None the cheaper one.
+        form: "direct", "product" or "tiled" takes that form of the opposite-spin sum everywhere; None the cheapest.
+        same_spin: "dense" or "sparse" takes that form of the same-spin sums everywhere; None the cheaper one.
     """
 
     mirrored = None  # threads beyond the mirror line end at once: triangles cost half, and all ket blocks are met
 
-    def __init__(self, layout: Layout, place: Place, share: GpuShare, form: str | None = None):
+    def __init__(
+        self, layout: Layout, place: Place, share: GpuShare, form: str | None = None, same_spin: str | None = None
+    ):
         self.layout, self.share, self.device = layout, share, share.device
         self.ia, self.ib, self.it, self.ir = place
         self._form = form
-        self._bra = layout.bra_rows(self.ia, self.ir, self.ib)
+        self._rows = rows = BlockRows(self.device, layout, place)
+        self._same_spin = SameSpin(rows, share, same_spin)
+        self._bra, self._row_label = rows.bra, rows.label
         self._labels = np.arange(layout.n_labels)
-        self._row_label = np.repeat(self._labels, np.diff(self._bra.label_start))
-        up = self.device.upload
-        self._bra_offset, self._bra_stop = up(self._bra.offset), up(self._bra.stop)
-        self._bra_label = up(self._row_label.astype(np.int32))
-        occupied = structure.diagonal_pairs(layout.alpha.strings[self._bra.alpha])
-        self._alpha_pair, self._n_alpha = up(occupied), occupied.shape[1]
-        self._ket_offset: dict[tuple[int, int], tuple[IntArray, DeviceArray]] = {}
-        self._own_offset: dict[int, DeviceArray] = {}
+        self._bra_offset, self._bra_stop, self._bra_label = rows.offset, rows.stop, rows.label_there
         self._mixed: dict[tuple[int, int, Rows], _MixedPlan] = {}
-        self._alpha_blocks: dict[tuple[int, Rows], _Blocks] = {}
-        self._beta_blocks: dict[tuple[int, Rows], _Blocks] = {}
         self._scratch: DeviceArray | None = None
+        self._fold: Fold | None = None
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that may have a connection."""
@@ -106,35 +102,29 @@ class GpuBlock:
 
     def row_costs(self, task: Task) -> FloatArray:
         """(n_rows,) predicted seconds of the task for every bra row of the sub-block."""
+        if task.kind != "mixed":
+            return self._same_spin.row_costs(task)
         strings, columns = self.share.strings, self._row_label ^ self.layout.sector
         wanted = self._bra.stop / np.maximum(self._bra.length, 1)
-        if task.kind == "alpha":
-            return np.asarray(strings.alpha_terms[0][:, task.da] * self._bra.stop / RATES.sparse)
-        if task.kind == "beta":
-            return np.asarray(strings.beta_terms[0][columns, task.db] * wanted / RATES.sparse)
         counts = strings.singles_per_row[:, task.da].astype(np.float64)
         sizes = _rows_of(self.share.list_sizes(task.db), columns)
         seconds = np.minimum(sizes.direct(counts, wanted[:, None])[2], sizes.product(counts)[2])
-        return np.asarray(seconds.sum(axis=1))
+        return np.asarray(np.minimum(seconds, self._tiled(sizes, counts, task.da, task.db)[2]).sum(axis=1))
 
     def prepare(self, tasks: list[Task]) -> None:
         """Upload what these tasks need, forget what none of them needs, and cut their work into thread blocks."""
         share = self.share
         share.keep_only(tasks)
-        mixed, alpha_blocks, beta_blocks = {}, {}, {}
+        self._mixed = {}
         for task in tasks:
-            rows = share.rows_of(task)
-            self._offsets(task)
             if task.kind == "mixed":
-                mixed[task.da, task.db, rows] = self._plan_mixed(task.da, task.db, rows)
-            elif task.kind == "alpha":
-                alpha_blocks[task.da, rows] = self._plan_alpha(task.da, rows)
-            else:
-                share.beta_hamiltonian(task.db)
-                beta_blocks[task.db, rows] = self._plan_beta(task.db, rows)
-                offset = self._offsets(task)[0][self._bra.block_row]
-                self._own_offset[task.db] = self.device.upload(offset)
-        self._mixed, self._alpha_blocks, self._beta_blocks = mixed, alpha_blocks, beta_blocks
+                self._offsets(task)
+                self._mixed[task.da, task.db, share.rows_of(task)] = self._plan_mixed(
+                    task.da, task.db, share.rows_of(task)
+                )
+        if all(plan.fold is None for plan in self._mixed.values()):
+            self._fold = None
+        self._same_spin.prepare(tasks)
         share.strings.keep_only([])
 
     def apply(
@@ -143,12 +133,13 @@ class GpuBlock:
         """sigma += this task's part; see `SigmaBlock.apply`."""
         if task.kind == "mixed":
             self._apply_direct(task, ket, sigma, interaction, stream)
+            self._apply_tiled(task, ket, sigma, interaction, stream)
             for products in self._mixed[task.da, task.db, self.share.rows_of(task)].products:
                 self._apply_products(task, products, ket, sigma, interaction, stream)
         elif interaction.same_spin and task.kind == "alpha":
-            self._apply_alpha(task, ket, sigma, stream)
+            self._same_spin.apply_alpha(task, ket, sigma, self._scratch_of, stream)
         elif task.kind == "beta" and (interaction.same_spin or interaction.twist is not None):
-            self._apply_beta(task, ket, sigma, interaction, stream)
+            self._same_spin.apply_beta(task, ket, sigma, interaction, self._scratch_of, stream)
 
     def diagonal(self, interaction: Interaction, out: DeviceArray, stream: Stream = None) -> None:
         """Diagonal of the interaction on this rank's slice."""
@@ -183,23 +174,21 @@ class GpuBlock:
         return sum((self._work(task, interaction) for task in tasks), Work())
 
     def _work(self, task: Task, interaction: Interaction) -> Work:
+        if task.kind != "mixed":
+            return self._same_spin.work(task, interaction)
         low, high = rows = self.share.rows_of(task)
-        stop = self._bra.stop[low:high].astype(np.float64)
-        if task.kind == "alpha":
-            per_row = self.share.alpha_hamiltonian(task.da, rows).terms.astype(np.float64)
-            return alpha_work(per_row, stop) if interaction.same_spin else Work()
         columns = self._row_label[low:high] ^ self.layout.sector
-        part = stop / np.maximum(self._bra.length[low:high], 1)
+        part = self._bra.stop[low:high] / np.maximum(self._bra.length[low:high], 1)
         beta = self.share.beta(task.db)
-        if task.kind == "beta":
-            terms = self.share.beta_hamiltonian(task.db).terms if interaction.same_spin else beta.sizes.entries[:, 0]
-            return beta_work(terms[columns] * part, stop, beta.tiles.batch)
         counts = self.share.alpha(task.da, rows).counts.astype(np.float64)
         sizes = _rows_of(beta.sizes, columns)
-        product = self._takes_product(task.da, task.db, rows)[self._row_label[low:high]]
-        direct, other = sizes.direct(counts * ~product, part[:, None]), sizes.product(counts * product)
+        form = self._forms(task.da, task.db, rows)[self._row_label[low:high]]
+        forms = (
+            sizes.direct(counts * (form == _DIRECT), part[:, None]), sizes.product(counts * (form == _PRODUCT)),
+            self._tiled(sizes, counts * (form == _TILED), task.da, task.db),
+        )  # fmt: skip
         useful = (sizes.entries + sizes.diagonal) * counts * part[:, None]
-        total = [float(first.sum() + second.sum()) for first, second in zip(direct, other, strict=True)]
+        total = [float(sum(part.sum() for part in parts)) for parts in zip(*forms, strict=True)]
         return Work(float(useful.sum()), *total)
 
     def _kernel(self, name: str) -> Any:
@@ -207,69 +196,101 @@ class GpuBlock:
 
     def _offsets(self, task: Task) -> tuple[IntArray, DeviceArray]:
         """Flat offset of every row of the task's ket block, on the host and on the device."""
-        a, b, _, _ = self.layout.grid
-        key = ((self.ia + task.da) % a, (self.ib + task.db) % b)
-        if key not in self._ket_offset:
-            offsets = self.layout.ket_offsets(*key)
-            self._ket_offset[key] = offsets, self.device.upload(offsets)
-        return self._ket_offset[key]
+        return self._rows.ket_offsets(task.da, task.db)
 
-    def _takes_product(self, da: int, db: int, rows: Rows) -> NDArray[np.bool_]:
-        """(n_labels, n_labels) whether rows of label x meet the beta list of pair label d by matrix products."""
+    def _is_halved(self, da: int, db: int) -> bool:
+        """Whether the tiled form does with half of the pairs: bra and ket block are their own mirror images.
+
+        What rows of the task then give to sigma, all tasks together, is the same; a single one adds to other rows too.
+        """
+        return self.layout.is_triangle(self.ia, self.ib) and self.layout.grid[3] == 1 and da == db
+
+    def _tiled(
+        self, sizes: ListSizes, n_singles: FloatArray, da: int, db: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`ListSizes.tiled` of rows that meet block (ia + da, ib + db); without end where the form cannot be taken."""
+        shape = self.share.tiled_shape(db)
+        if shape is None:
+            nothing = 0.0 * sizes.n_ket * n_singles
+            return nothing, nothing, np.where(sizes.has_terms * n_singles > 0.0, np.inf, 0.0)
+        return sizes.tiled(n_singles, self._is_halved(da, db), shape.n_sums == 0)
+
+    def _forms(self, da: int, db: int, rows: Rows) -> NDArray[np.int8]:
+        """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where it is empty."""
         low, high = rows
         counts = self.share.alpha(da, rows).counts.astype(np.float64)
         sizes = self.share.beta(db).sizes
         labels = self._row_label[low:high]
         wanted = self._bra.stop[low:high] / np.maximum(self._bra.length[low:high], 1)
-        chosen = np.zeros((len(self._labels), len(self._labels)), bool)
+        chosen = np.full((len(self._labels), len(self._labels)), -1, np.int8)
         for x in np.unique(labels):
-            of_rows = _rows_of(sizes, np.array([x ^ self.layout.sector]))
-            direct = of_rows.direct(counts[labels == x], wanted[labels == x][:, None])[2].sum(axis=0)
-            product = of_rows.product(counts[labels == x])[2].sum(axis=0) + 4 * RATES.launch
-            chosen[x] = of_rows.has_terms[0] & ((product < direct) if self._form is None else self._form == "product")
+            of_rows, n = _rows_of(sizes, np.array([x ^ self.layout.sector])), counts[labels == x]
+            seconds = np.stack(
+                [
+                    of_rows.direct(n, wanted[labels == x][:, None])[2].sum(axis=0),
+                    of_rows.product(n)[2].sum(axis=0) + 4 * RATES.launch,
+                    self._tiled(of_rows, n, da, db)[2].sum(axis=0),
+                ]
+            )
+            best = np.argmin(seconds, axis=0) if self._form is None else _FORMS[self._form]
+            chosen[x] = np.where(of_rows.has_terms[0], best, -1)
         return chosen
 
     def _plan_mixed(self, da: int, db: int, rows: Rows) -> _MixedPlan:
         low, high = rows
-        alpha, beta = self.share.alpha(da, rows), self.share.beta(db)
-        product = self._takes_product(da, db, rows)
-        labels, stop = self._row_label[low:high], self._bra.stop[low:high]
-        sizes = _rows_of(beta.sizes, labels ^ self.layout.sector)
-        wanted = _rows_of(beta.sizes, self._labels ^ self.layout.sector).has_terms & ~product
-        cost = sizes.direct((alpha.counts * wanted[labels]).astype(np.float64))[2]
+        forms, labels, stop = self._forms(da, db, rows), self._row_label[low:high], self._bra.stop[low:high]
+        counts = self.share.alpha(da, rows).counts
+        products = []
+        for x, d in zip(*np.nonzero(forms == _PRODUCT), strict=True):
+            there = np.flatnonzero((labels == x) & (counts[:, d] > 0) & (stop > 0))
+            there = there[np.argsort(-counts[there, d], kind="stable")]
+            if len(there) > 0:
+                number = int((x ^ self.layout.sector) * len(self._labels) + d)
+                where = self.device.upload((low + there).astype(np.int32))
+                products.append(_Products(number, int(d), where, counts[there, d], int(stop[there].max())))
+        halved = self._is_halved(da, db)
+        tiled = self._plan_tiled(counts * (forms == _TILED)[labels], db, rows, halved)
+        if tiled:
+            self.share.tiled(db)
+        fold = None
+        if tiled and halved:
+            fold = self._fold = self._fold or Fold(self.device, self._bra, self.layout.parity)
+        return _MixedPlan(self._plan_direct(counts * (forms == _DIRECT)[labels], db, rows), products, tiled, fold)
+
+    def _plan_direct(self, counts: IntArray, db: int, rows: Rows) -> list[tuple[int, Blocks]]:
+        """Thread blocks for rows with so many singles of every label."""
+        low, high = rows
+        stop = self._bra.stop[low:high]
+        sizes = _rows_of(self.share.beta(db).sizes, self._row_label[low:high] ^ self.layout.sector)
+        cost = sizes.direct(counts.astype(np.float64))[2]
         n_threads = self._threads(stop, 512)
         direct = []
         for d in np.flatnonzero(cost.any(axis=0)):
             blocks = lists.stretches(cost[:, d], stop, n_threads * COLUMNS, low)
-            direct.append((int(d), _Blocks(tuple(map(self.device.upload, blocks)), len(blocks[0]), n_threads)))
-        products = []
-        for x, d in zip(*np.nonzero(product), strict=True):
-            there = np.flatnonzero((labels == x) & (alpha.counts[:, d] > 0) & (stop > 0))
-            there = there[np.argsort(-alpha.counts[there, d], kind="stable")]
-            if len(there) > 0:
-                number = int((x ^ self.layout.sector) * len(self._labels) + d)
-                where = self.device.upload((low + there).astype(np.int32))
-                products.append(_Products(number, int(d), where, alpha.counts[there, d], int(stop[there].max())))
-        return _MixedPlan(direct, products)
+            direct.append((int(d), Blocks(tuple(map(self.device.upload, blocks)), len(blocks[0]), n_threads)))
+        return direct
 
-    def _plan_alpha(self, da: int, rows: Rows) -> _Blocks:
+    def _plan_tiled(self, counts: IntArray, db: int, rows: Rows, halved: bool) -> dict[int, DeviceArray]:
+        """Bra rows with so many singles of every label.
+
+        Neighbours share ket rows, which the second-level cache keeps while they run together. Where rows are few those
+        with most work come first instead, so that no processor is left alone with one in the end.
+        """
         low, high = rows
-        stop = self._bra.stop[low:high]
-        n_threads = self._threads(stop, _THREADS)
-        terms = self.share.alpha_hamiltonian(da, rows).terms.astype(np.float64)
-        blocks = lists.stretches(terms, stop, n_threads * COLUMNS, low)
-        return _Blocks(tuple(self.device.upload(part) for part in blocks), len(blocks[0]), n_threads)
-
-    def _plan_beta(self, db: int, rows: Rows) -> _Blocks:
-        n_threads = self._threads(self._bra.stop[rows[0] : rows[1]], _THREADS)
-        group = self.share.beta(db).tiles.batch
-        blocks = lists.row_groups(self._bra.label_start, self._bra.stop, rows, group, n_threads * COLUMNS)
-        return _Blocks(tuple(self.device.upload(part) for part in blocks), len(blocks[0]), n_threads)
+        wanted = (self._bra.stop[low:high] > 0) | halved  # what rows do not store themselves goes to mirror images
+        sizes = _rows_of(self.share.list_sizes(db), self._row_label[low:high] ^ self.layout.sector)
+        cost = sizes.tiled(counts.astype(np.float64))[2] * wanted[:, None]
+        plan = {}
+        for d in np.flatnonzero(cost.any(axis=0)):
+            there = np.flatnonzero(cost[:, d])
+            if len(there) < _FEW_ROWS * self.device.limits.n_processors:
+                there = there[np.argsort(-cost[there, d], kind="stable")]
+            plan[int(d)] = self.device.upload((low + there).astype(np.int32))
+        return plan
 
     def _threads(self, stop: IntArray, most: int) -> int:
         """Threads of a block: enough for the longest row at COLUMNS each, in steps of 64."""
-        wanted = -(-int(stop.max(initial=1)) // COLUMNS)
-        return min(-(-wanted // 64) * 64, most, self.device.limits.threads)
+        return self._rows.n_threads(stop, most)
 
     def _apply_direct(
         self, task: Task, ket: DeviceArray, sigma: DeviceArray, interaction: Interaction, stream: Stream
@@ -282,8 +303,25 @@ class GpuBlock:
             if interaction.twist is not None:
                 self._launch_direct(task, d, blocks, ket, sigma, twist, 0.0, True, stream)
 
+    def _apply_tiled(
+        self, task: Task, ket: DeviceArray, sigma: DeviceArray, interaction: Interaction, stream: Stream
+    ) -> None:
+        rows = self.share.rows_of(task)
+        plan = self._mixed[task.da, task.db, rows]
+        if not plan.tiled:
+            return
+        alpha = self.share.alpha(task.da, rows)
+        side = AlphaSide(
+            self._bra_offset, self._bra_stop, self._bra_label, self._offsets(task)[1], rows[0], alpha.start, alpha.ket,
+            alpha.pair, alpha.sign, self.layout.n_labels, self.layout.sector,
+        )  # fmt: skip
+        apply_tiled(
+            self.device, plan.tiled, side, self.share.tiled(task.db), plan.fold, ket, sigma, interaction,
+            self.share.interaction(interaction), stream,
+        )  # fmt: skip
+
     def _launch_direct(
-        self, task: Task, d: int, blocks: _Blocks, ket: DeviceArray, sigma: DeviceArray, coupling: DeviceArray,
+        self, task: Task, d: int, blocks: Blocks, ket: DeviceArray, sigma: DeviceArray, coupling: DeviceArray,
         swap: float, turned: bool, stream: Stream,
     ) -> None:  # fmt: skip
         rows = self.share.rows_of(task)
@@ -364,48 +402,6 @@ class GpuBlock:
             ),
             0, stream,
         )  # fmt: skip
-
-    def _apply_alpha(self, task: Task, ket: DeviceArray, sigma: DeviceArray, stream: Stream) -> None:
-        rows = self.share.rows_of(task)
-        blocks, found = self._alpha_blocks[task.da, rows], self.share.alpha_hamiltonian(task.da, rows)
-        self._kernel("alpha_rows")(
-            blocks.n_blocks, blocks.n_threads,
-            (
-                ket, sigma, *blocks.arrays, self._bra_offset, self._bra_stop, self._offsets(task)[1],
-                np.int64(rows[0]), found.indptr, found.column, found.value,
-            ),
-            16 * blocks.n_threads, stream,
-        )  # fmt: skip
-
-    def _apply_beta(
-        self, task: Task, ket: DeviceArray, sigma: DeviceArray, interaction: Interaction, stream: Stream
-    ) -> None:
-        blocks = self._beta_blocks[task.db, self.share.rows_of(task)]
-        beta, doubles = self.share.beta(task.db), self.share.beta_hamiltonian(task.db)
-        coupling, _ = self.share.interaction(interaction)
-        vectors = (
-            ket, sigma, *blocks.arrays, self._bra_offset, self._bra_stop, self._bra_label, self._own_offset[task.db]
-        )  # fmt: skip
-        sector, width = np.int64(self.layout.sector), np.int64(beta.tiles.width)
-        self._kernel("beta_singles")(
-            blocks.n_blocks, blocks.n_threads,
-            (
-                *vectors, coupling, np.int64(self.share.n_pairs), np.int32(interaction.same_spin),
-                np.int64(self.layout.n_labels), sector, self._alpha_pair, np.int64(self._n_alpha), beta.table,
-                beta.entries, beta.slice_start, beta.counts, beta.order, doubles.single_value, beta.used, width,
-                np.int64(beta.tiles.staged),
-            ),
-            beta.tiles.shared_bytes, stream,
-        )  # fmt: skip
-        if interaction.same_spin:
-            self._kernel("beta_doubles")(
-                blocks.n_blocks, blocks.n_threads,
-                (
-                    *vectors, sector, doubles.table, doubles.column, doubles.slice_start, doubles.counts,
-                    doubles.order, doubles.value, width,
-                ),
-                8 * beta.tiles.batch * beta.tiles.width, stream,
-            )  # fmt: skip
 
     def _scratch_of(self, least: int, wanted: int) -> DeviceArray:
         """Scratch for the matrix products: as many float64 as wanted where they are to spare, and at least `least`."""

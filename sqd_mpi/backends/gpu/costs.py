@@ -10,9 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.planner.same_spin import FULL_DEVICE
+
 FloatArray = NDArray[np.float64]
 
 _BYTES = 8.0  # of a float64
+_SECTOR = 32.0  # bytes that are moved at once
+_TILED_PAIRS, _TILED_CHUNK, _TILED_DEPTH = 16.0, 64.0, 32.0  # PAIRS, CHUNK and DEPTH of tiled.cu
+# Neighbouring rows share ket rows: of those that 264 of them read 0.30 to 0.43 are different (counted, h2o 1em6, 1em7).
+_TILED_MISSED = 0.4
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,20 @@ class Rates:
     Attributes:
         direct: multiply-adds a second of `opposite_direct`, bound by reads from shared memory.
         product: multiply-adds a second of stacks of small matrix products.
+        tiled: multiply-adds a second of the products that `opposite_tiled` makes in registers.
+        contracted: entries a second that it reads from its tiles.
         sparse: multiply-adds a second of the same-spin sums, bound by reads from the second-level cache.
+        dense: multiply-adds a second of large matrix products: 60 % of an H100's matrix units.
         bytes: bytes a second from and to memory.
         launch: seconds of one launch.
     """
 
     direct: float = 5e11
     product: float = 1.2e13
+    tiled: float = 9e12
+    contracted: float = 3.2e11
     sparse: float = 5e11
+    dense: float = 2e13
     bytes: float = 2.5e12
     launch: float = 5e-6
 
@@ -106,6 +118,31 @@ class ListSizes:
         )
         return executed, moved, there * self.n_used * self.n_ket / rates.product + moved / rates.bytes
 
+    def tiled(
+        self, n_singles: FloatArray, halved: bool = False, in_memory: bool = False, rates: Rates = RATES
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The same of the form that makes products in registers.
+
+        Args:
+            n_singles: alpha singles of every row.
+            halved: whether only pairs pq <= rs are multiplied, as with spin-flip symmetry.
+            in_memory: whether sums are added to memory, a sector of which is read and written for each.
+            rates: of the device.
+        """
+        there = self.has_terms * n_singles
+        groups = np.ceil(self.n_used / _TILED_PAIRS)
+        chunks = np.ceil(self.n_used / _TILED_CHUNK)
+        multiplied, read = groups, chunks
+        if halved:  # the k-th of n groups (chunks) of orbital pairs meets k / n of the singles
+            multiplied, read = (groups + 1.0) / 2.0, (chunks + 1.0) / 2.0
+        products = there * _TILED_PAIRS * multiplied * self.n_ket
+        passes = np.ceil(n_singles / _TILED_DEPTH) * self.has_terms
+        terms = passes * (self.entries + self.diagonal)
+        moved = _BYTES * there * self.n_ket * read + (5.0 + 2 * _SECTOR * in_memory) * terms
+        moved += 2 * _BYTES * self.n_columns * (there > 0)
+        seconds = products / rates.tiled + terms / rates.contracted + _TILED_MISSED * moved / rates.bytes
+        return products + terms, moved, seconds
+
 
 def alpha_work(terms: FloatArray, stop: FloatArray, rates: Rates = RATES) -> Work:
     """Work of alpha same spin for rows with so many elements of H_alpha and wanted columns."""
@@ -119,3 +156,22 @@ def beta_work(terms: FloatArray, stop: FloatArray, group: int, rates: Rates = RA
     count = float(terms.sum())
     moved = 12.0 * count / max(group, 1) + 3 * _BYTES * float(stop.sum())
     return Work(count, count, moved, count / rates.sparse)
+
+
+def dense_work(
+    useful: float, n_rows: FloatArray, width: FloatArray, n_inner: FloatArray | float, in_place: NDArray[np.bool_],
+    rates: Rates = RATES,
+) -> Work:  # fmt: skip
+    """Work of same spin by matrix products.
+
+    Args:
+        useful: multiply-adds that the definition needs.
+        n_rows, width: (n,) rows and columns of sigma of every product; n_inner: its depth.
+        in_place: (n,) whether it adds to sigma itself; else it is added by a kernel of its own.
+        rates: of the device.
+    """
+    executed = float((n_rows * width * n_inner).sum())
+    timed = float((np.maximum(n_rows * width, FULL_DEVICE) * n_inner).sum())
+    moved = _BYTES * float(((n_rows + width) * n_inner + n_rows * width * np.where(in_place, 2.0, 4.0)).sum())
+    launches = float(len(n_rows) + (~in_place).sum())
+    return Work(useful, executed, moved, timed / rates.dense + moved / rates.bytes + launches * rates.launch)

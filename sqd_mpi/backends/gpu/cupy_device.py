@@ -101,6 +101,7 @@ class CupyDevice:
         self._cupy, self._runtime = cupy, cupy.cuda.runtime
         self._modules: dict[str, Any] = {}
         self._kernels: dict[tuple[str, str], CupyKernel] = {}
+        self.spare_bytes: int | None = None
         self.errors: tuple[type[Exception], ...] = (self._runtime.CUDARuntimeError,)
         try:
             self._open(number)
@@ -277,9 +278,10 @@ class CupyDevice:
         transpose_a: bool = False,
         transpose_b: bool = False,
         stream: Stream = None,
+        columns: int | None = None,
     ) -> None:
         """c = alpha op(a) op(b) + beta c by cuBLAS or rocBLAS; see `device.Device.gemm`."""
-        m, n, k, stack = check_gemm(a.shape, b.shape, c.shape, transpose_a, transpose_b)
+        m, n, k, stack = check_gemm(a.shape, b.shape, c.shape, transpose_a, transpose_b, columns)
         if c.size == 0:
             return
         with self.on(stream):
@@ -311,8 +313,9 @@ class CupyDevice:
             blas.dgemm(handle, *operations, n, m, k, alpha, *first, *second, beta, *out)
         else:
             blas.dgemmStridedBatched(
-                handle, *operations, n, m, k, alpha, *first, n * k, *second, m * k, beta, *out, m * n, count
-            )
+                handle, *operations, n, m, k, alpha, *first, b.shape[-2] * b.shape[-1], *second, m * k, beta, *out,
+                m * n, count,
+            )  # fmt: skip
 
 
 def compile_options(architecture: str) -> tuple[str, ...]:

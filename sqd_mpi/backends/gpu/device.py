@@ -67,12 +67,14 @@ class Device(Protocol):
         kind: "cuda", "hip" or "host".
         identity: names the physical device among all of the job; equal for ranks that share one.
         limits: of the device.
+        spare_bytes: that blocks may take for what is not necessary; None if nobody has said.
     """
 
     name: str
     kind: str
     identity: str
     limits: Limits
+    spare_bytes: int | None
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -130,29 +132,41 @@ class Device(Protocol):
         transpose_a: bool = False,
         transpose_b: bool = False,
         stream: Stream = None,
+        columns: int | None = None,
     ) -> None:
         """c = alpha op(a) op(b) + beta c for float64 matrices, or for stacks of equally many matrices.
 
         Args:
             a: (m, k), or (k, m) if transposed; b: (k, n), or (n, k); c: (m, n). Stacks have one dimension more in
                 front.
+            columns: only so many first columns of op(b) take part, and are the columns of c.
         """
 
 
 def check_gemm(
-    a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...], transpose_a: bool, transpose_b: bool
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    c: tuple[int, ...],
+    transpose_a: bool,
+    transpose_b: bool,
+    columns: int | None = None,
 ) -> tuple[int, int, int, int]:
-    """(m, n, k, size of the stack) of a matrix product of these shapes.
+    """(m, n, k, size of the stack) of a matrix product of these shapes; see `Device.gemm`.
 
     Raises:
         ValueError: they do not fit.
     """
     rows, inner = a[:-3:-1] if transpose_a else a[-2:]
-    inner_b, columns = b[:-3:-1] if transpose_b else b[-2:]
+    inner_b, present = b[:-3:-1] if transpose_b else b[-2:]
+    used = present if columns is None else columns
     stack = {shape[:-2] for shape in (a, b, c)}
-    if inner != inner_b or c[-2:] != (rows, columns) or len(stack) != 1 or len(c) not in (2, 3):
-        raise ValueError(f"matrix product of shapes {a} and {b} into {c} (transposed: {transpose_a}, {transpose_b})")
-    return rows, columns, inner, int(np.prod(c[:-2]))
+    fits = inner == inner_b and c[-2:] == (rows, used) and 0 <= used <= present
+    if not fits or len(stack) != 1 or len(c) not in (2, 3):
+        raise ValueError(
+            f"matrix product of shapes {a} and {b} into {c} (transposed: {transpose_a}, {transpose_b}; "
+            f"columns: {columns})"
+        )
+    return rows, used, inner, int(np.prod(c[:-2]))
 
 
 _process_device: list[Device] = []  # the one of this process, once it is open

@@ -162,6 +162,7 @@ class HostDevice:
         flags: Sequence[str] | None = None,
     ):
         self.name, self.kind, self.identity, self.limits = "host shim", "host", f"host:{os.getpid()}", limits
+        self.spare_bytes: int | None = None
         self._reverse, self._memory_bytes = reverse, memory_bytes
         self._flags = tuple(flags) if flags is not None else tuple(os.environ.get(EXTRA_FLAGS, "").split())
         self._allocated = 0
@@ -281,15 +282,16 @@ class HostDevice:
         transpose_a: bool = False,
         transpose_b: bool = False,
         stream: Stream = None,
+        columns: int | None = None,
     ) -> None:
         """c = alpha op(a) op(b) + beta c; see `device.Device.gemm`."""
-        check_gemm(a.shape, b.shape, c.shape, transpose_a, transpose_b)
+        check_gemm(a.shape, b.shape, c.shape, transpose_a, transpose_b, columns)
         first, second, out = _view(a), _view(b), _view(c)
         first = first.swapaxes(-1, -2) if transpose_a else first
         second = second.swapaxes(-1, -2) if transpose_b else second
 
         def multiply() -> None:
-            product = alpha * np.matmul(first, second)
+            product = alpha * np.matmul(first, second[..., :columns])
             out[...] = product if beta == 0.0 else product + beta * out
 
         self._submit(multiply, stream, (a, b, c), ())

@@ -20,6 +20,7 @@ from sqd_mpi.backends.gpu.vectors import DeviceVectors, Line
 from sqd_mpi.backends.memory import Arrivals, Port
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout
+from sqd_mpi.planner.same_spin import spare_bytes
 
 _CHUNK = 1 << 22  # random numbers made at a time
 _HALF = float(np.sqrt(0.5))
@@ -43,6 +44,7 @@ class DeviceMemory:
         self.kind = device.kind
         self.vectors: Any = DeviceVectors(device)
         self._direct = direct
+        self._n_sharing = 1
 
     def empty(self, shape: int | tuple[int, ...]) -> DeviceArray:
         """See `Memory`."""
@@ -107,7 +109,12 @@ class DeviceMemory:
 
     def limit(self, n_sharing: int) -> int:
         """Bytes that each of several ranks may take."""
+        self._n_sharing = n_sharing
         return int(_SHARE * self._device.memory()[0] / n_sharing)
+
+    def reserve(self, n_bytes: int) -> None:
+        """See `Memory`."""
+        self._device.spare_bytes = int(spare_bytes(self._device.memory()[0] / self._n_sharing, n_bytes))
 
 
 class _StagedPort:

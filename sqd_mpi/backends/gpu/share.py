@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from sqd_mpi.backends import Interaction, Task
 from sqd_mpi.backends.cpu import Place, Rows, StringStructure
-from sqd_mpi.backends.gpu import lists
+from sqd_mpi.backends.gpu import lists, tiled_lists
 from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
+from sqd_mpi.backends.gpu.matrices import DeviceDoubles, DeviceRows, Stretches, alpha_matrices, beta_matrices
+from sqd_mpi.backends.gpu.tiled import DeviceTiled, TiledShape
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, owners
 from sqd_mpi.options import InputError
@@ -90,30 +92,6 @@ class DeviceAlpha:
     sign: DeviceArray = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class DeviceRows:
-    """H_alpha of a range of bra rows on the device, and the number of elements of every row on the host."""
-
-    terms: NDArray[np.int64] = field(repr=False)
-    indptr: DeviceArray = field(repr=False)
-    column: DeviceArray = field(repr=False)
-    value: DeviceArray = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceDoubles:
-    """The doubles of H_beta and the values of the singles on the device; terms: (n_labels,) multiply-adds of a row."""
-
-    terms: NDArray[np.int64] = field(repr=False)
-    table: DeviceArray = field(repr=False)
-    column: DeviceArray = field(repr=False)
-    slice_start: DeviceArray = field(repr=False)
-    counts: DeviceArray = field(repr=False)
-    order: DeviceArray = field(repr=False)
-    value: DeviceArray = field(repr=False)
-    single_value: DeviceArray = field(repr=False)
-
-
 class GpuShare:
     """String structure of one rank on its device.
 
@@ -129,9 +107,10 @@ class GpuShare:
         self.strings = StringStructure(layout, place, hamiltonian, orbital_labels)
         self.n_pairs = len(self.strings.pair_labels)
         self._alpha: dict[tuple[int, Rows], DeviceAlpha] = {}
-        self._alpha_rows: dict[tuple[int, Rows], DeviceRows] = {}
+        self._alpha_rows: dict[tuple[int, Rows], tuple[frozenset[int], DeviceRows]] = {}
         self._beta: dict[int, DeviceBeta] = {}
-        self._doubles: dict[int, DeviceDoubles] = {}
+        self._tiled: dict[int, DeviceTiled] = {}
+        self._doubles: dict[int, tuple[frozenset[int], DeviceDoubles]] = {}
         self._interactions: list[tuple[Interaction, DeviceArray, DeviceArray]] = []
         self._sizes: dict[int, ListSizes] = {}
 
@@ -153,6 +132,7 @@ class GpuShare:
                 layout.n_labels,
             )  # fmt: skip
             up = self.device.upload
+            tiled_lists.sort_by_pair(found.start, found.ket, found.pair, found.sign)
             counts = found.counts(layout.n_labels)
             return DeviceAlpha(counts, up(found.start), up(found.ket), up(found.pair), up(found.sign))
 
@@ -181,6 +161,20 @@ class GpuShare:
 
         return _remembered(self._beta, db, build)
 
+    def tiled(self, db: int) -> DeviceTiled:
+        """Singles of the columns to block ib + db for `opposite_tiled`; only where `tiled_shape(db)` is not None."""
+
+        def build() -> DeviceTiled:
+            shape = self.tiled_shape(db)
+            assert shape is not None
+            return DeviceTiled.create(self.device, self.strings.beta[db], self.n_pairs, shape)
+
+        return _remembered(self._tiled, db, build)
+
+    def tiled_shape(self, db: int) -> TiledShape | None:
+        """How `opposite_tiled` would meet block ib + db, or None if it cannot."""
+        return TiledShape.choose(self.device.limits, int(self.list_sizes(db).n_columns.max(initial=0)))
+
     def list_sizes(self, db: int) -> ListSizes:
         """Sizes of the beta lists of a shift, arrays (n_labels, n_labels) over labels of columns and of pairs."""
 
@@ -196,41 +190,23 @@ class GpuShare:
 
         return _remembered(self._sizes, db, build)
 
-    def alpha_hamiltonian(self, da: int, rows: Rows) -> DeviceRows:
-        """H_alpha from a range of bra rows to those of block ia + da."""
+    def alpha_hamiltonian(
+        self, da: int, rows: Rows, dense: frozenset[int] = frozenset(), stretches: Stretches | None = None
+    ) -> DeviceRows:
+        """H_alpha from a range of bra rows to those of block ia + da; see `matrices.alpha_matrices`."""
 
         def build() -> DeviceRows:
-            found = self.strings.alpha_hamiltonian(da, rows)
-            up = self.device.upload
-            return DeviceRows(np.diff(found.indptr), up(found.indptr), up(found.column), up(found.value))
+            return alpha_matrices(self.device, self.strings, da, rows, dense, stretches or {})
 
-        return _remembered(self._alpha_rows, (da, rows), build)
+        return _remembered_as(self._alpha_rows, (da, rows), dense, build)
 
-    def beta_hamiltonian(self, db: int) -> DeviceDoubles:
-        """Doubles of H_beta from this rank's columns to those of block ib + db, and the values of the singles."""
+    def beta_hamiltonian(self, db: int, dense: frozenset[int] = frozenset()) -> DeviceDoubles:
+        """H_beta from this rank's columns to those of block ib + db; see `matrices.beta_matrices`."""
 
         def build() -> DeviceDoubles:
-            layout, beta = self.strings.layout, self.beta(db)
-            doubles, single_value = self.strings.beta_hamiltonian(db)
-            _, column_start = layout.beta_rows(self.strings.ib)
-            n_ket = np.diff(layout.beta_bounds, axis=1)[:, (self.strings.ib + db) % layout.grid[1]]
-            sliced, column, value = lists.double_lists(doubles, column_start, n_ket, beta.tiles.width)
-            placed = np.zeros(beta.host.sliced.size)
-            placed[beta.host.sliced.where] = single_value
-            terms = np.diff(doubles.indptr[column_start]) + beta.sizes.entries[:, 0].astype(np.int64)
-            up = self.device.upload
-            return DeviceDoubles(
-                terms,
-                up(sliced.table),
-                up(column),
-                up(sliced.slice_start),
-                up(sliced.counts),
-                up(sliced.order),
-                up(value),
-                up(placed),
-            )
+            return beta_matrices(self.device, self.strings, self.beta(db).host.sliced, db, dense)
 
-        return _remembered(self._doubles, db, build)
+        return _remembered_as(self._doubles, db, dense, build)
 
     def interaction(self, interaction: Interaction) -> tuple[DeviceArray, DeviceArray]:
         """Coupling and twist (the coupling again where there is none) on the device."""
@@ -254,15 +230,16 @@ class GpuShare:
         self._alpha_rows = {key: value for key, value in self._alpha_rows.items() if key in alpha}
         self._beta = {key: value for key, value in self._beta.items() if key in shifts}
         self._doubles = {key: value for key, value in self._doubles.items() if key in beta}
+        self._tiled = {key: value for key, value in self._tiled.items() if key in shifts}
         self.strings.keep_only([])
 
     @property
     def nbytes(self) -> int:
         """Bytes of all lists on the device."""
-        parts: list[Any] = [
-            *self._alpha.values(), *self._alpha_rows.values(), *self._beta.values(), *self._doubles.values()
-        ]  # fmt: skip
+        same_spin: list[Any] = [part for _, part in (*self._alpha_rows.values(), *self._doubles.values())]
+        parts: list[Any] = [*self._alpha.values(), *self._beta.values(), *self._tiled.values(), *same_spin]
         arrays = [getattr(part, each.name) for part in parts for each in fields(part)]
+        arrays += [matrix for part in same_spin for matrix in part.matrices.values()]
         lists_bytes = sum(array.nbytes for array in arrays if hasattr(array, "nbytes") and not _on_host(array))
         couplings = {id(array): array for _, *pair in self._interactions for array in pair}
         return lists_bytes + sum(array.nbytes for array in couplings.values())
@@ -276,3 +253,13 @@ def _remembered(known: dict[Any, T], key: Any, build: Callable[[], T]) -> T:
     if key not in known:
         known[key] = build()
     return known[key]
+
+
+def _remembered_as(
+    known: dict[Any, tuple[frozenset[int], T]], key: Any, form: frozenset[int], build: Callable[[], T]
+) -> T:
+    """What is remembered in one form; what there is in another form is forgotten first."""
+    if key not in known or known[key][0] != form:
+        known.pop(key, None)
+        known[key] = form, build()
+    return known[key][1]
