@@ -110,9 +110,12 @@ def test_arrivals_without_their_waits_fail(missing, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", [LAZY, SOME])
-@pytest.mark.parametrize(("name", "form"), [("odd triangle", None), ("spin-dependent", "product")])
-def test_blocks(name, form, seed):
-    check(Problem(CASES[name], LateDevice(seed), form))
+@pytest.mark.parametrize(
+    ("name", "form", "same_spin"),
+    [("odd triangle", None, None), ("spin-dependent", "product", "dense"), ("even triangle", "tiled", "sparse")],
+)
+def test_blocks(name, form, same_spin, seed):
+    check(Problem(CASES[name], LateDevice(seed), form, same_spin))
 
 
 @pytest.mark.parametrize("seed", [LAZY, SOME])

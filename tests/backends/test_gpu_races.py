@@ -38,8 +38,8 @@ from tests.backends import test_gpu_block, test_gpu_density, test_gpu_vectors
 from tests.backends.test_gpu_block import CASES, Problem, check
 device = test_gpu_block.HostDevice()
 for name in ("sectors", "odd triangle", "spin-dependent"):
-    for form in ("direct", "product"):
-        check(Problem(CASES[name], device, form))
+    for form, same_spin in (("direct", "sparse"), ("product", "dense"), ("tiled", "dense")):
+        check(Problem(CASES[name], device, form, same_spin))
 share._SHARED_BYTES = 480
 check(Problem(CASES["no labels"], device, "direct"))
 memory = test_gpu_vectors.DeviceMemory(device)
