@@ -28,6 +28,11 @@ def _aligned(size):
     return flat[first : first + size]
 
 
+@jit
+def _keep(*arrays):
+    """Stands where arrays may end whose addresses were used; numba frees an array after its last use by name."""
+
+
 # --- opposite spin ---------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +127,7 @@ def _opposite_spin_part(
             else:
                 target = out[group_row[group]]
             _flush(table, n_directed, pair_column, diagonal, first_row, n_columns, occupied, target)
+    _keep(zero_row, matrix_array, tile_array, signs_array, bras_array, kets_array)
 
 
 @parallel_jit

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -79,3 +83,21 @@ def test_two_words_a_string():
     out = Accumulators.zeros(70, 1, True)
     DensityBlock(layout, layout, PLACE, 70, np.zeros(70, np.int64), out).add(0, 0, vector, vector, True)
     np.testing.assert_allclose(np.trace(out.one, axis1=1, axis2=2), 3 * np.dot(vector, vector))
+
+
+FREED_AT_ONCE = """
+import numpy as np
+from pytest import MonkeyPatch
+from tests.backends import test_density
+test_density.test_fast_sums_equal_plain_sums(MonkeyPatch(), 0 * test_density.LABELS, 2, (4, 3), (60, 43))
+test_density.test_inner_products_of_any_length(9, 131)
+print("done")
+"""
+
+
+def test_no_array_is_freed_before_its_last_use_by_address():
+    """The allocator of glibc gives arrays back to the system at once, and fills the rest of what is freed."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_PERTURB_": "165"}
+    command = [sys.executable, "-c", FREED_AT_ONCE]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-3000:]

@@ -113,7 +113,7 @@ def test_counted_work(case: str, form: str, monkeypatch) -> None:
     energy = problem.interactions["energy"]
     bra, layout = block._same_spin.rows.bra, problem.layout
     n_rows, width = np.diff(bra.label_start), layout.row_lengths(0)
-    entries = block.share.list_sizes(0).entries[block._row_label ^ layout.sector, 0] * bra.stop / bra.length
+    entries = block.share.list_sizes(0).entries[block._same_spin.rows.label ^ layout.sector, 0] * bra.stop / bra.length
     for kind, depth in (("alpha", np.diff(layout.alpha.label_start)), ("beta", width)):
         (task,) = tasks_of(block, problem, kind)
         work, sparse = block.work([task], energy), other.work([task], energy)

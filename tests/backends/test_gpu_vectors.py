@@ -11,6 +11,7 @@ import pytest
 
 from sqd_mpi.backends import Interaction, mirror, vectors
 from sqd_mpi.backends.gpu import memory as gpu_memory
+from sqd_mpi.backends.gpu import vectors as device_vectors
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
@@ -28,8 +29,10 @@ SIZES = [0, 1, 31, 5000, 20_003]  # empty, shorter than a block of threads, one 
 
 
 @pytest.fixture(params=[False, True], ids=["forward", "reverse"])
-def memory(request) -> DeviceMemory:
-    """The memory of a host shim that runs threads in either order."""
+def memory(request, monkeypatch) -> DeviceMemory:
+    """The memory of a host shim that runs threads in either order; in one of them threads take several elements."""
+    if request.param:
+        monkeypatch.setattr(device_vectors, "_MOST_BLOCKS", 3)
     return DeviceMemory(HostDevice(reverse=request.param))
 
 

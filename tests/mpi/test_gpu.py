@@ -79,6 +79,16 @@ def test_spin_flip_of_both_parities(comm, monkeypatch, form):
     assert {root.parity for root in found.roots} <= {1, -1}
 
 
+def test_streams_that_are_late(comm, monkeypatch):
+    """Copies and kernels in any order that the streams allow, with messages of every kind."""
+    monkeypatch.setenv("SQD_MPI_GPU_HOST_LATE", str(comm.size))
+    close_device()
+    hamiltonian = make_hamiltonian(7, (3, 3), seed=6)
+    strings = close_strings(7, 3, 20), close_strings(7, 3, 19, seed=1)
+    check(comm, hamiltonian, strings, some_shapes(comm.size)[:3])
+    check(comm, hamiltonian, strings[:1] * 2, square_shapes(comm.size)[-1:])
+
+
 @pytest.mark.parametrize("spin_square", [0.0, 2.0])
 def test_spin_penalty(comm, spin_square):
     """The linear and the quadratic form."""

@@ -58,6 +58,10 @@ class Limits:
 class Device(Protocol):
     """One device. Copies and kernels on one stream happen in order; without a stream, on the default stream.
 
+    Memory belongs to the default stream: what becomes free is given out again before kernels there are through. What
+    other streams do with a new array has to `wait` for the default stream, and the array has to outlive it.
+    A failure of the device, also one of work started before, is a RunError of whatever is called next.
+
     Attributes:
         name: for people.
         kind: "cuda", "hip" or "host".
@@ -86,7 +90,7 @@ class Device(Protocol):
         """Fill an array with zeros."""
 
     def upload(self, host: NDArray[Any], stream: Stream = None) -> DeviceArray:
-        """A new device array with the content of a host array, which must not change until the stream is through."""
+        """A new device array with the content of a host array, which may change or go at once."""
 
     def download(self, array: DeviceArray, out: NDArray[Any] | None = None, stream: Stream = None) -> NDArray[Any]:
         """The content as a host array; complete on return."""
@@ -189,9 +193,9 @@ def open_device(
         if local_rank is None:
             local_rank = local_rank_of(os.environ)
         if choice == "host":
-            from sqd_mpi.backends.gpu.host_device import HostDevice
+            from sqd_mpi.backends.gpu.host_device import open_host_device
 
-            _process_device.append(HostDevice())
+            _process_device.append(open_host_device())
             say(f"{CHOICE}=host: the GPU kernels run on the CPU, one thread; this is for tests only")
         else:
             from sqd_mpi.backends.gpu.cupy_device import CupyDevice, device_count

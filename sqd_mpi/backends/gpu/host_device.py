@@ -1,7 +1,7 @@
 """The host shim: the GPU's kernel sources compiled by g++ and run on the CPU, for tests.
 
 Its arrays cannot be used as NumPy arrays by mistake, new memory is full of NaN, and arguments of kernels are checked
-against what the kernels declare, which a real device does not do.
+against what the kernels declare, which a real device does not do. Everything is done at once; `late_device` differs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from sqd_mpi.options import InputError
 
 FLAGS = ("-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w")
 EXTRA_FLAGS = "SQD_MPI_GPU_HOST_FLAGS"  # environment: more compiler flags, such as -fsanitize=address
+LATE = "SQD_MPI_GPU_HOST_LATE"  # environment: a seed; streams are done late, in an order that depends on it
 _DTYPES = {
     "d": np.float64, "f": np.float32, "q": np.int64, "Q": np.uint64, "i": np.int32, "I": np.uint32, "h": np.int16,
     "H": np.uint16, "b": np.int8, "B": np.uint8,
@@ -41,10 +42,10 @@ class HostArray:
 
     __array_ufunc__ = None
     __iter__ = None
-    __slots__ = ("_owner", "address", "dtype", "shape")
+    __slots__ = ("address", "dtype", "owner", "shape")
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], owner: object):
-        self.address, self.shape, self.dtype, self._owner = address, shape, dtype, owner
+        self.address, self.shape, self.dtype, self.owner = address, shape, dtype, owner
 
     @property
     def size(self) -> int:
@@ -64,7 +65,7 @@ class HostArray:
             wanted[wanted.index(-1)] = self.size // max(rest, 1)
         if int(np.prod(wanted, dtype=np.int64)) != self.size:
             raise ValueError(f"an array of shape {self.shape} in the shape {tuple(shape)}")
-        return HostArray(self.address, tuple(int(n) for n in wanted), self.dtype, self._owner)
+        return HostArray(self.address, tuple(int(n) for n in wanted), self.dtype, self.owner)
 
     def __getitem__(self, key: int | slice) -> HostArray:
         """A contiguous part along the first dimension."""
@@ -74,11 +75,11 @@ class HostArray:
             if step != 1:
                 raise IndexError("a slice of a device array is contiguous here")
             shape = (max(stop - start, 0), *self.shape[1:])
-            return HostArray(self.address + start * row_bytes, shape, self.dtype, self._owner)
+            return HostArray(self.address + start * row_bytes, shape, self.dtype, self.owner)
         index = int(key) + (self.shape[0] if key < 0 else 0)
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"index {key} of a device array of shape {self.shape}")
-        return HostArray(self.address + index * row_bytes, self.shape[1:], self.dtype, self._owner)
+        return HostArray(self.address + index * row_bytes, self.shape[1:], self.dtype, self.owner)
 
     def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
         raise TypeError("an array of the device is not a NumPy array; download it")
@@ -91,11 +92,22 @@ class HostStream:
     """Orders nothing: everything on the host shim is done at once."""
 
 
+Submit = Callable[[Callable[[], None], Stream, Sequence[Any], Sequence[NDArray[Any]]], None]
+"""Takes something that a device is to do, the stream, the device arrays and the host arrays that it is done with."""
+
+
+def do_at_once(
+    action: Callable[[], None], stream: Stream, arrays: Sequence[Any], hosts: Sequence[NDArray[Any]]
+) -> None:
+    """What a host shim without streams does with everything."""
+    action()
+
+
 class HostKernel:
     """A compiled kernel; see `device.Kernel`."""
 
-    def __init__(self, name: str, library: ctypes.CDLL, limits: Limits, reverse: bool):
-        self._name, self._limits, self._reverse = name, limits, reverse
+    def __init__(self, name: str, library: ctypes.CDLL, limits: Limits, reverse: bool, submit: Submit = do_at_once):
+        self._name, self._limits, self._reverse, self._submit = name, limits, reverse, submit
         self._launch = getattr(library, f"sqd_launch_{name}")
         self._launch.restype = ctypes.c_int
         self._launch.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int]
@@ -115,9 +127,13 @@ class HostKernel:
         if len(arguments) != len(self._parameters):
             raise TypeError(f"{self._name} takes {len(self._parameters)} arguments; got {len(arguments)}")
         values = [self._value(k, argument) for k, argument in enumerate(arguments)]
-        pointers = (ctypes.c_void_p * max(len(values), 1))(*(value.ctypes.data for value in values))
-        if self._launch(n_blocks, n_threads, shared_bytes, ctypes.addressof(pointers), int(self._reverse)) != 0:
-            raise RuntimeError(f"{self._name}: some threads of a block ended while others wait at a barrier")
+
+        def launch() -> None:
+            pointers = (ctypes.c_void_p * max(len(values), 1))(*(value.ctypes.data for value in values))
+            if self._launch(n_blocks, n_threads, shared_bytes, ctypes.addressof(pointers), int(self._reverse)) != 0:
+                raise RuntimeError(f"{self._name}: some threads of a block ended while others wait at a barrier")
+
+        self._submit(launch, stream, [each for each in arguments if isinstance(each, HostArray)], ())
 
     def _value(self, number: int, argument: Any) -> NDArray[Any]:
         """An argument in memory, with its type checked."""
@@ -179,30 +195,38 @@ class HostDevice:
 
     def zero(self, array: HostArray, stream: Stream = None) -> None:
         """Fill an array with zeros."""
-        ctypes.memset(array.address, 0, array.nbytes)
+        where, n_bytes = array.address, array.nbytes
+        self._submit(lambda: _fill(where, 0, n_bytes), stream, (array,), ())
 
     def upload(self, host: NDArray[Any], stream: Stream = None) -> HostArray:
         """A new device array with the content of a host array."""
         host = np.asarray(host)
         array = self.empty(host.shape, host.dtype)
-        self.copy_in(np.ascontiguousarray(host), array)
+        if stream is not None:
+            self.wait(stream, None)
+        whole = np.ascontiguousarray(host)
+        self.copy_in(whole, array, stream)
+        self._wait_for(stream)
         return array
 
     def download(self, array: HostArray, out: NDArray[Any] | None = None, stream: Stream = None) -> NDArray[Any]:
         """The content as a host array."""
         out = np.empty(array.shape, array.dtype) if out is None else out
-        self.copy_out(array, out)
+        self.copy_out(array, out, stream)
+        self._wait_for(stream)
         return out
 
     def copy_in(self, host: NDArray[Any], array: HostArray, stream: Stream = None) -> None:
         """Copy a C-contiguous host array into a device array."""
         _check_copy(host, array)
-        ctypes.memmove(array.address, host.ctypes.data, array.nbytes)
+        target, source, n_bytes = array.address, host.ctypes.data, array.nbytes
+        self._submit(lambda: _move(target, source, n_bytes), stream, (array,), (host,))
 
     def copy_out(self, array: HostArray, host: NDArray[Any], stream: Stream = None) -> None:
         """Copy a device array into a C-contiguous host array."""
         _check_copy(host, array)
-        ctypes.memmove(host.ctypes.data, array.address, array.nbytes)
+        target, source, n_bytes = host.ctypes.data, array.address, array.nbytes
+        self._submit(lambda: _move(target, source, n_bytes), stream, (array,), (host,))
 
     def copy(self, source: HostArray, target: HostArray, stream: Stream = None) -> None:
         """Copy between device arrays."""
@@ -210,7 +234,8 @@ class HostDevice:
             raise ValueError(f"copy from {source!r} to {target!r}")
         if abs(source.address - target.address) < source.nbytes:
             raise ValueError("a copy between overlapping device arrays")
-        ctypes.memmove(target.address, source.address, source.nbytes)
+        to, place, n_bytes = target.address, source.address, source.nbytes
+        self._submit(lambda: _move(to, place, n_bytes), stream, (source, target), ())
 
     def pinned(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """A host array."""
@@ -230,12 +255,21 @@ class HostDevice:
     def synchronize(self, stream: Stream = None) -> None:
         """Nothing: all is done at once."""
 
+    def _wait_for(self, stream: Stream) -> None:
+        """Wait until a stream, or the default stream, is through."""
+
+    def _submit(
+        self, action: Callable[[], None], stream: Stream, arrays: Sequence[HostArray], hosts: Sequence[NDArray[Any]]
+    ) -> None:
+        """Do something; see `Submit`."""
+        action()
+
     def kernel(self, source_name: str, kernel_name: str) -> HostKernel:
         """A kernel of a source file of this package."""
         key = source_name, kernel_name
         if key not in self._kernels:
             library = self._library(source_name, sources.source(source_name))
-            self._kernels[key] = HostKernel(kernel_name, library, self.limits, self._reverse)
+            self._kernels[key] = HostKernel(kernel_name, library, self.limits, self._reverse, self._submit)
         return self._kernels[key]
 
     def gemm(
@@ -255,11 +289,31 @@ class HostDevice:
         first, second, out = _view(a), _view(b), _view(c)
         first = first.swapaxes(-1, -2) if transpose_a else first
         second = second.swapaxes(-1, -2) if transpose_b else second
-        product = alpha * np.matmul(first, second[..., :columns])
-        out[...] = product if beta == 0.0 else product + beta * out
+
+        def multiply() -> None:
+            product = alpha * np.matmul(first, second[..., :columns])
+            out[...] = product if beta == 0.0 else product + beta * out
+
+        self._submit(multiply, stream, (a, b, c), ())
 
     def _library(self, name: str, text: str) -> ctypes.CDLL:
         return load_library(name, text, self._flags)
+
+
+def open_host_device() -> HostDevice:
+    """The host shim that the environment asks for.
+
+    Raises:
+        InputError: it asks for what is no seed.
+    """
+    seed = os.environ.get(LATE, "")
+    if not seed:
+        return HostDevice()
+    if not seed.isdigit():
+        raise InputError(f"{LATE} is a whole number, from which the order of streams is drawn; got {seed!r}")
+    from sqd_mpi.backends.gpu.late_device import LateDevice
+
+    return LateDevice(int(seed))
 
 
 class _Memory:
@@ -320,6 +374,14 @@ def _parameters(types: str) -> list[tuple[bool, np.dtype[Any]]]:
         found.append((pointer, np.dtype(_DTYPES[letter])))
         pointer = False
     return found
+
+
+def _fill(address: int, byte: int, n_bytes: int) -> None:
+    ctypes.memset(address, byte, n_bytes)
+
+
+def _move(target: int, source: int, n_bytes: int) -> None:
+    ctypes.memmove(target, source, n_bytes)
 
 
 def _check_copy(host: NDArray[Any], array: HostArray) -> None:

@@ -3,6 +3,9 @@
 //
 // Made to find mistakes, not to be fast: shared memory is filled with NaN before every block, odd blocks run their
 // threads in reverse order, `reverse` turns all orders round, and a barrier that only some threads reach is reported.
+//
+// Compiled with -fsanitize=thread, every thread is one to the sanitizer too. Only a barrier orders those of a block and
+// nothing those of different blocks, so it reports what the order of the coroutines hides.
 
 #pragma once
 
@@ -26,6 +29,12 @@
 #endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define SHIM_UNSEEN __attribute__((no_sanitize_thread, noinline))
+#else
+#define SHIM_UNSEEN
 #endif
 
 #define SQD_HOST 1
@@ -55,6 +64,7 @@ struct Place {  // where a coroutine, or the scheduler, goes on
     ucontext_t context;
 #endif
     void* fake_stack = nullptr;
+    void* sanitized = nullptr;  // what it is to the thread sanitizer
 };
 
 #if defined(__x86_64__)
@@ -90,6 +100,7 @@ struct Fiber {
     char* stack = nullptr;
     unsigned int thread = 0;
     bool finished = true;
+    bool turn = false;  // of the barriers that it has passed
 };
 
 struct Launch {
@@ -104,7 +115,22 @@ static const void* scheduler_stack = nullptr;
 static size_t scheduler_bytes = 0;
 static std::vector<Fiber*> fibers;
 
-inline void leave(Place& from, Place& to, const void* bottom, size_t bytes) {
+// Places that order threads for the thread sanitizer: the start of a block, its barriers in turn, the end of a launch.
+static char block_begins, barriers[2], launch_ends;
+
+SHIM_UNSEEN inline void order(char* after, char* before) {
+#if defined(__SANITIZE_THREAD__)
+    if (after != nullptr) __tsan_acquire(after);
+    if (before != nullptr) __tsan_release(before);
+#else
+    (void)after, (void)before;
+#endif
+}
+
+SHIM_UNSEEN inline void leave(Place& from, Place& to, const void* bottom, size_t bytes) {
+#if defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(to.sanitized, __tsan_switch_to_fiber_no_sync);
+#endif
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(&from.fake_stack, bottom, bytes);
 #else
@@ -120,24 +146,33 @@ inline void leave(Place& from, Place& to, const void* bottom, size_t bytes) {
 #endif
 }
 
-__attribute__((noinline)) static void barrier() {
+__attribute__((noinline)) SHIM_UNSEEN static void barrier() {
     Fiber* self = running;
+    order(nullptr, &barriers[self->turn]);
     leave(self->place, scheduler, scheduler_stack, scheduler_bytes);
+    order(&barriers[self->turn], nullptr);  // all have come here, and none has come to the next one
+    self->turn = !self->turn;
 }
 
-static void fiber_main() {
+SHIM_UNSEEN static void fiber_main() {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_bytes);
 #endif
     for (;;) {  // one thread after another on the same stack
+        order(&block_begins, nullptr);
+        running->turn = false;
         current.body(current.arguments);
+        order(nullptr, &launch_ends);
         running->finished = true;
         leave(running->place, scheduler, scheduler_stack, scheduler_bytes);
     }
 }
 
-inline Fiber* new_fiber() {
+SHIM_UNSEEN inline Fiber* new_fiber() {
     Fiber* fiber = new Fiber;
+#if defined(__SANITIZE_THREAD__)
+    fiber->place.sanitized = __tsan_create_fiber(0);
+#endif
     void* memory = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         std::perror("sqd_mpi host shim: mmap");
@@ -160,21 +195,34 @@ inline Fiber* new_fiber() {
     return fiber;
 }
 
-inline void resume(Fiber* fiber) {
+// The coroutine of a thread: the first one that is free, or, as seen by the thread sanitizer, one for every thread, but
+// not the same in every block.
+SHIM_UNSEEN inline Fiber* fiber_of(size_t first_free, unsigned int thread, unsigned int n_threads) {
+#if defined(__SANITIZE_THREAD__)
+    const size_t number = (thread + 17 * static_cast<size_t>(blockIdx.x)) % n_threads;
+#else
+    const size_t number = first_free;
+    (void)thread, (void)n_threads;
+#endif
+    while (number >= fibers.size()) fibers.push_back(new_fiber());
+    return fibers[number];
+}
+
+SHIM_UNSEEN inline void resume(Fiber* fiber) {
     running = fiber;
     threadIdx.x = fiber->thread;
     leave(scheduler, fiber->place, fiber->stack, stack_bytes);
 }
 
 // Run all threads of one block; false if some finish while others wait at a barrier.
-inline bool run_block(unsigned int n_threads, bool reverse) {
+SHIM_UNSEEN inline bool run_block(unsigned int n_threads, bool reverse) {
     static std::vector<Fiber*> waiting;
     waiting.clear();
     size_t next = 0;  // fibers before this one wait at a barrier
     for (unsigned int k = 0; k < n_threads; ++k) {
-        if (next == fibers.size()) fibers.push_back(new_fiber());
-        Fiber* fiber = fibers[next];
-        fiber->thread = reverse ? n_threads - 1 - k : k;
+        const unsigned int thread = reverse ? n_threads - 1 - k : k;
+        Fiber* fiber = fiber_of(next, thread, n_threads);
+        fiber->thread = thread;
         fiber->finished = false;
         resume(fiber);
         if (!fiber->finished) {
@@ -206,25 +254,53 @@ struct Call {
     static void body(void* self) { static_cast<Call*>(self)->at(std::index_sequence_for<A...>{}); }
 };
 
+// Shared memory for one block, full of NaN. The thread sanitizer forgets at a new mapping what the block before did.
+SHIM_UNSEEN inline char* new_shared_memory(char* old, size_t bytes) {
+#if defined(__SANITIZE_THREAD__)
+    if (old != nullptr) munmap(old, bytes);
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) std::abort();
+    for (size_t k = 0; k < bytes; ++k) static_cast<volatile char*>(memory)[k] = -1;
+    return static_cast<char*>(memory);
+#else
+    void* memory = old;
+    if (memory == nullptr && posix_memalign(&memory, 128, bytes) != 0) std::abort();
+    std::memset(memory, 0xff, bytes);
+    return static_cast<char*>(memory);
+#endif
+}
+
+SHIM_UNSEEN inline void free_shared_memory(char* memory, size_t bytes) {
+#if defined(__SANITIZE_THREAD__)
+    if (memory != nullptr) munmap(memory, bytes);
+#else
+    (void)bytes;
+    std::free(memory);
+#endif
+}
+
 // Status: 0 done, 1 a barrier that not all threads of a block reached.
 template <class... A>
-int launch(void (*kernel)(A...), int64_t n_blocks, int64_t n_threads, int64_t shared_bytes, void** arguments,
+SHIM_UNSEEN int launch(void (*kernel)(A...), int64_t n_blocks, int64_t n_threads, int64_t shared_bytes, void** arguments,
            int reverse) {
     Call<A...> call{kernel, arguments};
     current = Launch{&Call<A...>::body, &call};
     gridDim.x = static_cast<unsigned int>(n_blocks);
     blockDim.x = static_cast<unsigned int>(n_threads);
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 128, shared_bytes > 0 ? shared_bytes : 1) != 0) std::abort();
-    shared_memory = static_cast<char*>(memory);
+    const size_t bytes = shared_bytes > 0 ? shared_bytes : 1;
+#if defined(__SANITIZE_THREAD__)
+    scheduler.sanitized = __tsan_get_current_fiber();
+#endif
     bool good = true;
     for (int64_t block = 0; block < n_blocks && good; ++block) {
         blockIdx.x = static_cast<unsigned int>(reverse ? n_blocks - 1 - block : block);
-        std::memset(shared_memory, 0xff, shared_bytes);  // NaN
+        shared_memory = new_shared_memory(shared_memory, bytes);
+        order(nullptr, &block_begins);
         good = run_block(blockDim.x, (blockIdx.x % 2 == 1) != (reverse != 0));
     }
     if (!good) fibers.clear();  // those that wait inside a kernel cannot be used again
-    std::free(memory);
+    order(&launch_ends, nullptr);
+    free_shared_memory(shared_memory, bytes);
     shared_memory = nullptr;
     return good ? 0 : 1;
 }

@@ -66,7 +66,8 @@ class DeviceMemory:
     def from_host(self, host: FloatArray, out: DeviceArray | None = None) -> DeviceArray:
         """See `Memory`."""
         target = self._device.empty(host.shape) if out is None else out
-        self._device.copy_in(np.ascontiguousarray(host), target)
+        whole = np.ascontiguousarray(host)
+        self._device.copy_in(whole, target)
         self._device.synchronize()  # the host array may change now
         return target
 
@@ -215,6 +216,8 @@ class _StagedArrivals:
         self.buffers: Any = _Pinned(device)
         self._arrays = [device.empty(capacity) for _ in range(2 if capacity else 0)]
         self._streams = [device.stream() for _ in self._arrays]
+        for stream in self._streams:
+            device.wait(stream, None)  # kernels may still use what the arrays are made of
         self._turn = 0
 
     def bring(self, block: FloatArray) -> DeviceArray:
@@ -240,7 +243,9 @@ class _OnDevice:
 
     def empty(self, size: int, dtype: Any = np.float64) -> DeviceArray:
         """A buffer."""
-        return self._device.empty(size, dtype)
+        array = self._device.empty(size, dtype)
+        self._device.synchronize()  # MPI does not wait for kernels that still use what it is made of
+        return array
 
     def message(self, array: DeviceArray) -> Any:
         """What MPI is given for it."""

@@ -3,9 +3,14 @@
 //
 // Sums have two stages: every thread block adds up one of a fixed number of ranges of elements, then one block per sum
 // adds the ranges. The order depends on the size alone, so results are the same in every run and on every device.
+//
+// Kernels with a thread for every element take any number of blocks: a launch has at most 2^32 threads on AMD.
 
 #define TILE 4
 #define TURN 32
+#define EACH_ELEMENT(e, size)                                                 \
+    for (Index e = (Index)blockIdx.x * blockDim.x + threadIdx.x; e < (size); \
+         e += (Index)gridDim.x * blockDim.x)
 
 __device__ inline Index least(Index a, Index b) { return a < b ? a : b; }
 
@@ -111,32 +116,32 @@ extern "C" __global__ void project_out(
     Index size
 ) {
     SHARED_DOUBLES(shared);
-    const Index e = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (e >= size) return;
     double* work = shared + threadIdx.x;
-    for (Index i = 0; i < m; i++) work[i * blockDim.x] = vectors[i * size + e];
-    for (Index j = 0; j < k; j++) {
-        const double value = basis[j * size + e];
-        for (Index i = 0; i < m; i++) work[i * blockDim.x] -= overlaps[i * k + j] * value;
-    }
-    for (Index i = 0; i < n; i++) {
-        double total = 0.0;
-        for (Index j = 0; j < m; j++) total += transform[i * m + j] * work[j * blockDim.x];
-        vectors[i * size + e] = total;
+    EACH_ELEMENT(e, size) {
+        for (Index i = 0; i < m; i++) work[i * blockDim.x] = vectors[i * size + e];
+        for (Index j = 0; j < k; j++) {
+            const double value = basis[j * size + e];
+            for (Index i = 0; i < m; i++) work[i * blockDim.x] -= overlaps[i * k + j] * value;
+        }
+        for (Index i = 0; i < n; i++) {
+            double total = 0.0;
+            for (Index j = 0; j < m; j++) total += transform[i * m + j] * work[j * blockDim.x];
+            vectors[i * size + e] = total;
+        }
     }
 }
 
 // vectors[:n] = coefficients vectors[:k], in place; k doubles of shared memory for every thread.
 extern "C" __global__ void rotate(double* vectors, const double* coefficients, Index n, Index k, Index size) {
     SHARED_DOUBLES(shared);
-    const Index e = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (e >= size) return;
     double* work = shared + threadIdx.x;
-    for (Index j = 0; j < k; j++) work[j * blockDim.x] = vectors[j * size + e];
-    for (Index i = 0; i < n; i++) {
-        double total = 0.0;
-        for (Index j = 0; j < k; j++) total += coefficients[i * k + j] * work[j * blockDim.x];
-        vectors[i * size + e] = total;
+    EACH_ELEMENT(e, size) {
+        for (Index j = 0; j < k; j++) work[j * blockDim.x] = vectors[j * size + e];
+        for (Index i = 0; i < n; i++) {
+            double total = 0.0;
+            for (Index j = 0; j < k; j++) total += coefficients[i * k + j] * work[j * blockDim.x];
+            vectors[i * size + e] = total;
+        }
     }
 }
 
@@ -144,25 +149,21 @@ extern "C" __global__ void rotate(double* vectors, const double* coefficients, I
 extern "C" __global__ void scale_and_add(
     const double* diagonal, const double* vector, double factor, double* out, Index size
 ) {
-    const Index e = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (e < size) out[e] = factor * out[e] + diagonal[e] * vector[e];
+    EACH_ELEMENT(e, size) out[e] = factor * out[e] + diagonal[e] * vector[e];
 }
 
 // out += factor vector.
 extern "C" __global__ void add_scaled(const double* vector, double factor, double* out, Index size) {
-    const Index e = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (e < size) out[e] += factor * vector[e];
+    EACH_ELEMENT(e, size) out[e] += factor * vector[e];
 }
 
 // kept[i] = out[line[i]], and later out[line[i]] += factor kept[i].
 extern "C" __global__ void keep_line(const double* out, const Index* line, double* kept, Index count) {
-    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) kept[i] = out[line[i]];
+    EACH_ELEMENT(i, count) kept[i] = out[line[i]];
 }
 
 extern "C" __global__ void add_line(double* out, const Index* line, const double* kept, double factor, Index count) {
-    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) out[line[i]] += factor * kept[i];
+    EACH_ELEMENT(i, count) out[line[i]] += factor * kept[i];
 }
 
 // lowest[n] = smallest of the elements n stretch, ..., (n + 1) stretch - 1: one thread block for every stretch.
@@ -231,6 +232,5 @@ extern "C" __global__ void turn(
 extern "C" __global__ void set_line(
     const double* stored, const Index* last, const Index* target, int symmetric, double* whole, Index count
 ) {
-    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) whole[target[i]] = symmetric ? stored[last[i]] : 0.0;
+    EACH_ELEMENT(i, count) whole[target[i]] = symmetric ? stored[last[i]] : 0.0;
 }

@@ -18,6 +18,7 @@ _MOST_PARTS = 1024  # ranges of a sum
 _PART = 4096  # elements that a range has at least
 _THREADS = 256
 _FEW_THREADS = 32
+_MOST_BLOCKS = 2**20  # of a kernel with a thread for every element, which then takes several
 _SHARED_BYTES = 32 * 1024  # of a thread block that keeps columns there, where the device has them
 
 
@@ -133,15 +134,14 @@ class DeviceVectors:
     def _elements(self, name: str, size: int, arguments: tuple[Any, ...]) -> None:
         """Launch a kernel with one thread for every element."""
         n_threads = _threads(size)
-        self._kernel(name)(-(-size // n_threads), n_threads, (*arguments, np.int64(size)))
+        self._kernel(name)(_blocks(size, n_threads), n_threads, (*arguments, np.int64(size)))
 
     def _by_column(self, name: str, height: int, size: int, arguments: tuple[Any, ...]) -> None:
         """Launch a kernel whose threads keep `height` doubles each in shared memory."""
         n_threads = min(self._columns(height), _threads(size))
         if n_threads == 0:
             raise ValueError(f"{height} vectors at a time are more than this device can combine")
-        self._kernel(name)(-(-size // n_threads), n_threads, arguments, 8 * n_threads * height)
-        self.device.synchronize()  # the small arrays end with the caller
+        self._kernel(name)(_blocks(size, n_threads), n_threads, arguments, 8 * n_threads * height)
 
     def _columns(self, height: int) -> int:
         """Largest number of threads whose columns of doubles fit into shared memory; 0 if not even few do."""
@@ -165,6 +165,11 @@ class DeviceVectors:
 def _parts(size: int) -> int:
     """Number of ranges of a sum, from the size alone."""
     return max(1, min(_MOST_PARTS, size // _PART))
+
+
+def _blocks(size: int, n_threads: int) -> int:
+    """Blocks of a kernel with a thread for every element."""
+    return min(-(-size // n_threads), _MOST_BLOCKS)
 
 
 def _threads(size: int) -> int:

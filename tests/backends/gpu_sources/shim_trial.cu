@@ -33,3 +33,20 @@ extern "C" __global__ void divergent_barrier(double* out) {
 
 // Wrong on purpose: one element too far.
 extern "C" __global__ void overrun(double* out, const Index n) { out[n] = 1.0; }
+
+// Wrong on purpose: all blocks write the same element.
+extern "C" __global__ void same_element(double* out) {
+    if (threadIdx.x == 0) out[0] = 1.0;
+}
+
+// Wrong on purpose: no barrier between the reading of one turn and the writing of the next.
+extern "C" __global__ void early_writing(double* out) {
+    SHARED_DOUBLES(part);
+    double total = 0.0;
+    for (int turn = 0; turn < 3; ++turn) {
+        part[threadIdx.x] = 1.0;
+        __syncthreads();
+        total += part[blockDim.x - 1 - threadIdx.x];
+    }
+    out[(Index)blockIdx.x * blockDim.x + threadIdx.x] = total;
+}
