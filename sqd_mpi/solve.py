@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
-from sqd_mpi.backends import FloatArray, Interaction, device_is_there, device_pays, get_backend
+from sqd_mpi.backends import FloatArray, Interaction, device_is_there, get_backend
 from sqd_mpi.backends.memory import HOST, Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
 from sqd_mpi.grid import (
@@ -24,6 +24,7 @@ from sqd_mpi.grid import (
     agree_on_error,
     broadcast,
     count_alike,
+    from_rank_0,
     largest_of_all,
     local_ranks,
     minimum_mean_maximum,
@@ -389,17 +390,22 @@ class _Solve:
         return found
 
     def _choose_backend(self, comm: Any) -> str:
-        """The backend that was asked for; "auto" is a GPU if every rank has one and the problem is large enough."""
+        """The backend that was asked for; "auto" is a GPU if every rank has one and a solve is predicted to be faster.
+
+        Raises:
+            InputError: the machine profiles in the environment cannot be read; the same on all ranks.
+        """
         if self.options.backend != "auto":
             return self.options.backend
         if largest_of_all(comm, np.array([not device_is_there()], np.int64))[0]:
             return "cpu"
-        pays = False
-        if comm is None or comm.rank == 0:
-            shape, limits = (1, 1, 1, 1), planner.Limits(self.memory, 2, 2)
-            alone = planner.predict(self._problem, shape, MachineProfile(), _jit.n_threads(), limits)
-            pays = device_pays(alone.seconds_per_sigma / (1 if comm is None else comm.size))
-        return "gpu" if broadcast(comm, pays) else "cpu"
+        n_ranks = 1 if comm is None else comm.size
+        sizes = subspace_sizes(self.nroots, self.options.max_subspace)
+        choice = from_rank_0(
+            comm, lambda: planner.choose_backend(self._problem, _jit.n_threads(), sizes, n_ranks)
+        )
+        self.log.info(choice.sentence)
+        return str(choice.backend)
 
     def _vector_memory(self, comm: Any) -> Memory:
         """The memory of the backend; that of a device limits this solve where it is smaller.
