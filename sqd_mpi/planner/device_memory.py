@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.layout import SpinStrings
 from sqd_mpi.planner.blocks import Memory
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.same_spin import SameSpinPlan
@@ -62,6 +63,22 @@ def used_pairs(problem: Problem) -> FloatArray:
     ).astype(np.float64)
     used[:, 0] += problem.norb  # pairs (r, r) of the diagonal
     return used
+
+
+def most_bytes(alpha: SpinStrings, beta: SpinStrings, norb: int, nelec: tuple[int, int]) -> int:
+    """Bytes on the GPU beside vectors and buffers that no rank exceeds, without counting connections.
+
+    As if every string were connected to as many others as there are of its label, and had as many singles as there are
+    orbitals to excite to.
+    """
+    total = 2.0 * _INTERACTIONS * 8.0 * (norb * (norb + 1) // 2) ** 2 + SCRATCH_BYTES
+    for strings, n_electrons, per_element in ((alpha, nelec[0], 12.0), (beta, nelec[1], 10.0)):
+        n, n_labels = strings.size, strings.n_labels
+        singles = n * min(n, n_electrons * (norb - n_electrons))
+        same_label = float((np.diff(strings.label_start).astype(np.float64) ** 2).sum())
+        rows = 200.0 + 8.0 * n_electrons + 32.0 * n_labels + 16.0 * beta.size / 1024
+        total += per_element * same_label + 12.0 * singles + rows * (n + SLICE * n_labels)
+    return int(1.2 * total)
 
 
 def scratch_bytes(free: int) -> int:
