@@ -55,6 +55,11 @@ def device_structure_bytes(work: Work, spare: float = np.inf) -> int:
     return int(lists_a + matrix_a + lists_b + matrix_b + plan.n_bytes + blocks + unfolding + integrals + tiled)
 
 
+def uploaded_bytes(work: Work) -> int:
+    """Largest bytes of lists that a rank copies to its GPU; dense matrices are made there from lists."""
+    return device_structure_bytes(work, 0.0) - int(_fold_bytes(work))
+
+
 def used_pairs(problem: Problem) -> FloatArray:
     """(n_labels, n_labels) orbital pairs of beta singles and their diagonal, by label of the string and of the pair."""
     used = np.stack(
@@ -76,8 +81,9 @@ def most_bytes(alpha: SpinStrings, beta: SpinStrings, norb: int, nelec: tuple[in
         n, n_labels = strings.size, strings.n_labels
         singles = n * min(n, n_electrons * (norb - n_electrons))
         same_label = float((np.diff(strings.label_start).astype(np.float64) ** 2).sum())
-        rows = 200.0 + 8.0 * n_electrons + 32.0 * n_labels + 16.0 * beta.size / 1024
-        total += per_element * same_label + 12.0 * singles + rows * (n + SLICE * n_labels)
+        rows = 200.0 + 14.0 * n_electrons + 32.0 * n_labels + 16.0 * beta.size / 1024
+        total += per_element * same_label + 18.0 * singles + rows * (n + SLICE * n_labels)
+    total += 8.0 * float(np.diff(alpha.label_start).astype(np.float64) @ np.diff(beta.label_start))  # of a fold
     return int(1.2 * total)
 
 

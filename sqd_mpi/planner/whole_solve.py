@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqd_mpi.machine import MachineProfile, read_profile
 from sqd_mpi.options import InputError
-from sqd_mpi.planner.device_memory import device_structure_bytes
+from sqd_mpi.planner.device_memory import uploaded_bytes
 from sqd_mpi.planner.devices import assumed_device
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, Limits, predict
 from sqd_mpi.planner.problem import Problem
@@ -64,7 +64,7 @@ def predict_solve(
     start = copies = 0.0
     if profile.backend == "gpu":
         work = Work(problem, _ALONE, profile, 1)
-        n_bytes = device_structure_bytes(work) + 3 * 8 * problem.dimension(_ALONE)
+        n_bytes = uploaded_bytes(work) + 3 * 8 * problem.dimension(_ALONE)
         start, copies = START_SECONDS, n_bytes / (profile.staging_bytes_per_second or 1e10)
     return SolveSeconds(
         start,
