@@ -137,6 +137,9 @@ def _profile(
     processor = processor_name() if engine is None else f"{engine.device.name}, {processor_name()}"
     name = f"{processor}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
     whole = {"name": name, "ranks_per_node": n_local, "process_bytes": max(process, 0), **described}
+    rates = {key: measured.pop(key) for key in list(measured) if key.startswith(bench_device.RATE)}
+    if rates:
+        whole["device_rates"] = {key.removeprefix(bench_device.RATE): rate for key, rate in rates.items()}
     return default.model_copy(update={**measured, **whole})
 
 
@@ -145,12 +148,10 @@ def measure_kernels(device: bench_device.DeviceEngine | None = None) -> dict[str
 
     Processor times on the CPU; on a device wall times.
     """
-    engine = CpuEngine() if device is None else device
-    rows: list[list[float]] = []
-    for n_strings, norb, n_electrons, shapes in engine.cases:
-        case = KernelCase.create(n_strings, norb, n_electrons)
-        for shape in shapes:
-            rows += case.measure(shape, engine)
+    if device is not None:
+        return device.constants(_measured(device))
+    engine = CpuEngine()
+    rows = [row for work, seconds in _measured(engine) for row in _rows(work, seconds)]
     columns = [0, *(1 + _OPERATIONS.index(name) for name in engine.names)]
     table = np.array(rows)[:, columns]
     start = np.array([getattr(engine.start, name) for name in engine.names])
@@ -159,6 +160,15 @@ def measure_kernels(device: bench_device.DeviceEngine | None = None) -> dict[str
     relative = table[:, 1:] * start / table[:, :1]
     found = lsq_linear(relative, np.ones(len(table)), (1.0 / engine.outside, engine.outside)).x
     return {name: float(value) for name, value in zip(engine.names, found * start, strict=True)}
+
+
+def _measured(engine: CpuEngine | bench_device.DeviceEngine) -> list[tuple[Any, dict[str, float]]]:
+    """What a plan counts and the seconds by kind of task, of every problem and grid of an engine."""
+    found = []
+    for n_strings, norb, n_electrons, shapes in engine.cases:
+        case = KernelCase.create(n_strings, norb, n_electrons)
+        found += [case.seconds_by_kind(shape, engine) for shape in shapes]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +201,8 @@ class KernelCase:
         problem = planner.Problem.from_sorted(hamiltonian, labels, strings, strings, spin_flip=False, deal=True)
         return cls(hamiltonian, problem, labels)
 
-    def measure(self, shape: tuple[int, int, int, int], engine: Any = None) -> list[list[float]]:
-        """For each kind of task seconds of one place, then numbers of operations in the order of `_OPERATIONS`."""
+    def seconds_by_kind(self, shape: tuple[int, int, int, int], engine: Any = None) -> tuple[Any, dict[str, float]]:
+        """What a plan counts on a grid, and for each kind of task the seconds of its first place."""
         from sqd_mpi import _jit, planner
         from sqd_mpi.backends import Interaction
         from sqd_mpi.layout import Layout
@@ -211,22 +221,27 @@ class KernelCase:
         block.prepare(tasks)
         sigma = engine.array(np.zeros(layout.sub_block_size(0, 0, 0)))
         kets = {(t.da, t.db): engine.array(np.ones(layout.block_size(t.da % a, t.db % b))) for t in tasks}
-        count = {name: float(values[0, 0, 0]) for name, values in work.operations.items()}
-        operations = {
-            "mixed": [count["terms"], count["moved"], 0.0, count["groups"]],
-            "alpha": [0.0, 0.0, count["alpha"], 0.0],
-            "beta": [0.0, count["rows"], count["beta"], 0.0],
-        }
-        rows = []
-        for kind, numbers in operations.items():
+        seconds = {}
+        for kind in ("mixed", "alpha", "beta"):
             chosen = [task for task in tasks if task.kind == kind]
 
             def once(chosen: list[Any] = chosen) -> None:
                 for task in chosen:
                     block.apply(task, kets[task.da, task.db], sigma, interaction)
 
-            rows.append([engine.seconds(once), *numbers])
-        return rows
+            seconds[kind] = engine.seconds(once)
+        return work, seconds
+
+
+def _rows(work: Any, seconds: dict[str, float]) -> list[list[float]]:
+    """For each kind of task its seconds, then numbers of operations in the order of `_OPERATIONS`."""
+    count = {name: float(values[0, 0, 0]) for name, values in work.operations.items()}
+    operations = {
+        "mixed": [count["terms"], count["moved"], 0.0, count["groups"]],
+        "alpha": [0.0, 0.0, count["alpha"], 0.0],
+        "beta": [0.0, count["rows"], count["beta"], 0.0],
+    }
+    return [[seconds[kind], *numbers] for kind, numbers in operations.items()]
 
 
 def _least(function: Callable[[], object], clock: Callable[[], float] = perf_counter, repeats: int = _REPEATS) -> float:

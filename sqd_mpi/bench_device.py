@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import exp, log
 from time import perf_counter
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from sqd_mpi import grid
 from sqd_mpi.planner import devices
 
+RATE = "device_rates."  # before the names of measured rates of forms
 _LARGE = 32_000_000  # elements of a large copy; fewer where the device is emulated
 _LARGE_EMULATED = 200_000
 _SQUARE = 2048  # rows and columns of a matrix product of same spin
@@ -27,8 +29,6 @@ class DeviceEngine:
     """
 
     start = devices.assumed_profile(devices.data_sheet("h100"))
-    names = "mixed_seconds", "gather_seconds", "same_spin_seconds"
-    outside = 1e6  # a measured constant may be this many times smaller or larger than the assumed one
 
     def __init__(self, device: Any):
         self.device = device
@@ -57,6 +57,29 @@ class DeviceEngine:
             self.device.synchronize()
             samples.append(perf_counter() - began)
         return max(min(samples[1:]), 1e-9)
+
+    def constants(self, measured: Sequence[tuple[Any, dict[str, float]]]) -> dict[str, Any]:
+        """The constants of a profile: the assumed rates, made slower or faster by what was measured.
+
+        Opposite spin has several forms, of which the cheapest is taken: all of them get one factor, and same spin gets
+        another, geometric means over all problems.
+
+        Args:
+            measured: what a plan counts (`planner.work.Work`) with the assumed rates, and seconds by kind of task.
+        """
+        logs: dict[str, list[float]] = {"mixed": [], "same spin": []}
+        for work, seconds in measured:
+            for kind, found in seconds.items():
+                predicted = float(work.blocks[kind][0, 0, 0])
+                if predicted > 0.0:
+                    logs["mixed" if kind == "mixed" else "same spin"].append(log(found / predicted))
+        opposite, same_spin = (exp(sum(each) / max(len(each), 1)) for each in logs.values())
+        return {
+            "mixed_seconds": opposite * self.start.mixed_seconds,
+            "same_spin_seconds": same_spin * self.start.same_spin_seconds,
+            "gather_seconds": opposite * self.start.gather_seconds,
+            **{RATE + name: rate / opposite for name, rate in (self.start.device_rates or {}).items()},
+        }
 
     def copies(self) -> dict[str, float]:
         """Seconds of a launch, of a vector's element and of a multiply-add of a matrix product, and bytes per second of
@@ -101,6 +124,7 @@ def describe(comm: Any, engine: DeviceEngine, n_local: int) -> dict[str, Any]:
     return {
         "backend": "gpu",
         "device_bytes": total,
+        "device_shared_bytes": device.limits.shared_bytes,
         "devices_per_node": max(1, len(set(everyone)) // n_nodes),
         "context_bytes": taken,
         "lanes": 1,

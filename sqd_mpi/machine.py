@@ -69,12 +69,17 @@ class MachineProfile(BaseModel):
     """Whose the times of kernels and vectors are. Those of a GPU hold for a rank that has it alone."""
     device_bytes: Annotated[int, Field(ge=1)] | None = None
     """Memory of a GPU."""
+    device_shared_bytes: Annotated[int, Field(ge=1)] = 232_448
+    """Shared memory that a thread block of a GPU can have; that of an H100."""
     devices_per_node: Annotated[int, Field(ge=1)] | None = None
     """GPUs that the ranks of a node share; None for one each."""
     context_bytes: Annotated[int, Field(ge=0)] = 0
     """What every rank takes of a GPU's memory before the first array: driver, libraries, kernels."""
     staging_bytes_per_second: _Positive | None = None
     """Copies between a GPU and pinned host memory, which messages go through; None where there is no GPU."""
+    device_rates: dict[str, _Positive] | None = None
+    """Rates of the forms of opposite spin on a GPU by name (`planner.device_costs.Rates`), as far as they do not follow
+    from the seconds of a multiply-add."""
 
     @property
     def ranks_per_device(self) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction
+from sqd_mpi.backends.memory import HOST, Array, Memory
 from sqd_mpi.backends.reference import spin_integrals, spin_matrix_element, twist_of
 from sqd_mpi.excitations import n_moved
 from sqd_mpi.grid import ProcessGrid
@@ -22,7 +23,6 @@ from sqd_mpi.layout import Layout
 
 # Diagonal elements closer than this (hartree) belong together: determinants that differ by flipped spins.
 _TIE = 1e-9
-_CHUNK = 1 << 20
 _SMALL_MATRIX = 400
 _WALL = 1e3  # hartree
 _CLEAN = 1e-8
@@ -69,31 +69,33 @@ class ModelSpace:
         cls,
         grid: ProcessGrid,
         layout: Layout,
-        diagonal: FloatArray,
+        diagonal: Array,
         hamiltonian: Hamiltonian,
         interaction: Interaction,
         size: int,
         n_states: int | None = None,
         penalty: Penalty | None = None,
+        memory: Memory = HOST,
     ) -> ModelSpace:
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
         The same on every grid: ties are broken by the strings. Collective over the grid.
 
         Args:
-            diagonal: this rank's slice of the diagonal.
+            diagonal: this rank's slice of the diagonal, in the memory below.
             size: number of determinants wanted.
             n_states: number of eigenpairs wanted; by default all.
             penalty: added to the interaction. If it is squared, it must not lead out of sets of determinants of equal
                 diagonal element.
+            memory: where the diagonal lies.
         """
         here = grid.coordinates
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
-        flat = _smallest(diagonal, 2 * size)
+        flat, elements = memory.smallest(diagonal, 2 * size)
         rows, columns = where.locate(flat)
         n_beta = layout.beta.size
         code = layout.alpha.canonical[where.alpha[rows]] * n_beta + layout.beta.canonical[where.beta[columns]]
-        everybody = grid.gather_everywhere(np.column_stack([diagonal[flat], code.astype(np.float64)]))
+        everybody = grid.gather_everywhere(np.column_stack([elements, code.astype(np.float64)]))
         chosen = _choose(everybody, size)
         position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
         mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
@@ -118,21 +120,24 @@ class ModelSpace:
             clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
         return cls(energies, vectors, mine, len(mine) == layout.dimension, clean, bounds)
 
-    def fill(self, out: FloatArray, n_vectors: int) -> int:
+    def fill(self, out: Array, n_vectors: int, memory: Memory = HOST) -> int:
         """Put start vectors into the first rows of `out` (rows, size); returns how many.
 
         They are the lowest eigenvectors with a trace of others of the wanted spin: iterations do not leave a symmetry
         that has no label, and the lowest state of the whole sector may have another one than that of the model space.
+
+        Args:
+            memory: where `out` lies.
         """
         n_vectors = min(n_vectors, len(self.energies))
-        out[:n_vectors] = 0.0
         local = np.flatnonzero(self.mine >= 0)
         clean = np.ones(len(self.energies), bool) if self.clean is None else self.clean
         start, others = self.vectors[:, :n_vectors], self.vectors[:, n_vectors:][:, clean[n_vectors:]]
         if not self.complete and others.shape[1]:
             amounts = np.random.default_rng(1).choice([-_TRACE, _TRACE], (others.shape[1], n_vectors))
             start = start + others @ amounts / np.sqrt(others.shape[1])
-        out[:n_vectors, self.mine[local]] = start[local].T
+        for k in range(n_vectors):
+            memory.put(self.mine[local], start[local, k], out[k])
         return n_vectors
 
 
@@ -161,20 +166,6 @@ def _matrix(
         interaction.same_spin, interaction.constant, parity, mirror, matrix,
     )  # fmt: skip
     return matrix
-
-
-def _smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
-    """Positions of the `count` smallest values, in one pass over chunks."""
-    if len(values) <= count:
-        return np.arange(len(values), dtype=np.int64)
-    kept = np.empty(0, np.int64)
-    for start in range(0, len(values), _CHUNK):
-        chunk = values[start : start + _CHUNK]
-        below = np.arange(len(chunk)) if len(kept) < count else np.flatnonzero(chunk < values[kept].max())
-        kept = np.concatenate([kept, below + start])
-        if len(kept) > count:
-            kept = kept[np.argpartition(values[kept], count)[:count]]
-    return kept
 
 
 def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:

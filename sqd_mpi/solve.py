@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, device_is_there, device_pays, get_backend
-from sqd_mpi.backends.memory import Memory
+from sqd_mpi.backends.memory import HOST, Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
 from sqd_mpi.grid import (
     ProcessGrid,
@@ -529,17 +529,17 @@ class _Solve:
                 size = max(size, _LARGE_MODEL_SPACE)
             energy = Interaction.energy(self.hamiltonian)
             n_states = 2 * self.nroots + _MODEL_STATES
+            memory = self.vector_memory if self.target is None else HOST
             if self.target is None:
                 penalty = None
-                elements = self.vector_memory.empty(layout.slice_size(*self.place))
-                block.diagonal(energy, elements)
-                diagonal = self.vector_memory.to_host(elements)
+                diagonal = memory.empty(layout.slice_size(*self.place))
+                block.diagonal(energy, diagonal)
             else:
                 deviation = self.target.deviation(self.hamiltonian)
                 penalty = Penalty(deviation, self.target.strength, not self.target.linear)
                 diagonal = self.target.diagonal(layout, self.place, self.hamiltonian, block, self.vector_memory)
             return ModelSpace.create(
-                self.grid, layout, diagonal, self.hamiltonian, energy, size, n_states, penalty
+                self.grid, layout, diagonal, self.hamiltonian, energy, size, n_states, penalty, memory
             )
 
     def _models(self) -> dict[Sector, ModelSpace]:
@@ -636,8 +636,7 @@ class _Solve:
         # Model vectors come on top: they guard against a root that the stored vectors lack.
         extra = min(count if n_rows < count else 0, out.shape[0] - n_rows, len(model.energies))
         if extra:
-            with self.vector_memory.filling(out[n_rows : n_rows + extra]) as vectors:
-                model.fill(vectors, extra)
+            model.fill(out[n_rows : n_rows + extra], extra, self.vector_memory)
         return n_rows + extra
 
     def _record(self, sector: Sector, step: Step, shown: bool) -> None:

@@ -178,6 +178,9 @@ class OpaqueMemory:
     def limit(self, n_sharing):
         """No limit."""
 
+    def reserve(self, n_bytes):
+        """See `Memory`."""
+
     def arrivals(self, capacity):
         """See `Memory`."""
         return OpaqueArrivals(capacity)

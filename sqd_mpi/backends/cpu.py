@@ -64,7 +64,16 @@ class StringStructure:
     @cached_property
     def beta(self) -> list[structure.BetaSingles]:
         """Beta singles, one entry per shift db."""
-        return structure.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b)
+        known = self.singles if self._rows_are_columns else None
+        return structure.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b, known)
+
+    @cached_property
+    def _rows_are_columns(self) -> bool:
+        """Whether bra rows and columns are the same strings with the same integrals, so that lists are made once."""
+        layout, same = self.layout, self.integrals[0][0] is self.integrals[1][0]
+        if layout.alpha is not layout.beta or not same:
+            return False
+        return np.array_equal(self.bra.alpha, layout.beta_rows(self.ib)[0])
 
     @cached_property
     def singles(self) -> Singles:
@@ -148,26 +157,45 @@ class StringStructure:
         Columns of the doubles are numbered inside the ket columns of the row's label.
         """
         if db not in self._beta_rows:
-            layout, jb = self.layout, (self.ib + db) % self.layout.grid[1]
-            parts = []
-            for row in layout.beta_bounds:
-                bra, ket = (int(row[self.ib]), int(row[self.ib + 1])), (int(row[jb]), int(row[jb + 1]))
-                parts.append(structure.same_spin_rows(layout.beta.strings, [bra], [ket], *self.integrals[1], False))
-            offsets = np.cumsum([0] + [part.indptr[-1] for part in parts])
-            indptr = np.concatenate(
-                [np.zeros(1, np.int64)] + [part.indptr[1:] + offsets[k] for k, part in enumerate(parts)]
-            )
-            doubles = structure.SparseRows(
-                indptr.astype(np.int64),
-                np.concatenate([part.column for part in parts]),
-                np.concatenate([part.value for part in parts]),
-            )
+            layout = self.layout
             rows, _ = layout.beta_rows(self.ib)
+            doubles = self._doubles_of_alpha(db)
             values = structure.single_values(
                 layout.beta.strings, self.beta[db], layout.n_labels, rows, *self.integrals[1]
             )
-            self._beta_rows[db] = doubles, values
+            self._beta_rows[db] = self._find_doubles(db) if doubles is None else doubles, values
         return self._beta_rows[db]
+
+    def _find_doubles(self, db: int) -> structure.SparseRows:
+        """Doubles of H_beta from this rank's columns to those of block ib + db."""
+        layout, jb = self.layout, (self.ib + db) % self.layout.grid[1]
+        parts = []
+        for row in layout.beta_bounds:
+            bra, ket = (int(row[self.ib]), int(row[self.ib + 1])), (int(row[jb]), int(row[jb + 1]))
+            parts.append(structure.same_spin_rows(layout.beta.strings, [bra], [ket], *self.integrals[1], False))
+        offsets = np.cumsum([0] + [part.indptr[-1] for part in parts])
+        indptr = np.concatenate(
+            [np.zeros(1, np.int64)] + [part.indptr[1:] + offsets[k] for k, part in enumerate(parts)]
+        )
+        return structure.SparseRows(
+            indptr.astype(np.int64),
+            np.concatenate([part.column for part in parts]),
+            np.concatenate([part.value for part in parts]),
+        )
+
+    def _doubles_of_alpha(self, db: int) -> structure.SparseRows | None:
+        """The doubles of H_beta out of H_alpha, if that is at hand and of the same strings."""
+        layout = self.layout
+        key = db, (0, len(self.bra.alpha))
+        if key not in self._alpha_rows or not self._rows_are_columns or layout.grid[0] != layout.grid[1]:
+            return None
+        if self.ia != self.ib:
+            return None
+        ket, ket_start = layout.beta_rows((self.ib + db) % layout.grid[1])
+        strings = layout.beta.strings
+        return structure.without_singles(
+            self._alpha_rows[key], self.bra.label_start, strings[self.bra.alpha], ket_start, strings[ket]
+        )
 
     @property
     def nbytes(self) -> int:

@@ -18,6 +18,8 @@ from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout
 from sqd_mpi.options import InputError
 
+_CHUNK = 1 << 20  # elements that are looked at together for the smallest ones
+
 Array = Any  # of some memory: has shape, size, nbytes, and views of consecutive rows by indexing
 
 
@@ -79,6 +81,12 @@ class Memory(Protocol):
 
     def fill_random(self, generator: np.random.Generator, out: Array) -> None:
         """Normally distributed numbers, the same in every memory."""
+
+    def smallest(self, array: Array, count: int) -> tuple[NDArray[np.int64], FloatArray]:
+        """Positions and values of the `count` smallest elements, in any order; of all where there are fewer."""
+
+    def put(self, positions: NDArray[np.int64], values: FloatArray, out: Array) -> None:
+        """out[positions] = values, and 0 elsewhere."""
 
     def indices(self, positions: NDArray[np.int64]) -> Any:
         """A list of positions for `vectors.finish_folded`."""
@@ -145,6 +153,20 @@ class _HostArrivals:
         """Kernels return when they are done."""
 
 
+def smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
+    """Positions of the `count` smallest values, in one pass over chunks; of all where there are fewer."""
+    if len(values) <= count:
+        return np.arange(len(values), dtype=np.int64)
+    kept = np.empty(0, np.int64)
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        below = np.arange(len(chunk)) if len(kept) < count else np.flatnonzero(chunk < values[kept].max())
+        kept = np.concatenate([kept, below + start])
+        if len(kept) > count:
+            kept = kept[np.argpartition(values[kept], count)[:count]]
+    return kept
+
+
 class HostMemory:
     """NumPy arrays; see `Memory`. There is one, `HOST`."""
 
@@ -184,6 +206,16 @@ class HostMemory:
     def fill_random(self, generator: np.random.Generator, out: FloatArray) -> None:
         """See `Memory`."""
         out[:] = generator.normal(size=out.shape)
+
+    def smallest(self, array: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:
+        """See `Memory`."""
+        positions = smallest(array, count)
+        return positions, array[positions]
+
+    def put(self, positions: NDArray[np.int64], values: FloatArray, out: FloatArray) -> None:
+        """See `Memory`."""
+        out[:] = 0.0
+        out[positions] = values
 
     def indices(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Memory`."""
@@ -229,4 +261,4 @@ def host_memory(direct: bool) -> HostMemory:
     return HOST
 
 
-__all__ = ["HOST", "Array", "Arrivals", "HostBuffers", "HostMemory", "Memory", "Port", "host_memory"]
+__all__ = ["HOST", "Array", "Arrivals", "HostBuffers", "HostMemory", "Memory", "Port", "host_memory", "smallest"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.backends.gather_sharing import share_gathers
-from sqd_mpi.excitations import Singles, find_doubles, find_singles, occupied_orbitals, pair_index
+from sqd_mpi.excitations import Singles, find_doubles, find_singles, n_moved, occupied_orbitals, pair_index
 from sqd_mpi.layout import BraRows, Layout, SpinStrings, owners
 
 FloatArray = NDArray[np.float64]
@@ -264,10 +264,18 @@ def same_spin_terms(
     return terms, step == 1
 
 
-def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> list[BetaSingles]:
-    """Singles of the columns of blocks with this ib to every beta block, one entry per shift db."""
+def beta_singles(
+    layout: Layout, ib: int, norb: int, pair_labels: IntArray, singles: Singles | None = None
+) -> list[BetaSingles]:
+    """Singles of the columns of blocks with this ib to every beta block, one entry per shift db.
+
+    Args:
+        singles: from these columns to all beta strings, where they are known already.
+    """
     rows, column_start = layout.beta_rows(ib)
-    return column_singles(layout, layout.beta.strings[rows], column_start, ib, norb, pair_labels)
+    return column_singles(
+        layout, layout.beta.strings[rows], column_start, ib, norb, pair_labels, singles=singles
+    )
 
 
 def column_singles(
@@ -278,6 +286,7 @@ def column_singles(
     norb: int,
     pair_labels: IntArray,
     in_block: bool = True,
+    singles: Singles | None = None,
 ) -> list[BetaSingles]:
     """Singles of any beta strings to every beta block, one entry per shift db from block ib.
 
@@ -285,10 +294,12 @@ def column_singles(
         columns: (n, nwords) the bra columns, label after label.
         column_start: (n_labels + 1,) first bra column of every label.
         in_block: whether the bra columns are those of block ib, whose diagonal then belongs to the shift 0.
+        singles: from the columns to all beta strings, where they are known already.
     """
     _, b, _, _ = layout.grid
     n_labels = layout.n_labels
-    singles = find_singles(columns, layout.beta.strings, norb)
+    if singles is None:
+        singles = find_singles(columns, layout.beta.strings, norb)
     counts = np.diff(column_start)
     block_row = np.concatenate([[0], np.cumsum(np.repeat(counts, n_labels))]).astype(np.int64)
     row_label = np.repeat(np.arange(n_labels), counts)
@@ -373,6 +384,25 @@ def same_spin_rows(
     if not columns:
         return SparseRows(indptrs[0], np.empty(0, np.int32), np.empty(0))
     return SparseRows(np.concatenate(indptrs), np.concatenate(columns), np.concatenate(values))
+
+
+def without_singles(
+    rows: SparseRows, bra_start: IntArray, bra: NDArray[np.uint64], ket_start: IntArray, ket: NDArray[np.uint64]
+) -> SparseRows:
+    """The doubles of a same-spin Hamiltonian that holds singles as well, with columns numbered inside their label.
+
+    Args:
+        rows: as `same_spin_rows` makes them, with singles.
+        bra_start, ket_start: (n_labels + 1,) first row and column of every label; bra, ket: strings of rows, columns.
+    """
+    label = np.repeat(np.arange(len(bra_start) - 1), np.diff(bra_start))
+    counts = np.zeros(len(bra) + 1, np.int64)
+    nothing = np.empty(0, np.int32), np.empty(0)
+    _keep_doubles(rows.indptr, rows.column, rows.value, bra, ket, ket_start[label], counts, *nothing, False)
+    indptr = np.cumsum(counts)
+    column, value = np.empty(indptr[-1], np.int32), np.empty(indptr[-1])
+    _keep_doubles(rows.indptr, rows.column, rows.value, bra, ket, ket_start[label], indptr, column, value, True)
+    return SparseRows(indptr, column, value)
 
 
 def same_spin_between(
@@ -520,9 +550,9 @@ def _sort_groups(thread_group, start, pair_bra, pair_ket, pair_sign, stop):
             group += 2 if twin else 1
 
 
-@jit
+@parallel_jit
 def _count_by_shift(indptr, ket, pair, shift, pair_labels, counts):
-    for row in range(indptr.shape[0] - 1):
+    for row in numba.prange(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             counts[row, shift[ket[k]], pair_labels[pair[k] >> 1]] += 1
 
@@ -555,20 +585,20 @@ def _sort_singles(
             pair_sign[target] = sign[k]
 
 
-@jit
+@parallel_jit
 def _count_beta(indptr, ket, pair, first_row, stride, owner, pair_labels, n_rows, counts):
-    for row in range(indptr.shape[0] - 1):
+    for row in numba.prange(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             target = first_row[row] + stride[row] * pair_labels[pair[k] >> 1]
             counts[owner[ket[k]] * n_rows + target + 1] += 1
 
 
-@jit
+@parallel_jit
 def _sort_beta(
     indptr, ket, pair, sign, first_row, stride, owner, pair_labels, n_rows, ket_first, position,
     column, orbital_pair, out_sign,
 ):  # fmt: skip
-    for row in range(indptr.shape[0] - 1):
+    for row in numba.prange(indptr.shape[0] - 1):
         for k in range(indptr[row], indptr[row + 1]):
             key = owner[ket[k]] * n_rows + first_row[row] + stride[row] * pair_labels[pair[k] >> 1]
             target = position[key]
@@ -648,6 +678,21 @@ def _merge(s_indptr, s_ket, s_value, d_indptr, d_ket, d_value, threshold, indptr
                 position += 1
         if not fill:
             indptr[row + 1] = position
+
+
+@parallel_jit
+def _keep_doubles(indptr, column, value, bra, ket, first_column, out_indptr, out_column, out_value, fill):
+    """Count the doubles of every row, or fill them in."""
+    for row in numba.prange(indptr.shape[0] - 1):
+        position = out_indptr[row] if fill else np.int64(0)
+        for k in range(indptr[row], indptr[row + 1]):
+            if n_moved(bra[row], ket[column[k]]) == 2:
+                if fill:
+                    out_column[position] = column[k] - first_column[row]
+                    out_value[position] = value[k]
+                position += 1
+        if not fill:
+            out_indptr[row + 1] = position
 
 
 @parallel_jit

@@ -10,22 +10,24 @@ from numpy.typing import NDArray
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.device_costs import RATES, Rates
 from sqd_mpi.planner.device_memory import used_pairs
+from sqd_mpi.planner.opposite_spin import opposite_floor
 from sqd_mpi.planner.prediction import Messages
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
 
 FloatArray = NDArray[np.float64]
 
-# Shares of a data sheet's rates that kernels are taken to reach; nothing of it is measured. Reads from shared memory
-# are at random, and meet the same bank some three times (docs/gpu.md; `backends.gpu.costs` supposes the same).
-_OPPOSITE_SHARE = 0.24
-_SAME_SPIN_SHARE = 0.12
-_DENSE_SHARE = 0.6  # of the matrix units: large products of same spin
-_BYTES_SHARE = 0.75
+# The rates of an H100 in `device_costs` hold for other devices in proportion to what bounds the kernel on its data
+# sheet: reads from shared memory, the vector or the matrix units, or memory. Nothing of it is measured.
+_BOUND_BY = {
+    "direct": "operands_per_second", "contracted": "operands_per_second", "sparse": "operands_per_second",
+    "product": "matrix_flops", "dense": "matrix_flops", "tiled": "vector_flops", "bytes": "bytes_per_second",
+}  # fmt: skip
+_STAGING_SHARE = 0.75  # of the data sheet's rate of copies to and from host memory
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
-_LAUNCH_SECONDS = 1e-5
 _CONTEXT_BYTES = 500_000_000
 
 
@@ -40,6 +42,7 @@ class DataSheet:
         bytes_per_second, n_bytes: of its memory.
         n_processors, hertz: multiprocessors or compute units, and their highest clock.
         host_bytes_per_second: to and from host memory, one way.
+        shared_bytes: shared memory of a thread block, at most.
         source: where the numbers stand.
     """
 
@@ -52,6 +55,7 @@ class DataSheet:
     n_processors: int
     hertz: float
     host_bytes_per_second: float
+    shared_bytes: int
     source: str
 
     @property
@@ -62,15 +66,20 @@ class DataSheet:
 
 _NVIDIA, _AMD = "https://www.nvidia.com/en-us/data-center", "https://www.amd.com/en/products/accelerators/instinct"
 DATA_SHEETS = (
-    DataSheet("a100", "A100 SXM, 80 GB", 9.7e12, 19.5e12, 2.039e12, 80 * 10**9, 108, 1.41e9, 32e9, f"{_NVIDIA}/a100/"),
-    DataSheet("h100", "H100 SXM", 34e12, 67e12, 3.35e12, 80 * 10**9, 132, 1.98e9, 64e9, f"{_NVIDIA}/h100/"),
-    DataSheet("h200", "H200 SXM", 34e12, 67e12, 4.8e12, 141 * 10**9, 132, 1.98e9, 64e9, f"{_NVIDIA}/h200/"),
-    DataSheet(
-        "mi250x-die", "MI250X, one of its two dies", 23.95e12, 47.85e12, 1.6e12, 64 * 10**9, 110, 1.7e9, 36e9,
-        f"{_AMD}/mi200/mi250x.html",
+    DataSheet("a100", "A100 SXM, 80 GB", 9.7e12, 19.5e12, 2.039e12, 80 * 10**9, 108, 1.41e9, 32e9, 163 * 1024,
+        f"{_NVIDIA}/a100/",
+    ),
+    DataSheet("h100", "H100 SXM", 34e12, 67e12, 3.35e12, 80 * 10**9, 132, 1.98e9, 64e9, 227 * 1024, f"{_NVIDIA}/h100/"),
+    DataSheet("h200", "H200 SXM", 34e12, 67e12, 4.8e12, 141 * 10**9, 132, 1.98e9, 64e9, 227 * 1024,
+        f"{_NVIDIA}/h200/",
     ),
     DataSheet(
-        "mi300x", "MI300X", 81.7e12, 163.4e12, 5.3e12, 192 * 10**9, 304, 2.1e9, 64e9, f"{_AMD}/mi300/mi300x.html"
+        "mi250x-die", "MI250X, one of its two dies", 23.95e12, 47.85e12, 1.6e12, 64 * 10**9, 110, 1.7e9, 36e9,
+        64 * 1024, f"{_AMD}/mi200/mi250x.html",
+    ),
+    DataSheet(
+        "mi300x", "MI300X", 81.7e12, 163.4e12, 5.3e12, 192 * 10**9, 304, 2.1e9, 64e9, 64 * 1024,
+        f"{_AMD}/mi300/mi300x.html"
     ),
 )  # fmt: skip
 
@@ -87,23 +96,43 @@ def data_sheet(key: str) -> DataSheet:
     raise InputError(f"a device is one of {', '.join(sheet.key for sheet in DATA_SHEETS)}; got {key!r}")
 
 
+def assumed_rates(sheet: DataSheet) -> Rates:
+    """Rates of the kernels on a device: those of an H100 in proportion to what bounds them."""
+    first = data_sheet("h100")
+    factors = {name: getattr(sheet, bound) / getattr(first, bound) for name, bound in _BOUND_BY.items()}
+    return Rates(**{name: value * factors.get(name, 1.0) for name, value in vars(RATES).items()})
+
+
+def highest_rates(sheet: DataSheet) -> Rates:
+    """Rates that no kernel on a device exceeds."""
+    bound = {
+        "operands_per_second": sheet.operands_per_second, "matrix_flops": sheet.matrix_flops / 2,
+        "vector_flops": sheet.vector_flops / 2, "bytes_per_second": sheet.bytes_per_second,
+    }  # fmt: skip
+    rates = {name: bound[_BOUND_BY[name]] for name in vars(RATES) if name in _BOUND_BY}
+    rates["direct"] = min(sheet.operands_per_second / _OPERANDS, sheet.vector_flops / 2)
+    return Rates(**rates, launch=0.0)
+
+
 def assumed_profile(sheet: DataSheet) -> MachineProfile:
     """A machine with one rank for each of these GPUs, whose kernels reach assumed shares of the data sheet's rates."""
-    opposite = _OPERANDS / sheet.operands_per_second / _OPPOSITE_SHARE
-    same_spin = 1.0 / sheet.operands_per_second / _SAME_SPIN_SHARE
-    element = 8.0 / sheet.bytes_per_second / _BYTES_SHARE
+    rates = assumed_rates(sheet)
+    element = 8.0 / rates.bytes
+    said = {"direct", "sparse", "dense", "bytes", "launch"}  # by the seconds of operations
     return MachineProfile(
         name=f"assumed: {sheet.name}, shares of the rates of its data sheet ({sheet.source})",
         backend="gpu",
         device_bytes=sheet.n_bytes,
+        device_shared_bytes=sheet.shared_bytes,
         context_bytes=_CONTEXT_BYTES,
-        staging_bytes_per_second=_BYTES_SHARE * sheet.host_bytes_per_second,
+        staging_bytes_per_second=_STAGING_SHARE * sheet.host_bytes_per_second,
         gather_seconds=element,
-        mixed_seconds=opposite,
-        same_spin_seconds=same_spin,
-        dense_seconds=2.0 / sheet.matrix_flops / _DENSE_SHARE,
+        mixed_seconds=1.0 / rates.direct,
+        same_spin_seconds=1.0 / rates.sparse,
+        dense_seconds=1.0 / rates.dense,
+        device_rates={name: value for name, value in vars(rates).items() if name not in said},
         group_seconds=1e-15,  # a GPU does not group alpha singles
-        task_seconds=4 * _LAUNCH_SECONDS,
+        task_seconds=8 * rates.launch,
         lanes=1,
         vector_seconds=element,
         slide_bytes_per_second=10e9,
@@ -131,6 +160,7 @@ class DeviceWork:
         dense: (2, n_labels) the same with dense matrices.
         of_field: of the field of the alpha strings, on singles of beta; both forms need it.
         vector_bytes: read or written in all other places.
+        work: what was counted.
     """
 
     direct: FloatArray = field(repr=False)
@@ -141,6 +171,7 @@ class DeviceWork:
     dense: FloatArray = field(repr=False)
     of_field: float
     vector_bytes: float
+    work: Work = field(repr=False)
 
     @property
     def same_spin(self) -> float:
@@ -161,17 +192,12 @@ class DeviceWork:
         """Least seconds of one sigma, "opposite" and "same" spin and "vectors", each bound by what takes longest.
 
         That is arithmetic, operands from shared memory, or bytes of device memory; opposite spin takes the form that
-        is faster for every pair of labels, same spin that for every label.
+        is fastest for every pair of labels, same spin that for every label.
         """
-        direct = np.maximum(
-            self.direct * max(2.0 / sheet.vector_flops, _OPERANDS / sheet.operands_per_second),
-            self.gathered / sheet.bytes_per_second,
-        )
-        product = np.maximum(2.0 * self.product / sheet.matrix_flops, self.product_bytes / sheet.bytes_per_second)
         sparse = max(2.0 / sheet.vector_flops, 1.0 / sheet.operands_per_second)
         same_spin = float(np.minimum(self.sparse * sparse, 2.0 * self.dense / sheet.matrix_flops).sum())
         return {
-            "opposite": float(np.minimum(direct, product).sum()) / n_devices,
+            "opposite": float(opposite_floor(self.work, highest_rates(sheet)).sum()) / n_devices,
             "same": (same_spin + self.of_field * sparse) / n_devices,
             "vectors": self.vector_bytes / sheet.bytes_per_second / n_devices,
         }
@@ -207,4 +233,5 @@ def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWo
         dense=dense,
         of_field=float(same_spin.of_field.sum()),
         vector_bytes=8.0 * elements,
+        work=work,
     )

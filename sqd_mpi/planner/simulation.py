@@ -156,6 +156,8 @@ def block_costs(work: Work) -> FloatArray:
     mixed += profile.gather_seconds * product(saved[1], by_alpha[1], "gather")
     mixed += profile.gather_seconds * product(singles, by_alpha[2], "scatter")
     mixed += profile.group_seconds * product(counts * groups, by_alpha[3], "groups")
+    if profile.backend == "gpu":  # spread over the ket blocks as the direct form would be
+        mixed = work.blocks["mixed"][..., None, None] * _parts(mixed.reshape(a, r, b, -1)).reshape(mixed.shape)
     mixed += profile.task_seconds * (mixed > 0.0)
     # Same spin: spread over the ket blocks as the singles are, where they are met.
     same = work.blocks

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqd_mpi.layout import Shape, diagonal_blocks_meet_half, stands_for_mirror_image
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import connected_parts
+from sqd_mpi.planner.opposite_spin import opposite_seconds
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.same_spin import MEMORY_SHARE, SameSpinCounts, SameSpinPlan
 
@@ -248,8 +249,9 @@ class Work:
         """(a, r, b) processor seconds of the tasks "mixed", "alpha" and "beta" of every sub-block, all task groups."""
         count, rate, same_spin = self.operations, self.profile, self._same_spin_seconds
         mixed = rate.mixed_seconds * count["terms"] + rate.gather_seconds * count["moved"]
+        mixed = mixed + rate.group_seconds * count["groups"]
         return {
-            "mixed": mixed + rate.group_seconds * count["groups"],
+            "mixed": opposite_seconds(self) if rate.backend == "gpu" else mixed,
             "alpha": same_spin["alpha"],
             "beta": same_spin["beta"] + rate.gather_seconds * count["rows"],
         }

@@ -16,6 +16,7 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
@@ -169,7 +170,8 @@ def check(problem: Problem) -> None:
             known = {(task.kind, task.da, task.db) for task in on_gpu.tasks(interaction)}
             if problem.layout.meets_half_of_kets(*place[:2]):
                 tasks = on_gpu.tasks(interaction)  # some of those of the CPU stand for two each
-            halved = problem.form == "tiled" and on_gpu._is_halved(0, 0)  # then pieces add to each other's rows
+            # Pieces of a halved sum add to each other's rows.
+            halved = problem.form == "tiled" and on_gpu._opposite_spin.is_halved(0, 0)
             tasks = tasks if halved else cut(tasks, len(on_cpu._bra.alpha))
             on_cpu.prepare(tasks)
             on_gpu.prepare(tasks)
@@ -211,9 +213,9 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_rows_of_several_thread_blocks(name: str, form: str, monkeypatch) -> None:
     """Rows longer than a thread block covers, with several windows of sorted columns and tiles of ket columns."""
-    monkeypatch.setattr(GpuBlock, "_threads", lambda *_: 64)
+    monkeypatch.setattr(BlockRows, "n_threads", lambda *_: 64)
     monkeypatch.setattr(share, "_SHARED_BYTES", 8 * 150)
-    check(Problem(LONG[name], HostDevice(), form))
+    check(Problem(LONG[name], HostDevice(), form, "sparse"))
 
 
 @pytest.mark.parametrize("name", ["no labels", "sectors", "grid of sectors", "full shells", "spin-dependent"])
@@ -319,8 +321,8 @@ from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from tests.backends.test_gpu_block import CASES, Problem, check
 for name in ("one string", "no beta electrons", "sectors", "odd triangle", "spin-dependent", "65 orbitals"):
-    for form in ("direct", "product", "tiled"):
-        check(Problem(CASES[name], HostDevice(), form))
+    for form in (("direct", "sparse"), ("product", "dense"), ("tiled", "sparse")):
+        check(Problem(CASES[name], HostDevice(), *form))
 check(Problem(CASES["even triangle"], HostDevice(), "tiled"))
 share._SHARED_BYTES = 480
 check(Problem(CASES["no labels"], HostDevice(), "direct"))

@@ -46,19 +46,19 @@ def device():
     close_device()
 
 
-@pytest.mark.parametrize("form", ["direct", "product"])
+@pytest.mark.parametrize("forms", [("direct", "sparse"), ("product", "dense")])
 @pytest.mark.parametrize("name", CASES if REAL else ["one string", "sectors", "odd triangle"])
-def test_small_blocks(name, form, device):
-    check(Problem(CASES[name], device, form))
+def test_small_blocks(name, forms, device):
+    check(Problem(CASES[name], device, *forms))
 
 
-@pytest.mark.parametrize("form", [None, "direct", "product"])
+@pytest.mark.parametrize("forms", [(None, None), ("direct", "dense"), ("product", "sparse")])
 @pytest.mark.parametrize("parity", [0, 1, -1])
-def test_large_blocks(parity, form, device):
+def test_large_blocks(parity, forms, device):
     count = 3000 // SIZE
     labels = np.arange(18) % 4
     case = Case(18, (4, 4), (count, count), (1, 1, 1, 1), labels, 0, parity, close=True)
-    check(Problem(case if parity else replace(case, counts=(count, count - count // 7)), device, form))
+    check(Problem(case if parity else replace(case, counts=(count, count - count // 7)), device, *forms))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

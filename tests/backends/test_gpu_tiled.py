@@ -9,12 +9,13 @@ import pytest
 
 from sqd_mpi.backends import structure
 from sqd_mpi.backends.gpu import tiled_lists
-from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.backends.gpu.tiled import TiledShape
 from sqd_mpi.backends.structure import BetaSingles
 from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.planner import tiled_shape
+from sqd_mpi.planner.device_costs import ListSizes
+from sqd_mpi.planner.tiled_shape import TiledShape
 from tests.backends.test_gpu_block import CASES, LABELS, LONG, Case, Problem, assert_close, check
 from tests.problems import random_strings
 
@@ -39,7 +40,7 @@ def read(found: tiled_lists.TiledLists, q: int) -> list[tuple[int, int, int, int
     first, n_singles, n_diagonal, n_tiles, _, _ = chunks.lists[q]
     for chunk in range(first, first + n_singles + n_diagonal):
         first_used, n_used, first_cell = chunks.chunks[chunk]
-        assert 0 < n_used <= tiled_lists.CHUNK
+        assert 0 < n_used <= tiled_shape.CHUNK
         for tile in range(n_tiles):
             threads: dict[int, int] = {}
             for warp in range(n_warps):
@@ -87,7 +88,7 @@ def test_pairs_of_singles_ascend_and_those_of_the_diagonal_follow() -> None:
     np.testing.assert_array_equal(singles, np.unique(table.orbital_pair >> 1))
     np.testing.assert_array_equal(chunks.used[len(singles) :], np.unique(table.occupied_pair))
     sizes = chunks.chunks[:n_singles, 1]
-    assert sizes.max() - sizes.min() < tiled_lists.PAIRS
+    assert sizes.max() - sizes.min() < tiled_shape.PAIRS
 
 
 def test_sorting_by_pair_keeps_rows_and_their_parts_together() -> None:
@@ -117,21 +118,21 @@ def test_sorting_by_pair_keeps_rows_and_their_parts_together() -> None:
     ],
 )
 def test_thread_blocks_fit_into_shared_memory(shared: int, n_columns: int, shape: TiledShape | None) -> None:
-    assert TiledShape.choose(Limits(shared, 1), n_columns) == shape
+    assert TiledShape.choose(shared, n_columns) == shape
 
 
 @pytest.mark.parametrize(("shared", "taken"), [(49152, False), (65536, True)])
 def test_small_processors_take_another_form(shared: int, taken: bool, monkeypatch) -> None:
     """The form without room is never the cheapest, and counted work stays finite."""
     direct = ListSizes.direct
-    monkeypatch.setattr(ListSizes, "direct", lambda sizes, n, wanted=1.0: direct(sizes, 1e3 * n, wanted))
-    monkeypatch.setattr(ListSizes, "product", lambda sizes, n: direct(sizes, 1e6 * n))
+    monkeypatch.setattr(ListSizes, "direct", lambda sizes, n, *_: direct(sizes, 1e3 * n))
+    monkeypatch.setattr(ListSizes, "product", lambda sizes, n, *_: direct(sizes, 1e6 * n))
     problem = Problem(CASES["all strings"], HostDevice())
     problem.device.limits = Limits(shared, 4)
     _, block, _ = problem.blocks((0, 0, 0, 0))
     (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
     block.prepare([task])
-    plan = block._mixed[0, 0, block.share.rows_of(task)]
+    plan = block._opposite_spin._plans[0, 0, block.share.rows_of(task)]
     assert bool(plan.tiled) == taken and bool(plan.direct) == (not taken)
     assert np.isfinite(task.cost) and np.isfinite(block.work([task], problem.interactions["energy"]).seconds)
 
@@ -153,7 +154,7 @@ SUMS = {
 def test_sums_against_the_cpu_backend(name: str, shape: str, monkeypatch) -> None:
     n_threads, in_shared = SHAPES[shape]
 
-    def choose(limits: Limits, n_columns: int) -> TiledShape:
+    def choose(shared_bytes: int, n_columns: int) -> TiledShape:
         n_sums = n_columns if in_shared else 0
         return TiledShape(n_threads, n_sums, 8 * (32 * n_threads + 2048 + n_sums + 32))
 
@@ -175,7 +176,7 @@ def test_pieces_of_halves_add_up(name: str, place: tuple[int, int, int, int]) ->
     problem = Problem(SUMS[name], HostDevice(), "tiled")
     on_cpu, on_gpu, _ = problem.blocks(place)
     interaction = problem.interactions["penalised"]
-    n_rows = len(on_gpu._bra.alpha)
+    n_rows = len(on_gpu._opposite_spin.rows.bra.alpha)
     tasks = [task for task in on_gpu.tasks(interaction) if task.kind == "mixed"]
     assert len(tasks) == problem.layout.grid[0] ** 2
     for task in tasks:
@@ -186,10 +187,28 @@ def test_pieces_of_halves_add_up(name: str, place: tuple[int, int, int, int]) ->
         on_cpu.apply(task, ket, expected, interaction)
         for piece in pieces:  # as on the ranks of several task groups
             on_gpu.prepare([piece])
-            folded = on_gpu._mixed[task.da, task.db, piece.rows].fold is not None
+            folded = on_gpu._opposite_spin._plans[task.da, task.db, piece.rows].fold is not None
             assert folded == (task.da == task.db)
             on_gpu.apply(piece, problem.device.upload(ket), there, interaction)
         assert_close(problem.device.download(there), expected)
+
+
+def test_the_form_does_not_depend_on_the_rows_of_a_piece(monkeypatch) -> None:
+    """Half of the pairs of one piece and all of those of another would be a wrong sum."""
+    direct = ListSizes.direct
+    problem = Problem(SUMS["even triangle"], HostDevice())
+    _, block, _ = problem.blocks((0, 0, 0, 0))
+    n_rows = len(block._opposite_spin.rows.bra.alpha)
+    def cheap_for_few_rows(sizes, n_singles, *arguments):
+        return tuple(0.5 ** (n_rows - len(n_singles)) * part for part in direct(sizes, 1e3 * n_singles, *arguments))
+
+    monkeypatch.setattr(ListSizes, "direct", cheap_for_few_rows)
+    monkeypatch.setattr(ListSizes, "product", lambda sizes, n, *_: direct(sizes, 1e6 * n))
+    (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
+    for rows in ((0, 3), (3, n_rows)):
+        block.prepare([replace(task, rows=rows)])
+        plan = block._opposite_spin._plans[0, 0, rows]
+        assert plan.tiled and plan.fold is not None and not plan.direct and not plan.products
 
 
 def test_row_groups_make_all_pairs() -> None:
@@ -198,7 +217,7 @@ def test_row_groups_make_all_pairs() -> None:
     _, block, _ = problem.blocks((0, 0, 0, 1))
     (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
     block.prepare([task])
-    assert block._mixed[0, 0, block.share.rows_of(task)].fold is None
+    assert block._opposite_spin._plans[0, 0, block.share.rows_of(task)].fold is None
 
 
 @pytest.mark.parametrize("name", ["sectors", "even triangle"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends import Interaction, mirror, vectors
+from sqd_mpi.backends.gpu import memory as gpu_memory
 from sqd_mpi.backends.gpu import vectors as device_vectors
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
@@ -55,6 +56,41 @@ def test_gram(memory, size, m, k):
     assert memory.vectors.dot(memory.from_host(first[0]), memory.from_host(second[0])) == pytest.approx(
         vectors.dot(first[0], second[0]), abs=1e-10
     )
+
+
+@pytest.mark.parametrize("size", [0, 1, 40, 5000])
+@pytest.mark.parametrize("count", [1, 7, 60])
+@pytest.mark.parametrize("stretch", [1, 16, 1024])
+def test_smallest_elements_are_those_of_a_sort(memory, size, count, stretch, monkeypatch):
+    monkeypatch.setattr(gpu_memory, "_STRETCH", stretch)
+    values = np.random.default_rng(size).normal(size=size).round(2)  # some are equal
+    for place, array in ((memory, memory.from_host(values)), (HOST, values)):
+        positions, found = place.smallest(array, count)
+        np.testing.assert_array_equal(values[positions], found)
+        assert len(set(positions.tolist())) == len(positions) == min(count, size)
+        np.testing.assert_array_equal(np.sort(found), np.sort(values)[:count])
+
+
+def test_few_bytes_of_a_long_array_come_to_the_host(monkeypatch):
+    memory, fetched = DeviceMemory(HostDevice()), []
+    download = HostDevice.download
+    monkeypatch.setattr(
+        HostDevice, "download", lambda self, array, *rest: fetched.append(array.nbytes) or download(self, array, *rest)
+    )
+    array = memory.from_host(np.random.default_rng(0).normal(size=1_000_000))
+    memory.smallest(array, 3)
+    assert sum(fetched) < 0.05 * array.nbytes
+
+
+def test_elements_are_put_where_they_belong(memory):
+    expected, out = np.full((2, 700), 3.0), memory.from_host(np.full((2, 700), 3.0))
+    positions, values = np.array([5, 699, 0]), np.array([1.0, -2.0, 4.0])
+    memory.put(positions, values, out[1])
+    HOST.put(positions, values, expected[1])
+    np.testing.assert_array_equal(memory.to_host(out), expected)
+    assert expected[1].sum() == 3.0 and expected[1, 699] == -2.0
+    memory.put(positions[:0], values[:0], out[0])
+    assert not memory.to_host(out[0]).any()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -7,14 +7,12 @@ sorted by the label of the orbital pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi._jit import jit
+from sqd_mpi.backends.gpu import list_kernels
 from sqd_mpi.backends.structure import BetaSingles, SparseRows
 from sqd_mpi.excitations import Singles
 
@@ -106,7 +104,7 @@ def used_pairs(beta: BetaSingles, n_pairs: int) -> tuple[NDArray[np.int32], IntA
     """
     n_lists = len(beta.block_n_ket)
     present = np.zeros((n_lists, n_pairs), np.bool_)
-    _mark_used(beta.block_row, beta.indptr, beta.orbital_pair, present)
+    list_kernels.mark_used(beta.block_row, beta.indptr, beta.orbital_pair, present)
     for q in np.flatnonzero(beta.block_diagonal):
         present[q, np.unique(beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]])] = True
     number = np.where(present, np.cumsum(present, axis=1) - 1, -1).astype(np.int32)
@@ -137,12 +135,34 @@ def sliced_rows(
     counts = np.zeros(int((table[:, N_TILES] * table[:, N_COLUMNS]).sum()), np.int32)
     depth = np.zeros(int((table[:, N_TILES] * n_slices).sum()) + 1, np.int64)
     order, position = np.empty(int(block_row[-1]), np.int32), np.empty(int(block_row[-1]), np.int64)
-    _order_columns(block_row, indptr, order, position)
-    _count_sliced(block_row, indptr, column, table, tile_width, position, counts, depth)
+    list_kernels.order_columns(*_windows(block_row), indptr, order, position)
+    row_list = _list_of_rows(block_row)
+    list_kernels.count_sliced(row_list, indptr, column, table, tile_width, position, counts)
+    list_kernels.depth_of_slices(table, counts, depth)
     slice_start = np.cumsum(depth)
     where = np.empty(column.size, np.int64)
-    _place_sliced(block_row, indptr, column, table, tile_width, position, slice_start, where)
+    list_kernels.place_sliced(row_list, indptr, column, table, tile_width, position, slice_start, where)
     return SlicedRows(table, order, counts, slice_start, where, tile_width)
+
+
+def _list_of_rows(block_row: IntArray) -> NDArray[np.int32]:
+    """(n_rows,) list of every row."""
+    return np.repeat(np.arange(len(block_row) - 1, dtype=np.int32), np.diff(block_row))
+
+
+def _windows(block_row: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """First row, last row (excluded) and first row of the list of every window."""
+    n = -(-np.diff(block_row) // WINDOW)
+    first = np.repeat(block_row[:-1], n)
+    start = first + WINDOW * (np.arange(len(first)) - np.repeat(np.cumsum(n) - n, n))
+    return start, np.minimum(start + WINDOW, np.repeat(block_row[1:], n)), first
+
+
+def placed_values(where: IntArray, value: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """(size,) values in the places of their entries, 0 in empty ones."""
+    out = np.zeros(size)
+    list_kernels.put_values(where, value, out)
+    return out
 
 
 def beta_lists(beta: BetaSingles, n_pairs: int, tile_width: int) -> BetaLists:
@@ -152,17 +172,10 @@ def beta_lists(beta: BetaSingles, n_pairs: int, tile_width: int) -> BetaLists:
     table = sliced.table
     table[:, FIRST_USED], table[:, N_USED] = used_start[:-1], np.diff(used_start)
     entries = np.zeros(sliced.size, np.uint32)
-    _pack(
-        beta.block_row,
-        beta.indptr,
-        beta.column,
-        beta.orbital_pair,
-        beta.sign,
-        number,
-        tile_width,
-        sliced.where,
-        entries,
-    )
+    list_kernels.pack(
+        _list_of_rows(beta.block_row), beta.indptr, beta.column, beta.orbital_pair, beta.sign, number, tile_width,
+        sliced.where, entries,
+    )  # fmt: skip
     occupied, first = [np.empty(0, np.int32)], 0
     for q in np.flatnonzero(beta.block_diagonal):
         rows = beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]]
@@ -184,8 +197,7 @@ def double_lists(
     sliced = sliced_rows(column_start, n_ket, doubles.indptr, doubles.column, tile_width)
     column = np.zeros(sliced.size, np.uint16)
     value = np.zeros(sliced.size)
-    column[sliced.where] = doubles.column % tile_width
-    value[sliced.where] = doubles.value
+    list_kernels.put_doubles(sliced.where, doubles.column, doubles.value, tile_width, column, value)
     return sliced, column, value
 
 
@@ -208,11 +220,11 @@ def alpha_lists(
     low, high = rows
     indptr = singles.indptr[low : high + 1]
     counts = np.zeros((high - low) * n_labels + 1, np.int64)
-    _count_alpha(indptr, singles.ket, singles.pair, in_block, pair_labels, n_labels, counts)
+    list_kernels.count_alpha(indptr, singles.ket, singles.pair, in_block, pair_labels, n_labels, counts)
     start = np.cumsum(counts)
     n = int(start[-1])
     ket, pair, sign = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int8)
-    _sort_alpha(
+    list_kernels.sort_alpha(
         indptr, singles.ket, singles.pair, singles.sign, in_block, ket_row, pair_labels, n_labels, start.copy(),
         ket, pair, sign,
     )  # fmt: skip
@@ -235,105 +247,23 @@ def row_groups(
     label_start: IntArray, stop: IntArray, rows: tuple[int, int], size: int, width: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Thread blocks (first row, number of rows, first column) of up to `size` rows of one label, long rows first."""
-    found = [
-        (first, min(size, last - first), column)
-        for first, last in _row_stretches(label_start, rows, size)
-        for column in range(0, int(stop[first : min(first + size, last)].max(initial=0)), width)
-    ]
-    found.sort(key=lambda block: -int(stop[block[0]]))
-    table = np.array(found, np.int32).reshape(-1, 3)
-    return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
+    first, n_rows = _groups_of_rows(label_start, rows, size)
+    longest = np.zeros(len(first), np.int64)
+    for k in range(size):
+        there = n_rows > k
+        longest[there] = np.maximum(longest[there], stop[first[there] + k])
+    n = -(-longest // width)
+    group = np.repeat(np.arange(len(first)), n)
+    column = (np.arange(len(group)) - np.repeat(np.cumsum(n) - n, n)) * width
+    order = np.argsort(-stop[first[group]], kind="stable")
+    chosen = group[order]
+    return first[chosen].astype(np.int32), n_rows[chosen].astype(np.int32), column[order].astype(np.int32)
 
 
-def _row_stretches(label_start: IntArray, rows: tuple[int, int], size: int) -> Iterator[tuple[int, int]]:
-    for start, stop in pairwise(np.clip(label_start, *rows).tolist()):
-        for first in range(start, stop, size):
-            yield first, stop
-
-
-@jit
-def _mark_used(block_row, indptr, pair, present):
-    for q in range(present.shape[0]):
-        for m in range(indptr[block_row[q]], indptr[block_row[q + 1]]):
-            present[q, pair[m] >> 1] = True
-
-
-@jit
-def _order_columns(block_row, indptr, order, position):
-    """Sort the columns of every window of a list by falling length; positions are counted inside the list."""
-    for q in range(block_row.shape[0] - 1):
-        first = block_row[q]
-        for start in range(first, block_row[q + 1], 256):
-            stop = min(start + 256, block_row[q + 1])
-            sorted_rows = np.argsort(-(indptr[start + 1 : stop + 1] - indptr[start:stop]), kind="mergesort")
-            for k in range(stop - start):
-                order[start + k] = start - first + sorted_rows[k]
-                position[start + sorted_rows[k]] = start - first + k
-
-
-@jit
-def _count_sliced(block_row, indptr, column, table, tile_width, position, counts, depth):
-    for q in range(table.shape[0]):
-        n_columns = block_row[q + 1] - block_row[q]
-        n_slices = (n_columns + 31) // 32
-        for j in range(n_columns):
-            row = block_row[q] + j
-            for m in range(indptr[row], indptr[row + 1]):
-                counts[table[q, 0] + column[m] // tile_width * n_columns + position[row]] += 1
-        for tile in range(table[q, 3]):
-            for j in range(n_columns):
-                count = counts[table[q, 0] + tile * n_columns + j]
-                at = table[q, 1] + tile * n_slices + j // 32 + 1
-                depth[at] = max(depth[at], 32 * count)
-
-
-@jit
-def _place_sliced(block_row, indptr, column, table, tile_width, position, slice_start, where):
-    most = 1
-    for q in range(table.shape[0]):
-        most = max(most, table[q, 3])
-    done = np.empty(most, np.int64)
-    for q in range(table.shape[0]):
-        n_columns = block_row[q + 1] - block_row[q]
-        n_slices = (n_columns + 31) // 32
-        for j in range(n_columns):
-            row = block_row[q] + j
-            done[:] = 0
-            for m in range(indptr[row], indptr[row + 1]):
-                tile = column[m] // tile_width
-                at = position[row]
-                where[m] = slice_start[table[q, 1] + tile * n_slices + at // 32] + 32 * done[tile] + at % 32
-                done[tile] += 1
-
-
-@jit
-def _pack(block_row, indptr, column, pair, sign, number, tile_width, where, entries):
-    for q in range(number.shape[0]):
-        for m in range(indptr[block_row[q]], indptr[block_row[q + 1]]):
-            directed = 2 * np.int64(number[q, pair[m] >> 1]) + (pair[m] & 1)
-            negative = np.int64(1) if sign[m] < 0 else np.int64(0)
-            entries[where[m]] = np.uint32((negative << 31) | (directed << 16) | (column[m] % tile_width))
-
-
-@jit
-def _count_alpha(indptr, ket, pair, in_block, pair_labels, n_labels, counts):
-    for row in range(indptr.shape[0] - 1):
-        for k in range(indptr[row], indptr[row + 1]):
-            if in_block[ket[k]]:
-                counts[row * n_labels + pair_labels[pair[k] >> 1] + 1] += 1
-
-
-@jit
-def _sort_alpha(
-    indptr, ket, pair, sign, in_block, ket_row, pair_labels, n_labels, position, out_ket, out_pair, out_sign
-):
-    for row in range(indptr.shape[0] - 1):
-        for k in range(indptr[row], indptr[row + 1]):
-            if not in_block[ket[k]]:
-                continue
-            key = row * n_labels + pair_labels[pair[k] >> 1]
-            target = position[key]
-            position[key] += 1
-            out_ket[target] = ket_row[ket[k]]
-            out_pair[target] = pair[k]
-            out_sign[target] = sign[k]
+def _groups_of_rows(label_start: IntArray, rows: tuple[int, int], size: int) -> tuple[IntArray, IntArray]:
+    """First row and number of rows of all groups of up to `size` rows of one label, in their order."""
+    bounds = np.clip(label_start, *rows)
+    n = -(-np.diff(bounds) // size)
+    number = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
+    first = np.repeat(bounds[:-1], n) + size * number
+    return first, np.minimum(size, np.repeat(bounds[1:], n) - first)

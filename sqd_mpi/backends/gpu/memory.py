@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 from sqd_mpi.backends.gpu.vectors import DeviceVectors, Line
-from sqd_mpi.backends.memory import Arrivals, Port
+from sqd_mpi.backends.memory import Arrivals, Port, smallest
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout
 from sqd_mpi.planner.same_spin import spare_bytes
@@ -26,6 +26,7 @@ _CHUNK = 1 << 22  # random numbers made at a time
 _HALF = float(np.sqrt(0.5))
 _SQUARE = 32  # rows and columns that a thread block turns at a time
 _THREADS = 256
+_STRETCH = 1024  # neighbouring elements of which the smallest is looked at first
 _SHARE = 0.95  # of the memory that is free, to be taken
 
 
@@ -82,6 +83,33 @@ class DeviceMemory:
         for start in range(0, out.size, _CHUNK):
             stop = min(start + _CHUNK, out.size)
             self.from_host(generator.normal(size=stop - start), out[start:stop])
+
+    def smallest(self, array: DeviceArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:
+        """See `Memory`. Of a long array only those stretches come to the host whose smallest elements are smallest."""
+        device, size = self._device, array.size
+        n_stretches = -(-size // _STRETCH)
+        if n_stretches <= count:
+            host = device.download(array)
+            found = smallest(host, count)
+            return found, host[found]
+        lowest, numbers = device.empty(n_stretches), (np.int64(_STRETCH), np.int64(size))
+        kernel = device.kernel("vectors", "smallest_of_stretches")
+        kernel(n_stretches, _THREADS, (array, lowest, *numbers), 8 * _THREADS)
+        chosen = np.sort(smallest(device.download(lowest), count))
+        there, out = device.upload(chosen), device.empty(len(chosen) * _STRETCH)
+        arguments = (array, there, out, np.float64(np.inf), *numbers)
+        device.kernel("vectors", "take_stretches")(len(chosen), _THREADS, arguments)
+        values = device.download(out)
+        found = smallest(values, count)
+        return chosen[found // _STRETCH] * _STRETCH + found % _STRETCH, values[found]
+
+    def put(self, positions: NDArray[np.int64], values: FloatArray, out: DeviceArray) -> None:
+        """See `Memory`."""
+        device = self._device
+        device.zero(out)
+        arguments = (device.upload(np.ascontiguousarray(positions)), device.upload(np.ascontiguousarray(values)), out)
+        device.kernel("vectors", "put")(-(-len(values) // _THREADS), _THREADS, (*arguments, np.int64(len(values))))
+        device.synchronize()  # the small arrays end here
 
     def indices(self, positions: NDArray[np.int64]) -> Line:
         """See `Memory`."""

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from sqd_mpi.backends import Interaction, Task
 from sqd_mpi.backends.cpu import Place, Rows, StringStructure
 from sqd_mpi.backends.gpu import lists, tiled_lists
-from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
 from sqd_mpi.backends.gpu.matrices import DeviceDoubles, DeviceRows, Stretches, alpha_matrices, beta_matrices
-from sqd_mpi.backends.gpu.tiled import DeviceTiled, TiledShape
+from sqd_mpi.backends.gpu.tiled import DeviceTiled
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, owners
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.device_costs import ListSizes
+from sqd_mpi.planner.tiled_shape import TiledShape
 from sqd_mpi.symmetry import OrbitalLabels
 
 T = TypeVar("T")
@@ -173,7 +174,7 @@ class GpuShare:
 
     def tiled_shape(self, db: int) -> TiledShape | None:
         """How `opposite_tiled` would meet block ib + db, or None if it cannot."""
-        return TiledShape.choose(self.device.limits, int(self.list_sizes(db).n_columns.max(initial=0)))
+        return TiledShape.choose(self.device.limits.shared_bytes, int(self.list_sizes(db).n_columns.max(initial=0)))
 
     def list_sizes(self, db: int) -> ListSizes:
         """Sizes of the beta lists of a shift, arrays (n_labels, n_labels) over labels of columns and of pairs."""

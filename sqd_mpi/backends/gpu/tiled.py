@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.backends import Interaction
 from sqd_mpi.backends.gpu import tiled_lists
-from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits, Stream
+from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
 from sqd_mpi.backends.structure import BetaSingles
 from sqd_mpi.layout import BraRows
+from sqd_mpi.planner.tiled_shape import TiledShape
+
+if TYPE_CHECKING:
+    from sqd_mpi.backends.gpu.products import AlphaSide
 
 IntArray = NDArray[np.int64]
 
-_DEPTH = 32  # alpha singles at a time, as in tiled.cu
 _TURN = 32  # rows of a thread block of fold_rows
-_PROCESSOR_BYTES = 113 * 1024  # so much for each of two thread blocks on a processor of an H100
-
-
-@dataclass(frozen=True)
-class TiledShape:
-    """Thread blocks of `opposite_tiled`.
-
-    Attributes:
-        n_threads: 128 or 256, for tiles of half as many ket columns.
-        n_sums: sums of a row that lie in shared memory; 0 if they do not fit there.
-        shared_bytes: of a thread block.
-    """
-
-    n_threads: int
-    n_sums: int
-    shared_bytes: int
-
-    @classmethod
-    def choose(cls, limits: Limits, n_columns: int) -> TiledShape | None:
-        """Thread blocks for rows of so many bra columns; None if the form cannot be taken.
-
-        Small ones, of which two fit on a processor, if they have room for the sums of a row; else large ones, which
-        wait less for each other's barriers; else the sums stay in memory.
-        """
-        if n_columns > tiled_lists.MOST_COLUMNS:
-            return None
-        for n_threads, n_sums, most in (
-            (128, n_columns, _PROCESSOR_BYTES),
-            (256, n_columns, limits.shared_bytes),
-            (128, 0, limits.shared_bytes),
-        ):
-            tile = tiled_lists.CHUNK * n_threads // 2
-            shared = 8 * (tile + _DEPTH * tiled_lists.CHUNK + n_sums + _DEPTH)
-            if shared <= min(most, limits.shared_bytes):
-                return cls(n_threads, n_sums, shared)
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,30 +40,6 @@ class DeviceTiled:
         found = tiled_lists.tiled_lists(beta, n_pairs, shape.n_threads)
         parts = found.chunks.lists, found.chunks.chunks, found.chunks.used, found.slice_start, found.entries
         return cls(shape, *(device.upload(part) for part in parts))
-
-
-@dataclass(frozen=True, eq=False)
-class AlphaSide:
-    """The bra rows and alpha singles of a mixed task, as kernels want them.
-
-    Attributes:
-        offset, stop, label: of all bra rows of the sub-block; ket_offset: flat start of every row of the ket block.
-        first_row: of the task.
-        start, ket, pair, sign: `lists.AlphaLists`, sorted by orbital pair.
-        n_labels, sector: of the layout.
-    """
-
-    offset: DeviceArray
-    stop: DeviceArray
-    label: DeviceArray
-    ket_offset: DeviceArray
-    first_row: int
-    start: DeviceArray
-    ket: DeviceArray
-    pair: DeviceArray
-    sign: DeviceArray
-    n_labels: int
-    sector: int
 
 
 class Fold:
@@ -133,7 +77,7 @@ class Fold:
         )  # fmt: skip
 
 
-def apply_tiled(
+def add_tiled(
     device: Device,
     rows: dict[int, DeviceArray],
     alpha: AlphaSide,

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.backends.structure import BetaSingles
+from sqd_mpi.planner.tiled_shape import CHUNK, PAIRS
 
 IntArray = NDArray[np.int64]
 
-CHUNK = 64  # orbital pairs of a chunk, at most; as the following in tiled.cu
-PAIRS = 16  # orbital pairs of a thread
-LIST, CELLS = 6, 3  # numbers of a list and of a chunk
-MOST_COLUMNS = 2**16  # bra columns that an entry can tell apart
+LIST, CELLS = 6, 3  # numbers of a list and of a chunk, as in tiled.cu
 NONE = 2**32 - 1  # an empty place
 _WARP = 32
 

@@ -166,6 +166,37 @@ extern "C" __global__ void add_line(double* out, const Index* line, const double
     EACH_ELEMENT(i, count) out[line[i]] += factor * kept[i];
 }
 
+// lowest[n] = smallest of the elements n stretch, ..., (n + 1) stretch - 1: one thread block for every stretch.
+extern "C" __global__ void smallest_of_stretches(const double* values, double* lowest, Index stretch, Index size) {
+    SHARED_DOUBLES(shared);
+    const Index begin = (Index)blockIdx.x * stretch, end = least(begin + stretch, size);
+    double smallest = values[begin];
+    for (Index e = begin + threadIdx.x; e < end; e += blockDim.x)
+        if (values[e] < smallest) smallest = values[e];
+    shared[threadIdx.x] = smallest;
+    for (unsigned int half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half && shared[threadIdx.x + half] < shared[threadIdx.x])
+            shared[threadIdx.x] = shared[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) lowest[blockIdx.x] = shared[0];
+}
+
+// Stretches of elements one after the other, and `beyond` for what lies behind the last element.
+extern "C" __global__ void take_stretches(
+    const double* values, const Index* chosen, double* out, double beyond, Index stretch, Index size
+) {
+    const Index begin = chosen[blockIdx.x] * stretch;
+    for (Index k = threadIdx.x; k < stretch; k += blockDim.x)
+        out[(Index)blockIdx.x * stretch + k] = begin + k < size ? values[begin + k] : beyond;
+}
+
+// out[positions[i]] = values[i].
+extern "C" __global__ void put(const Index* positions, const double* values, double* out, Index count) {
+    const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) out[positions[i]] = values[i];
+}
+
 // whole[target[row] + j] = factor stored[offset[row] + j]: one thread block for every stored row.
 extern "C" __global__ void place(
     const double* stored, const Index* offset, const Index* stop, const Index* target, double factor, double* whole

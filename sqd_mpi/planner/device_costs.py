@@ -1,22 +1,26 @@
-"""Counted work of a sigma on a GPU, and the seconds that it should take.
+"""Counted work of a sigma on a GPU, and the seconds that it should take: the backend chooses by them, plans add up.
 
 The rates are not measured: they follow from data sheets and from what the kernels move (docs/gpu.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.planner.same_spin import FULL_DEVICE
+from sqd_mpi.planner.tiled_shape import CHUNK, DEPTH, PAIRS, TiledShape
 
 FloatArray = NDArray[np.float64]
+Cost = tuple[FloatArray, FloatArray, FloatArray]  # executed multiply-adds, bytes and seconds
 
+DIRECT, PRODUCT, TILED = range(3)  # forms of opposite spin
+PRODUCT_LAUNCHES = 4  # of a matrix product with what goes before and after it
 _BYTES = 8.0  # of a float64
 _SECTOR = 32.0  # bytes that are moved at once
-_TILED_PAIRS, _TILED_CHUNK, _TILED_DEPTH = 16.0, 64.0, 32.0  # PAIRS, CHUNK and DEPTH of tiled.cu
 # Neighbouring rows share ket rows: of those that 264 of them read 0.30 to 0.43 are different (counted, h2o 1em6, 1em7).
 _TILED_MISSED = 0.4
 
@@ -87,6 +91,10 @@ class ListSizes:
     n_ket: FloatArray
     n_used: FloatArray
 
+    def take(self, columns: NDArray[Any]) -> ListSizes:
+        """Sizes of the lists of some labels of columns."""
+        return ListSizes(*(getattr(self, each.name)[columns] for each in fields(self)))
+
     @property
     def has_terms(self) -> NDArray[np.bool_]:
         """Whether a list contributes anything."""
@@ -94,7 +102,7 @@ class ListSizes:
 
     def direct(
         self, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates = RATES
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    ) -> Cost:
         """Executed multiply-adds, bytes and seconds of the direct form for rows with so many alpha singles.
 
         Args:
@@ -108,7 +116,7 @@ class ListSizes:
         moved += 2 * _BYTES * self.n_columns * wanted * (there > 0)
         return executed, moved, executed / rates.direct + moved / rates.bytes
 
-    def product(self, n_singles: FloatArray, rates: Rates = RATES) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def product(self, n_singles: FloatArray, rates: Rates = RATES) -> Cost:
         """The same of the form with matrix products; without launches, which come once for every batch."""
         there = self.has_terms * n_singles
         executed = there * self.n_used * self.n_ket + (there > 0) * (self.entries + self.diagonal)
@@ -120,7 +128,7 @@ class ListSizes:
 
     def tiled(
         self, n_singles: FloatArray, halved: bool = False, in_memory: bool = False, rates: Rates = RATES
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    ) -> Cost:
         """The same of the form that makes products in registers.
 
         Args:
@@ -130,18 +138,41 @@ class ListSizes:
             rates: of the device.
         """
         there = self.has_terms * n_singles
-        groups = np.ceil(self.n_used / _TILED_PAIRS)
-        chunks = np.ceil(self.n_used / _TILED_CHUNK)
+        groups = np.ceil(self.n_used / PAIRS)
+        chunks = np.ceil(self.n_used / CHUNK)
         multiplied, read = groups, chunks
         if halved:  # the k-th of n groups (chunks) of orbital pairs meets k / n of the singles
             multiplied, read = (groups + 1.0) / 2.0, (chunks + 1.0) / 2.0
-        products = there * _TILED_PAIRS * multiplied * self.n_ket
-        passes = np.ceil(n_singles / _TILED_DEPTH) * self.has_terms
+        products = there * PAIRS * multiplied * self.n_ket
+        passes = np.ceil(n_singles / DEPTH) * self.has_terms
         terms = passes * (self.entries + self.diagonal)
         moved = _BYTES * there * self.n_ket * read + (5.0 + 2 * _SECTOR * in_memory) * terms
         moved += 2 * _BYTES * self.n_columns * (there > 0)
         seconds = products / rates.tiled + terms / rates.contracted + _TILED_MISSED * moved / rates.bytes
         return products + terms, moved, seconds
+
+
+def opposite_forms(
+    sizes: ListSizes, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates = RATES,
+    halved: bool = False, shape: TiledShape | None = None,
+) -> list[Cost]:  # fmt: skip
+    """Executed multiply-adds, bytes and seconds of the direct form, of matrix products and of the tiled form.
+
+    Runs choose among these, and plans are made from them.
+
+    Args:
+        sizes: of the lists of beta singles.
+        n_singles: alpha singles of every row.
+        wanted: share of the columns of the rows that is wanted.
+        rates: of the device.
+        halved: whether bra and ket block are their own mirror images, of which the tiled form makes use.
+        shape: thread blocks of the tiled form; None where it cannot be taken.
+    """
+    direct, product = sizes.direct(n_singles, wanted, rates), sizes.product(n_singles, rates)
+    if shape is not None:
+        return [direct, product, sizes.tiled(n_singles, halved, shape.n_sums == 0, rates)]
+    nothing = 0.0 * product[0]
+    return [direct, product, (nothing, nothing, np.where(sizes.has_terms * n_singles > 0.0, np.inf, 0.0))]
 
 
 def alpha_work(terms: FloatArray, stop: FloatArray, rates: Rates = RATES) -> Work:
