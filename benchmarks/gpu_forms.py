@@ -123,16 +123,16 @@ def forms_text(found: dict[str, dict[str, Any]]) -> str:
 
 
 def suggested_rates(report: dict[str, Any]) -> dict[str, float]:
-    """Values for `Rates` (backends.gpu): the assumed ones, scaled to the largest input at which a form was measured."""
-    from sqd_mpi.backends.gpu import block
+    """Values for `planner.device_costs.Rates`: the assumed ones, scaled to the largest input with that form."""
+    from sqd_mpi.planner.device_costs import RATES
 
-    rates = asdict(block.RATES)
+    rates = asdict(RATES)
     for result in report["inputs"]:  # the largest come last
         for form, each in (result.get("forms") or {}).items():
             if each.get("measured_over_predicted"):
                 for name in (form, "contracted") if form == "tiled" else (form,):
                     if name in rates:
-                        rates[name] = getattr(block.RATES, name) / each["measured_over_predicted"]
+                        rates[name] = getattr(RATES, name) / each["measured_over_predicted"]
     if report.get("rates"):
         rates["bytes"] = report["rates"]["copy"]
         rates["launch"] = report["rates"]["launch"]
