@@ -12,6 +12,7 @@ PYTEST_OPTIONS ?=
 BENCH_OPTIONS ?=
 MATRIX_OPTIONS ?=
 SOAK_OPTIONS ?=
+GPU ?= $(if $(wildcard /opt/rocm),rocm,cuda12)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-gpu lint bench bench-gpu soak docs dist matrix clean
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed-demo  ## N2 from PySCF to an energy on 2 ranks (RANKS=4
 test: $(VENV)/.installed-test  ## all tests, on 1, 2, 3, 4 and 6 ranks as well (PYTEST_OPTIONS="-k davidson")
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
-test-gpu: $(VENV)/.installed-test  ## the GPU backend on the GPU of this machine (install .[cuda12], .[cuda13] or .[rocm])
+test-gpu: $(VENV)/.installed-gpu  ## the GPU backend on the GPU of this machine (GPU=cuda12, cuda13 or rocm)
 	@$(BIN)/python scripts/find_gpu.py
 	SQD_MPI_TEST_GPU=1 $(BIN)/python -m pytest tests/backends/test_gpu_on_device.py $(PYTEST_OPTIONS)
 
@@ -39,9 +40,10 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 bench: $(VENV)/.installed-demo  ## compare the speed with other programs (BENCH_OPTIONS="--help")
 	$(BIN)/python benchmarks/compare_peers.py $(BENCH_OPTIONS)
 
-bench-gpu: $(VENV)/.installed-test  ## measure the GPU of this machine beside its CPU (BENCH_OPTIONS="--data DIR")
+bench-gpu: $(VENV)/.installed-gpu  ## measure the GPU of this machine beside its CPU (BENCH_OPTIONS="--data DIR")
 	@$(BIN)/python scripts/find_gpu.py
-	$(BIN)/python benchmarks/gpu.py $(BENCH_OPTIONS)
+	@mkdir -p build
+	$(BIN)/python benchmarks/gpu.py -o build/gpu.json $(BENCH_OPTIONS)
 
 soak: $(VENV)/.installed-test  ## random problems against dense diagonalisation, and leaks (RANKS=1, SOAK_OPTIONS="--seed 2")
 	$(BIN)/mpiexec -n $(RANKS) $(BIN)/python scripts/soak.py $(SOAK_OPTIONS)
@@ -77,6 +79,13 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing sqd_mpi, MPI, PySCF and the tools for tests into $(VENV) ..."
 	$(PIP_INSTALL) --editable '.[mpi,test]'
 	@touch $@ $(VENV)/.installed-demo
+
+# CuPy that is there already stays: two of its packages must not be installed together.
+$(VENV)/.installed-gpu: $(VENV)/.installed-test
+	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("cupy") is None)' || \
+	  { echo "Installing CuPy for $(GPU) into $(VENV) (GPU=cuda12, cuda13 or rocm chooses another) ..." && \
+	    $(PIP_INSTALL) --editable '.[$(GPU)]'; }
+	@touch $@
 
 # Tools for packaging have an environment of their own: what they need must not decide what the program gets.
 build/tools/.installed: Makefile

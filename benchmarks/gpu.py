@@ -1,13 +1,17 @@
 """The GPU backend on this machine: kernels against roofline, copies, one sigma and whole solves beside the CPU backend.
 
-    python benchmarks/gpu.py [--data DIR] [--inputs h2o-1em4 n2-1em5 input.h5 ...] [--seconds 300] [-o FILE]
+    python benchmarks/gpu.py [--data DIR] [h2o-1em4 n2-1em5 made-up-4000 input.h5 ...] [--seconds 300] [-o FILE]
     SQD_MPI_GPU=host python benchmarks/gpu.py small.h5        # emulated: tries out the program, its speed means nothing
 
 Everything is measured in one run, on one rank: rates of the device (DGEMM, copies in its memory, copies to and from
-pinned host memory), then for every input each part of a sigma in the ground state's sector on GPU and CPU, whether both
-agree, whole solves, predicted and measured memory, the shares of an iteration, and from which number of strings on the
-GPU is faster. Inputs that would take too long are left out, and said to be. Without a GPU it says so and ends with
-code 2. The last line is a JSON object with all figures.
+pinned host memory, the start of a kernel), then for every input each part of a sigma in the ground state's sector on
+GPU and CPU, whether both agree, every form of the sums by itself, whole solves, predicted and measured memory and the
+shares of an iteration. Between the small and the large inputs: from which number of strings on the GPU is faster, and
+the profile of this machine for plans. At the end the rates for `Rates`.
+
+Inputs that would take too long are left out, and said to be. What fails is named, and the rest goes on; the file of -o
+holds what is known so far at any time. Without the published inputs, problems are made up. Without a GPU it says so and
+ends with code 2. The last line is a JSON object with all figures; the exit code is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,14 +35,23 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
+import gpu_forms  # noqa: E402
+from gpu_forms import MADE_UP, PLACE  # noqa: E402
 from kernels import SOURCE, load, median_seconds, useful  # noqa: E402
 
 from sqd_mpi.options import InputError, available_cores  # noqa: E402
 
 DEFAULT_INPUTS = ["h2o-1em4", "n2-1em5", "h2o-1em6", "h2o-1em7", "h2o-1em8"]
+MADE_UP_INPUTS = ["made-up-1500", "made-up-4000", "made-up-14000", "made-up-25000"]
+N_SMALL = 2  # inputs that come before crossover and profile
 CROSSOVER = (50, 100, 200, 400, 800, 1600, 3200, 6400)
-PLACE = (0, 0, 0, 0)
+SLOW = 1.0  # seconds of a call of the CPU that is measured once
+FORMS_SECONDS = 15.0  # that lists may take where every form is measured
 AGREEMENT = 1e-12  # largest relative deviation of a sigma of the GPU from that of the CPU
+
+
+class Ended(BaseException):
+    """A signal has asked the program to end."""
 
 
 @dataclass
@@ -86,6 +100,7 @@ def device_rates(device: Any, repeats: int) -> dict[str, float]:
     n_bytes = 8.0 * size
     return {
         "dgemm": gemm,
+        "launch": gpu_forms.launch_seconds(device, lambda function: on_device(device, function, repeats)),
         "copy": 2 * n_bytes / on_device(device, lambda: device.copy(one, two), repeats),
         "upload": n_bytes / on_device(device, lambda: device.copy_in(pinned, two), repeats),
         "download": n_bytes / on_device(device, lambda: device.copy_out(one, pinned), repeats),
@@ -101,6 +116,7 @@ class Sigma:
     gpu: Any
     device: Any
     interaction: Any
+    labels: Any
 
     @classmethod
     def create(cls, hamiltonian: Any, strings: Any, device: Any) -> Sigma:
@@ -131,11 +147,11 @@ class Sigma:
         interaction = Interaction.energy(hamiltonian)
         for block in blocks:
             block.prepare(block.tasks(interaction))
-        return cls(layout, *blocks, device, interaction)
+        return cls(layout, *blocks, device, interaction, labels)
 
     def measure(self, repeats: int, with_cpu: bool) -> dict[str, Any]:
         """Seconds, useful multiply-adds and bytes by kind of task; the largest relative deviation of the results."""
-        ket = np.random.default_rng(0).normal(size=self.layout.block_size(0, 0))
+        ket = gpu_forms.some_ket(self.layout)
         there, out = self.device.upload(ket), self.device.empty(self.layout.sub_block_size(0, 0, 0))
         host = np.zeros(out.shape)
         found: dict[str, Any] = {"dimension": host.size, "kinds": {}, "agreement": None}
@@ -153,12 +169,16 @@ class Sigma:
         if with_cpu:
             for task in self.cpu.tasks(self.interaction):
                 kind = found["kinds"].setdefault(task.kind, {"useful": useful(self.cpu, task)})
-                apply = partial(self.cpu.apply, task, ket, host, self.interaction)
-                kind["cpu_seconds"] = median_seconds(apply, repeats)
-            host[:] = 0.0
-            for task in self.cpu.tasks(self.interaction):
+                began = perf_counter()
                 self.cpu.apply(task, ket, host, self.interaction)
+                kind["cpu_seconds"] = perf_counter() - began
             found["agreement"] = float(np.abs(result - host).max() / np.abs(host).max())
+            for task in self.cpu.tasks(self.interaction):
+                kind = found["kinds"][task.kind]
+                if kind["cpu_seconds"] < SLOW:  # the first time compiled, or filled caches
+                    kind["cpu_seconds"] = median_seconds(
+                        partial(self.cpu.apply, task, ket, host, self.interaction), repeats
+                    )
         found["seconds"] = sum(kind.get("seconds", 0.0) for kind in found["kinds"].values())
         found["cpu_seconds"] = sum(kind["cpu_seconds"] for kind in found["kinds"].values()) if with_cpu else None
         return found
@@ -206,6 +226,8 @@ def predicted_memory(hamiltonian: Any, strings: Any, device: Any) -> dict[str, i
 
 def read_problem(name: str, data: Path) -> tuple[Any, tuple[Any, Any]]:
     """Hamiltonian and strings of a published input or of an input file."""
+    if name.startswith(MADE_UP):
+        return gpu_forms.made_up(name)
     if Path(name).suffix == ".h5":
         from sqd_mpi import bitstrings, files
 
@@ -216,17 +238,22 @@ def read_problem(name: str, data: Path) -> tuple[Any, tuple[Any, Any]]:
 
 
 def crossover(hamiltonian: Any, strings: Any, device: Any, sizes: Sequence[int], budget: Budget) -> dict[str, Any]:
-    """Seconds of one sigma on both for growing numbers of strings, and the first from which on the GPU is faster."""
-    rows = []
+    """Seconds of one sigma on both for growing numbers of strings, and the first from which on the GPU is faster.
+
+    `auto_seconds` are those that the planner predicts there for the CPU, to which `--backend auto` looks.
+    """
+    rows: list[dict[str, Any]] = []
     for n in sizes:
         if n > min(len(each) for each in strings) or budget.left < 20.0:
             break
-        case = Sigma.create(hamiltonian, tuple(np.ascontiguousarray(each[:n]) for each in strings), device)
-        found = case.measure(3, True)
-        rows.append({"strings": n, "seconds": found["seconds"], "cpu_seconds": found["cpu_seconds"]})
+        some = tuple(np.ascontiguousarray(each[:n]) for each in strings)
+        found = Sigma.create(hamiltonian, some, device).measure(3, True)
+        row = {"strings": n, "seconds": found["seconds"], "cpu_seconds": found["cpu_seconds"]}
+        rows.append({**row, "auto_seconds": gpu_forms.predicted_cpu_seconds(hamiltonian, some, available_cores())})
     slower = [k for k, row in enumerate(rows) if row["seconds"] >= row["cpu_seconds"]]
     first = (slower[-1] + 1) if slower else 0
-    return {"rows": rows, "strings": rows[first]["strings"] if first < len(rows) else None}
+    there = rows[first] if first < len(rows) else {"strings": None, "auto_seconds": None}
+    return {"rows": rows, "strings": there["strings"], "auto_seconds": there["auto_seconds"]}
 
 
 def kinds_text(found: dict[str, Any], rates: dict[str, float]) -> str:
@@ -281,37 +308,51 @@ def solve_text(name: str, gpu: dict[str, Any], cpu: dict[str, Any], memory: dict
     return "\n".join(lines)
 
 
-def run_input(name: str, device: Any, rates: dict[str, float], options: argparse.Namespace, budget: Budget) -> Any:
-    """All measurements of one input, printed as they come."""
+def run_input(
+    name: str, device: Any, rates: dict[str, float], options: argparse.Namespace, budget: Budget, report: dict[str, Any]
+) -> None:
+    """All measurements of one input, printed and put into its report as they come."""
     hamiltonian, strings = read_problem(name, options.data)
-    memory = predicted_memory(hamiltonian, strings, device)
+    memory = report["predicted_memory"] = predicted_memory(hamiltonian, strings, device)
+    report["strings"] = [len(each) for each in strings]
     print(f"\n{name}: {len(strings[0])} x {len(strings[1])} strings", flush=True)
     if memory["device_bytes"] > device.memory()[0] and device.kind != "host":
         print(f"  left out: needs {memory['device_bytes'] / 1e9:.3g} GB on the GPU")
-        return {"input": name, "predicted_memory": memory, "left_out": "memory"}
+        report["left_out"] = "memory"
+        return
     began = perf_counter()
     case = Sigma.create(hamiltonian, strings, device)
-    print(f"  lists of connections, both backends: {perf_counter() - began:.2f} s")
-    found = case.measure(options.repeats, budget.left > 30.0)
+    report["list_seconds"] = perf_counter() - began
+    print(f"  lists of connections, both backends: {report['list_seconds']:.2f} s")
+    found = report["sigma"] = case.measure(options.repeats, budget.left > 30.0)
     print(kinds_text(found, rates))
     cpu = "" if found["cpu_seconds"] is None else f", CPU {found['cpu_seconds']:.4g} s"
     print(f"  sigma: GPU {found['seconds']:.4g} s{cpu}, agreement {found['agreement']}", flush=True)
-    report = {"input": name, "strings": [len(each) for each in strings], "sigma": found, "predicted_memory": memory}
     transfer = 16.0 * found["dimension"]
     report["transfer_share"] = (transfer / rates["upload"]) / (transfer / rates["upload"] + found["seconds"])
     print(f"  a vector there and back with every sigma would take {report['transfer_share']:.1%} of the time")
+    if report["list_seconds"] < FORMS_SECONDS and budget.left > 60.0:
+        measured = partial(on_device, device, repeats=options.repeats)
+        report["forms"] = gpu_forms.measure_forms(case, hamiltonian, case.labels, measured)
+        print(gpu_forms.forms_text(report["forms"]), flush=True)
     del case
     if options.solve and budget.left > 10.0:
-        from sqd_mpi import files
+        run_solves(name, hamiltonian, strings, options, budget, report)
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "input.h5"
-            files.write_input(path, hamiltonian, *strings)
-            limit = budget.left
-            report["gpu"] = solve(path, "gpu", Path(folder), limit, options.tol)
-            report["cpu"] = solve(path, "cpu", Path(folder), min(limit / 2, budget.left), options.tol)
-        print(solve_text(name, report["gpu"], report["cpu"], memory), flush=True)
-    return report
+
+def run_solves(
+    name: str, hamiltonian: Any, strings: Any, options: argparse.Namespace, budget: Budget, report: dict[str, Any]
+) -> None:
+    """Whole solves on both backends."""
+    from sqd_mpi import files
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "input.h5"
+        files.write_input(path, hamiltonian, *strings)
+        limit = budget.left
+        report["gpu"] = solve(path, "gpu", Path(folder), limit, options.tol)
+        report["cpu"] = solve(path, "cpu", Path(folder), min(limit / 2, budget.left), options.tol)
+    print(solve_text(name, report["gpu"], report["cpu"], report["predicted_memory"]), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -324,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", default=",".join(map(str, CROSSOVER)), help="numbers of strings for the crossover")
     parser.add_argument("--tol", type=float, default=1e-5, help="residual norm of the whole solves (1e-5)")
     parser.add_argument("--no-solve", dest="solve", action="store_false", help="leave the whole solves out")
+    parser.add_argument("--no-profile", dest="profile", action="store_false", help="leave the profile for plans out")
     parser.add_argument("-o", "--output", type=Path, help="file for the JSON object as well")
     options = parser.parse_args(arguments)
     try:
@@ -331,16 +373,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"gpu benchmark: nothing was measured: {error}", file=sys.stderr)
         return 2
-    inputs = options.inputs or DEFAULT_INPUTS
-    if not options.data.is_dir() and any(Path(name).suffix != ".h5" for name in inputs):
+    inputs = options.inputs or (DEFAULT_INPUTS if options.data.is_dir() else MADE_UP_INPUTS)
+    published = [name for name in inputs if Path(name).suffix != ".h5" and not name.startswith(MADE_UP)]
+    if not options.data.is_dir() and published:
         print(f"gpu benchmark: --data DIR or SQD_MPI_DATA must name {SOURCE}, or give input files", file=sys.stderr)
         return 2
-    report = measure_all(inputs, device, options)
-    text = json.dumps(report)
-    if options.output:
-        options.output.write_text(text + "\n")
-    print(text)
-    return 0 if all(good(result) for result in report["inputs"]) else 1
+    report: dict[str, Any] = {"inputs": [], "failures": []}
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        measure_all(inputs, device, options, report)
+    except (KeyboardInterrupt, Ended):
+        report["failures"].append({"section": "all that follows", "error": "ended by a signal"})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        save(report, options.output)
+        print(json.dumps(report), flush=True)
+    return 0 if not report["failures"] and all(good(result) for result in report["inputs"]) else 1
+
+
+def _end(*_: Any) -> None:
+    raise Ended
 
 
 def good(result: dict[str, Any]) -> bool:
@@ -349,38 +401,89 @@ def good(result: dict[str, Any]) -> bool:
     return agreement is None or agreement < AGREEMENT
 
 
-def measure_all(inputs: Sequence[str], device: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """The report of all inputs."""
+def save(report: dict[str, Any], path: Path | None) -> None:
+    """Write what is known so far, if there is a file for it."""
+    if path is not None:
+        aside = path.with_name(path.name + ".part")
+        aside.write_text(json.dumps(report) + "\n")
+        os.replace(aside, path)
+
+
+def section(report: dict[str, Any], name: str, options: argparse.Namespace, work: Callable[[], Any]) -> Any:
+    """What a part of the benchmark gives; None if it fails, which is noted."""
+    try:
+        return work()
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"  {name} failed: {text}", flush=True)
+        report["failures"].append({"section": name, "error": text})
+        return None
+    finally:
+        save(report, options.output)
+
+
+def measure_all(inputs: Sequence[str], device: Any, options: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Fill the report, section by section."""
     from sqd_mpi import _jit
 
     _jit.set_threads(available_cores())
     budget, emulated = Budget(options.seconds), device.kind == "host"
     if emulated:
         print("EMULATED on the CPU by one thread: the figures are meaningless as speed")
-    rates = device_rates(device, options.repeats)
     free, total = device.memory()
+    report |= {
+        "emulated": emulated, "device": device.name, "kind": device.kind, "memory_bytes": total,
+        "cpu_threads": available_cores(), "rates": None, "profile": None, "crossover": None, "suggested_rates": None,
+    }  # fmt: skip
+    rates = report["rates"] = section(report, "rates", options, lambda: device_rates(device, options.repeats))
+    if rates is None:
+        return
     print(
         f"{device.name}, {total / 1e9:.3g} GB ({free / 1e9:.3g} free): DGEMM {rates['dgemm'] / 1e9:.1f} GFMA/s, copies "
-        f"{rates['copy'] / 1e9:.1f} GB/s, up {rates['upload'] / 1e9:.1f}, down {rates['download'] / 1e9:.1f} GB/s; "
-        f"CPU {available_cores()} threads"
+        f"{rates['copy'] / 1e9:.1f} GB/s, up {rates['upload'] / 1e9:.1f}, down {rates['download'] / 1e9:.1f} GB/s, a "
+        f"kernel starts every {1e6 * rates['launch']:.1f} us; CPU {available_cores()} threads"
     )
-    results, last = [], None
-    for name in inputs:
+    for number, name in enumerate(inputs):
+        if number == N_SMALL:
+            between(device, options, budget, report)
+        result: dict[str, Any] = {"input": name}
+        report["inputs"].append(result)
         if budget.left < 10.0:
             print(f"\n{name}: left out, as the time is up (--seconds {options.seconds:g})")
-            results.append({"input": name, "left_out": "time"})
+            result["left_out"] = "time"
             continue
-        results.append(run_input(name, device, rates, options, budget))
-        last = last or name
+        section(report, name, options, partial(run_input, name, device, rates, options, budget, result))
+    if len(inputs) <= N_SMALL:
+        between(device, options, budget, report)
+    report["suggested_rates"] = section(report, "suggested rates", options, lambda: gpu_forms.suggested_rates(report))
+    if report["suggested_rates"] is not None:
+        text = ", ".join(f"{name}={value:.3g}" for name, value in report["suggested_rates"].items())
+        print(f"\nRates({text})")
+
+
+def between(device: Any, options: argparse.Namespace, budget: Budget, report: dict[str, Any]) -> None:
+    """From where on the GPU is faster, and the profile of the machine."""
+    measured = [result for result in report["inputs"] if "sigma" in result]
     sizes = [int(n) for n in options.sizes.split(",") if n]
-    found = crossover(*read_problem(last, options.data), device, sizes, budget) if last and sizes else None
-    if found is not None:
-        where = "nowhere" if found["strings"] is None else f"from {found['strings']} strings on"
-        print(f"\nthe GPU is faster {where}, among {', '.join(str(row['strings']) for row in found['rows'])} ({last})")
-    return {
-        "emulated": emulated, "device": device.name, "kind": device.kind, "memory_bytes": total, "rates": rates,
-        "cpu_threads": available_cores(), "inputs": results, "crossover": found,
-    }  # fmt: skip
+    if measured and sizes:
+        name = max(measured, key=lambda result: min(result["strings"]))["input"]
+        found = section(
+            report, "crossover", options,
+            lambda: crossover(*read_problem(name, options.data), device, sizes, budget),
+        )  # fmt: skip
+        report["crossover"] = found
+        if found is not None:
+            where = "nowhere" if found["strings"] is None else f"from {found['strings']} strings on"
+            print(
+                f"\nthe GPU is faster {where}, among {', '.join(str(row['strings']) for row in found['rows'])} ({name})"
+            )
+            if found["auto_seconds"] is not None:
+                print(f"  where a plan for the CPU says {found['auto_seconds']:.3g} s for a sigma (--backend auto)")
+    if options.profile and budget.left > 10.0:
+        limit = min(120.0, budget.left)
+        report["profile"] = section(report, "profile", options, lambda: gpu_forms.machine_profile(limit))
+        if report["profile"] is not None:
+            print(f"\nprofile of this machine: {json.dumps(report['profile'])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,9 @@ def test_everything_is_measured_and_marked_as_emulated(input_path, tmp_path):
     *shown, last = done.stdout.splitlines()
     assert shown[0].startswith("EMULATED") and "meaningless" in shown[0]
     report = json.loads(last)
-    assert report == json.loads(output.read_text()) and report["emulated"] is True
-    assert set(report["rates"]) == {"dgemm", "copy", "upload", "download"} and min(report["rates"].values()) > 0.0
+    assert report == json.loads(output.read_text()) and report["emulated"] is True and report["failures"] == []
+    assert set(report["rates"]) == {"dgemm", "copy", "upload", "download", "launch"}
+    assert min(report["rates"].values()) > 0.0
     (result,) = report["inputs"]
     kinds = result["sigma"]["kinds"]
     assert set(kinds) == {"mixed", "alpha", "beta"} and result["sigma"]["agreement"] < 1e-13
@@ -53,7 +54,29 @@ def test_everything_is_measured_and_marked_as_emulated(input_path, tmp_path):
     assert result["gpu"]["energy"] == pytest.approx(result["cpu"]["energy"], abs=1e-10)
     assert 0 < result["gpu"]["peak_device_bytes"] < result["predicted_memory"]["device_bytes"]
     assert "mixed" in result["gpu"]["phases"] and 0.0 < result["transfer_share"] < 1.0
-    assert [row["strings"] for row in report["crossover"]["rows"]] == [10, 20]
+    forms = result["forms"]
+    assert list(forms) == ["direct", "product", "tiled", "sparse", "dense"]
+    assert forms["direct"]["useful"] == forms["product"]["useful"] == kinds["mixed"]["useful"]
+    assert min(each["seconds"] for each in forms.values()) > 0.0
+    crossover = report["crossover"]
+    assert [row["strings"] for row in crossover["rows"]] == [10, 20]
+    assert min(row["auto_seconds"] for row in crossover["rows"]) > 0.0
+    assert report["suggested_rates"]["launch"] == report["rates"]["launch"] and report["suggested_rates"]["direct"] > 0
+    assert report["profile"]["backend"] == "gpu" and any("profile of this machine" in line for line in shown)
+
+
+def test_what_fails_does_not_take_the_rest_along(tmp_path):
+    """The second input does not exist; the first one's figures, and what does not depend on it, are there."""
+    output = tmp_path / "report.json"
+    options = ["--repeats", "1", "--sizes", "20", "--no-solve", "--no-profile", "-o", str(output)]
+    done = benchmark("made-up-60", "none.h5", *options, "--data", "/none", SQD_MPI_GPU="host")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report == json.loads(output.read_text())
+    assert [failure["section"] for failure in report["failures"]] == ["none.h5"]
+    first, second = report["inputs"]
+    assert first["sigma"]["agreement"] < 1e-13 and second == {"input": "none.h5"}
+    assert report["crossover"]["rows"][0]["strings"] == 20 and report["profile"] is None
 
 
 @pytest.mark.parametrize(

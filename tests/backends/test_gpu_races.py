@@ -33,6 +33,7 @@ for bad in sys.argv[2:]:
 """
 
 OF_THE_PACKAGE = """
+import numpy as np
 from sqd_mpi.backends.gpu import share
 from tests.backends import test_gpu_block, test_gpu_density, test_gpu_vectors
 from tests.backends.test_gpu_block import CASES, Problem, check
@@ -49,6 +50,9 @@ test_gpu_vectors.test_project_out(memory, 5000, 1, 3, 4)
 test_gpu_vectors.test_rotate(memory, 5000, 2, 7)
 test_gpu_vectors.test_elementwise(memory, 5000)
 test_gpu_vectors.test_unfolding(memory, 1, None)
+values = memory.from_host(np.arange(9000.0)[::-1])
+assert sorted(memory.smallest(values, 2)[0]) == [8998, 8999]
+memory.put(np.arange(300), np.ones(300), values)
 test_gpu_density.test_sectors_and_transitions(test_gpu_density.LABELS, *test_gpu_density.SIZES[0])
 for size in ((3, 9000), (40, 131)):
     test_gpu_density.test_inner_products_cut_into_parts(*size)
