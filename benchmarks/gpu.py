@@ -195,7 +195,7 @@ def solve(path: Path, backend: str, folder: Path, limit: float, tol: float) -> d
     try:
         done = subprocess.run(
             [*command, "--tol", str(tol)], capture_output=True, text=True, timeout=max(limit, 1.0), check=False,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+            env=gpu_forms.child_environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"failed": f"longer than {limit:.0f} s"}
@@ -396,9 +396,9 @@ def _end(*_: Any) -> None:
 
 
 def good(result: dict[str, Any]) -> bool:
-    """Whether the GPU's sigma of an input is that of the CPU."""
+    """Whether the GPU's sigma of an input is that of the CPU, and a solve on it did not fail."""
     agreement = result.get("sigma", {}).get("agreement")
-    return agreement is None or agreement < AGREEMENT
+    return (agreement is None or agreement < AGREEMENT) and "failed" not in result.get("gpu", {})
 
 
 def save(report: dict[str, Any], path: Path | None) -> None:

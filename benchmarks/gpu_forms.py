@@ -28,6 +28,12 @@ _LAUNCHES = 200
 Timer = Callable[[Callable[[], Any]], float]
 
 
+def child_environment() -> dict[str, str]:
+    """Environment of processes that run this sqd_mpi; CuPy may lie in a folder of PYTHONPATH."""
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *([known] if known else [])])}
+
+
 def made_up(name: str) -> tuple[Any, tuple[Any, Any]]:
     """Hamiltonian and strings of a problem that needs no files: the lowest strings of equally spaced orbitals."""
     from sqd_mpi import bitstrings
@@ -158,8 +164,7 @@ def machine_profile(limit: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "machine.json"
         command = [sys.executable, "-m", "sqd_mpi", "bench", "--backend", "gpu", "-o", str(path)]
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-        run = partial(subprocess.run, command, capture_output=True, text=True, check=False, env=environment)
+        run = partial(subprocess.run, command, capture_output=True, text=True, check=False, env=child_environment())
         try:
             done = run(timeout=max(limit, 1.0))
         except subprocess.TimeoutExpired:

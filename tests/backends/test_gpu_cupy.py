@@ -140,7 +140,7 @@ def make_cupy(is_hip: bool = False, count: int = 2) -> SimpleNamespace:
         deviceGetPCIBusId=lambda number: f"0000:{number:02d}", memGetInfo=lambda: (5 * 10**6, 10**7),
         memcpyHostToDevice=1, memcpyDeviceToHost=2, memcpyDeviceToDevice=3, CUDARuntimeError=RuntimeFailure,
         memcpyAsync=lambda target, source, n, kind, stream: ctypes.memmove(target, source, n),
-        deviceSynchronize=lambda: None,
+        deviceSynchronize=lambda: None, runtimeGetVersion=lambda: 12090,
     )  # fmt: skip
 
     def pin(n_bytes: int) -> bytearray:
@@ -305,6 +305,8 @@ def test_what_keeps_a_device_from_being_opened(cupy) -> None:
         device.compute_capability = "130"
         assert "Some GPU is of architecture 130; NVRTC here knows (80, 90)" in refusal()
         device.compute_capability = "90"
+        cupy.cuda.runtime.runtimeGetVersion = lambda: 13000
+        assert "CuPy for CUDA 13 finds NVRTC 12.9 and not its own" in refusal()
     device = fail(RuntimeFailure("busy"))
     assert refusal() == "GPU 1 cannot be used: busy"
     device = fail(ImportError("====\nA page\n\nOriginal error:\n  no such file: libcublas.so\n====\n"))

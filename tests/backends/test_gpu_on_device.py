@@ -135,8 +135,7 @@ def test_ranks_that_share_a_device(n_ranks, grid, tmp_path):
             str(output), "--backend", backend, "--threads", "1", *options,
         ]  # fmt: skip
         done = subprocess.run(
-            command, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200,
-            check=False,
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         energies.append(files.read_summary(output)["energy"][0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,6 +140,7 @@ class CupyDevice:
         else:
             capability = self._device.compute_capability
             self._architecture = f"sm_{capability}"
+            _load_compiler(self._runtime.runtimeGetVersion() // 1000)
             if int(capability) not in (known := self._cupy.cuda.nvrtc.getSupportedArchs()):
                 raise InputError(f"{self.name} is of architecture {capability}; NVRTC here knows {known}: {INSTALL}")
         _compiler_version()
@@ -318,6 +321,26 @@ class CupyDevice:
                 handle, *operations, n, m, k, alpha, *first, b.shape[-2] * b.shape[-1], *second, m * k, beta, *out,
                 m * n, count,
             )  # fmt: skip
+
+
+def _load_compiler(major: int) -> None:
+    """Load the NVRTC that belongs to CuPy's version of CUDA.
+
+    CuPy takes the newest in an environment, such as one that another package brought; drivers of `major` do not take
+    what it makes.
+
+    Raises:
+        InputError: it is not there, but another one.
+    """
+    from cupy.cuda import nvrtc
+
+    package = importlib.util.find_spec("nvidia")
+    for folder in (package.submodule_search_locations or ()) if package is not None else ():
+        for path in Path(folder).glob(f"*/lib/libnvrtc.so.{major}"):
+            ctypes.CDLL(str(path))  # a library that is loaded already is the one that CuPy takes
+    found = nvrtc.getVersion()
+    if found[0] != major:
+        raise InputError(f"CuPy for CUDA {major} finds NVRTC {found[0]}.{found[1]} and not its own ({INSTALL})")
 
 
 def compile_options(architecture: str) -> tuple[str, ...]:
