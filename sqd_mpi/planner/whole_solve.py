@@ -65,7 +65,7 @@ def predict_solve(
     start = copies = 0.0
     if profile.backend == "gpu":
         work = Work(problem, _ALONE, profile, 1)
-        n_bytes = device_structure_bytes(work) + 3 * 8 * problem.dimension(_ALONE)
+        n_bytes = device_structure_bytes(work) + 2 * 8 * problem.dimension(_ALONE)
         start, copies = START_SECONDS, n_bytes / COPY_BYTES_PER_SECOND
     return SolveSeconds(
         start,
