@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.backends import cpu, vectors
-from sqd_mpi.backends.memory import HostBuffers
+from sqd_mpi.backends.memory import HOST, HostBuffers
 from sqd_mpi.backends.mirror import Unfolding
 
 
@@ -155,6 +155,15 @@ class OpaqueMemory:
     def fill_random(self, generator, out):
         """See `Memory`."""
         out._hidden[:] = generator.normal(size=out.shape)
+
+    def smallest(self, array, count):
+        """See `Memory`."""
+        assert isinstance(array, OpaqueArray)
+        return HOST.smallest(array._hidden, count)
+
+    def put(self, positions, values, out):
+        """See `Memory`."""
+        HOST.put(positions, values, out._hidden)
 
     def indices(self, positions):
         """See `Memory`."""

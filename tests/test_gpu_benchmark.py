@@ -16,6 +16,9 @@ from sqd_mpi.machine import read_profile
 from tests.problems import close_strings, make_hamiltonian
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import gpu_setup  # noqa: E402
+
 BENCHMARK = ROOT / "benchmarks" / "gpu.py"
 
 
@@ -105,3 +108,39 @@ def test_bench_measures_a_device_for_plans(input_path, tmp_path, monkeypatch, ca
     assert "2 GB of a GPU; host shim" in capsys.readouterr().out
     assert main(["bench", "--backend", "reference"]) == 2
     assert "--backend needs cpu or gpu; got 'reference'" in capsys.readouterr().err
+
+
+def test_preparation_is_measured_and_whole_solves_are_predicted(input_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_setup.py"), str(input_path), "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--devices", "h200,mi300x", "--sigmas", "9"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *shown, last = done.stdout.splitlines()
+    text, report = "\n".join(shown), json.loads(last)
+    assert "Predicted, not measured: a solve of 9 sigmas on one GPU with 16 cores" in text
+    (run,) = report["measured"]["input.h5"]
+    assert run["strings"] == 40 and run["dimension"] == 40 * 41 // 2 and run["uploaded_bytes"] > 0
+    for step in ("reading", "singles", "H_alpha", "H_beta", "lists of the kernels", "all model spaces"):
+        assert run["seconds"][step] > 0.0 and run["peak_bytes"].get(step, 1) > 0
+    assert [row["device"] for row in report["predicted"]] == ["h200", "mi300x"]
+    for row in report["predicted"]:
+        parts = [value for name, value in row.items() if name not in ("input", "device", "whole")]
+        assert row["whole"] == pytest.approx(sum(parts)) and min(parts) >= 0.0
+
+
+def test_times_are_extrapolated_by_amdahls_law():
+    assert gpu_setup.extrapolated({1: 10.0, 2: 6.0}, 4) == pytest.approx(4.0)
+    assert gpu_setup.extrapolated({1: 10.0, 2: 5.0}, 16) == pytest.approx(10.0 / 16)
+    assert gpu_setup.extrapolated({1: 1.0, 2: 1.2}, 16) == 1.0  # noise is no reason to expect less
+    assert gpu_setup.extrapolated({2: 3.0}, 16) == 3.0
+
+
+def test_preparation_of_a_file_that_is_not_there():
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_setup.py"), "none.h5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2 and done.stdout == "" and "none.h5" in done.stderr and done.stderr.count("\n") == 1

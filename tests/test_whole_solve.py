@@ -41,7 +41,7 @@ def test_what_the_parts_depend_on(problem):
     assert planner.predict_solve(problem, MachineProfile(), 1, SIZES, n_sectors=8).model == 8 * one.model
     h200 = planner.predict_solve(problem, devices.assumed_profile(devices.data_sheet("h200")), 4, SIZES)
     a100 = planner.predict_solve(problem, devices.assumed_profile(devices.data_sheet("a100")), 4, SIZES)
-    assert h200.sigmas < a100.sigmas and h200.copies < a100.copies
+    assert h200.sigmas < a100.sigmas and h200.vectors < a100.vectors
 
 
 def test_small_problems_stay_on_the_cpu_and_slow_cpus_lose(problem, monkeypatch):

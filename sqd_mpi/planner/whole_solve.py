@@ -17,6 +17,7 @@ from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
 
 PROFILES = "SQD_MPI_MACHINE"  # environment: machine profiles that bench wrote, separated as in PATH
+COPY_BYTES_PER_SECOND = 5e9  # to and from ordinary host memory, not pinned; assumed
 START_SECONDS = 2.0  # until a GPU, its libraries and its compiled kernels are ready; assumed
 SECTOR_SECONDS = 0.1  # model space of one sector beside its diagonal, on one core: measured, 1000 determinants
 _ALONE = (1, 1, 1, 1)
@@ -64,8 +65,8 @@ def predict_solve(
     start = copies = 0.0
     if profile.backend == "gpu":
         work = Work(problem, _ALONE, profile, 1)
-        n_bytes = uploaded_bytes(work) + 3 * 8 * problem.dimension(_ALONE)
-        start, copies = START_SECONDS, n_bytes / (profile.staging_bytes_per_second or 1e10)
+        n_bytes = uploaded_bytes(work) + 2 * 8 * problem.dimension(_ALONE)
+        start, copies = START_SECONDS, n_bytes / COPY_BYTES_PER_SECOND
     return SolveSeconds(
         start,
         found.setup_seconds / n_ranks,
