@@ -53,7 +53,9 @@ _METAVARS = {
     "carry_over_threshold": "C",
 }
 # Options of `run` that a plan depends on.
-_PLAN_OPTIONS = ("backend", "threads", "memory", "max_subspace", "nroots", "symmetry", "spin_flip", "string_order")
+_PLAN_OPTIONS = (
+    "backend", "threads", "memory", "max_subspace", "nroots", "rdm", "symmetry", "spin_flip", "string_order"
+)  # fmt: skip
 # How long a rank with bad input waits for the others to report the same, before it ends them.
 _AGREEMENT_SECONDS = 5.0
 
@@ -220,7 +222,7 @@ def _add_plan(verbs: Any) -> None:
         text = _help(SolveOptions.model_fields[name])
         settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
         parser.add_argument(option_name(name), metavar=_METAVARS[name], **settings)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_manners(parser, json_text="print one JSON object")
     parser.set_defaults(verb=_plan, parser=parser)
 
 
@@ -232,7 +234,7 @@ def _add_bench(verbs: Any) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="machine profile to write, for plan --profile")
     parser.add_argument("--threads", metavar="auto|N", default="auto", help=_help(SolveOptions.model_fields["threads"]))
     parser.add_argument("--backend", metavar="cpu|gpu", default="cpu", help="whose kernels are measured (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_manners(parser, json_text="print one JSON object")
     parser.set_defaults(verb=_bench, parser=parser)
 
 
@@ -419,7 +421,10 @@ def _plan(parsed: argparse.Namespace) -> int:
     from sqd_mpi import plan
 
     found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given, parsed.device_memory)
-    print(json.dumps(found.to_dict(), allow_nan=False) if parsed.json else plan.plan_text(found, title))
+    if parsed.json or not parsed.quiet:
+        print(json.dumps(found.to_dict(), allow_nan=False) if parsed.json else plan.plan_text(found, title))
+    elif found.chosen is None:
+        print(f"sqd_mpi: {plan.nothing_fits(found)}", file=sys.stderr)
     return 0 if found.chosen is not None else EXIT_BAD_INPUT
 
 
@@ -437,8 +442,11 @@ def _bench(parsed: argparse.Namespace) -> int:
 
     communicator = grid.world()
     report = bench.run(communicator, threads, parsed.output, parsed.backend, say)
-    if launcher_rank() == 0:
+    if launcher_rank() == 0 and (parsed.json or not parsed.quiet):
         print(json.dumps(report, allow_nan=False) if parsed.json else _table("this machine", report))
+    elif launcher_rank() == 0:
+        for text in report["warnings"]:
+            print(f"sqd_mpi: warning: {text}", file=sys.stderr)
     return 0
 
 

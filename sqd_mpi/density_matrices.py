@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from sqd_mpi import planner
 from sqd_mpi.backends import FloatArray, get_density_backend
 from sqd_mpi.backends.density import Accumulators
 from sqd_mpi.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
@@ -126,8 +127,7 @@ def rdm1s(result: SubspaceResult, root: int = 0) -> tuple[FloatArray, FloatArray
 
 def predict_bytes(norb: int, order: int, symmetric: bool = True) -> int:
     """Bytes per rank of the matrices: the packed sums, the unpacked results and what unpacking needs beside them."""
-    unpacked = 5 * norb**4 if order == 2 else 4 * norb**2
-    return 8 * (Accumulators.size(norb, order, symmetric) + unpacked)
+    return planner.matrix_bytes(norb, order, symmetric)
 
 
 def check_memory(comm: Any, norb: int, order: int, symmetric: bool = True) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqd_mpi.machine import MachineProfile, read_profile
 from sqd_mpi.options import InputError, SolveOptions, available_cores, available_memory, parse_size
-from sqd_mpi.planner.report import plan_text
+from sqd_mpi.planner.report import nothing_fits, plan_text
 from sqd_mpi.planner.search import Plan
 
 _MOST_RANKS = 10**6
@@ -52,7 +52,9 @@ def plan_file(
         problem_file.hamiltonian, problem_file.strings_a, problem_file.strings_b, options.symmetry == "auto",
         options.spin_flip == "auto", options.string_order != "sorted",
     )  # fmt: skip
-    limits = planner.Limits(memory, *subspace_sizes(options.nroots, options.max_subspace), device_bytes)
+    rdm_order = 0 if options.rdm == "none" else int(options.rdm)
+    sizes = subspace_sizes(options.nroots, options.max_subspace)
+    limits = planner.Limits(memory, *sizes, device_bytes, options.nroots, rdm_order)
     numbers = tuple(sorted({*planner.RANKS, ranks}))
     profile = profile.model_copy(update={"ranks_per_node": per_node})
     found = planner.make_plan(problem, ranks, profile, n_threads, limits, numbers)
@@ -102,4 +104,4 @@ def _number_of_ranks(text: str | int) -> int:
     return number
 
 
-__all__ = ["plan_file", "plan_text"]
+__all__ = ["nothing_fits", "plan_file", "plan_text"]

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
-from sqd_mpi.backends import FloatArray, Interaction, device_is_there, device_pays, get_backend
+from sqd_mpi.backends import FloatArray, Interaction, device_is_there, get_backend
 from sqd_mpi.backends.memory import HOST, Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
 from sqd_mpi.grid import (
@@ -23,6 +24,7 @@ from sqd_mpi.grid import (
     agree_on_error,
     broadcast,
     count_alike,
+    from_rank_0,
     largest_of_all,
     local_ranks,
     minimum_mean_maximum,
@@ -61,6 +63,7 @@ _LARGE_MODEL_SPACE = 1000  # determinants, for sectors above that size
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
 _ANY_MEMORY = 2**60
+_ON_DEVICE = "vectors, buffers and connection lists"
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +289,7 @@ class _Solve:
         self.backend = get_backend(self.backend_name)
         self.vector_memory = self._vector_memory(comm)
         shape = self._shape(comm)
+        device_bytes = self._device_bytes(comm, shape)
         self.target = self._spin_target(shape)
         self.sectors = self._sectors(spin_flip=self._flips(shape))
         share_blocks = self.options.share_blocks == "auto" and not self.options.gpu_aware_mpi
@@ -296,7 +300,7 @@ class _Solve:
                 self.alpha, self.beta = planner.order_strings(
                     self.alpha, self.beta, hamiltonian.norb, self.grid.shape, deal, folded
                 )
-        self.max_subspace = self._subspace_that_fits()
+        self.max_subspace = self._subspace_that_fits(device_bytes)
         here = self.grid.coordinates
         self.place = (here.ia, here.ib, here.it, here.ir)
         self._shares: dict[int, Any] = {}
@@ -386,17 +390,22 @@ class _Solve:
         return found
 
     def _choose_backend(self, comm: Any) -> str:
-        """The backend that was asked for; "auto" is a GPU if every rank has one and the problem is large enough."""
+        """The backend that was asked for; "auto" is a GPU if every rank has one and a solve is predicted to be faster.
+
+        Raises:
+            InputError: the machine profiles in the environment cannot be read; the same on all ranks.
+        """
         if self.options.backend != "auto":
             return self.options.backend
         if largest_of_all(comm, np.array([not device_is_there()], np.int64))[0]:
             return "cpu"
-        pays = False
-        if comm is None or comm.rank == 0:
-            shape, limits = (1, 1, 1, 1), planner.Limits(self.memory, 2, 2)
-            alone = planner.predict(self._problem(), shape, MachineProfile(), _jit.n_threads(), limits)
-            pays = device_pays(alone.seconds_per_sigma / (1 if comm is None else comm.size))
-        return "gpu" if broadcast(comm, pays) else "cpu"
+        n_ranks = 1 if comm is None else comm.size
+        sizes = subspace_sizes(self.nroots, self.options.max_subspace)
+        choice = from_rank_0(
+            comm, lambda: planner.choose_backend(self._problem, _jit.n_threads(), sizes, n_ranks)
+        )
+        self.log.info(choice.sentence)
+        return str(choice.backend)
 
     def _vector_memory(self, comm: Any) -> Memory:
         """The memory of the backend; that of a device limits this solve where it is smaller.
@@ -452,10 +461,11 @@ class _Solve:
             profile = planner.assumed_device().model_copy(update={"context_bytes": 0})
             limits = planner.Limits(_ANY_MEMORY, *sizes, self.memory)
         profile = profile.model_copy(update={"ranks_per_node": local_ranks_of_node})
-        return planner.make_plan(self._problem(), n_ranks, profile, _jit.n_threads(), limits)
+        return planner.make_plan(self._problem, n_ranks, profile, _jit.n_threads(), limits)
 
+    @cached_property
     def _problem(self) -> planner.Problem:
-        """What the planner knows about the input."""
+        """What the planner knows about the input; wanted before the strings are dealt to the parts of the grid."""
         return planner.Problem.from_sorted(
             self.hamiltonian, self.symmetry, self.alpha, self.beta,
             self.options.spin_flip == "auto" and self.beta is self.alpha, self.options.string_order != "sorted",
@@ -465,8 +475,29 @@ class _Solve:
         label, parity = sector
         return Layout.create(self.alpha, self.beta, label, self.grid.shape if grid is None else grid, parity)
 
-    def _subspace_that_fits(self) -> int:
+    def _device_bytes(self, comm: Any, shape: tuple[int, int, int, int]) -> dict[int, int] | None:
+        """Predicted bytes of a rank on its device by number of basis vectors, everything included.
+
+        None without a device, and where any lists would fit beside the vectors, so that none need be counted.
+        """
+        if self.vector_memory.identity is None:
+            return None
+        found, sizes = None, subspace_sizes(self.nroots, self.options.max_subspace)
+        with self.timers("plan"):
+            n_determinants = self.alpha.size * self.beta.size  # of all sectors
+            most = planner.predict_memory(shape, n_determinants, sizes[0]).total
+            most += planner.most_bytes(self.alpha, self.beta, self.hamiltonian.norb, self.hamiltonian.nelec)
+            if most <= _MEMORY_SHARE * self.memory:
+                return None
+            if comm is None or comm.rank == 0:
+                found = planner.rank_bytes(self._problem, shape, planner.Limits(_ANY_MEMORY, *sizes, self.memory))
+            return broadcast(comm, found)
+
+    def _subspace_that_fits(self, device_bytes: dict[int, int] | None) -> int:
         """Number of basis vectors: as asked for, or the default, or less where the memory limit wants it.
+
+        Args:
+            device_bytes: what a rank needs on its device; without one, vectors and buffers in host memory count.
 
         Raises:
             InputError: not even the smallest subspace fits; says what is missing.
@@ -475,24 +506,53 @@ class _Solve:
         dimension = max(layout.dimension for layout in layouts)
         n_determinants = max(layout.n_determinants for layout in layouts)
         wanted, smallest = subspace_sizes(self.nroots, self.options.max_subspace)
-        n_extra = 0 if self.target is None else self.target.n_vectors
-        extra = 8 * n_extra * -(-dimension // self.grid.n_ranks)
         for size in range(wanted, smallest - 1, -1):
-            predicted = planner.predict_memory(self.grid.shape, dimension, size, n_determinants)
-            needed = predicted.total + extra
+            if device_bytes is None:
+                needed = planner.predict_memory(self.grid.shape, dimension, size, n_determinants).total
+            else:
+                needed = device_bytes[size]
+            needed += self._extra_bytes(dimension)
             if needed <= _MEMORY_SHARE * self.memory:
                 if size < wanted:
                     self.log.info(f"memory limit: {size} basis vectors instead of {wanted}")
                 self.vector_memory.reserve(needed)
                 return size
-        missing = (needed - _MEMORY_SHARE * self.memory) / 2**30
-        raise InputError(
-            f"--memory: vectors and buffers need {needed / 2**30:.3g} GiB per rank on grid "
+        raise self._too_large(needed, "vectors and buffers" if device_bytes is None else _ON_DEVICE)
+
+    def _extra_bytes(self, dimension: int) -> int:
+        """Bytes of the vectors beside the basis that the penalty on other spins needs."""
+        n_extra = 0 if self.target is None else self.target.n_vectors
+        return 8 * n_extra * -(-dimension // self.grid.n_ranks)
+
+    def _too_large(self, needed: float, what: str) -> InputError:
+        """The sentence that says what is missing."""
+        return InputError(
+            f"--memory: {what} need {needed / 2**30:.3g} GiB per rank on grid "
             f"{','.join(str(n) for n in self.grid.shape)}; {self.memory / 2**30:.3g} GiB per rank "
             + (f"of {self.vector_memory.device} " if self.vector_memory.device else "")
-            + "are allowed, "
-            f"{missing:.3g} GiB too few"
+            + f"are allowed, {(needed - _MEMORY_SHARE * self.memory) / 2**30:.3g} GiB too few"
         )
+
+    def _basis_that_fits(self, operator: SigmaOperator, n_basis: int, least: int) -> int:
+        """As many basis vectors as fit beside lists and buffers that are on the device by now; collective.
+
+        Predicted lists may be somewhat smaller than those that were made.
+
+        Raises:
+            InputError: not even the least number fits; the same on all ranks.
+        """
+        if self.vector_memory.identity is None:
+            return n_basis
+        structure = max((share.nbytes for share in self._shares.values()), default=0)
+        taken = structure + operator.plan.buffer_bytes + self._extra_bytes(operator.dimension)
+        counts = np.array([taken, 8 * operator.size], np.int64)
+        self.grid.maximum_over_all(counts)
+        fits = int((_MEMORY_SHARE * self.memory - counts[0]) // max(counts[1], 1) - 1) // 2
+        if fits < least:
+            raise self._too_large(float(counts[0] + counts[1] * (2 * least + 1)), _ON_DEVICE)
+        if fits < n_basis:
+            self.log.info(f"memory limit: {fits} basis vectors instead of {n_basis}: lists are longer than predicted")
+        return min(fits, n_basis)
 
     def _open_stored(self) -> StoredVectors | None:
         if self.options.start is None:
@@ -562,7 +622,8 @@ class _Solve:
         """The `count` lowest eigenpairs of one sector; stops early once they are known to lie above the bound."""
         layout = self._layout(sector)
         operator = self._operator(layout)
-        self._count_bytes(operator, max(self.max_subspace, 2 * count))
+        n_basis = self._basis_that_fits(operator, max(self.max_subspace, 2 * count), 2 * count)
+        self._count_bytes(operator, n_basis)
         finished = [
             (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
             for other, pairs in solved.items()
@@ -586,7 +647,7 @@ class _Solve:
         pairs = davidson(
             operator, lambda out: self._start(layout, model, solved.get(sector), count, out), nroots=count,
             tol=self.options.tol, max_iterations=self.options.max_iterations,
-            max_subspace=max(self.max_subspace, 2 * count), callback=callback, sharpen=operator.sharpen,
+            max_subspace=n_basis, callback=callback, sharpen=operator.sharpen,
         )  # fmt: skip
         self.n_sigma += pairs.n_sigma
         self.task_seconds += operator.task_seconds

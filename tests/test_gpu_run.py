@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import backends, files
+from sqd_mpi import files, planner
 from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.block import GpuBlock
+from sqd_mpi.log import Log
+from sqd_mpi.machine import MachineProfile, write_profile
 from sqd_mpi.options import InputError, RunError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
@@ -98,15 +101,39 @@ def test_without_a_device_one_sentence_says_what_to_install(folder: Path) -> Non
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("there", "threshold", "expected"), [(True, 1e-12, "gpu"), (True, 1e6, "cpu"), (False, 1e-12, "cpu")]
-)
-def test_auto_takes_a_device_for_large_problems(host_shim, monkeypatch, there, threshold, expected) -> None:
-    """The prediction is that of the planner; here its threshold is moved below and above it."""
-    monkeypatch.setattr(device_module, "is_there", lambda: there)
-    monkeypatch.setattr(backends, "_DEVICE_PAYS_SECONDS", threshold)
+@pytest.mark.parametrize(("slow", "expected"), [(("cpu",), "gpu"), ((), "cpu"), (("cpu", "gpu"), "cpu")])
+def test_auto_takes_the_faster_one(host_shim, monkeypatch, tmp_path, capsys, slow, expected) -> None:
+    """The start of a GPU alone takes longer than this solve, if the profiles do not say that the CPU is far slower."""
+    monkeypatch.setattr(device_module, "is_there", lambda: True)
+    profiles = {"cpu": MachineProfile(), "gpu": planner.assumed_device()}
+    for name in slow:
+        changes = {"mixed_seconds": 1e-3 if name == "cpu" else 1.0, "device_rates": None}
+        write_profile(tmp_path / name, profiles[name].model_copy(update=changes))
+    monkeypatch.setenv("SQD_MPI_MACHINE", os.pathsep.join(str(tmp_path / name) for name in slow))
     strings = close_strings(6, 3, 8)
-    assert solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings).backend == expected
+    log = Log(0)
+    assert solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings, log=log).backend == expected
+    shown = capsys.readouterr().err
+    assert f"--backend auto takes the {expected.upper()}: a solve of 15 iterations is predicted to take" in shown
+    assert ("profile in SQD_MPI_MACHINE" if "gpu" in slow else "an assumed H100") in shown
+    assert shown.count(" s on the ") == 2
+
+
+def test_auto_predicts_nothing_without_a_device(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(device_module, "is_there", lambda: False)
+    monkeypatch.setattr(planner, "choose_backend", lambda *arguments: pytest.fail("a prediction was made"))
+    strings = close_strings(6, 3, 8)
+    assert solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings, log=Log(0)).backend == "cpu"
+    assert "--backend auto" not in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_profile_is_one_sentence(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(device_module, "is_there", lambda: True)
+    (tmp_path / "machine.json").write_text("{}")
+    monkeypatch.setenv("SQD_MPI_MACHINE", str(tmp_path / "machine.json"))
+    strings = close_strings(6, 3, 8)
+    with pytest.raises(InputError, match=r"SQD_MPI_MACHINE: .*machine.json is no machine profile"):
+        solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings)
 
 
 @needs_compiler

@@ -52,6 +52,34 @@ def test_plan_says_no_with_code_2(input_path, capsys):
     assert json.loads(capsys.readouterr().out)["chosen"] is None
 
 
+def test_plan_says_nothing_where_it_is_told_to(input_path, capsys):
+    arguments = ["plan", str(input_path), "--ranks", "2", "--quiet", "--memory"]
+    assert main([*arguments, "8GB"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main([*arguments, "1MB"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and "No grid of 2 ranks fits into" in shown.err
+    assert main([*arguments, "8GB", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["chosen"] is not None
+
+
+def test_bench_says_nothing_but_warnings_where_it_is_told_to(tmp_path, capsys, monkeypatch):
+    report = {"profile": {}, "site": {}, "warnings": ["a rank is bound to fewer cores"]}
+    monkeypatch.setattr("sqd_mpi.bench.run", lambda *arguments: report)
+    assert main(["bench", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "sqd_mpi: warning: a rank is bound to fewer cores\n")
+    assert main(["bench", "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == report
+
+
+def test_density_matrices_need_memory_of_their_own(input_path, capsys):
+    arguments = ["plan", str(input_path), "--ranks", "1", "--memory", "8GB", "--json"]
+    for order, least in (("none", 0), ("1", 1), ("2", 8 * 5 * 9**4)):
+        assert main([*arguments, "--rdm", order]) == 0
+        (grid,) = json.loads(capsys.readouterr().out)["grids"]
+        assert grid["density_bytes"] >= least and (grid["density_bytes"] > 0) == (order != "none")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

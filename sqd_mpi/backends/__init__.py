@@ -17,10 +17,6 @@ from sqd_mpi.options import InputError
 
 FloatArray = NDArray[np.float64]
 
-# A sigma on a GPU starts some hundred kernels, and an iteration waits for its sums: some milliseconds that do not
-# shrink with the problem. Assumed, not measured.
-_DEVICE_PAYS_SECONDS = 0.02
-
 
 @dataclass(frozen=True)
 class Task:
@@ -155,7 +151,7 @@ def get_backend(name: str) -> Any:
 
     Args:
         name: "cpu", "gpu" or "reference"; "auto" is the CPU here, as only the size of a problem says whether a device
-            pays (`device_pays`).
+            pays (`planner.choose_backend`).
     """
     if name in ("auto", "cpu"):
         from sqd_mpi.backends import cpu
@@ -177,15 +173,6 @@ def device_is_there() -> bool:
     from sqd_mpi.backends.gpu.device import is_there
 
     return is_there()
-
-
-def device_pays(cpu_seconds: float) -> bool:
-    """Whether a GPU is likely to be faster than the CPU; a guess, not measured.
-
-    Args:
-        cpu_seconds: predicted time of one application of the Hamiltonian on the CPU, per rank.
-    """
-    return cpu_seconds > _DEVICE_PAYS_SECONDS
 
 
 def get_density_backend(name: str) -> Any:
@@ -225,7 +212,6 @@ __all__ = [
     "SigmaBlock",
     "Task",
     "device_is_there",
-    "device_pays",
     "get_backend",
     "get_density_backend",
     "get_external_tile",

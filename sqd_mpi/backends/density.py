@@ -22,6 +22,7 @@ from sqd_mpi._jit import jit
 from sqd_mpi.backends import FloatArray, density_kernels, structure
 from sqd_mpi.excitations import find_doubles, find_singles, occupied_orbitals, pair_index
 from sqd_mpi.layout import Layout, owners
+from sqd_mpi.planner.densities import packed_size
 
 IntArray = NDArray[np.int64]
 Place = tuple[int, int, int, int]
@@ -55,9 +56,7 @@ class Accumulators:
     @staticmethod
     def size(norb: int, order: int, symmetric: bool) -> int:
         """Number of float64 of the packed matrices up to `order`."""
-        n_pair = norb * (norb + 1) // 2
-        two = 2 * n_pair**2 + (n_pair if symmetric else norb**2) * norb**2
-        return 2 * norb**2 + (two if order == 2 else 0)
+        return packed_size(norb, order, symmetric)
 
     @classmethod
     def zeros(cls, norb: int, order: int, symmetric: bool) -> Accumulators:

@@ -1,24 +1,33 @@
 """Plans a run before it starts: work, memory, messages and time of every process grid, by counting connections."""
 
 from sqd_mpi.planner.blocks import Memory, order_strings, predict_memory, string_weights
-from sqd_mpi.planner.devices import assumed_device
+from sqd_mpi.planner.densities import matrix_bytes
+from sqd_mpi.planner.device_memory import most_bytes
+from sqd_mpi.planner.devices import assumed_device, rank_bytes
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.search import RANKS, Plan, make_plan, shapes_of
+from sqd_mpi.planner.whole_solve import Choice, choose_backend, predict_solve
 
 __all__ = [
     "ASSUMED_SIGMAS",
     "RANKS",
+    "Choice",
     "GridPlan",
     "Limits",
     "Memory",
     "Plan",
     "Problem",
     "assumed_device",
+    "choose_backend",
     "make_plan",
+    "matrix_bytes",
+    "most_bytes",
     "order_strings",
     "predict",
     "predict_memory",
+    "predict_solve",
+    "rank_bytes",
     "shapes_of",
     "string_weights",
 ]

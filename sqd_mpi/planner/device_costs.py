@@ -201,8 +201,10 @@ def dense_work(
         in_place: (n,) whether it adds to sigma itself; else it is added by a kernel of its own.
         rates: of the device.
     """
-    executed = float((n_rows * width * n_inner).sum())
-    timed = float((np.maximum(n_rows * width, FULL_DEVICE) * n_inner).sum())
-    moved = _BYTES * float(((n_rows + width) * n_inner + n_rows * width * np.where(in_place, 2.0, 4.0)).sum())
-    launches = float(len(n_rows) + (~in_place).sum())
-    return Work(useful, executed, moved, timed / rates.dense + moved / rates.bytes + launches * rates.launch)
+    size = n_rows * width
+    moved = _BYTES * ((n_rows + width) * n_inner + size * np.where(in_place, 2.0, 1.0))
+    added = _BYTES * np.where(in_place, 0.0, 3.0 * size)
+    # A product reads while it multiplies.
+    seconds = np.maximum(np.maximum(size, FULL_DEVICE) * n_inner / rates.dense, moved / rates.bytes)
+    seconds += added / rates.bytes + rates.launch * np.where(in_place, 1.0, 2.0)
+    return Work(useful, float((size * n_inner).sum()), float((moved + added).sum()), float(seconds.sum()))

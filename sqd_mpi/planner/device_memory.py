@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.layout import SpinStrings
 from sqd_mpi.planner.blocks import Memory
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.same_spin import SameSpinPlan
@@ -54,6 +55,11 @@ def device_structure_bytes(work: Work, spare: float = np.inf) -> int:
     return int(lists_a + matrix_a + lists_b + matrix_b + plan.n_bytes + blocks + unfolding + integrals + tiled)
 
 
+def uploaded_bytes(work: Work) -> int:
+    """Largest bytes of lists that a rank copies to its GPU; dense matrices are made there from lists."""
+    return device_structure_bytes(work, 0.0) - int(_fold_bytes(work))
+
+
 def used_pairs(problem: Problem) -> FloatArray:
     """(n_labels, n_labels) orbital pairs of beta singles and their diagonal, by label of the string and of the pair."""
     used = np.stack(
@@ -62,6 +68,23 @@ def used_pairs(problem: Problem) -> FloatArray:
     ).astype(np.float64)
     used[:, 0] += problem.norb  # pairs (r, r) of the diagonal
     return used
+
+
+def most_bytes(alpha: SpinStrings, beta: SpinStrings, norb: int, nelec: tuple[int, int]) -> int:
+    """Bytes on the GPU beside vectors and buffers that no rank exceeds, without counting connections.
+
+    As if every string were connected to as many others as there are of its label, and had as many singles as there are
+    orbitals to excite to.
+    """
+    total = 2.0 * _INTERACTIONS * 8.0 * (norb * (norb + 1) // 2) ** 2 + SCRATCH_BYTES
+    for strings, n_electrons, per_element in ((alpha, nelec[0], 12.0), (beta, nelec[1], 10.0)):
+        n, n_labels = strings.size, strings.n_labels
+        singles = n * min(n, n_electrons * (norb - n_electrons))
+        same_label = float((np.diff(strings.label_start).astype(np.float64) ** 2).sum())
+        rows = 200.0 + 14.0 * n_electrons + 32.0 * n_labels + 16.0 * beta.size / 1024
+        total += per_element * same_label + 18.0 * singles + rows * (n + SLICE * n_labels)
+    total += 8.0 * float(np.diff(alpha.label_start).astype(np.float64) @ np.diff(beta.label_start))  # of a fold
+    return int(1.2 * total)
 
 
 def scratch_bytes(free: int) -> int:

@@ -13,7 +13,7 @@ from sqd_mpi.options import InputError
 from sqd_mpi.planner.device_costs import RATES, Rates
 from sqd_mpi.planner.device_memory import used_pairs
 from sqd_mpi.planner.opposite_spin import opposite_floor
-from sqd_mpi.planner.prediction import Messages
+from sqd_mpi.planner.prediction import Limits, Messages, Needed
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
 
@@ -144,6 +144,17 @@ def assumed_profile(sheet: DataSheet) -> MachineProfile:
 def assumed_device() -> MachineProfile:
     """What plans for GPUs suppose if nobody says anything else."""
     return assumed_profile(data_sheet("h100"))
+
+
+def rank_bytes(problem: Problem, shape: Shape, limits: Limits) -> dict[int, int]:
+    """Predicted bytes on the GPU of a rank, what its driver takes left out, by number of basis vectors.
+
+    Those that a run compares with what is free; in a plan they are `GridPlan.device_bytes`.
+    """
+    profile = assumed_device().model_copy(update={"context_bytes": 0, "device_bytes": limits.device_memory})
+    work = Work(problem, shape, profile, 1)
+    sizes = range(limits.wanted, limits.least - 1, -1)
+    return {size: Needed.create(work, size, limits).device for size in sizes}
 
 
 @dataclass(frozen=True, eq=False)

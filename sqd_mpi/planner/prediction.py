@@ -11,6 +11,7 @@ import numpy as np
 from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.blocks import Memory, predict_memory
+from sqd_mpi.planner.densities import density_bytes
 from sqd_mpi.planner.device_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.same_spin import spare_bytes
@@ -61,13 +62,14 @@ class GridPlan:
     """What the memory of a rank lacks; 0 where the grid fits."""
     missing_device_bytes: int
     """What a rank's part of the memory of a GPU lacks."""
+    density_bytes: int = 0
+    """Vectors, blocks and matrices in host memory while density matrices are made; 0 where none are wanted."""
 
     @property
     def bytes_per_rank(self) -> int:
         """All predicted bytes of a rank in host memory."""
-        if self.device_bytes:
-            return self.staging_bytes + self.structure_bytes + self.process_bytes
-        return self.vectors_bytes + self.buffers_bytes + self.structure_bytes + self.process_bytes
+        solving = self.staging_bytes if self.device_bytes else self.vectors_bytes + self.buffers_bytes
+        return max(solving, self.density_bytes) + self.structure_bytes + self.process_bytes
 
     @property
     def fits(self) -> bool:
@@ -97,6 +99,10 @@ class Limits:
     """Smallest number of basis vectors that works."""
     device_memory: int | None = None
     """Bytes of a GPU; by default those of the profile."""
+    nroots: int = 1
+    """Number of roots."""
+    rdm_order: int = 0
+    """Order of the density matrices that are wanted, or 0."""
 
 
 def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: Limits) -> GridPlan:
@@ -141,6 +147,7 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         setup_seconds=setup_seconds(work, n_threads),
         missing_bytes=max(0, missing),
         missing_device_bytes=max(0, missing_device),
+        density_bytes=needed.density,
     )
 
 
@@ -152,6 +159,7 @@ class Needed:
         memory: vectors and buffers, on the GPU if there is one.
         structure, process, staging: in host memory.
         device: everything on the GPU; 0 without one.
+        density: in host memory in place of vectors, buffers and staging while density matrices are made.
     """
 
     memory: Memory
@@ -159,6 +167,7 @@ class Needed:
     process: int
     staging: int
     device: int
+    density: int
 
     @classmethod
     def create(cls, work: Work, n_basis: int, limits: Limits) -> Needed:
@@ -169,20 +178,22 @@ class Needed:
         neighbours = min(n_ranks, profile.ranks_per_node or n_ranks) - 1
         process = profile.process_bytes + neighbours * profile.rank_bytes
         structure = structure_bytes(work)
+        density = density_bytes(work, limits.nroots, limits.rdm_order)
         if profile.backend == "cpu":
-            return cls(memory, structure, process, 0, 0)
+            return cls(memory, structure, process, 0, 0, density)
         capacity = limits.device_memory or profile.device_bytes
         part = np.inf if capacity is None else capacity / profile.ranks_per_device - profile.context_bytes
         structure_there = device_structure_bytes(work, spare_bytes(part, memory.total))
         device = memory.total + structure_there + profile.context_bytes
         device += scratch_bytes((profile.device_bytes or 8 * SCRATCH_BYTES) - device)
-        return cls(memory, structure, process, staging_bytes(work, memory), device)
+        return cls(memory, structure, process, staging_bytes(work, memory), device, density)
 
     def missing(self, profile: MachineProfile, limits: Limits) -> tuple[int, int]:
         """Bytes that are too many in host memory and on the GPU; negative where there are enough."""
-        host = self.structure + self.process + self.staging
+        host = self.structure + self.process
         if not self.device:
-            return host + self.memory.total - limits.memory, 0
+            return host + max(self.memory.total, self.density) - limits.memory, 0
+        host += max(self.staging, self.density)
         capacity = limits.device_memory or profile.device_bytes
         part = capacity // profile.ranks_per_device if capacity else self.device
         return host - limits.memory, self.device - part

@@ -83,18 +83,23 @@ def _sentences(plan: Plan) -> list[str]:
     if any(not row.spin_flip for row in plan.grids + plan.too_large):
         lines.append("* without spin-flip symmetry, which needs equal strings and a = b")
     if chosen is None:
-        least = plan.too_large[0]
-        where = f"{plan.memory / _GIB:.3g} GiB per rank"
-        if least.missing_device_bytes:
-            where = f"{(least.device_bytes - least.missing_device_bytes) / _GIB:.3g} GiB of a GPU per rank"
-        lines.append(
-            f"No grid of {plan.n_ranks} ranks fits into {where}; {_name(least)} comes nearest and lacks "
-            f"{_missing(least)}. Use more ranks or nodes, or more memory per rank."
-        )
+        lines.append(nothing_fits(plan))
     else:
         lines.append(f"Best: {_name(chosen)}. {_reason(plan, chosen)}")
         lines.append(f"A solve is taken for {ASSUMED_SIGMAS} iterations; seconds suppose that every thread has a core.")
     return lines
+
+
+def nothing_fits(plan: Plan) -> str:
+    """What the grid lacks that comes nearest to fitting."""
+    least = plan.too_large[0]
+    where = f"{plan.memory / _GIB:.3g} GiB per rank"
+    if least.missing_device_bytes:
+        where = f"{(least.device_bytes - least.missing_device_bytes) / _GIB:.3g} GiB of a GPU per rank"
+    return (
+        f"No grid of {plan.n_ranks} ranks fits into {where}; {_name(least)} comes nearest and lacks {_missing(least)}. "
+        "Use more ranks or nodes, or more memory per rank."
+    )
 
 
 def _reason(plan: Plan, chosen: GridPlan) -> str:

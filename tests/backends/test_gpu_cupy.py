@@ -136,6 +136,7 @@ def make_cupy(is_hip: bool = False, count: int = 2) -> SimpleNamespace:
 
     runtime = SimpleNamespace(
         is_hip=is_hip, getDeviceCount=device_count, getDeviceProperties=lambda number: properties,
+        driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 12090,
         deviceGetPCIBusId=lambda number: f"0000:{number:02d}", memGetInfo=lambda: (5 * 10**6, 10**7),
         memcpyHostToDevice=1, memcpyDeviceToHost=2, memcpyDeviceToDevice=3, CUDARuntimeError=RuntimeFailure,
         memcpyAsync=lambda target, source, n, kind, stream: ctypes.memmove(target, source, n),
@@ -165,7 +166,7 @@ def make_cupy(is_hip: bool = False, count: int = 2) -> SimpleNamespace:
     )  # fmt: skip
     return SimpleNamespace(
         cuda=cuda, empty=empty, compiled=compiled,
-        get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 3),
+        __version__="14.2.0", get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 3),
         RawModule=lambda path: SimpleNamespace(path=path, get_function=Function),
     )  # fmt: skip
 

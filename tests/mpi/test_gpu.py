@@ -14,9 +14,11 @@ import pytest
 from sqd_mpi import grid
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import close_device
+from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.checkpoints import Checkpoints
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.planner import same_spin
 from sqd_mpi.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS
 from tests.problems import close_strings, make_hamiltonian, random_strings
@@ -87,6 +89,14 @@ def test_streams_that_are_late(comm, monkeypatch):
     strings = close_strings(7, 3, 20), close_strings(7, 3, 19, seed=1)
     check(comm, hamiltonian, strings, some_shapes(comm.size)[:3])
     check(comm, hamiltonian, strings[:1] * 2, square_shapes(comm.size)[-1:])
+
+
+def test_dense_matrices_of_same_spin(comm, monkeypatch):
+    """Parts of tasks and of their rows on several ranks, triangles among them."""
+    monkeypatch.setattr(SameSpin, "_saved_seconds", lambda self, task: np.ones(self.layout.n_labels))
+    monkeypatch.setattr(same_spin, "_LEAST_CHUNK", 4)
+    hamiltonian = make_hamiltonian(8, (4, 4), seed=6)
+    check(comm, hamiltonian, (close_strings(8, 4, 30),) * 2, square_shapes(comm.size)[-2:], max_subspace=6)
 
 
 @pytest.mark.parametrize("spin_square", [0.0, 2.0])

@@ -48,12 +48,16 @@ def create_memory(
         say: is given a sentence where ranks share a device, or the kernels run on the CPU.
 
     Raises:
-        InputError: there is no device.
+        InputError: there is no device, or its kernels give other sums than the CPU (`self_check`).
     """
     from sqd_mpi.backends.gpu.memory import DeviceMemory
 
     # A communicator of some ranks of a node numbers them anew; what the launcher says comes first.
     device = open_device(local_rank_of(os.environ) or local_rank, n_local, _remarks.append)
+    if device.kind != "host":  # what the host shim runs is what the check compares with
+        from sqd_mpi.backends.gpu.self_check import check_once
+
+        check_once(device)
     for text in _remarks:
         say(text)
     return DeviceMemory(device, direct)

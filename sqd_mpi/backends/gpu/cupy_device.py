@@ -124,6 +124,8 @@ class CupyDevice:
         properties = self._runtime.getDeviceProperties(number)
         self.kind = "hip" if self._runtime.is_hip else "cuda"
         self.name = properties["name"].decode()
+        versions = self._runtime.driverGetVersion(), self._runtime.runtimeGetVersion()
+        self.software = f"driver {versions[0]}, runtime {versions[1]}, CuPy {self._cupy.__version__}"
         self.identity = self._identity(number, properties)
         shared = int(properties["sharedMemPerBlock"])
         if self.kind == "cuda":

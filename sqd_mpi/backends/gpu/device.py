@@ -65,6 +65,7 @@ class Device(Protocol):
     Attributes:
         name: for people.
         kind: "cuda", "hip" or "host".
+        software: versions of driver and libraries.
         identity: names the physical device among all of the job; equal for ranks that share one.
         limits: of the device.
         spare_bytes: that blocks may take for what is not necessary; None if nobody has said.
@@ -72,6 +73,7 @@ class Device(Protocol):
 
     name: str
     kind: str
+    software: str
     identity: str
     limits: Limits
     spare_bytes: int | None

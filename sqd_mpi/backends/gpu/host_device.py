@@ -162,6 +162,7 @@ class HostDevice:
         flags: Sequence[str] | None = None,
     ):
         self.name, self.kind, self.identity, self.limits = "host shim", "host", f"host:{os.getpid()}", limits
+        self.software = "g++"
         self.spare_bytes: int | None = None
         self._reverse, self._memory_bytes = reverse, memory_bytes
         self._flags = tuple(flags) if flags is not None else tuple(os.environ.get(EXTRA_FLAGS, "").split())

@@ -21,22 +21,6 @@ def mark_used(block_row, indptr, pair, present):
 
 
 @parallel_jit
-def order_columns(window_start, window_stop, window_first, indptr, order, position):
-    """Sort the columns of every window by falling length; positions are counted inside the list.
-
-    Args:
-        window_start, window_stop: rows of every window; window_first: first row of its list.
-    """
-    for w in numba.prange(window_start.shape[0]):
-        start, stop = window_start[w], window_stop[w]
-        before = start - window_first[w]
-        sorted_rows = np.argsort(-(indptr[start + 1 : stop + 1] - indptr[start:stop]), kind="mergesort")
-        for k in range(stop - start):
-            order[start + k] = before + sorted_rows[k]
-            position[start + sorted_rows[k]] = before + k
-
-
-@parallel_jit
 def count_sliced(row_list, indptr, column, table, tile_width, position, counts):
     """Entries of every row in every tile of its list, (n_tiles, n_columns) for each list one after the other."""
     for row in numba.prange(row_list.shape[0]):

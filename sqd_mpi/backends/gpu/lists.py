@@ -134,9 +134,8 @@ def sliced_rows(
     table[1:, FIRST_SLICE] = np.cumsum(table[:, N_TILES] * n_slices)[:-1]
     counts = np.zeros(int((table[:, N_TILES] * table[:, N_COLUMNS]).sum()), np.int32)
     depth = np.zeros(int((table[:, N_TILES] * n_slices).sum()) + 1, np.int64)
-    order, position = np.empty(int(block_row[-1]), np.int32), np.empty(int(block_row[-1]), np.int64)
-    list_kernels.order_columns(*_windows(block_row), indptr, order, position)
     row_list = _list_of_rows(block_row)
+    order, position = _order_columns(block_row, row_list, np.diff(indptr))
     list_kernels.count_sliced(row_list, indptr, column, table, tile_width, position, counts)
     list_kernels.depth_of_slices(table, counts, depth)
     slice_start = np.cumsum(depth)
@@ -150,12 +149,17 @@ def _list_of_rows(block_row: IntArray) -> NDArray[np.int32]:
     return np.repeat(np.arange(len(block_row) - 1, dtype=np.int32), np.diff(block_row))
 
 
-def _windows(block_row: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """First row, last row (excluded) and first row of the list of every window."""
-    n = -(-np.diff(block_row) // WINDOW)
-    first = np.repeat(block_row[:-1], n)
-    start = first + WINDOW * (np.arange(len(first)) - np.repeat(np.cumsum(n) - n, n))
-    return start, np.minimum(start + WINDOW, np.repeat(block_row[1:], n)), first
+def _order_columns(
+    block_row: IntArray, row_list: NDArray[np.int32], n_entries: IntArray
+) -> tuple[NDArray[np.int32], IntArray]:
+    """Columns of every window of a list by falling length, as columns and as their positions; both inside the list."""
+    first = block_row[row_list]
+    rows = np.arange(len(row_list), dtype=np.int64)
+    window = (rows - first) // WINDOW
+    sorted_rows = np.lexsort((-n_entries, window, row_list))  # a stable sort
+    position = np.empty(len(rows), np.int64)
+    position[sorted_rows] = rows - first
+    return (sorted_rows - first).astype(np.int32), position
 
 
 def placed_values(where: IntArray, value: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -85,6 +85,7 @@ class OppositeSpin:
                 self._plans[task.da, task.db, rows] = self._plan(task.da, task.db, rows)
         if all(plan.fold is None for plan in self._plans.values()):
             self._fold = None
+            self.share.forget_whole()
 
     def work(self, task: Task, interaction: Interaction) -> Work:
         """Counted work of a prepared task; the spin penalty, which may double it, is not looked at."""
@@ -172,9 +173,13 @@ class OppositeSpin:
         if tiled:
             self.share.tiled(db)
             if self.is_halved(da, db):
-                fold = self._fold = self._fold or Fold(self.device, self.rows.bra, self.layout.parity)
+                fold = self._fold = self._fold or self._new_fold()
         direct = self._plan_direct(counts * (of_row == DIRECT), db, rows)
         return _Plan(direct, self._plan_products(forms, counts, rows), tiled, fold)
+
+    def _new_fold(self) -> Fold:
+        bra = self.rows.bra
+        return Fold(self.device, bra, self.layout.parity, self.share.whole(int(bra.length.sum())))
 
     def _plan_direct(self, counts: IntArray, db: int, rows: Rows) -> dict[int, Blocks]:
         """Thread blocks for rows with so many singles of every label."""

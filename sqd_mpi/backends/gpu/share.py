@@ -112,6 +112,7 @@ class GpuShare:
         self._beta: dict[int, DeviceBeta] = {}
         self._tiled: dict[int, DeviceTiled] = {}
         self._doubles: dict[int, tuple[frozenset[int], DeviceDoubles]] = {}
+        self._whole: DeviceArray | None = None
         self._interactions: list[tuple[Interaction, DeviceArray, DeviceArray]] = []
         self._sizes: dict[int, ListSizes] = {}
 
@@ -209,6 +210,17 @@ class GpuShare:
 
         return _remembered_as(self._doubles, db, dense, build)
 
+    def whole(self, size: int) -> DeviceArray:
+        """Room for the sum of a whole block (`tiled.Fold`), one for the blocks of all sectors."""
+        if self._whole is None or self._whole.size != size:
+            self._whole = None
+            self._whole = self.device.empty(size)
+        return self._whole
+
+    def forget_whole(self) -> None:
+        """Give that room back, once no block uses it."""
+        self._whole = None
+
     def interaction(self, interaction: Interaction) -> tuple[DeviceArray, DeviceArray]:
         """Coupling and twist (the coupling again where there is none) on the device."""
         for known, coupling, twist in self._interactions:
@@ -236,11 +248,12 @@ class GpuShare:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all lists on the device."""
+        """Bytes of all lists on the device, and of room for the sum of a whole block."""
         same_spin: list[Any] = [part for _, part in (*self._alpha_rows.values(), *self._doubles.values())]
         parts: list[Any] = [*self._alpha.values(), *self._beta.values(), *self._tiled.values(), *same_spin]
         arrays = [getattr(part, each.name) for part in parts for each in fields(part)]
         arrays += [matrix for part in same_spin for matrix in part.matrices.values()]
+        arrays += [self._whole]
         lists_bytes = sum(array.nbytes for array in arrays if hasattr(array, "nbytes") and not _on_host(array))
         couplings = {id(array): array for _, *pair in self._interactions for array in pair}
         return lists_bytes + sum(array.nbytes for array in couplings.values())

@@ -49,10 +49,10 @@ class Fold:
         device: of the rank.
         bra: all stored rows of the block.
         parity: +1 or -1.
+        whole: (block size,) room for Y.
     """
 
-    def __init__(self, device: Device, bra: BraRows, parity: int):
-        whole = bra.with_all_columns()
+    def __init__(self, device: Device, bra: BraRows, parity: int, whole: DeviceArray):
         first, label_first, label_end = [], [], []
         for low, high in zip(bra.label_start[:-1].tolist(), bra.label_start[1:].tolist(), strict=True):
             # Rows at the end have most columns: they begin first.
@@ -62,8 +62,7 @@ class Fold:
                 label_end.append(high)
         self._device, self._parity, self._n_blocks = device, np.float64(parity), len(first)
         self._where = tuple(device.upload(np.array(part, np.int32)) for part in (first, label_first, label_end))
-        self.offset = device.upload(whole.offset)
-        self.whole = device.empty(int(whole.length.sum()))
+        self.offset, self.whole = device.upload(bra.with_all_columns().offset), whole
 
     def begin(self, stream: Stream) -> None:
         """Y = 0."""

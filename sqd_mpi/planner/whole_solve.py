@@ -1,0 +1,121 @@
+"""Predicted seconds of a whole solve by parts, on the CPU or on GPUs, and which of the two a run should take.
+
+Nothing here is measured but what a machine profile says.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from sqd_mpi.machine import MachineProfile, read_profile
+from sqd_mpi.options import InputError
+from sqd_mpi.planner.device_memory import uploaded_bytes
+from sqd_mpi.planner.devices import assumed_device
+from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, Limits, predict
+from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.work import Work
+
+PROFILES = "SQD_MPI_MACHINE"  # environment: machine profiles that bench wrote, separated as in PATH
+START_SECONDS = 2.0  # until a GPU, its libraries and its compiled kernels are ready; assumed
+SECTOR_SECONDS = 0.1  # model space of one sector beside its diagonal, on one core: measured, 1000 determinants
+_ALONE = (1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class SolveSeconds:
+    """Seconds of the parts of a solve, one after the other."""
+
+    start: float
+    """Making a GPU ready; 0 on the CPU."""
+    lists: float
+    """Connections of the strings, on the CPU."""
+    copies: float
+    """Lists to a GPU, and the eigenvector from it and back."""
+    model: float
+    """Model spaces of the sectors, on the CPU."""
+    sigmas: float
+    """Applications of the Hamiltonian, and of S^2."""
+    vectors: float
+    """Other work on vectors."""
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(vars(self).values())
+
+
+def predict_solve(
+    problem: Problem, profile: MachineProfile, n_threads: int, sizes: tuple[int, int], n_ranks: int = 1,
+    n_sigmas: int = ASSUMED_SIGMAS, n_sectors: int = 1,
+) -> SolveSeconds:  # fmt: skip
+    """A solve for one root; with several ranks as if they shared the work of one evenly and without messages.
+
+    Args:
+        problem: the input.
+        profile: machine; of a GPU if its backend is one.
+        n_threads: threads of a rank.
+        sizes: numbers of basis vectors, as in `Limits`.
+        n_ranks: number of ranks, each with a GPU of its own if there are any.
+        n_sigmas: applications of the Hamiltonian.
+        n_sectors: sectors that have a model space.
+    """
+    found = predict(problem, _ALONE, profile, n_threads, Limits(2**60, *sizes, 2**60))
+    start = copies = 0.0
+    if profile.backend == "gpu":
+        work = Work(problem, _ALONE, profile, 1)
+        n_bytes = uploaded_bytes(work) + 3 * 8 * problem.dimension(_ALONE)
+        start, copies = START_SECONDS, n_bytes / (profile.staging_bytes_per_second or 1e10)
+    return SolveSeconds(
+        start,
+        found.setup_seconds / n_ranks,
+        copies / n_ranks,
+        SECTOR_SECONDS * n_sectors,
+        (n_sigmas + 1) * found.seconds_per_sigma / n_ranks,
+        n_sigmas * (found.seconds_per_iteration - found.seconds_per_sigma) / n_ranks,
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which backend a run takes, with predicted seconds of a whole solve on both."""
+
+    backend: str
+    cpu_seconds: float
+    gpu_seconds: float
+    measured: bool
+    """Whether the machine profile of a GPU was at hand."""
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen, and why."""
+        source = f"the profile in {PROFILES}" if self.measured else "an assumed H100"
+        return (
+            f"--backend auto takes the {self.backend.upper()}: a solve of {ASSUMED_SIGMAS} iterations is predicted to "
+            f"take {self.cpu_seconds:.2g} s on the CPU and {self.gpu_seconds:.2g} s on the GPU (not measured; for the "
+            f"GPU from {source})"
+        )
+
+
+def choose_backend(problem: Problem, n_threads: int, sizes: tuple[int, int], n_ranks: int) -> Choice:
+    """The faster one of CPU and GPU for a whole solve.
+
+    The machine is that of the profiles in the environment (SQD_MPI_MACHINE), where there are any: one of the CPU, one
+    of a GPU, or both.
+
+    Raises:
+        InputError: a file there is no machine profile.
+    """
+    profiles, measured = {"cpu": MachineProfile(), "gpu": assumed_device()}, False
+    for path in filter(None, os.environ.get(PROFILES, "").split(os.pathsep)):
+        try:
+            profile = read_profile(path)
+        except InputError as error:
+            raise InputError(f"{PROFILES}: {error}") from None
+        profiles[profile.backend] = profile
+        measured = measured or profile.backend == "gpu"
+    seconds = {
+        name: predict_solve(problem, profile, n_threads, sizes, n_ranks).total for name, profile in profiles.items()
+    }
+    backend = "gpu" if seconds["gpu"] < seconds["cpu"] else "cpu"
+    return Choice(backend, seconds["cpu"], seconds["gpu"], measured)
