@@ -480,7 +480,7 @@ def between(device: Any, options: argparse.Namespace, budget: Budget, report: di
             if found["auto_seconds"] is not None:
                 print(f"  where a plan for the CPU says {found['auto_seconds']:.3g} s for a sigma (--backend auto)")
     if options.profile and budget.left > 10.0:
-        limit = min(120.0, budget.left)
+        limit = min(120.0, 0.4 * budget.left)
         report["profile"] = section(report, "profile", options, lambda: gpu_forms.machine_profile(limit))
         if report["profile"] is not None:
             print(f"\nprofile of this machine: {json.dumps(report['profile'])}", flush=True)

@@ -92,7 +92,7 @@ def _nvrtc() -> ctypes.CDLL:
             library = ctypes.CDLL(str(max(found, key=lambda path: int(path.suffix[1:]))))
             library.nvrtcGetErrorString.restype = ctypes.c_char_p
             return library
-    raise Missing("NVRTC is not installed: pip install nvidia-cuda-nvrtc-cu12")
+    raise Missing("NVRTC is not installed: pip install nvidia-cuda-nvrtc")
 
 
 def _with_nvrtc(architecture: str, source: str, options: tuple[str, ...]) -> Compiled:

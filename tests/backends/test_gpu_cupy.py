@@ -140,7 +140,7 @@ def make_cupy(is_hip: bool = False, count: int = 2) -> SimpleNamespace:
         deviceGetPCIBusId=lambda number: f"0000:{number:02d}", memGetInfo=lambda: (5 * 10**6, 10**7),
         memcpyHostToDevice=1, memcpyDeviceToHost=2, memcpyDeviceToDevice=3, CUDARuntimeError=RuntimeFailure,
         memcpyAsync=lambda target, source, n, kind, stream: ctypes.memmove(target, source, n),
-        deviceSynchronize=lambda: None, runtimeGetVersion=lambda: 12090,
+        deviceSynchronize=lambda: None,
     )  # fmt: skip
 
     def pin(n_bytes: int) -> bytearray:
