@@ -176,6 +176,10 @@ def test_several_processes_compile_at_once(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(ZeroDivisionError):
         sources.cached(".so", ("d",), lambda path: print(1 / 0))
     assert not [path for path in tmp_path.iterdir() if path.suffix not in (".so", ".lock")]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(sources.CACHE, str(tmp_path / "file" / "folder"))
+    with pytest.raises(InputError, match="kernels cannot be kept in .*; SQD_MPI_GPU_CACHE names another folder"):
+        sources.cached(".so", ("a", "b"), build)
 
 
 def test_which_device_a_rank_takes(monkeypatch) -> None:

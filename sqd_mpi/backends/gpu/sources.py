@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqd_mpi.options import InputError
+
 FOLDER = Path(__file__).parent
 CACHE = "SQD_MPI_GPU_CACHE"  # environment: folder of compiled kernels
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(')
@@ -42,13 +44,22 @@ def cached(suffix: str, key: tuple[str, ...], build: Callable[[Path], None]) -> 
     """The file made by `build(path)` for this key, made by one process of the node if it does not exist yet.
 
     It is written aside and renamed, so that a file of this name is always whole.
+
+    Raises:
+        InputError: the cache cannot be written to.
     """
     digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:32]
     folder = cache_folder()
     path = folder / f"{digest}{suffix}"
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{digest}.lock").touch()
+    except OSError as error:
+        raise InputError(
+            f"kernels cannot be kept in {folder} ({error.strerror}); {CACHE} names another folder"
+        ) from error
     with _lock(folder / f"{digest}.lock"):
         if not path.exists():
             aside = folder / f"{digest}.{os.getpid()}{suffix}"
