@@ -233,8 +233,17 @@ def solve_subspace(
         RunError: a vector holds a value that is not finite, the same on all ranks; or this rank's memory, or that of
             its device, does not suffice.
     """
+
+    def solve(chosen: SolveOptions | None) -> SubspaceResult:
+        return _Solve(comm, hamiltonian, strings_a, strings_b, chosen, log, hook, timers, start_vectors).run()
+
     try:
-        return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
+        try:
+            return solve(options)
+        except _DeviceTooSmall as error:  # the same on all ranks
+            if log is not None:
+                log.info(f"--backend auto takes the CPU after all: {error}")
+            return solve((options or SolveOptions()).replace(backend="cpu"))
     except MemoryError as error:
         raise RunError(
             f"too little memory: {error}; more ranks, fewer Krylov vectors (--max-subspace) or another grid need less"
@@ -245,6 +254,10 @@ def peak_rss_bytes() -> int:
     """Largest resident memory of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class _DeviceTooSmall(InputError):
+    """A solve that chose a device by itself does not fit there."""
 
 
 class _Solve:
@@ -526,7 +539,8 @@ class _Solve:
 
     def _too_large(self, needed: float, what: str) -> InputError:
         """The sentence that says what is missing."""
-        return InputError(
+        by_itself = self.options.backend == "auto" and self.vector_memory.identity is not None
+        return (_DeviceTooSmall if by_itself else InputError)(
             f"--memory: {what} need {needed / 2**30:.3g} GiB per rank on grid "
             f"{','.join(str(n) for n in self.grid.shape)}; {self.memory / 2**30:.3g} GiB per rank "
             + (f"of {self.vector_memory.device} " if self.vector_memory.device else "")

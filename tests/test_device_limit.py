@@ -69,6 +69,20 @@ def test_lists_that_do_not_fit_are_refused_before_anything_is_allocated(make_dev
     assert watched.peak_bytes == 0
 
 
+def test_auto_goes_back_to_the_cpu(make_device, small_scratch, monkeypatch, capsys):
+    """A device that was chosen, not asked for, is left where a space does not fit."""
+    monkeypatch.setattr("sqd_mpi.solve.device_is_there", lambda: True)
+    monkeypatch.setattr(planner, "choose_backend", lambda *_: planner.Choice("gpu", 2.0, 1.0, False))
+    options, log = OPTIONS.replace(backend="auto"), Log(0)
+    make_device(10**9)
+    assert solve_subspace(None, HAMILTONIAN, STRINGS, STRINGS, options, log=log).backend == "gpu"
+    watched = make_device(int(0.9 * predicted(2)))
+    result = solve_subspace(None, HAMILTONIAN, STRINGS, STRINGS, options, log=log)
+    assert result.backend == "cpu" and watched.peak_bytes == 0
+    shown = capsys.readouterr().err
+    assert "takes the CPU after all: --memory: vectors, buffers and connection lists need" in shown
+
+
 def test_fewer_basis_vectors_leave_room_for_lists(make_device, small_scratch):
     room = int(1.02 * predicted(5) / 0.95 / 0.95)
     vectors = planner.predict_memory((1, 1, 1, 1), 150 * 151 // 2, 7, 150 * 150).total
