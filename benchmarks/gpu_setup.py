@@ -53,7 +53,8 @@ class StandInArray:
 class StandIn:
     """A device that counts what is sent to it and computes nothing; limits are those of an H100."""
 
-    name, kind, identity = "stand-in", "host", "stand-in"
+    name, kind, identity, software = "stand-in", "host", "stand-in", "none"
+    spare_bytes = None
 
     def __init__(self) -> None:
         from sqd_mpi.backends.gpu.device import Limits
