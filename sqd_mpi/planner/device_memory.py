@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from sqd_mpi.layout import SpinStrings
 from sqd_mpi.planner.blocks import Memory
-from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.opposite_spin import used_pairs
 from sqd_mpi.planner.same_spin import SameSpinPlan
+from sqd_mpi.planner.tiled_shape import CHUNK
 from sqd_mpi.planner.work import Work
 
 FloatArray = NDArray[np.float64]
@@ -16,7 +17,7 @@ FloatArray = NDArray[np.float64]
 SLICE = 32  # columns of beta that stand side by side in a list, filled up to the longest of them
 WINDOW = 256  # columns are sorted by length inside windows of so many before
 SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
-_CHUNK, _TILE, _WARPS = 64, 64, 4  # orbital pairs and ket columns of a cell of `opposite_tiled`, and its warps
+_TILE, _WARPS = 64, 4  # ket columns of a cell of `opposite_tiled`, and warps of its thread blocks
 _FILLED = 0.85  # of the places of its lists hold an entry (0.70 to 0.85 counted on the inputs of docs/gpu.md)
 _INTERACTIONS = 2  # couplings on the device: of the Hamiltonian and of S^2
 
@@ -60,16 +61,6 @@ def uploaded_bytes(work: Work) -> int:
     return device_structure_bytes(work, 0.0) - int(_fold_bytes(work))
 
 
-def used_pairs(problem: Problem) -> FloatArray:
-    """(n_labels, n_labels) orbital pairs of beta singles and their diagonal, by label of the string and of the pair."""
-    used = np.stack(
-        [(problem.beta.pair_counts[:, problem.pair_labels == d] > 0.0).sum(axis=1) for d in range(problem.n_labels)],
-        axis=1,
-    ).astype(np.float64)
-    used[:, 0] += problem.norb  # pairs (r, r) of the diagonal
-    return used
-
-
 def most_bytes(alpha: SpinStrings, beta: SpinStrings, norb: int, nelec: tuple[int, int]) -> int:
     """Bytes on the GPU beside vectors and buffers that no rank exceeds, without counting connections.
 
@@ -107,7 +98,7 @@ def _tiled_bytes(work: Work) -> float:
     entries = float(work.beta.singles.sum(axis=(1, 2)).max() + problem.nelec[1] * work.beta.rows.sum(axis=1).max())
     labels = np.arange(problem.n_labels)
     ket = columns[labels[:, None] ^ labels]  # of the list of label y and pairs of label d
-    cells = np.ceil(used_pairs(problem) / _CHUNK) * np.ceil(ket / _TILE)
+    cells = np.ceil(used_pairs(problem) / CHUNK) * np.ceil(ket / _TILE)
     return 4.0 * entries / _FILLED + 8.0 * _WARPS * b * float(cells.sum())
 
 

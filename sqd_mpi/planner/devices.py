@@ -11,8 +11,7 @@ from sqd_mpi.layout import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
 from sqd_mpi.planner.device_costs import RATES, Rates
-from sqd_mpi.planner.device_memory import used_pairs
-from sqd_mpi.planner.opposite_spin import opposite_floor
+from sqd_mpi.planner.opposite_spin import opposite_floor, used_pairs
 from sqd_mpi.planner.prediction import Limits, Messages, Needed
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
@@ -166,7 +165,7 @@ class DeviceWork:
 
     Attributes:
         direct: multiply-adds of the direct form, which are the useful ones; gathered: bytes of ket rows for them.
-        product: multiply-adds of the matrix products; product_bytes: of G and T, written and read.
+        product: multiply-adds of the matrix products.
         sparse: multiply-adds of same spin with sparse matrices, (2, n_labels) those of H_alpha and of H_beta.
         dense: (2, n_labels) the same with dense matrices.
         of_field: of the field of the alpha strings, on singles of beta; both forms need it.
@@ -177,7 +176,6 @@ class DeviceWork:
     direct: FloatArray = field(repr=False)
     gathered: FloatArray = field(repr=False)
     product: FloatArray = field(repr=False)
-    product_bytes: FloatArray = field(repr=False)
     sparse: FloatArray = field(repr=False)
     dense: FloatArray = field(repr=False)
     of_field: float
@@ -223,10 +221,9 @@ def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWo
     terms = work.beta.singles.sum(axis=0)
     terms[:, 0] += work.beta.rows.sum(axis=0)
     columns = work.beta.rows.sum(axis=0)
-    n_ket, present = columns[ket_label], alpha > 0.0
+    n_ket = columns[ket_label]
     wanted = float(work.shares["terms"].mean())
     used = used_pairs(problem)[mirror]
-    rows = work.alpha.rows.sum(axis=0)[:, None]
     stored = float(problem.dimension(shape))
     n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
     elements = Messages.create(work).vector_elements * n_ranks + 4.0 * stored  # both same-spin parts: in and out
@@ -239,7 +236,6 @@ def count_device_work(problem: Problem, shape: Shape = (1, 1, 1, 1)) -> DeviceWo
         direct=wanted * alpha * terms[mirror],
         gathered=8.0 * alpha * n_ket,
         product=alpha * used * n_ket,
-        product_bytes=8.0 * n_ket * present * (3.0 * alpha + 2.0 * rows * used),
         sparse=sparse,
         dense=dense,
         of_field=float(same_spin.of_field.sum()),

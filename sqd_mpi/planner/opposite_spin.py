@@ -118,11 +118,11 @@ def _list_sizes(work: Work) -> tuple[FloatArray, ...]:
     diagonal = np.zeros(columns.shape)
     diagonal[:, :, 0] = problem.nelec[1] * rows[:, mirror] / b
     n_ket = np.broadcast_to(rows.sum(axis=0)[mirror[:, None] ^ labels] / b, columns.shape)
-    used = np.broadcast_to(_used_pairs(problem, b)[mirror], columns.shape)
+    used = np.broadcast_to(used_pairs(problem, b)[mirror], columns.shape)
     return work.beta.singles[:, mirror] / b, diagonal, columns, n_ket, used
 
 
-def _used_pairs(problem: Problem, n_blocks: int) -> FloatArray:
+def used_pairs(problem: Problem, n_blocks: int = 1) -> FloatArray:
     """(n_labels, n_labels) orbital pairs that beta singles between two blocks use, by label of the string and pair."""
     counts = problem.beta.pair_counts / n_blocks**2
     present = np.minimum(counts, 1.0) if n_blocks == 1 else -np.expm1(-counts)

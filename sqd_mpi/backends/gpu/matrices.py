@@ -114,8 +114,7 @@ def beta_matrices(
     entries = singles.block_entries[:: layout.n_labels]
     placed = np.empty(0)
     if any(entries[y] > 0 and y not in dense for y in range(layout.n_labels)):
-        placed = np.zeros(sliced_singles.size)
-        placed[sliced_singles.where] = single_value
+        placed = lists.placed_values(sliced_singles.where, single_value, sliced_singles.size)
     up = device.upload
     return DeviceDoubles(
         np.diff(doubles.indptr[start]) + entries, up(sliced.table), up(column), up(sliced.slice_start),
