@@ -3,10 +3,10 @@
     python scripts/predict_devices.py input.h5 ... [--devices h100,mi250x-die] [--grid A,B,T,R] [--json FILE]
     python scripts/predict_devices.py --profiles scripts/machines          # machine profiles of these GPUs, for plan
 
-Nothing here is measured. The floor is what no kernel of the forms that exist can beat: arithmetic at the FP64
-rate of the data sheet, operands from shared memory, or bytes of device memory, whichever takes longest. The expected
-time is that of the direct form (same spin: the faster form) at assumed shares of these rates, with the messages of the
-grid. Needs neither a GPU nor MPI. Exit code 2 and one sentence for bad input.
+Nothing here is measured. The floor is that of the fastest form at the rates of the data sheet: arithmetic, operands
+from shared memory, or bytes of device memory, whichever takes longest. The expected time is that of the form that is
+chosen, at assumed shares of these rates, with the messages of the grid. Needs neither a GPU nor MPI. Exit code 2 and
+one sentence for bad input.
 """
 
 from __future__ import annotations

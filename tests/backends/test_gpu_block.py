@@ -236,11 +236,12 @@ def test_against_the_definition(name: str) -> None:
             assert_close(device.download(there), sigma)
 
 
-def test_results_do_not_depend_on_the_order_of_threads() -> None:
+@pytest.mark.parametrize(("name", "form"), [("sectors", None), ("sectors", "tiled"), ("even triangle", "tiled")])
+def test_results_do_not_depend_on_the_order_of_threads(name: str, form: str | None) -> None:
     """Every element has one owner: forwards and backwards give the same bits."""
     found = []
     for reverse in (False, True):
-        problem = Problem(CASES["sectors"], HostDevice(reverse=reverse))
+        problem = Problem(CASES[name], HostDevice(reverse=reverse), form)
         place = problem.places()[0]
         _, block, _ = problem.blocks(place)
         interaction = problem.interactions["penalised"]

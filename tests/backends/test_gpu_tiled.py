@@ -218,20 +218,3 @@ def test_row_groups_make_all_pairs() -> None:
     (task,) = [task for task in block.tasks(problem.interactions["energy"]) if task.kind == "mixed"]
     block.prepare([task])
     assert block._opposite_spin._plans[0, 0, block.share.rows_of(task)].fold is None
-
-
-@pytest.mark.parametrize("name", ["sectors", "even triangle"])
-def test_results_do_not_depend_on_the_order_of_threads(name: str) -> None:
-    found = []
-    for reverse in (False, True):
-        problem = Problem(CASES[name], HostDevice(reverse=reverse), "tiled")
-        place = problem.places()[0]
-        _, block, _ = problem.blocks(place)
-        interaction = problem.interactions["penalised"]
-        there = problem.device.upload(problem.sigma(place))
-        tasks = block.tasks(interaction)
-        block.prepare(tasks)
-        for task in tasks:
-            block.apply(task, problem.device.upload(problem.ket(place, task)), there, interaction)
-        found.append(problem.device.download(there))
-    np.testing.assert_array_equal(*found)
