@@ -55,7 +55,9 @@ class Checkpoints:
         from sqd_mpi import vector_io  # with numba, which must not come before the number of threads is settled
 
         step = progress.step
-        vectors = [(progress.layout, vector) for vector in step.ritz_vectors()]
+        found = step.vectors()
+        vectors = [(progress.layout, vector) for vector in found[: len(step.energies)]]
+        directions = [(progress.layout, vector) for vector in found[len(step.energies) :]]
         energies, residuals = list(step.energies), list(step.residual_norms)
         for layout, kept, kept_energies, kept_norms in progress.finished:
             vectors += [(layout, vector) for vector in kept]
@@ -66,11 +68,14 @@ class Checkpoints:
             files.write_checkpoint_state(
                 file, fingerprint=self.fingerprint, hamiltonian=self.problem.hamiltonian.fingerprint(),
                 strings_a=self.problem.strings_a, strings_b=self.problem.strings_b, iteration=progress.iteration,
-                energies=energies, residual_norms=residuals,
+                energies=energies, residual_norms=residuals, state=progress.state,
             )  # fmt: skip
 
         try:
-            vector_io.write_file(progress.grid, self.newest, files.CHECKPOINT, fill, vectors, self._keep_newest)
+            vector_io.write_file(
+                progress.grid, self.newest, files.CHECKPOINT, fill, [*vectors, *directions], self._keep_newest,
+                len(directions),
+            )  # fmt: skip
         except OSError as error:
             return str(error)
         self.written = True

@@ -23,6 +23,7 @@ FloatArray = NDArray[np.float64]
 _DENOMINATOR_FLOOR = 1e-2  # hartree; smaller denominators of the preconditioner are moved to it
 _DEPENDENT = 1e-12  # a new direction whose squared norm falls below this share is not used
 _CANCELLED = 1e-2  # below this share of the squared norm left, orthogonalise once more
+_NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
 
 
 class Operator(Protocol):
@@ -64,10 +65,12 @@ class Step:
         energies: (nroots,) Ritz values, hartree.
         residual_norms: (nroots,) 2-norms for normalised vectors, hartree.
         corrections: (nroots,) hartree, second-order estimate sum r^2 / (E - d) of how much lower the roots will come.
+        first_order_norms: (nroots,) 2-norms of the first-order corrections r / (E - d) of the normalised Ritz vectors;
+            the estimate above means something where they are small.
         n_sigma: matrix-vector products so far.
         seconds: since the start.
-        ritz_vectors: call it, on all ranks, to bring the Ritz vectors to the first nroots rows of the basis and get
-            them in host memory; the iterations go on as if it had not been called.
+        vectors: call it, on all ranks, to get in host memory the Ritz vectors and, behind these nroots rows, directions
+            from which iterations that start anew go on like these; the iterations go on as if it had not been called.
     """
 
     iteration: int
@@ -75,9 +78,10 @@ class Step:
     energies: FloatArray
     residual_norms: FloatArray
     corrections: FloatArray
+    first_order_norms: FloatArray
     n_sigma: int
     seconds: float
-    ritz_vectors: Callable[[], FloatArray] = field(repr=False)
+    vectors: Callable[[], FloatArray] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,11 @@ def default_subspace(nroots: int) -> int:
 
 
 def least_subspace(nroots: int) -> int:
-    """Smallest number of basis vectors that works well: Ritz vectors, those of the step before, one expansion each."""
-    return 3 * nroots
+    """Smallest number of basis vectors that works well: Ritz vectors, those of the step before, one expansion each.
+
+    One root more is followed where only that shows whether those that are wanted are the lowest.
+    """
+    return max(2 * nroots + 2, 3 * nroots)
 
 
 def subspace_sizes(nroots: int, max_subspace: int | None = None) -> tuple[int, int]:
@@ -168,8 +175,8 @@ def davidson(
         converged = norms <= tol
         if callback is not None:
             step = Step(
-                iteration, subspace.count, energies, norms, subspace.corrections, subspace.n_sigma,
-                perf_counter() - began, subspace.turn,
+                iteration, subspace.count, energies, norms, subspace.corrections, subspace.first_order_norms,
+                subspace.n_sigma, perf_counter() - began, subspace.turn,
             )  # fmt: skip
             stopped = callback(step)
         if stopped or converged.all() or iteration >= max_iterations:
@@ -198,6 +205,7 @@ class _Subspace:
         self.current: FloatArray = np.zeros((0, 0))
         self.ritz_rows: FloatArray = np.zeros((0, 0))  # coefficients of all Ritz vectors
         self.corrections: FloatArray = np.zeros(0)  # second-order estimates of what the Ritz values miss
+        self.first_order_norms: FloatArray = np.zeros(0)
         self.overlaps: FloatArray = np.zeros((0, 0))  # of the expansion vectors with the basis
         self.products: FloatArray = np.zeros((0, 0))  # and among themselves
 
@@ -242,14 +250,16 @@ class _Subspace:
         return self.ritz(nroots)
 
     def turn(self) -> FloatArray:
-        """Make the basis consist of all its Ritz vectors and return the lowest; the space it spans stays the same."""
+        """Make the basis consist of the lowest Ritz vectors, what those of the step before had beside them, and the
+        rest of what it spans; returns the first two kinds."""
         k, n = self.count, len(self.current)
-        rows, previous = self.ritz_rows, self._padded(self.previous)
+        previous = self._padded(self.previous)
         overlap = self.overlap[:k, :k].copy()
-        self._keep(rows)
-        self.previous, self.current, self.ritz_rows = previous @ overlap @ rows.T, np.eye(n, k), np.eye(k)
-        self.overlaps = self.overlaps @ rows.T
-        return self.memory.to_host(self.basis[:n])
+        kept = self._keep(np.concatenate([self.ritz_rows[:n], previous, self.ritz_rows[n:]]))
+        into = overlap @ kept.T  # from coefficients in the old basis to those in the new one
+        self.previous, self.current, self.ritz_rows = previous @ into, np.eye(n, k), self.ritz_rows @ into
+        self.overlaps = self.overlaps @ kept.T
+        return self.memory.to_host(self.basis[: min(n + len(previous), k)])
 
     def give_up(self) -> FloatArray:
         """The Ritz vectors in host memory of their own; the basis and its images are released."""
@@ -267,6 +277,7 @@ class _Subspace:
         )  # fmt: skip
         packed = self._reduced(np.column_stack([squares, corrections, overlaps, products]))
         self.corrections, self.overlaps, self.products = packed[:, 1], packed[:, 2 : 2 + k], packed[:, 2 + k :]
+        self.first_order_norms = np.sqrt(np.diag(self.products))
         return np.sqrt(packed[:, 0])
 
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
@@ -319,8 +330,12 @@ class _Subspace:
             target[k:n, k:n] = (values[:, k:] + values[:, k:].T) / 2
         self.count = n
 
-    def _keep(self, coefficients: FloatArray) -> None:
-        """Replace the basis by combinations of it, made orthonormal in order; dependent ones are left out."""
+    def _keep(self, coefficients: FloatArray) -> FloatArray:
+        """Replace the basis by combinations of it, made orthonormal in order; dependent ones are left out.
+
+        Returns:
+            the combinations.
+        """
         k = self.count
         overlap = self.overlap[:k, :k]
         rows: list[FloatArray] = []
@@ -328,9 +343,9 @@ class _Subspace:
             for _ in range(2):
                 for kept in rows:
                     row = row - (kept @ overlap @ row) * kept
-            square = row @ overlap @ row
-            if square > 1e-20:
-                rows.append(row / np.sqrt(square))
+            norm = np.sqrt(row @ overlap @ row)
+            if norm > _NOTHING_NEW and len(rows) < k:
+                rows.append(row / norm)
         kept_rows = np.array(rows)
         self.operator.vectors.rotate(self.basis[:k], kept_rows)
         self.operator.vectors.rotate(self.images[:k], kept_rows)
@@ -339,6 +354,7 @@ class _Subspace:
         self.overlap[:n, :n] = kept_rows @ self.overlap[:k, :k] @ kept_rows.T
         self.count = n
         self.previous = self.current = np.zeros((0, 0))  # they belonged to the old basis
+        return kept_rows
 
     def _padded(self, coefficients: FloatArray) -> FloatArray:
         """Coefficients over the whole basis, from coefficients over its first vectors."""

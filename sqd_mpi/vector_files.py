@@ -109,6 +109,8 @@ def create_vectors(
     n_labels: int | None = None,
     order_a: NDArray[np.integer] | None = None,
     order_b: NDArray[np.integer] | None = None,
+    parities: Sequence[int] | None = None,
+    n_directions: int = 0,
 ) -> None:
     """Creates the datasets that `write_block` fills, one per root and alpha label.
 
@@ -120,6 +122,9 @@ def create_vectors(
         n_labels: number of labels, a power of two; by default the smallest that holds all labels and sectors.
         order_a, order_b: canonical numbers of the strings in the order in which the pieces have their rows and columns,
             label after label; by default canonical inside a label.
+        parities: of every root +1 or -1 for C = +C^T or -C^T, 0 where that is not known; by default not known.
+        n_directions: how many of the vectors, the last ones, are no eigenvectors but directions in which the
+            eigensolver was going.
     """
     largest = max([0, *(int(array.max(initial=0)) for array in (labels_a, labels_b)), *sectors])
     n_labels = 1 << largest.bit_length() if n_labels is None else n_labels
@@ -127,6 +132,8 @@ def create_vectors(
     group.attrs["n_labels"] = n_labels
     group.attrs["nroots"] = len(sectors)
     group.attrs["sector"] = np.array(sectors, dtype=np.int64)
+    group.attrs["parity"] = np.array(parities if parities is not None else [0] * len(sectors), dtype=np.int64)
+    group.attrs["n_directions"] = n_directions
     group["label_alpha"] = np.asarray(labels_a, dtype=np.int32)
     group["label_beta"] = np.asarray(labels_b, dtype=np.int32)
     for spin_name, labels, order in (("alpha", labels_a, order_a), ("beta", labels_b, order_b)):
@@ -191,6 +198,9 @@ class VectorReader:
         self.nroots = int(attribute(group, "nroots"))
         self.n_labels = int(attribute(group, "n_labels"))
         self.sectors = [int(sector) for sector in attribute(group, "sector")]
+        # Files of version 0.1.0 say nothing about parities, and have no directions.
+        self.parities = [int(parity) for parity in np.atleast_1d(group.attrs.get("parity", [0] * self.nroots))]
+        self.n_directions = int(group.attrs.get("n_directions", 0))
         self.labels_a, self.labels_b = array_of(group, "label_alpha"), array_of(group, "label_beta")
         self.order_a, self.order_b = array_of(group, "order_alpha"), array_of(group, "order_beta")
         self.strings_a, self.strings_b = (
@@ -200,7 +210,8 @@ class VectorReader:
             np.bincount(labels, minlength=self.n_labels) for labels in (self.labels_a, self.labels_b)
         )
         consistent = (len(self.labels_a), len(self.labels_b)) == (len(self.strings_a), len(self.strings_b))
-        if not consistent or len(self.sectors) != self.nroots or len(self._counts_a) != self.n_labels:
+        consistent = consistent and len(self.sectors) == len(self.parities) == self.nroots > self.n_directions >= 0
+        if not consistent or len(self._counts_a) != self.n_labels or not set(self.parities) <= {-1, 0, 1}:
             raise InputError(f"{self.path} is damaged: its labels do not fit its strings")
         for labels, order in ((self.labels_a, self.order_a), (self.labels_b, self.order_b)):
             if not np.array_equal(np.sort(order), np.arange(len(labels))) or np.any(np.diff(labels[order]) < 0):
@@ -235,6 +246,17 @@ class VectorReader:
         """Returns `iteration`, `energies`, `residual_norms` and the solver's state `solver` of a checkpoint."""
         with reading(self.path):
             return read_tree(group_of(self._file, "state"))
+
+    def residual_norms(self) -> list[float]:
+        """Returns the residual norm of every eigenvector, hartree; NaN where the file does not say."""
+        with reading(self.path):
+            if "state" in self._file:
+                found = read_tree(group_of(self._file, "state")).get("residual_norms")
+            else:
+                found = read_tree(group_of(self._file, "summary")).get("residual_norm")
+        count = self.nroots - self.n_directions
+        norms = [float("nan") if norm is None else float(norm) for norm in found or []]
+        return (norms + [float("nan")] * count)[:count]
 
     def close(self) -> None:
         """Closes the file."""

@@ -14,7 +14,7 @@ from sqd_mpi import bitstrings, files
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.checksums import word_sum
 from sqd_mpi.grid import ProcessGrid, broadcast, gather_objects, largest_of_all, sum_of_words
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.layout import Layout, SliceGeometry, SpinStrings
 from sqd_mpi.sigma import whole_block
 
 _PIECE_BYTES = 32 * 2**20  # written or read at a time
@@ -34,6 +34,7 @@ def write_file(
     fill: Callable[[Any], None],
     vectors: Sequence[tuple[Layout, FloatArray]],
     before_renaming: Callable[[], None] = lambda: None,
+    n_directions: int = 0,
 ) -> None:
     """Write a result or checkpoint file with vectors; every rank writes its part, aside, and rank 0 renames the file.
 
@@ -46,12 +47,13 @@ def write_file(
         fill: writes everything but the vectors into an open file; called on rank 0.
         vectors: for every root its layout (they differ in the sector only) and this rank's slice; at least one.
         before_renaming: called on rank 0 when the new file is complete and about to get its name.
+        n_directions: how many of the vectors, the last ones, are search directions and no eigenvectors.
 
     Raises:
         OSError: the same on all ranks, in one sentence: a rank could not write. There is nothing new then.
     """
     file = files.VectorFile(path, file_format)
-    temporary, pieces = _laid_out(grid, file, fill, vectors)
+    temporary, pieces = _laid_out(grid, file, fill, vectors, n_directions)
     total, trouble = 0, None
     try:
         descriptor = os.open(temporary, os.O_WRONLY)
@@ -87,6 +89,7 @@ def _laid_out(
     file: files.VectorFile,
     fill: Callable[[Any], None],
     vectors: Sequence[tuple[Layout, FloatArray]],
+    n_directions: int,
 ) -> tuple[Path, dict[tuple[int, int], tuple[int, int, int]]]:
     """On all ranks the name of the unfinished file and where its pieces stand, once rank 0 has made it."""
     layout = vectors[0][0]
@@ -101,6 +104,8 @@ def _laid_out(
             layout.n_labels,
             layout.alpha.canonical,
             layout.beta.canonical,
+            [each.parity for each, _ in vectors],
+            n_directions,
         )
 
     plan: Any = None
@@ -201,39 +206,76 @@ class StoredVectors:
 
     @property
     def nroots(self) -> int:
-        """Number of vectors in the file."""
-        return self.reader.nroots
+        """Number of eigenvectors in the file."""
+        return self.reader.nroots - self.reader.n_directions
 
-    def fill(self, grid: ProcessGrid, layout: Layout, root: int, out: FloatArray) -> None:
-        """This rank's slice of one stored vector, as far as it lies in the layout's sector."""
+    @property
+    def n_directions(self) -> int:
+        """Number of search directions behind them."""
+        return self.reader.n_directions
+
+    @property
+    def n_known(self) -> tuple[int, int]:
+        """How many alpha and beta strings of the new problem the file has."""
+        return int((self._rows[0] >= 0).sum()), int((self._columns[0] >= 0).sum())
+
+    def fill(self, grid: ProcessGrid, layout: Layout, number: int, out: FloatArray) -> None:
+        """This rank's slice of one stored vector, as far as it lies in the layout's sector, and its part of a parity.
+
+        The file has whole vectors. Where the layout stores one of each two mirrored elements, that is
+        (C_IJ + parity C_JI) / sqrt(2) off the mirror line and C_II on it.
+        """
         here = grid.coordinates
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
         out[:] = 0.0
-        sector = self.reader.sectors[root]
-        old_label_a, old_row = (array[where.alpha] for array in self._rows)
-        old_label_b, old_column = (array[where.beta] for array in self._columns)
-        lengths = where.row_length
+        known = self.reader.parities[number]
+        if layout.parity and known not in (0, layout.parity):
+            return
+        self._read(where, number, out, mirrored=False)
+        if not layout.parity:
+            return
+        if known:
+            out *= np.sqrt(2.0)
+            out[where.diagonal] *= np.sqrt(0.5)
+            return
+        line, image = out[where.diagonal], np.zeros_like(out)
+        self._read(where, number, image, mirrored=True)
+        out += layout.parity * image
+        out *= np.sqrt(0.5)
+        out[where.diagonal] = line
+
+    def _read(self, where: SliceGeometry, number: int, out: FloatArray, mirrored: bool) -> None:
+        """Put C_IJ, or C_JI, of a stored vector where row I and column J of the slice are."""
+        sector = self.reader.sectors[number]
+        rows, columns = (self._columns, self._rows) if mirrored else (self._rows, self._columns)
+        row_label, row_place = (array[where.alpha] for array in rows)
+        column_label, column_place = (array[where.beta] for array in columns)
         for label in range(self.reader.n_labels):
-            mine = np.flatnonzero((old_label_a == label) & (lengths > 0))
-            columns = np.flatnonzero(old_label_b == label ^ sector)
-            if not len(mine) or not len(columns):
+            mine = np.flatnonzero((row_label == label) & (where.row_length > 0))
+            there = np.flatnonzero(column_label == label ^ sector)
+            if not len(mine) or not len(there):
                 continue
-            stored = old_column[columns]
+            stored = column_place[there]
             low, high = int(stored.min()), int(stored.max()) + 1
-            order = mine[np.argsort(old_row[mine], kind="stable")]
+            order = mine[np.argsort(row_place[mine], kind="stable")]
             step = max(1, _PIECE_BYTES // (8 * (high - low)))
-            for chunk in np.split(order, np.flatnonzero(np.diff(old_row[order] // step)) + 1):
-                top, bottom = int(old_row[chunk[0]]), int(old_row[chunk[-1]]) + 1
-                block = self.reader.read_block(root, label, top, bottom, low, high)
+            for chunk in np.split(order, np.flatnonzero(np.diff(row_place[order] // step)) + 1):
+                top, bottom = int(row_place[chunk[0]]), int(row_place[chunk[-1]]) + 1
+                if mirrored:  # rows of the slice are columns of the file
+                    block = self.reader.read_block(number, label ^ sector, low, high, top, bottom).T
+                else:
+                    block = self.reader.read_block(number, label, top, bottom, low, high)
                 for row in chunk:
-                    self._place(where, int(row), columns, block[old_row[row] - top, stored - low], out)
+                    self._place(where, int(row), there, block[row_place[row] - top, stored - low], out)
 
     def close(self) -> None:
         """Close the file."""
         self.reader.close()
 
     @staticmethod
-    def _place(where: Any, row: int, columns: NDArray[np.int64], values: FloatArray, out: FloatArray) -> None:
+    def _place(
+        where: SliceGeometry, row: int, columns: NDArray[np.int64], values: FloatArray, out: FloatArray
+    ) -> None:
         """Put values of one row at those of its columns that lie in the slice."""
         inside = columns - where.row_column[row]
         flat = where.row_offset[row] + inside - where.start

@@ -268,7 +268,7 @@ def test_ritz_vectors_for_a_checkpoint_do_not_disturb_the_solve(nroots, every, m
 
     def callback(step: Step) -> bool:
         if step.iteration % every == 0:
-            vectors = step.ritz_vectors()[:nroots]
+            vectors = step.vectors()[:nroots]
             np.testing.assert_allclose(vectors @ vectors.T, np.eye(nroots), atol=1e-10)
             energies = np.einsum("ij,jk,ik->i", vectors, matrix, vectors)
             np.testing.assert_allclose(energies, step.energies, atol=1e-10)
