@@ -26,6 +26,7 @@ _TIE = 1e-9
 _SMALL_MATRIX = 400
 _WALL = 1e3  # hartree
 _CLEAN = 1e-8
+_LEAST_DENOMINATOR = 0.3  # hartree
 _TRACE = 0.03  # norm of what start vectors hold of other eigenvectors of the model space
 
 
@@ -52,7 +53,7 @@ class ModelSpace:
         energies: (n_states,) lowest eigenvalues in hartree, ascending.
         vectors: (n, n_states) their eigenvectors in columns.
         mine: (n,) int64, position in this rank's slice, -1 if another rank's.
-        complete: whether it is the whole sector.
+        edge: lowest diagonal element (hartree) of the determinants outside; infinite if there is none.
         clean: (n_states,) which eigenvectors the penalty does not touch, None for all.
         bounds: with a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through.
     """
@@ -60,7 +61,7 @@ class ModelSpace:
     energies: FloatArray = field(repr=False)
     vectors: FloatArray = field(repr=False)
     mine: NDArray[np.int64] = field(repr=False)
-    complete: bool = False
+    edge: float = float("inf")
     clean: NDArray[np.bool_] | None = field(repr=False, default=None)
     bounds: tuple[FloatArray, ...] | None = field(repr=False, default=None)
 
@@ -96,7 +97,7 @@ class ModelSpace:
         n_beta = layout.beta.size
         code = layout.alpha.canonical[where.alpha[rows]] * n_beta + layout.beta.canonical[where.beta[columns]]
         everybody = grid.gather_everywhere(np.column_stack([elements, code.astype(np.float64)]))
-        chosen = _choose(everybody, size)
+        chosen, edge = _choose(everybody, size)
         position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
         mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
         alpha, beta = np.divmod(chosen, n_beta)
@@ -118,27 +119,59 @@ class ModelSpace:
         clean = np.ones(len(energies), bool)
         if penalty is not None:
             clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
-        return cls(energies, vectors, mine, len(mine) == layout.dimension, clean, bounds)
+        return cls(energies, vectors, mine, edge if len(mine) < layout.dimension else np.inf, clean, bounds)
 
-    def fill(self, out: Array, n_vectors: int, memory: Memory = HOST) -> int:
-        """Put start vectors into the first rows of `out` (rows, size); returns how many.
+    @property
+    def complete(self) -> bool:
+        """Whether it is the whole sector."""
+        return bool(np.isinf(self.edge))
 
-        They are the lowest eigenvectors with a trace of others of the wanted spin: iterations do not leave a symmetry
-        that has no label, and the lowest state of the whole sector may have another one than that of the model space.
+    def weight_outside(self, grid: ProcessGrid, vectors: FloatArray) -> FloatArray:
+        """(n,) weight of normalised vectors outside of the model space. Collective over the grid.
 
         Args:
-            memory: where `out` lies.
+            vectors: (n, size) slices of this rank, in host memory.
         """
-        n_vectors = min(n_vectors, len(self.energies))
+        inside = (vectors[:, self.mine[self.mine >= 0]] ** 2).sum(axis=1)
+        grid.sum_over_all(inside)
+        return np.maximum(1.0 - inside, 0.0)
+
+    def fill(self, out: Array, n_vectors: int, memory: Memory = HOST, first: int = 0) -> int:
+        """Put start vectors into the first rows of `out` (rows, size); returns how many.
+
+        They are eigenvectors with a trace of others of the wanted spin: iterations do not leave a symmetry that has no
+        label, and the lowest state of the whole sector may have another one than that of the model space.
+
+        Args:
+            n_vectors: as many are filled, or as many as there are or have room.
+            memory: where `out` lies.
+            first: number of the first eigenvector, from the lowest.
+        """
+        last = min(first + min(n_vectors, out.shape[0]), len(self.energies))
         local = np.flatnonzero(self.mine >= 0)
         clean = np.ones(len(self.energies), bool) if self.clean is None else self.clean
-        start, others = self.vectors[:, :n_vectors], self.vectors[:, n_vectors:][:, clean[n_vectors:]]
+        start, others = self.vectors[:, first:last], self.vectors[:, last:][:, clean[last:]]
         if not self.complete and others.shape[1]:
-            amounts = np.random.default_rng(1).choice([-_TRACE, _TRACE], (others.shape[1], n_vectors))
+            amounts = np.random.default_rng(1).choice([-_TRACE, _TRACE], (others.shape[1], start.shape[1]))
             start = start + others @ amounts / np.sqrt(others.shape[1])
-        for k in range(n_vectors):
+        for k in range(start.shape[1]):
             memory.put(self.mine[local], start[local, k], out[k])
-        return n_vectors
+        return start.shape[1]
+
+    def add_mixture(self, out: FloatArray, energy: float, seed: int, first: int = 0) -> None:
+        """Add a random mixture of eigenvectors to this rank's slice, the weight of each 1 / (its energy - `energy`).
+
+        Args:
+            out: (size,) in host memory.
+            energy: hartree, about that of the states that are sought.
+            seed: another one gives another mixture.
+            first: number of the first eigenvector that is used, from the lowest.
+        """
+        local = np.flatnonzero(self.mine >= 0)
+        amounts = np.random.default_rng(seed).normal(size=max(len(self.energies) - first, 0))
+        amounts /= np.maximum(self.energies[first:] - energy, _LEAST_DENOMINATOR)
+        if len(amounts):
+            out[self.mine[local]] += self.vectors[local, first:] @ (amounts / np.linalg.norm(amounts))
 
 
 def _lowest_eigenpairs(matrix: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
@@ -168,17 +201,20 @@ def _matrix(
     return matrix
 
 
-def _choose(candidates: FloatArray, size: int) -> NDArray[np.int64]:
-    """Codes of the lowest candidates (value, code); ties at the end are taken whole or, past twice the size, not."""
+def _choose(candidates: FloatArray, size: int) -> tuple[NDArray[np.int64], float]:
+    """Codes of the lowest candidates (value, code), and a value that none of those that are left out lies below.
+
+    Ties at the end are taken whole or, past twice the size, not.
+    """
     order = np.lexsort((candidates[:, 1], candidates[:, 0]))
     values, codes = candidates[order, 0], candidates[order, 1].astype(np.int64)
     if len(values) <= size:
-        return codes
+        return codes, float(values[-1])
     stop = int(np.searchsorted(values, values[size - 1] + _TIE, side="right"))
     if stop > 2 * size:
         first = int(np.searchsorted(values, values[size - 1] - _TIE))
         stop = first if first >= size // 2 and first > 0 else size
-    return codes[:stop]
+    return codes[:stop], float(values[min(stop, len(values) - 1)])
 
 
 @parallel_jit

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import n_threads, parallel_jit
 from sqd_mpi.backends import FloatArray
+from sqd_mpi.backends.memory import smallest
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SliceGeometry
 
+_N_PROBES = 16  # elements that show a parity
 
 @dataclass(frozen=True, eq=False)
 class StringWeights:
@@ -74,6 +76,41 @@ def carry_over(strings: NDArray[np.uint64], largest: FloatArray, threshold: floa
     """Strings of some determinant with |coefficient| above the threshold, heaviest first."""
     chosen = np.flatnonzero(largest > threshold)
     return np.ascontiguousarray(strings[chosen[np.argsort(-largest[chosen], kind="stable")]])
+
+
+def parity_of(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> float:
+    """The parity of an eigenvector under the exchange of both spins, from its largest elements.
+
+    1 for C = C^T, -1 for C = -C^T, something between for a mixture of both. Collective over the grid.
+
+    Args:
+        layout: of equal alpha and beta strings, without a parity of its own.
+        vector: (size,) this rank's slice.
+    """
+    here = grid.coordinates
+    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    flat = smallest(-abs(vector), _N_PROBES)
+    rows, columns = where.locate(flat)
+    alpha, beta = layout.alpha.canonical[where.alpha], layout.beta.canonical[where.beta]
+    mine = np.column_stack([vector[flat], alpha[rows], beta[columns]])
+    probes = grid.gather_everywhere(mine)
+    probes = probes[np.lexsort((probes[:, 2], probes[:, 1], -abs(probes[:, 0])))][:_N_PROBES]
+    images = np.zeros(len(probes))
+    for k, (_, i, j) in enumerate(probes):
+        images[k] = _element(where, vector, np.flatnonzero(alpha == j), np.flatnonzero(beta == i))
+    grid.sum_over_all(images)
+    return float(probes[:, 0] @ images / (probes[:, 0] @ probes[:, 0]))
+
+
+def _element(where: SliceGeometry, vector: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> float:
+    """The element at one of some rows and one of some columns, or 0 if the slice does not hold it."""
+    for row in rows:
+        for column in columns:
+            inside = column - where.row_column[row]
+            position = where.row_offset[row] + inside - where.start
+            if 0 <= inside < where.row_length[row] and 0 <= position < len(vector):
+                return float(vector[position])
+    return 0.0
 
 
 def _unscale_largest(where: SliceGeometry, vector: FloatArray, rows: FloatArray, columns: FloatArray) -> None:

@@ -168,6 +168,11 @@ def _threads(value: Any) -> Any:
     return value
 
 
+def _or_none(value: Any) -> Any:
+    """Returns None for "auto"."""
+    return None if isinstance(value, str) and value.strip().lower() == "auto" else value
+
+
 def _order(value: Any) -> Any:
     """Returns the text of an order of density matrices, which may be given as a number."""
     return "none" if value in (0, None) else str(value)
@@ -214,19 +219,24 @@ class SolveOptions(BaseModel):
         1e-6, "a positive number", "Residual norm of a normalised vector at which a root is converged."
     )
     max_iterations: _Count = _field(
-        100, "a positive integer", "Number of Davidson iterations in one symmetry sector after which to give up."
+        200, "a positive integer", "Number of Davidson iterations in one symmetry sector after which to give up."
     )
-    max_subspace: Annotated[_Count, Field(ge=2)] | None = _field(
-        None, "an integer of at least 2", "Largest number of Krylov vectors; by default what the memory allows."
+    max_subspace: Annotated[_Count, Field(ge=4)] | None = _field(
+        None, "an integer of at least 4", "Largest number of Krylov vectors; by default what the memory allows."
     )
     nroots: _Count = _field(1, "a positive integer", "Number of lowest eigenpairs.")
     spin_square: Annotated[_Real, Field(ge=0)] | None = _field(
         None, "S(S+1), a number of at least 0", "Spin S(S+1) of the wanted states; by default any: 0 is a singlet."
     )
-    spin_penalty: Annotated[_Real, Field(gt=0)] | None = _field(
+    spin_penalty: Annotated[Annotated[_Real, Field(gt=0)] | None, BeforeValidator(_or_none)] = _field(
         None,
-        "a positive number",
+        "auto or a positive number",
         "Strength of the penalty on other spins in hartree; by default it lifts the nearest one by 0.5.",
+    )
+    spin_check: Literal["strict", "off"] = _field(
+        "strict",
+        "strict or off",
+        "Whether a value of spin_square that no state of these electrons, or none of the space, can have is refused.",
     )
     rdm: Annotated[Literal["none", "1", "2"], BeforeValidator(_order)] = _field(
         "none", "one of none, 1, 2", "Density matrices of every root in the result: none, 1 (one-particle) or 2 (both)."
@@ -298,10 +308,11 @@ class SolveOptions(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> SolveOptions:
         """Checks options that depend on each other."""
-        if self.max_subspace is not None and self.max_subspace < 2 * self.nroots:
+        least = 2 * self.nroots + 2
+        if self.max_subspace is not None and self.max_subspace < least:
             raise InputError(
-                f"--max-subspace needs at least twice the number of roots, {2 * self.nroots} for --nroots "
-                f"{self.nroots}; got {self.max_subspace}"
+                f"--max-subspace needs at least twice the number of roots and two, {least} for --nroots {self.nroots}; "
+                f"got {self.max_subspace}"
             )
         if self.spin_penalty is not None and self.spin_square is None:
             raise InputError("--spin-penalty needs --spin-square, which says which spin is wanted")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import _jit, bitstrings, checksums, hdf5_checks, planner
+from sqd_mpi import _jit, bitstrings, checksums, files, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, device_is_there, get_backend
 from sqd_mpi.backends.memory import HOST, Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
@@ -35,33 +35,25 @@ from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
-from sqd_mpi.observables import StringWeights, carry_over, occupancies, string_weights
+from sqd_mpi.observables import StringWeights, carry_over, occupancies, parity_of, string_weights
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
 from sqd_mpi.progress import RemainingTime
+from sqd_mpi.sectors import HOW_DECIDED, Aim, Decision, Outlook, Sector, SectorSearch, Task, Verdict
 from sqd_mpi.sigma import SigmaOperator
-from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_pure
+from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
+from sqd_mpi.start_vectors import StartVectors
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
 from sqd_mpi.vector_io import StoredVectors
 
-Sector = tuple[int, int]  # label, and parity of the spin flip or 0
-
-# A sector is left out without a sigma when its model-space energy minus this many times what the model space missed in
-# the sectors that were solved still lies above the wanted roots; and while it is solved, when its Ritz values minus so
-# many times their second-order corrections do. Over random Hamiltonians a model space of 4 to 100 determinants missed
-# at most 2.1 times the correction.
-_CAUTION_MODEL = 2.5
-_CAUTION_CORRECTION = 2.5
-_LEAST_MARGIN = 0.02  # hartree
-# Sectors below this size are never left out without iterations, which cost next to nothing: two, or more where the
-# model space is too small to trust its correction.
-_SMALL_DIMENSION = 1_000_000
-_LEAST_ITERATIONS = 2
-_POOR_MODEL_SPACE = 100  # determinants
-_POOR_ITERATIONS = 5
 _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
-_LARGE_MODEL_SPACE = 1000  # determinants, for sectors above that size
+# Above that dimension of a sector a larger model space costs nothing.
+_SMALL_DIMENSION = 1_000_000
+_LARGE_MODEL_SPACE = 1000  # determinants
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
+_NUMBERS_OF_A_STEP = "sector", "parity", "seconds"  # one each; others are one per root
+_SURE_PARITY = 0.9  # a vector of smaller parity is taken for a mixture of both
+_NORMALISED = 1e-9  # by how much the squared norm of an eigenvector from a checkpoint may differ from 1
 _ANY_MEMORY = 2**60
 _ON_DEVICE = "vectors, buffers and connection lists"
 
@@ -75,7 +67,7 @@ class Root:
         penalised_energy: eigenvalue of the operator with the penalty on other spins; None without a spin target.
         residual_norm: 2-norm of H v - E v for the normalised v, hartree; with a spin target that of the operator with
             the penalty and its eigenvalue.
-        converged: whether the residual norm reached the tolerance.
+        converged: whether the residual norm reached the tolerance, and the spin is not another than was asked for.
         spin_square: <S^2>; None for spin-dependent integrals without the overlap of the orbitals.
         spin_pure: whether the state is one of S^2 (in the subspace) with the value of a spin; None where
             <S^2> is.
@@ -111,13 +103,13 @@ class SubspaceResult:
         grid: the process grid.
         symmetry: orbital labels used.
         spin_target: the wanted spin and the penalty on others, or None.
-        n_iterations, n_sigma: counts over all sectors.
-        sectors_examined: for every (label, parity) the lowest energy known and how ("solved", "bounded" or "model").
+        n_iterations, n_sigma: counts over all sectors, those before a restart included.
+        sectors_examined: for every (label, parity) how it was decided, see `sectors`.
         history: name -> one value per iteration.
         timings: phase -> (minimum, mean, maximum) over ranks, seconds.
         backend, n_threads, max_subspace: what was used.
         device: name of the GPU of rank 0, or None.
-        solve_seconds: from the call to the end of the iterations.
+        solve_seconds: from the call to the end of the iterations, those before a restart included.
         sigma_seconds: mean seconds per application of the Hamiltonian, slowest rank.
         memory: largest bytes of any rank of "vectors" (basis, images, diagonal), "buffers" and "structure".
         messages: most "bytes" received and "ket_blocks" among them in one sigma of any rank.
@@ -131,7 +123,7 @@ class SubspaceResult:
     spin_target: SpinTarget | None
     n_iterations: int
     n_sigma: int
-    sectors_examined: dict[Sector, tuple[float, str]]
+    sectors_examined: dict[Sector, Decision]
     history: dict[str, FloatArray] = field(repr=False)
     timings: dict[str, tuple[float, float, float]] = field(repr=False)
     backend: str
@@ -153,6 +145,11 @@ class SubspaceResult:
     def converged(self) -> bool:
         """Whether all roots are."""
         return all(root.converged for root in self.roots)
+
+    @property
+    def proven(self) -> bool:
+        """Whether no sector may hold a lower state than the roots that were found."""
+        return all(decision.proven for decision in self.sectors_examined.values())
 
     def gather(self, root: int = 0) -> FloatArray:
         """The whole vector (n_alpha, n_beta) in canonical order, on every rank. Collective over the grid.
@@ -180,11 +177,12 @@ class Progress:
 
     Attributes:
         step: state of the eigensolver.
-        iteration: counted over all sectors.
+        iteration: counted over all sectors, those before a restart included.
         layout: of the sector being solved.
         finished: eigenpairs of sectors that are done: (layout, vectors, energies, residual norms).
         grid: the process grid.
         symmetry: orbital labels.
+        state: what a later run needs beside the vectors to go on from here.
     """
 
     step: Step
@@ -193,6 +191,7 @@ class Progress:
     finished: list[tuple[Layout, FloatArray, FloatArray, FloatArray]]
     grid: ProcessGrid
     symmetry: OrbitalLabels
+    state: dict[str, Any]
 
 
 Hook = Callable[[Progress], bool]
@@ -317,8 +316,14 @@ class _Solve:
         here = self.grid.coordinates
         self.place = (here.ia, here.ib, here.it, here.ir)
         self._shares: dict[int, Any] = {}
-        self.n_iterations = self.n_sigma = 0
+        self.n_iterations = self.n_sigma = self.n_sigma_before = 0
+        self.seconds_before = 0.0
         self.asked_to_stop = False
+        self.solved: dict[Sector, Eigenpairs] = {}
+        self.wanted: dict[Sector, NDArray[np.bool_]] = {}  # which of them may be wanted roots
+        self.n_restored: dict[Sector, int] = {}  # roots that a checkpoint has brought
+        self.guarded: tuple[int, ...] | None = None  # sector for which it has a vector that began as a random one
+        self.seeds: dict[Sector, FloatArray] = {}  # where iterations that were broken off had come to
         self.messages = {"bytes": 0, "ket_blocks": 0}
         self.task_seconds = 0.0
         self.bytes_used = {"vectors": 0, "buffers": 0, "structure": 0}
@@ -329,53 +334,67 @@ class _Solve:
 
     def run(self) -> SubspaceResult:
         """Solve every sector that may hold one of the wanted roots."""
-        models = self._models()
-        wanted = _lowest_per_sector({s: model.energies for s, model in models.items()}, self.nroots)
-        solved: dict[Sector, Eigenpairs] = {}
-        examined = {sector: (float(model.energies[0]), "model") for sector, model in models.items()}
-        stopped = False
-        while wanted and not stopped:
-            sector = min(wanted, key=lambda s: float(models[s].energies[0]))
-            count = wanted.pop(sector)
-            bound = self._bound(solved)
-            pairs = self._solve_sector(sector, count, models[sector], solved, bound)
-            stopped = self.asked_to_stop
-            solved[sector] = pairs
-            how = "bounded" if pairs.stopped and not stopped else "solved"
-            examined[sector] = (float(pairs.energies[0]), how)
-            if np.isfinite(bound) and how == "solved":
-                self.log.info(f"also solved: {_name(sector)}, energy {pairs.energies[0]:.10f}")
-            if not wanted and not stopped:
-                wanted = self._candidates(models, solved)
-        others = sum(how != "solved" for _, how in examined.values())
-        if others and not stopped:
-            self.log.info(f"{others} other symmetry sectors lie above, judged by their model spaces and corrections")
+        self.models = self._models()
+        outlooks = {
+            sector: Outlook(model.energies, model.edge, self._layout(sector).dimension, len(model.mine))
+            for sector, model in self.models.items()
+        }
+        self.search = SectorSearch(outlooks, self.nroots)
+        self._restore()
+        while not self.asked_to_stop and (task := self.search.next()) is not None:
+            self._solve_sector(task)
+        decisions = self.search.decisions()
+        if not self.asked_to_stop:
+            self._tell(decisions)
         timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
         task_seconds = minimum_mean_maximum(self.grid.comm, {"tasks": self.task_seconds})["tasks"]
-        solve_seconds = perf_counter() - self.began
-        roots = self._roots(solved)
-        if self.target is not None and not stopped:
+        solve_seconds = self.seconds
+        roots = self._roots()
+        if self.target is not None and not self.asked_to_stop:
             self._warn_about_spin(self.target, roots)
         if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
             self.log.warning("<S^2> is not known: spin-dependent integrals came without the overlap of the orbitals")
         return SubspaceResult(
-            roots, stopped, self.grid, self.symmetry, self.target, self.n_iterations, self.n_sigma, examined,
-            {name: np.array(values) for name, values in self.history.items()}, timings,
+            roots, self.asked_to_stop, self.grid, self.symmetry, self.target, self.n_iterations, self.n_sigma,
+            decisions, self._history_arrays(), timings,
             self.backend_name, self.vector_memory.device, _jit.n_threads(), self.max_subspace, solve_seconds,
-            timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma, 1), self.bytes_used,
+            timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(self.n_sigma - self.n_sigma_before, 1), self.bytes_used,
             self.messages, task_seconds,
         )  # fmt: skip
 
+    @property
+    def seconds(self) -> float:
+        """Since the solve began, those before a restart included."""
+        return perf_counter() - self.began + self.seconds_before
+
+    def _tell(self, decisions: dict[Sector, Decision]) -> None:
+        """Say how the sectors without wanted roots were left out, and which may still hold one."""
+        counts = {how: [d.how for d in decisions.values() if d.n_found == 0].count(how) for how in HOW_DECIDED}
+        told = [f"{count} by {HOW_DECIDED[how]}" for how, count in counts.items() if count and how in HOW_DECIDED]
+        if told:
+            total = sum(counts.values())
+            self.log.info(f"{total} other symmetry sectors lie above: {', '.join(told)}")
+        open_roots = {s for s, pairs in self.solved.items() if not pairs.converged.all()}  # reported as such
+        unknown = [_name(s) for s, decision in decisions.items() if not decision.proven and s not in open_roots]
+        if unknown:
+            self.log.warning(
+                f"not proven: a lower state may lie in {', '.join(unknown)}, where {self.options.max_iterations} "
+                "iterations (--max-iterations) did not decide"
+            )
+
     def _warn_about_spin(self, target: SpinTarget, roots: list[Root]) -> None:
         """Say which roots have not the wanted spin."""
-        means = [root.spin_square for root in roots if root.spin_square is not None]
-        wrong = [f"{mean:.4f}" for mean in means if not target.reached(mean)]
-        if wrong:
-            self.log.warning(
-                f"<S^2> is {', '.join(wrong)} for {len(wrong)} of {len(roots)} roots, not {target.value:g}: the space "
-                "lacks spin partners of its determinants, or it has too few states of this spin, or --spin-penalty is "
-                "too weak"
+        for k, root in enumerate(roots):
+            mean = root.spin_square
+            if mean is None or target.reached(mean):
+                continue
+            why = (
+                "a state of another spin, which counts as not converged; a larger --spin-penalty or space may bring "
+                "the spin that was asked for"
+                if target.is_another(mean)
+                else "the space lacks spin partners of its determinants, so that no state of it has one spin"
             )
+            self.log.warning(f"root {k} has <S^2> {mean:.4f}, not {target.value:g}: {why}")
 
     def _flips(self, shape: tuple[int, int, int, int]) -> bool:
         """Whether spin-flip symmetry is used: equal string sets, and a grid with a = b."""
@@ -385,22 +404,36 @@ class _Solve:
         wanted = self.options.spin_square
         if wanted is None:
             return None
-        return SpinTarget.create(self.hamiltonian, wanted, self.options.spin_penalty, self._flips(shape))
+        closed = is_closed(self.alpha.strings, self.beta.strings, self.hamiltonian.norb)
+        lenient = self.options.spin_check == "off"
+        return SpinTarget.create(
+            self.hamiltonian, wanted, self.options.spin_penalty, self._flips(shape), closed, lenient
+        )
 
     def _sectors(self, spin_flip: bool) -> list[Sector]:
         """Every (label, parity) that holds a vector, with a spin target of its parity only."""
-        parities = (1, -1) if spin_flip else (0,)
-        if spin_flip and self.target is not None:
-            parities = (self.target.parity,)
+        self.wanted_parity = self._wanted_parity()
+        parities = (0,) if not spin_flip else (self.wanted_parity,) if self.wanted_parity else (1, -1)
         found = [(label, parity) for label in sectors(self.alpha, self.beta) for parity in parities]
-        found = [sector for sector in found if self._layout(sector, (1, 1, 1, 1)).dimension > 0]
-        total = sum(self._layout(sector, (1, 1, 1, 1)).dimension for sector in found)
-        if self.target is not None and total < self.nroots:
-            raise InputError(
-                f"--nroots {self.nroots} needs as many states of spin {self.target.spin:g}; this space has at most "
-                f"{total}"
-            )
-        return found
+        return [sector for sector in found if self._layout(sector, (1, 1, 1, 1)).dimension > 0]
+
+    def _wanted_parity(self) -> int:
+        """The parity of the spin that is wanted where both spins have the same strings, else 0.
+
+        Raises:
+            InputError: too few vectors have it.
+        """
+        if self.target is None or self.beta is not self.alpha:
+            return 0
+        parity, n = self.target.parity, self.alpha.size
+        total = n * (n + parity) // 2
+        if parity == 0 or total >= self.nroots:
+            return parity
+        if self.options.spin_check == "off":
+            return 0
+        raise InputError(
+            f"--nroots {self.nroots} needs as many states of spin {self.target.spin:g}; this space has at most {total}"
+        )
 
     def _choose_backend(self, comm: Any) -> str:
         """The backend that was asked for; "auto" is a GPU if every rank has one and a solve is predicted to be faster.
@@ -619,7 +652,7 @@ class _Solve:
     def _models(self) -> dict[Sector, ModelSpace]:
         """The model spaces of all sectors; they may show that the penalty on other spins must be stronger."""
         models = {sector: self._model(sector) for sector in self.sectors}
-        if self.target is None or self.options.spin_penalty is not None or self.hamiltonian.spin_dependent:
+        if self.target is None or not self.target.may_lift:
             return models
         bounds = [model.bounds for model in models.values() if model.bounds is not None]
         lowest = min(float(without[0]) for without, _ in bounds)
@@ -630,44 +663,158 @@ class _Solve:
         self.target = lifted
         return {sector: self._model(sector) for sector in self.sectors}
 
-    def _solve_sector(
-        self, sector: Sector, count: int, model: ModelSpace, solved: dict[Sector, Eigenpairs], bound: float
-    ) -> Eigenpairs:
-        """The `count` lowest eigenpairs of one sector; stops early once they are known to lie above the bound."""
-        layout = self._layout(sector)
+    def _solve_sector(self, task: Task) -> None:
+        """Follow the lowest roots of one sector as far as the task asks, and note what that shows."""
+        sector, search = task.sector, self.search
+        layout, model, bound = self._layout(sector), self.models[sector], search.bound
         operator = self._operator(layout)
-        n_basis = self._basis_that_fits(operator, max(self.max_subspace, 2 * count), 2 * count)
+        n_basis = self._basis_that_fits(operator, max(self.max_subspace, 2 * task.count), 2 * task.count)
         self._count_bytes(operator, n_basis)
         finished = [
             (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
-            for other, pairs in solved.items()
+            for other, pairs in self.solved.items()
             if other != sector
         ]
-
-        least = _LEAST_ITERATIONS if len(model.mine) >= _POOR_MODEL_SPACE else _POOR_ITERATIONS
+        start = self._start_vectors(task, operator)
+        verdict = Verdict.OPEN
 
         def callback(step: Step) -> bool:
-            self._record(sector, step, shown=not np.isfinite(bound))
+            nonlocal verdict
+            self._record(sector, step, shown=task.aim is Aim.ROOTS)
+            if step.iteration == 1 and task.aim is Aim.ROOTS:
+                self._compare_with_stored(start.stored_numbers, step)
+            verdict = search.judge(task, step, start.outside)
             if self.hook is not None:
-                progress = Progress(step, self.n_iterations, layout, finished, self.grid, self.symmetry)
+                progress = Progress(
+                    step, self.n_iterations, layout, finished, self.grid, self.symmetry, self._state(task, step)
+                )
                 self.asked_to_stop = self.hook(progress)
-            lowest = step.energies + _CAUTION_CORRECTION * step.corrections
-            above = lowest > bound + _LEAST_MARGIN
-            if layout.dimension <= _SMALL_DIMENSION and step.iteration < least:
-                above[:] = False
-            open_roots = step.residual_norms > self.options.tol
-            return self.asked_to_stop or bool(open_roots.any() and above[open_roots].all())
+            return self.asked_to_stop or verdict is not Verdict.OPEN
 
         pairs = davidson(
-            operator, lambda out: self._start(layout, model, solved.get(sector), count, out), nroots=count,
-            tol=self.options.tol, max_iterations=self.options.max_iterations,
+            operator, start.fill, nroots=task.count, tol=self.options.tol, max_iterations=self.options.max_iterations,
             max_subspace=n_basis, callback=callback, sharpen=operator.sharpen,
         )  # fmt: skip
         self.n_sigma += pairs.n_sigma
         self.task_seconds += operator.task_seconds
         self.log.close()
         operator.plan.free()
-        return pairs
+        if self.asked_to_stop and task.aim is not Aim.ROOTS:
+            return
+        outside = model.weight_outside(self.grid, pairs.vectors)
+        wanted = self._wanted_roots(layout, pairs.vectors)
+        if search.note(task, verdict, pairs.energies, pairs.converged, outside, wanted):
+            self.solved[sector], self.wanted[sector] = pairs, wanted
+            self.seeds.pop(sector, None)
+            if np.isfinite(bound):
+                self.log.info(f"also solved: {_name(sector)}, energy {pairs.energies[-1]:.10f}")
+        else:
+            self.seeds[sector] = pairs.vectors[-1]
+
+    def _compare_with_stored(self, numbers: list[int], step: Step) -> None:
+        """Say what residuals stored vectors have here beside those that their file gives them."""
+        told = self.stored.reader.residual_norms() if numbers and isinstance(self.stored, StoredVectors) else []
+        norms = [told[number] for number in numbers[: len(step.residual_norms)]] if told else []
+        if norms:
+            here, there = (", ".join(f"{x:.1e}" for x in each) for each in (step.residual_norms[: len(norms)], norms))
+            self.log.info(f"start vectors: residual {here}; where they were written {there}")
+
+    def _state(self, task: Task, step: Step) -> dict[str, Any]:
+        """What a later run needs beside the vectors to go on from here."""
+        sectors_known = self.search.state()
+        return {
+            "settings": self._settings,
+            "guarded": task.sector if task.aim is Aim.GUARD else None,
+            "n_sigma": self.n_sigma + step.n_sigma,
+            "seconds": self.seconds,
+            "history": {name: array.tolist() for name, array in self._history_arrays().items()},
+            "sectors": {
+                "label": [label for label, _ in sectors_known],
+                "parity": [parity for _, parity in sectors_known],
+                "n_found": [n_found for n_found, _, _ in sectors_known.values()],
+                "hard": [int(hard) for _, hard, _ in sectors_known.values()],
+                "how": [how for _, _, how in sectors_known.values()],
+            },
+        }
+
+    @property
+    def _settings(self) -> str:
+        """What decisions on sectors depend on beside Hamiltonian and strings."""
+        names = "nroots", "spin_square", "spin_penalty", "symmetry", "model_space"
+        return ", ".join(f"{name} {getattr(self.options, name)}" for name in names)
+
+    def _restore(self) -> None:
+        """Go on where a run of the same problem was stopped: counts, history, known roots, decided sectors."""
+        if not self.options.resume or not isinstance(self.stored, StoredVectors):
+            return
+        reader = self.stored.reader
+        state = reader.state()
+        known = state.get("solver", {})
+        same = reader.fingerprint == files.fingerprint(self.hamiltonian, *self._canonical_strings())
+        if not same or known.get("settings") != self._settings:
+            return
+        self.n_iterations, self.n_sigma_before = int(state["iteration"]), int(known["n_sigma"])
+        self.n_sigma, self.seconds_before = self.n_sigma_before, float(known["seconds"])
+        for name, values in known["history"].items():
+            self.history[name] = list(np.array(values, np.float64))
+        self.guarded = tuple(known["guarded"]) if known["guarded"] is not None else None
+        columns = known["sectors"]
+        for row in zip(*(columns[name] for name in ("label", "parity", "n_found", "hard", "how")), strict=True):
+            label, parity, n_found, hard, how = row
+            if (label, parity) in self.models and self._restore_roots((label, parity), n_found, state):
+                self.search.restore((label, parity), bool(hard), str(how))
+
+    def _restore_roots(self, sector: Sector, n_found: int, state: dict[str, Any]) -> bool:
+        """Take up the known roots of a sector; False if they are not all there with the accuracy that is wanted now."""
+        assert isinstance(self.stored, StoredVectors)
+        layout, reader = self._layout(sector), self.stored.reader
+        numbers = [
+            k for k in range(self.stored.nroots) if (reader.sectors[k], reader.parities[k]) == sector
+        ][:n_found]
+        energies, norms = (np.array(state[name], float)[numbers] for name in ("energies", "residual_norms"))
+        if len(numbers) < n_found or np.any(norms > self.options.tol):
+            return False
+        if not numbers:
+            return True
+        vectors = np.empty((len(numbers), layout.slice_size(*self.place)))
+        for vector, number in zip(vectors, numbers, strict=True):
+            self.stored.fill(self.grid, layout, number, vector)
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        self.grid.sum_over_all(squares)
+        if np.any(abs(squares - 1.0) > _NORMALISED):
+            return False
+        self.solved[sector] = Eigenpairs(energies, vectors, norms, norms <= self.options.tol, 0, 0, False)
+        self.n_restored[sector] = n_found
+        self.wanted[sector] = self._wanted_roots(layout, vectors)
+        outside = self.models[sector].weight_outside(self.grid, vectors)
+        self.search.found(sector, energies, outside, self.wanted[sector])
+        return True
+
+    def _canonical_strings(self) -> list[NDArray[np.uint64]]:
+        """Alpha and beta strings in canonical order."""
+        return [each.strings[np.argsort(each.canonical)] for each in (self.alpha, self.beta)]
+
+    def _start_vectors(self, task: Task, operator: SigmaOperator) -> StartVectors:
+        """What a task starts from."""
+        sector, model = task.sector, self.models[task.sector]
+        start = StartVectors(
+            self.grid, self._layout(sector), model, self.vector_memory, task,
+            self.vector_memory.to_host(operator.diagonal()), min(self.search.bound, float(model.energies[0])),
+        )  # fmt: skip
+        if sector in self.solved:
+            start.add_known(self.solved[sector].vectors)
+        if sector in self.seeds:
+            start.add_known(self.seeds[sector][None, :])
+        if self.stored is not None:
+            start.add_stored(self.stored, self.n_restored.get(sector, 0), sector == self.guarded)
+        return start
+
+    def _wanted_roots(self, layout: Layout, vectors: FloatArray) -> NDArray[np.bool_]:
+        """Which eigenvectors have the parity of the wanted spin, where sectors do not keep parities apart."""
+        if not self.wanted_parity or layout.parity:
+            return np.ones(len(vectors), bool)
+        parities = np.array([parity_of(self.grid, layout, vector) for vector in vectors])
+        return self.wanted_parity * parities > -_SURE_PARITY
 
     def _operator(self, layout: Layout) -> SigmaOperator:
         """What is diagonalised in a sector: the Hamiltonian, with a penalty on other spins if one is wanted."""
@@ -693,43 +840,29 @@ class _Solve:
         for name, value in zip(("bytes", "ket_blocks"), used[3:], strict=True):
             self.messages[name] = max(self.messages[name], int(value))
 
-    def _start(self, layout: Layout, model: ModelSpace, before: Eigenpairs | None, count: int, out: Any) -> int:
-        """Start vectors: those of an earlier solve or file, then the lowest of the model space."""
-        n_rows = 0
-        if before is not None:
-            n_rows = len(before.vectors)
-            self.vector_memory.from_host(before.vectors, out[:n_rows])
-        elif self.stored is not None:
-            for root in range(min(self.stored.nroots, out.shape[0] // 2)):
-                with self.vector_memory.filling(out[n_rows]) as vector:
-                    self.stored.fill(self.grid, layout, root, vector)
-                    square = np.array([np.dot(vector, vector)])
-                    self.grid.sum_over_all(square)
-                    if square[0] > 1e-4:
-                        vector /= np.sqrt(square[0])
-                        n_rows += 1
-        # Model vectors come on top: they guard against a root that the stored vectors lack.
-        extra = min(count if n_rows < count else 0, out.shape[0] - n_rows, len(model.energies))
-        if extra:
-            model.fill(out[n_rows : n_rows + extra], extra, self.vector_memory)
-        return n_rows + extra
-
     def _record(self, sector: Sector, step: Step, shown: bool) -> None:
         self.n_iterations += 1
-        last = self.history["energy"][-1][0] if self.history["energy"] else np.nan
+        last = self.history["energy"][-1][0] if step.iteration > 1 else np.nan
         row = Iteration(
             self.n_iterations, step.subspace, step.energies, float(step.energies[0] - last), step.residual_norms,
-            self.n_sigma + step.n_sigma, perf_counter() - self.began, self._remaining(step),
+            self.n_sigma + step.n_sigma, self.seconds, self._remaining(step),
         )  # fmt: skip
         if shown:
             self.log.iteration(row)
-        padded = np.full((2, self.nroots), np.nan)
-        padded[0, : len(step.energies)] = step.energies
-        padded[1, : len(step.energies)] = step.residual_norms
-        for name, value in (("sector", sector[0]), ("parity", sector[1]), ("energy", padded[0]), ("residual_norm",
-        padded[1])):
+        for name, value in (("sector", sector[0]), ("parity", sector[1]), ("energy", step.energies),
+        ("residual_norm", step.residual_norms)):
             self.history[name].append(value)
         self.history["seconds"].append(row.seconds)
+
+    def _history_arrays(self) -> dict[str, FloatArray]:
+        """One row per iteration; NaN where a sector was solved for fewer roots than the most."""
+        width = max([self.nroots, *(len(row) for row in self.history["energy"])])
+        arrays = {name: np.array(values) for name, values in self.history.items() if name in _NUMBERS_OF_A_STEP}
+        for name in ("energy", "residual_norm"):
+            arrays[name] = np.full((len(self.history[name]), width), np.nan)
+            for padded, row in zip(arrays[name], self.history[name], strict=True):
+                padded[: len(row)] = row
+        return {name: arrays[name] for name in self.history}
 
     def _remaining(self, step: Step) -> float | None:
         """Estimate of the seconds that the solve of this sector still takes."""
@@ -738,47 +871,15 @@ class _Solve:
         self.expected.add(step.residual_norms, step.seconds)
         return self.expected.seconds()
 
-    def _bound(self, solved: dict[Sector, Eigenpairs]) -> float:
-        """Energy of the highest wanted root known so far, or infinity while fewer are known."""
-        energies = np.sort(np.concatenate([[np.inf] * self.nroots] + [pairs.energies for pairs in solved.values()]))
-        return float(energies[self.nroots - 1])
-
-    def _candidates(self, models: dict[Sector, ModelSpace], solved: dict[Sector, Eigenpairs]) -> dict[Sector, int]:
-        """Sectors to solve next, with the number of roots: where a wanted root may still hide.
-
-        A sector that holds wanted roots is followed until one of its roots lies above them. A sector that has not been
-        solved is a candidate unless it is large and its model-space energy, an upper bound, is far above; how far is
-        judged by what the model space missed in the sectors that were solved.
-        """
-        bound = self._bound(solved)
-        exact = {s for s, model in models.items() if len(model.mine) == self._layout(s).dimension}
-        missed = [
-            float(np.max(models[s].energies[: len(pairs.energies)] - pairs.energies))
-            for s, pairs in solved.items()
-            if s not in exact
-        ]
-        margin = max(_CAUTION_MODEL * max(missed, default=0.0), _LEAST_MARGIN)
-        result = {}
-        for sector, model in models.items():
-            pairs = solved.get(sector)
-            if pairs is None:
-                far = model.energies[0] > bound + (_LEAST_MARGIN if sector in exact else margin)
-                large = self._layout(sector).dimension > _SMALL_DIMENSION
-                if not far or not (large or sector in exact):
-                    result[sector] = 1
-            elif len(pairs.energies) < min(self.nroots, self._layout(sector).dimension) and pairs.energies[-1] <= bound:
-                result[sector] = len(pairs.energies) + 1
-        return result
-
-    def _roots(self, solved: dict[Sector, Eigenpairs]) -> list[Root]:
+    def _roots(self) -> list[Root]:
         """The lowest roots over all sectors with everything that is reported about them."""
-        candidates = sorted(
-            (
-                (float(pairs.energies[k]), sector, k)
-                for sector, pairs in solved.items()
-                for k in range(len(pairs.energies))
-            ),
-        )[: self.nroots]
+        solved = self.solved
+        ranked = sorted(
+            (not self.wanted[sector][k], float(pairs.energies[k]), sector, k)
+            for sector, pairs in solved.items()
+            for k in range(len(pairs.energies))
+        )
+        candidates = [(energy, sector, k) for _, energy, sector, k in ranked[: self.nroots]]
         squares: dict[tuple[Sector, int], tuple[float, float]] = {}
         with self.timers("observables"):
             for sector in sorted({sector for _, sector, _ in candidates}):
@@ -804,6 +905,7 @@ class _Solve:
         known = not np.isnan(spin[0])
         spin_square, spin_pure = (spin[0], is_pure(*spin)) if known else (None, None)
         energy = penalised if self.target is None else self.target.energy(penalised, *spin)
+        another = self.target is not None and known and self.target.is_another(spin[0])
         layout = self._layout(sector)
         weights = string_weights(self.grid, layout, pairs.vectors[k])
         occupied = np.stack(
@@ -814,7 +916,8 @@ class _Solve:
         )
         return Root(
             energy, None if self.target is None else penalised, float(pairs.residual_norms[k]),
-            bool(pairs.converged[k]), spin_square, spin_pure, *sector, occupied, weights, layout, pairs.vectors[k],
+            bool(pairs.converged[k]) and not another, spin_square, spin_pure, *sector, occupied, weights, layout,
+            pairs.vectors[k],
         )  # fmt: skip
 
 
@@ -855,15 +958,6 @@ def _agree_on_arguments(
 def _name(sector: Sector) -> str:
     label, parity = sector
     return f"sector {label}" + (f", parity {parity:+d}" if parity else "")
-
-
-def _lowest_per_sector(energies: dict[Sector, FloatArray], nroots: int) -> dict[Sector, int]:
-    """How many of the nroots lowest model energies lie in each sector."""
-    merged = sorted((float(value), sector) for sector, values in energies.items() for value in values[:nroots])
-    counts: dict[Sector, int] = {}
-    for _, sector in merged[:nroots]:
-        counts[sector] = counts.get(sector, 0) + 1
-    return counts
 
 
 __all__ = ["Progress", "Root", "SubspaceResult", "carry_over", "peak_rss_bytes", "solve_subspace"]

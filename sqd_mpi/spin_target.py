@@ -2,8 +2,12 @@
 
 With t = S (S + 1) of the wanted spin and P the projection on the subspace, the operator is
 
-    H + strength (P S^2 P - t)          where S is the lowest spin of the sector (only the coupling W changes),
+    H + strength (P S^2 P - t)          where S is the least spin of these electrons (only the coupling W changes),
     H + strength (P S^2 P - t)^2        otherwise (two more applications of S^2).
+
+It is that of PySCF's `fix_spin_` and does not depend on the grid or on which symmetries are used. In a space that S^2
+does not leave both forms have the same eigenvectors of spin S; the first, which is cheaper, then serves in sectors of
+one parity of the spin flip as well if S is the lowest spin there, and the strength may follow what is found.
 
 A penalty alone converges badly: a diagonal preconditioner that tells apart determinants of one configuration, which
 differ only in how the spins of the open shells are dealt, mixes other spins into every new direction. Here the
@@ -14,10 +18,13 @@ whole configurations (S^2 connects nothing else) pure vectors stay pure, and the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import comb
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
+from sqd_mpi import bitstrings
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock
 from sqd_mpi.backends.memory import HOST, Array, Memory
@@ -28,11 +35,14 @@ from sqd_mpi.log import Timers
 from sqd_mpi.sigma import SigmaOperator
 
 _DEFAULT_LIFT = 0.5  # hartree by which the spin next to the wanted one is lifted
-# Where the model spaces show states of other spins below, they are lifted above by this much and that share of the gap.
+# Where the model spaces of a space that S^2 does not leave show states of other spins below, they are lifted above by
+# this much and that share of the gap. In other spaces the strength is part of what is asked, and stays.
 _LEAST_LIFT, _GAP_FACTOR, _LARGEST_LIFT = 0.3, 1.3, 5.0
 # A state counts as spin-pure if <S^2> is that close to S (S + 1) of some spin, and |S^2 v - <S^2> v| that small.
 _PURE_MEAN = 1e-4
 _PURE_DEVIATION = 1e-2
+# The linear form serves for values up to this much above the least possible S (S + 1), as in PySCF.
+_LEAST_SLACK = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,43 +50,59 @@ class SpinTarget:
     """The wanted spin and how others are kept away.
 
     Attributes:
-        spin: S.
+        value: S (S + 1).
         strength: factor of the penalty, hartree.
-        linear: whether S is the lowest spin of every sector that is solved.
+        linear: which of both forms it has.
+        may_lift: whether the strength may grow where states of other spins lie below.
     """
 
-    spin: float
+    value: float
     strength: float
     linear: bool
+    may_lift: bool = False
 
     @classmethod
     def create(
-        cls, hamiltonian: Hamiltonian, spin_square: float, strength: float | None, spin_flip: bool
-    ) -> SpinTarget:
+        cls, hamiltonian: Hamiltonian, spin_square: float, strength: float | None, spin_flip: bool, closed: bool,
+        any_value: bool = False,
+    ) -> SpinTarget:  # fmt: skip
         """The penalty for a value of S (S + 1).
 
         Args:
             strength: hartree, or None to lift the next spin by half a hartree.
             spin_flip: whether sectors of even and of odd spin are solved separately.
+            closed: whether S^2 does not lead out of the space.
+            any_value: whether a value is taken that no state of these electrons can have.
 
         Raises:
             InputError: no state can have that spin, or the overlap that S^2 needs is missing.
         """
-        spin = hamiltonian.spin_of(spin_square)
-        lowest = abs(hamiltonian.nelec[0] - hamiltonian.nelec[1]) / 2
-        linear = spin == (spin % 2 if spin_flip else lowest)
-        target = cls(spin, 0.0 if strength is None else strength, linear)
-        return replace(target, strength=_DEFAULT_LIFT / target.step) if strength is None else target
+        if not any_value:
+            hamiltonian.spin_of(spin_square)
+        least = abs(hamiltonian.nelec[0] - hamiltonian.nelec[1]) / 2
+        linear = spin_square < least * (least + 1.0) + _LEAST_SLACK
+        target = cls(spin_square, 0.0 if strength is None else strength, linear)
+        if closed and spin_flip and target.is_a_spin and target.spin < 2.0:  # the lowest of its parity
+            target = replace(target, linear=True)
+        if strength is None:
+            may_lift = closed and not hamiltonian.spin_dependent
+            target = replace(target, strength=_DEFAULT_LIFT / target.step, may_lift=may_lift)
+        return target
 
     @property
     def step(self) -> float:
         """By how much the penalty lifts the nearest other spin, over its strength."""
-        return 2 * self.spin + 2 if self.linear else (2 * self.spin) ** 2
+        return 2.0 * self.spin + 2.0 if self.linear else (2.0 * self.spin) ** 2
 
     @property
-    def value(self) -> float:
-        """S (S + 1)."""
-        return self.spin * (self.spin + 1)
+    def spin(self) -> float:
+        """S."""
+        return (float(np.sqrt(4.0 * self.value + 1.0)) - 1.0) / 2.0
+
+    @property
+    def is_a_spin(self) -> bool:
+        """Whether S is a multiple of 1/2."""
+        return abs(2.0 * self.spin - round(2.0 * self.spin)) < 1e-6
 
     @property
     def n_vectors(self) -> int:
@@ -85,8 +111,9 @@ class SpinTarget:
 
     @property
     def parity(self) -> int:
-        """+1 for even and -1 for odd spin: C = +-C^T."""
-        return 1 if self.spin % 2 == 0 else -1
+        """+1 for even and -1 for odd spin: C = +-C^T; 0 where S is no whole number."""
+        whole = round(self.spin)
+        return 0 if abs(self.spin - whole) > 1e-6 else 1 if whole % 2 == 0 else -1
 
     def interaction(self, hamiltonian: Hamiltonian) -> Interaction:
         """H, with the penalty if it is linear."""
@@ -119,13 +146,17 @@ class SpinTarget:
         _average_over_spin_functions(
             where.row_offset, where.row_length, where.row_column, where.start, where.stop,
             layout.alpha.strings[where.alpha], layout.beta.strings[where.beta], _exchange(hamiltonian),
-            self.spin, 0.0 if self.linear else self.strength, out,
+            round(2.0 * self.spin) / 2.0, 0.0 if self.linear else self.strength, out,
         )  # fmt: skip
         return out
 
     def reached(self, mean: float) -> bool:
         """Whether <S^2> is that of the wanted spin."""
         return abs(mean - self.value) <= _PURE_MEAN
+
+    def is_another(self, mean: float) -> bool:
+        """Whether <S^2> is nearer to that of another spin that these electrons may have."""
+        return abs((np.sqrt(4.0 * max(mean, 0.0) + 1.0) - 1.0) / 2.0 - self.spin) > 0.5
 
     def energy(self, penalised_energy: float, mean: float, square: float) -> float:
         """<H> from the energy of the operator with the penalty, <S^2> and <(P S^2 P)^2>."""
@@ -168,6 +199,26 @@ class SpinTargetOperator(SigmaOperator):
             self._apply(self._root, self._root_diagonal, vector, self._once)
             self._apply(self._root, self._root_diagonal, self._once, self._twice)
             self.vectors.add_scaled(self._twice, self._strength, out)
+
+
+def is_closed(strings_a: NDArray[np.uint64], strings_b: NDArray[np.uint64], norb: int) -> bool:
+    """Whether S^2 does not lead out of the space of all pairs of the given strings: a condition that suffices.
+
+    Both sets are all strings over the same orbitals, the same others being full; or one spin has no electrons or no
+    holes to exchange.
+
+    Args:
+        strings_a, strings_b: (n, nwords) uint64.
+    """
+    bits = [bitstrings.unpack(each, norb) for each in (strings_a, strings_b)]
+    full, used = ([each.all(axis=0) for each in bits], [each.any(axis=0) for each in bits])
+    if not used[1].any() or not used[0].any() or full[0].all() or full[1].all():
+        return True
+    complete = [
+        len(each) == comb(int((u & ~f).sum()), int(each[0].sum() - f.sum()))
+        for each, f, u in zip(bits, full, used, strict=True)
+    ]
+    return all(complete) and np.array_equal(full[0], full[1]) and np.array_equal(used[0], used[1])
 
 
 def is_pure(mean: float, square: float) -> bool:
@@ -225,4 +276,4 @@ def _average_over_spin_functions(
             out[flat - start] += strength * (spin * (spin + 1.0) - possible * (possible + 1.0)) ** 2
 
 
-__all__ = ["SpinTarget", "SpinTargetOperator", "is_pure"]
+__all__ = ["SpinTarget", "SpinTargetOperator", "is_closed", "is_pure"]

@@ -249,6 +249,12 @@ def test_result_holds_history_timings_options_and_versions(folder):
         assert len(file["carry_over/0/alpha"]) < 33
 
 
+def first_residual(path: str = "result.h5") -> float:
+    """Residual norm of the lowest root in the first iteration of a run."""
+    with h5py.File(path) as file:
+        return float(file["history/residual_norm"][0, 0])
+
+
 def test_start_from_a_result_takes_fewer_iterations(folder, hamiltonian, exact):
     assert run_here("first.h5", save_vector=True) == 0
     before = Path("first.h5").read_bytes()
@@ -257,9 +263,10 @@ def test_start_from_a_result_takes_fewer_iterations(folder, hamiltonian, exact):
     assert second["n_iterations"] < first["n_iterations"]  # the other sectors are looked at in both
     assert second["energy"] == pytest.approx([exact[0]], abs=1e-10)
     assert Path("first.h5").read_bytes() == before
+    assert first_residual() == pytest.approx(first["residual_norm"][0], rel=0.02)
     # Without labels, and in a larger space than that of the vector (its lowest state has the same label).
     assert run_here(start="first.h5", symmetry="off") == 0
-    assert summary()["n_iterations"] <= 2
+    assert first_residual() == pytest.approx(first["residual_norm"][0], rel=0.02)
     files.write_input("input.h5", hamiltonian, all_strings(7, 3), STRINGS[1], OPTIONS)
     assert run_here("plain.h5") == 0
     assert run_here(start="first.h5") == 0
@@ -289,7 +296,10 @@ def test_resume_after_the_last_iteration(folder, exact, nroots):
     assert checkpoint["iteration"] >= 4
     assert run_here(nroots=nroots, resume=True) == 0
     assert summary()["energy"] == pytest.approx(exact[:nroots], abs=1e-10)
-    assert summary()["n_iterations"] < n_whole
+    with h5py.File("result.h5") as file:  # iterations go on counting
+        assert len(file["history/energy"]) == summary()["n_iterations"] > checkpoint["iteration"]
+        assert np.all(np.diff(file["history/seconds"]) > 0)
+    assert summary()["n_iterations"] <= n_whole + 3 * nroots
     assert not Path("result.h5.checkpoint").exists()
 
 

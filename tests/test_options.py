@@ -104,7 +104,7 @@ def test_defaults():
     """The defaults of the documentation."""
     options = SolveOptions()
     assert (options.grid, options.backend, options.threads, options.memory) == ("auto", "auto", "auto", None)
-    assert (options.tol, options.max_iterations, options.nroots) == (1e-6, 100, 1)
+    assert (options.tol, options.max_iterations, options.nroots) == (1e-6, 200, 1)
     assert (options.save_vector, options.resume, options.start) == (False, False, None)
 
 
@@ -155,7 +155,7 @@ def test_values_as_hdf5_attributes():
         ("max_iterations", "0", "a positive integer"),
         ("max_iterations", "2.5", "a positive integer"),
         ("max_iterations", True, "a positive integer"),
-        ("max_subspace", "1", "at least 2"),
+        ("max_subspace", "3", "at least 4"),
         ("nroots", "-1", "a positive integer"),
         ("symmetry", "on", "auto or off"),
         ("rdm", "3", "one of none, 1, 2"),
@@ -186,10 +186,10 @@ def test_unknown_option_is_named():
 
 
 def test_options_that_exclude_each_other():
-    """The subspace must hold every root twice."""
-    with pytest.raises(InputError, match="--max-subspace needs .* 8 for --nroots 4; got 7"):
-        SolveOptions(nroots=4, max_subspace=7)
-    assert SolveOptions(nroots=4, max_subspace=8).max_subspace == 8
+    """The subspace must hold every root, and one more that shows whether they are the lowest, twice."""
+    with pytest.raises(InputError, match="--max-subspace needs .* 10 for --nroots 4; got 9"):
+        SolveOptions(nroots=4, max_subspace=9)
+    assert SolveOptions(nroots=4, max_subspace=10).max_subspace == 10
 
 
 def test_frozen_and_replaced():

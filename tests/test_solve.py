@@ -9,6 +9,7 @@ from sqd_mpi import bitstrings
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.sectors import HOW_DECIDED
 from sqd_mpi.solve import Progress, solve_subspace
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings
 
@@ -212,8 +213,9 @@ def test_lowest_state_in_another_sector_than_the_lowest_determinant(shift, model
     assert result.symmetry.n_labels == 2
     assert result.roots[0].sector == labels[0] ^ labels[1] == 1
     assert set(result.sectors_examined) == {(0, 0), (1, 0)}
-    energy, how = result.sectors_examined[1, 0]
-    assert (energy, how) == (result.energies[0], "solved")
+    decision = result.sectors_examined[1, 0]
+    assert decision.energy == pytest.approx(result.energies[0], abs=1e-12)
+    assert decision.n_found == 1 and decision.how in HOW_DECIDED and result.proven
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -246,11 +248,13 @@ def test_history_timings_and_counts():
     n_iterations = result.n_iterations
     assert {"sector", "energy", "residual_norm", "seconds"} <= set(result.history)
     assert {len(values) for values in result.history.values()} == {n_iterations}
-    energies = result.history["energy"][:, 0]
-    assert np.all(np.diff(energies) < 1e-12) and energies[-1] == result.energies[0]
-    assert result.history["residual_norm"][-1, 0] == result.roots[0].residual_norm <= 1e-6
+    energies, norms = result.history["energy"], result.history["residual_norm"]
+    alone = np.isnan(energies[:, 1])  # then a second root shows whether there is none below
+    assert np.all(np.diff(energies[alone, 0]) < 1e-12) and energies[alone, 0][-1] == result.energies[0]
+    assert norms[alone, 0][-1] == result.roots[0].residual_norm <= 1e-6
+    assert energies[-1, 0] == pytest.approx(result.energies[0], abs=1e-11) and energies[-1, 1] > result.energies[0]
     assert np.all(np.diff(result.history["seconds"]) > 0)
-    assert n_iterations > 3 and n_iterations <= result.n_sigma <= n_iterations + 1
+    assert alone.sum() > 3 and n_iterations <= result.n_sigma <= n_iterations + 3
     assert {"sigma", "symmetry", "structure", "model space"} <= set(result.timings)
     for low, mean, high in result.timings.values():
         assert 0 <= low <= mean <= high
@@ -281,7 +285,7 @@ def test_hook_stops_the_solve():
     assert result.stopped and seen == [1, 2]
 
 
-@pytest.mark.parametrize("max_subspace", [2, 3, 5, 40])
+@pytest.mark.parametrize("max_subspace", [4, 5, 40])
 def test_size_of_the_subspace_makes_no_difference(max_subspace):
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 30)

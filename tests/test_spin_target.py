@@ -74,12 +74,11 @@ def test_operator_is_the_definition_in_any_space(spin_square, settings):
     )
     root, target = result.roots[0], result.spin_target
     assert target is not None and target.strength == 0.3
-    assert target.linear == (spin_square == 0.0 or (spin_square == 2.0 and not settings))
+    assert target.linear == (spin_square == 0.0)  # the same on every path
     shifted = square - spin_square * np.eye(len(square))
-    if not settings:  # only vectors of the right parity
-        n = len(one)
-        swap = np.eye(n * n).reshape(n, n, n, n).transpose(1, 0, 2, 3).reshape(n * n, n * n)
-        matrix = matrix + 1e3 * (np.eye(n * n) - target.parity * swap)
+    n = len(one)  # only vectors of the right parity, whether sectors keep them apart or not
+    swap = np.eye(n * n).reshape(n, n, n, n).transpose(1, 0, 2, 3).reshape(n * n, n * n)
+    matrix = matrix + 1e3 * (np.eye(n * n) - target.parity * swap)
     exact = np.linalg.eigvalsh(matrix + 0.3 * (shifted if target.linear else shifted @ shifted))[0]
     vector = result.gather().ravel()
     assert result.converged
@@ -130,7 +129,9 @@ def test_under_converged_solve_says_so():
 def test_strength_lifts_the_nearest_spin_by_half_a_hartree():
     hamiltonian = make_hamiltonian(6, (3, 3))
     for value, flip, expected in ((0, True, 0.25), (2, True, 0.125), (2, False, 0.125), (6, True, 0.5 / 16)):
-        target = SpinTarget.create(hamiltonian, value, None, flip)
+        target = SpinTarget.create(hamiltonian, value, None, flip, closed=True)
+        assert target.may_lift and target.linear == (value == 0 or (value == 2 and flip))
+        assert not SpinTarget.create(hamiltonian, value, None, flip, closed=False).may_lift
         assert target.strength == pytest.approx(expected)
         other = (target.spin + 1) * (target.spin + 2) if target.linear else (target.spin - 1) * target.spin
         distance = abs(other - target.value)

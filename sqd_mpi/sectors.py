@@ -1,0 +1,327 @@
+"""Which symmetry sector is solved next, for how many roots, and when no wanted state can hide anywhere any more.
+
+Pure: it is told what model spaces and solves have shown and knows no vectors. A sector is *settled* when it cannot
+hold another state below the highest wanted root. It says how that was decided:
+
+* `solved`: all its states are known;
+* `exact`: its model space is the whole sector;
+* `model`: its next model state, lowered by several times what the model spaces missed in the sectors that were solved,
+  lies above; believed only where the model spaces hold nearly all of the weight of every state that was solved;
+* `ritz`: iterations from the model state, where its first-order vector is small, or from random vectors, which leave
+  no state out, have led to a Ritz value above;
+* `undecided`: iterations ended too early. Then the result is not proven.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.davidson import Step
+
+FloatArray = NDArray[np.float64]
+Sector = tuple[int, int]  # label, and parity of the spin flip or 0
+
+# A state of a model space is lowered by so many times what the model spaces missed in states that were solved, or by so
+# many times its second-order correction. Over random Hamiltonians with model spaces of 4 to 100 determinants what was
+# missed was at most 2.1 times the correction.
+CAUTION = 2.5
+LEAST_MARGIN = 0.02  # hartree
+# Both mean something only where a model space says nearly all about a state: largest weight outside of it, and largest
+# norm of a first-order vector. scripts/hard_spaces.py shows what is safe.
+LARGEST_OUTSIDE = 0.1
+LARGEST_FIRST_ORDER = 0.35
+LARGEST_PART = 0.5  # of a sector that is a model space from which others may be judged
+# Smaller sectors are not left out without a look, which costs next to nothing.
+LEAST_DIMENSION = 1_000_000
+# A Ritz value from random start vectors decides when its residual norm is below this share of its distance.
+DECISIVE = 0.03
+SAME_ENERGY = 1e-8  # hartree; a state that is missed by less is not missed
+
+
+# How a sector was decided, as people read it.
+HOW_DECIDED = {
+    "solved": "all their states",
+    "exact": "their exact model spaces",
+    "model": "their model spaces",
+    "ritz": "their Ritz values",
+}
+
+
+class Aim(Enum):
+    """What a sector is solved for."""
+
+    ROOTS = "its lowest roots, from the model space"
+    LOOK = "whether one more root lies below the bound, from the model space"
+    GUARD = "whether one more root lies below the bound, from random vectors as well"
+
+
+class Verdict(Enum):
+    """What the iterations of a task show so far."""
+
+    OPEN = "nothing yet"
+    ABOVE = "the last root lies above the bound"
+    UNCLEAR = "the model space says too little about the last root"
+
+
+class Decision(NamedTuple):
+    """How a sector was decided."""
+
+    energy: float
+    """Lowest energy known there, hartree."""
+    how: str
+    """One of HOW_DECIDED; "undecided" or "open" if it may hold a wanted root that was not found."""
+    n_found: int
+    """Number of its states that are known."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether no wanted root can be missing there."""
+        return self.how in HOW_DECIDED
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sector to solve next."""
+
+    sector: Sector
+    count: int
+    """Number of its lowest roots; those that are known are among them."""
+    aim: Aim
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """What its model space says about a sector."""
+
+    energies: FloatArray = field(repr=False)
+    """(n,) lowest eigenvalues, hartree, ascending."""
+    edge: float
+    """No determinant outside has a lower diagonal element, hartree; infinite if there is none."""
+    dimension: int
+    """Of the sector."""
+    size: int
+    """Of the model space."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model space is the whole sector."""
+        return bool(np.isinf(self.edge))
+
+
+@dataclass
+class _Sector:
+    """What is known about a sector."""
+
+    outlook: Outlook
+    lowest: float
+    """Lowest energy seen there, hartree."""
+    energies: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Of its known roots, hartree."""
+    wanted: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    """Which of them may be wanted roots."""
+    missed: float = 0.0
+    """By how much model states lie above them at most, hartree."""
+    outside: float = 0.0
+    """Their largest weight outside of the model space."""
+    hard: bool = False
+    """Whether the model space says too little."""
+    how: str | None = None
+    """How it was decided, where that cannot be read off the rest."""
+
+
+class SectorSearch:
+    """The order in which sectors are solved.
+
+    Args:
+        outlooks: every sector with what its model space says.
+        nroots: number of wanted roots over all sectors.
+    """
+
+    def __init__(self, outlooks: dict[Sector, Outlook], nroots: int):
+        self.nroots = nroots
+        self._sectors = {s: _Sector(outlook, float(outlook.energies[0])) for s, outlook in outlooks.items()}
+        self._first = _lowest_per_sector({s: outlook.energies for s, outlook in outlooks.items()}, nroots)
+
+    @property
+    def bound(self) -> float:
+        """Energy of the highest wanted root as far as roots are known, hartree; infinite while there are too few."""
+        known = np.sort(np.concatenate([np.full(self.nroots, np.inf), *(s.energies[s.wanted] for s in self._all)]))
+        return float(known[self.nroots - 1])
+
+    @property
+    def _all(self) -> list[_Sector]:
+        return list(self._sectors.values())
+
+    def next(self) -> Task | None:
+        """The sector to solve next; None when every sector is settled."""
+        while self._first:
+            sector = min(self._first, key=lambda s: float(self._sectors[s].outlook.energies[0]))
+            count = self._first.pop(sector)
+            if count > len(self._sectors[sector].energies):
+                return Task(sector, count, Aim.ROOTS)
+        bound = self.bound
+        open_sectors = [sector for sector in self._sectors if not self._settled(sector, bound)]
+        if not open_sectors:
+            return None
+        sector = min(open_sectors, key=self._order)
+        state = self._sectors[sector]
+        count = len(state.energies) + 1
+        if state.outlook.complete:
+            return Task(sector, count, Aim.ROOTS)
+        return Task(sector, count, Aim.LOOK if self._lies_above(state, bound) else Aim.GUARD)
+
+    def _lies_above(self, state: _Sector, bound: float) -> bool:
+        """Whether the model space is believed and puts the next state of a sector above the bound."""
+        if state.hard or not self.believed:
+            return False
+        return self._next_energy(state) > bound + max(CAUTION * self._missed, LEAST_MARGIN)
+
+    def _order(self, sector: Sector) -> tuple[bool, float]:
+        """Cheap looks first, and what may lower the bound."""
+        state = self._sectors[sector]
+        k = min(len(state.energies), len(state.outlook.energies) - 1)
+        return state.hard, float(state.outlook.energies[k])
+
+    def judge(self, task: Task, step: Step, outside: float | None) -> Verdict:
+        """What a step of the eigensolver says about the last root of a task; noted for a checkpoint of this step.
+
+        Args:
+            outside: weight outside of the model space of the vector from which the last root started; None if that was
+                the state of the model space itself.
+        """
+        verdict = self._verdict(task, step, outside)
+        state = self._sectors[task.sector]
+        state.hard = state.hard or verdict is Verdict.UNCLEAR
+        state.how = "ritz" if verdict is Verdict.ABOVE else state.how
+        return verdict
+
+    def _verdict(self, task: Task, step: Step, outside: float | None) -> Verdict:
+        bound, last = self.bound, task.count - 1
+        energy, residual_norm = float(step.energies[last]), float(step.residual_norms[last])
+        if task.aim is Aim.ROOTS:
+            return Verdict.OPEN
+        if task.aim is Aim.GUARD:
+            return Verdict.ABOVE if decides(energy, residual_norm, bound) else Verdict.OPEN
+        small = step.first_order_norms[last] <= LARGEST_FIRST_ORDER
+        if step.iteration == 1 and not (small if outside is None else outside <= LARGEST_OUTSIDE):
+            return Verdict.UNCLEAR
+        above = energy + CAUTION * float(step.corrections[last]) > bound + LEAST_MARGIN
+        return Verdict.ABOVE if small and above else Verdict.OPEN
+
+    def note(
+        self, task: Task, verdict: Verdict, energies: FloatArray, converged: NDArray[np.bool_], outside: FloatArray,
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> bool:  # fmt: skip
+        """Take in what the iterations of a task have led to.
+
+        Args:
+            energies: (count,) hartree, ascending; Ritz values where a root did not converge.
+            converged: (count,) whether each did.
+            outside: (count,) weight of their vectors outside of the model space.
+            wanted: (count,) which of them may be wanted roots; by default all.
+
+        Returns:
+            whether these are roots of the sector that are known from now on.
+        """
+        state, bound = self._sectors[task.sector], self.bound
+        state.lowest = min(state.lowest, float(energies[0]))
+        if verdict is not Verdict.OPEN:
+            return False
+        if task.aim is not Aim.ROOTS and energies[-1] > bound + SAME_ENERGY:
+            if not converged.all():
+                state.how = "undecided"
+            elif task.aim is Aim.GUARD or outside[-1] <= LARGEST_OUTSIDE:
+                state.how = "ritz"
+            else:
+                state.hard = True
+            return False
+        self.found(task.sector, energies, outside, wanted)
+        if not converged.all():
+            state.how = "undecided"
+        return True
+
+    def found(
+        self, sector: Sector, energies: FloatArray, outside: FloatArray, wanted: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Note the lowest roots of a sector; arguments as of `note`."""
+        state = self._sectors[sector]
+        state.energies = np.array(energies, float)
+        state.wanted = np.ones(len(energies), bool) if wanted is None else np.array(wanted, bool)
+        state.lowest = min([state.lowest, *state.energies])
+        state.outside = float(np.max(outside, initial=0.0))
+        k = min(len(energies), len(state.outlook.energies))
+        state.missed = float(np.max(state.outlook.energies[:k] - state.energies[:k], initial=0.0))
+        state.hard = state.hard or state.outside > LARGEST_OUTSIDE
+
+    def n_found(self, sector: Sector) -> int:
+        """How many roots of a sector are known."""
+        return len(self._sectors[sector].energies)
+
+    def decisions(self) -> dict[Sector, Decision]:
+        """How every sector was decided."""
+        bound = self.bound
+        return {
+            sector: Decision(state.lowest, self._settled(sector, bound) or "open", len(state.energies))
+            for sector, state in self._sectors.items()
+        }
+
+    def state(self) -> dict[Sector, tuple[int, bool, str]]:
+        """What `restore` needs: for every sector the number of known roots, whether it is hard, how it was decided."""
+        return {s: (len(state.energies), state.hard, state.how or "") for s, state in self._sectors.items()}
+
+    def restore(self, sector: Sector, hard: bool, how: str) -> None:
+        """Take up what was known about a sector; its roots are noted by `found`."""
+        state = self._sectors[sector]
+        state.hard = state.hard or hard
+        state.how = how if how in HOW_DECIDED else None
+
+    def _settled(self, sector: Sector, bound: float) -> str | None:
+        state = self._sectors[sector]
+        k, outlook = len(state.energies), state.outlook
+        if state.how is not None:
+            return state.how
+        if k >= outlook.dimension:
+            return "solved"
+        if outlook.complete:
+            return "exact" if outlook.energies[k] > bound - SAME_ENERGY else None
+        looked_at = outlook.dimension >= LEAST_DIMENSION or k > 0
+        return "model" if looked_at and self._lies_above(state, bound) else None
+
+    @property
+    def believed(self) -> bool:
+        """Whether the model spaces explain every root that was solved, and are but a part of those sectors."""
+        solved = [each for each in self._all if len(each.energies) and not each.outlook.complete]
+        return bool(solved) and all(
+            each.outside <= LARGEST_OUTSIDE and each.outlook.size <= LARGEST_PART * each.outlook.dimension
+            for each in solved
+        )
+
+    @property
+    def _missed(self) -> float:
+        """By how much model spaces missed the energies of roots that were solved, at most; hartree."""
+        return max((each.missed for each in self._all), default=0.0)
+
+    @staticmethod
+    def _next_energy(state: _Sector) -> float:
+        """Lowest energy that the model space gives another state of a sector, hartree."""
+        k, outlook = len(state.energies), state.outlook
+        return float(min(outlook.energies[k], outlook.edge) if k < len(outlook.energies) else outlook.edge)
+
+
+def decides(energy: float, residual_norm: float, bound: float) -> bool:
+    """Whether a Ritz value from random start vectors shows that the next root lies above the bound (hartree)."""
+    return bool(energy > bound and residual_norm <= DECISIVE * (energy - bound))
+
+
+def _lowest_per_sector(energies: dict[Sector, FloatArray], nroots: int) -> dict[Sector, int]:
+    """How many of the nroots lowest model energies lie in each sector."""
+    merged = sorted((float(value), sector) for sector, values in energies.items() for value in values[:nroots])
+    counts: dict[Sector, int] = {}
+    for _, sector in merged[:nroots]:
+        counts[sector] = counts.get(sector, 0) + 1
+    return counts

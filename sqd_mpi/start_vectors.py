@@ -1,0 +1,139 @@
+"""Start vectors of one sector: what is known of its roots, stored vectors, model states, and random ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sqd_mpi.backends import FloatArray
+from sqd_mpi.backends.memory import Array, Memory
+from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.layout import Layout
+from sqd_mpi.model_space import ModelSpace
+from sqd_mpi.random_vectors import fill_random
+from sqd_mpi.sectors import Aim, Task
+
+_N_RANDOM = 2
+_OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinants beside that in the model space
+_LEAST_SQUARE = 1e-4  # norm squared of the part of a stored vector that lies in the sector
+
+
+class StartVectors:
+    """Fills the first rows of a basis for one task.
+
+    Args:
+        grid: the process grid.
+        layout: of the sector.
+        model: its model space.
+        memory: where the basis lies.
+        task: what the sector is solved for.
+        diagonal: this rank's slice of the diagonal of the operator, in host memory.
+        energy: about that of the states that are sought, hartree.
+    """
+
+    def __init__(
+        self, grid: ProcessGrid, layout: Layout, model: ModelSpace, memory: Memory, task: Task, diagonal: FloatArray,
+        energy: float,
+    ):  # fmt: skip
+        self._grid, self._layout, self._model, self._memory, self._task = grid, layout, model, memory, task
+        self._diagonal, self._energy = diagonal, energy
+        self._known: list[FloatArray] = []
+        self._stored: Any = None
+        self._n_skipped, self._with_guard = 0, False
+        self.stored_numbers: list[int] = []
+        """Which stored eigenvectors lie in the sector and were taken."""
+        self.outside: float | None = None
+        """Weight outside of the model space of what the last root of the task starts from; None if that is a state of
+        the model space."""
+
+    def add_known(self, vectors: FloatArray) -> None:
+        """Take eigenvectors, or where iterations had come to, (n, size) slices of this rank in host memory."""
+        self._known.extend(vectors)
+
+    def add_stored(self, stored: Any, n_skipped: int = 0, with_guard: bool = False) -> None:
+        """Take stored vectors.
+
+        Args:
+            stored: see `vector_io.StoredVectors`.
+            n_skipped: how many of those that lie in the sector are passed over, the first ones.
+            with_guard: whether the next comes from iterations that began with random vectors.
+        """
+        self._stored, self._n_skipped, self._with_guard = stored, n_skipped, with_guard
+
+    def fill(self, out: Array) -> int:
+        """Fill the first rows of (rows, size); returns how many. Collective over the grid."""
+        task, limit = self._task, out.shape[0] - self._task.count
+        count = 0
+        for vector in self._known[:limit]:
+            self._memory.from_host(vector, out[count])
+            count += 1
+        n_guards = 0 if task.aim is Aim.ROOTS else 1
+        count = self._fill_stored(out, count, limit - n_guards)
+        if count >= task.count:
+            self.outside = self._outside(out[task.count - 1])
+        if task.aim is Aim.GUARD:
+            if not (self._with_guard and count >= task.count):
+                count = self._fill_guards(out, count, limit)
+        else:
+            # Model states come on top: they guard against a root that stored vectors lack.
+            first = 0 if task.aim is Aim.ROOTS else task.count - 1
+            wanted = task.count - first if count < task.count or task.aim is not Aim.ROOTS else 0
+            count += self._model.fill(out[count:limit], wanted, self._memory, first)
+        return self._fill_directions(out, count, limit)
+
+    def _fill_stored(self, out: Array, count: int, limit: int) -> int:
+        """Stored eigenvectors, as far as they lie in the sector."""
+        left = self._n_skipped
+        for number in range(self._stored.nroots if self._stored is not None else 0):
+            if count >= limit:
+                break
+            if self._fill_one(number, out[count]):
+                left -= 1
+                if left < 0:
+                    self.stored_numbers.append(number)
+                    count += 1
+        return count
+
+    def _fill_directions(self, out: Array, count: int, limit: int) -> int:
+        """Directions in which the iterations that were stored were going, if they were those of this sector."""
+        n_directions = getattr(self._stored, "n_directions", 0) if self.stored_numbers else 0
+        for number in range(n_directions):
+            if count < limit and self._fill_one(self._stored.nroots + number, out[count]):
+                count += 1
+        return count
+
+    def _fill_one(self, number: int, row: Array) -> bool:
+        """One stored vector, normalised; False if next to nothing of it lies in the sector."""
+        with self._memory.filling(row) as vector:
+            self._stored.fill(self._grid, self._layout, number, vector)
+            square = np.array([np.dot(vector, vector)])
+            self._grid.sum_over_all(square)
+            if square[0] > _LEAST_SQUARE:
+                vector /= np.sqrt(square[0])
+        return bool(square[0] > _LEAST_SQUARE)
+
+    def _fill_guards(self, out: Array, count: int, limit: int) -> int:
+        """Random vectors, from which no state is out of reach; together in one row where there is no room."""
+        n_guards = max(1, min(_N_RANDOM, limit - count))
+        for number in range(_N_RANDOM):
+            with self._memory.filling(out[count + min(number, n_guards - 1)]) as vector:
+                if number < n_guards:
+                    self._make_guard(number, vector)
+                else:
+                    vector += self._make_guard(number, np.empty_like(vector))
+        return count + n_guards
+
+    def _make_guard(self, number: int, out: FloatArray) -> FloatArray:
+        """A random vector of low energy: over all determinants, and in the model space over its eigenvectors."""
+        here, seed = self._grid.coordinates, _N_RANDOM * self._task.count + number
+        place = here.ia, here.ib, here.it, here.ir
+        fill_random(self._layout, place, seed, self._diagonal, self._energy, out)
+        square = np.array([np.dot(out, out)])
+        self._grid.sum_over_all(square)
+        out *= _OUTSIDE_SHARE / np.sqrt(max(float(square[0]), 1e-300))
+        self._model.add_mixture(out, self._energy, seed, first=self._task.count - 1)
+        return out
+
+    def _outside(self, row: Array) -> float:
+        return float(self._model.weight_outside(self._grid, self._memory.to_host(row)[None, :])[0])

@@ -1,0 +1,130 @@
+"""Restarts: a vector that was written is the vector that is read, on any grid, with and without the spin flip."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sqd_mpi import files, vector_io
+from sqd_mpi.checkpoints import Checkpoints
+from sqd_mpi.log import Log
+from sqd_mpi.options import SolveOptions
+from sqd_mpi.solve import solve_subspace
+from tests.mpi.test_sigma import shapes
+from tests.problems import close_strings, dense_matrix, make_hamiltonian
+
+pytestmark = pytest.mark.mpi
+
+LABELS = np.array([0, 1, 0, 1, 0, 1, 0])
+
+
+@contextmanager
+def folder_of_all(comm):
+    """A new directory that all ranks know; removed when all are done."""
+    with tempfile.TemporaryDirectory() as mine:
+        yield Path(comm.bcast(mine))
+        comm.Barrier()
+
+
+def problem(spins: str, labels=None):
+    """Hamiltonian and strings, equal ones of both spins or not."""
+    nelec = (3, 3) if spins == "equal" else (4, 3)
+    hamiltonian = make_hamiltonian(7, nelec, seed=4, labels=labels)
+    strings = close_strings(7, 3, 20)
+    return hamiltonian, strings if spins == "equal" else close_strings(7, 4, 18, seed=1), strings
+
+
+def write(result, path, hamiltonian, strings):
+    """A result file with the vectors of a solve."""
+
+    def fill(file):
+        file.attrs["fingerprint"] = files.fingerprint(hamiltonian, *strings)
+        file["strings/alpha"], file["strings/beta"] = strings
+        summary = {"residual_norm": [root.residual_norm for root in result.roots]}
+        files._write_tree(file.create_group("summary"), summary)
+
+    vectors = [(root.layout, root.vector) for root in result.roots]
+    vector_io.write_file(result.grid, path, files.RESULT, fill, vectors)
+
+
+def first_residuals(result):
+    """Residual norms in the first iteration of every sector that holds roots."""
+    history = result.history
+    found = []
+    for sector in {(root.sector, root.parity) for root in result.roots}:
+        n_roots = sum((root.sector, root.parity) == sector for root in result.roots)
+        first = np.flatnonzero((history["sector"] == sector[0]) & (history["parity"] == sector[1]))[0]
+        found.extend(history["residual_norm"][first][:n_roots])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("labels", [None, LABELS], ids=["no labels", "labels"])
+@pytest.mark.parametrize("spins", ["equal", "unlike"])
+@pytest.mark.parametrize(("written", "read"), [("auto", "auto"), ("auto", "off"), ("off", "auto"), ("off", "off")])
+def test_a_converged_vector_shows_its_residual_in_the_first_iteration(comm, written, read, spins, labels):
+    hamiltonian, *strings = problem(spins, labels)
+    common = {"nroots": 3, "model_space": 20}
+    grids = shapes(comm.size)
+    writers = [grid for grid in grids if written == "off" or grid[0] == grid[1]][:2]
+    readers = [grid for grid in grids if read == "off" or grid[0] == grid[1]][-3:]
+    for writer in writers:
+        first = solve_subspace(
+            comm, hamiltonian, *strings, SolveOptions(grid=writer, spin_flip=written, tol=1e-9, **common)
+        )
+        assert first.converged
+        if spins == "equal" and written == "auto":
+            assert {root.parity for root in first.roots} == {1, -1}
+        with folder_of_all(comm) as folder:
+            write(first, folder / "vectors.h5", hamiltonian, strings)
+            for reader in readers:
+                options = SolveOptions(grid=reader, spin_flip=read, start=folder / "vectors.h5", **common)
+                again = solve_subspace(comm, hamiltonian, *strings, options)
+                assert first_residuals(again).max() < 1e-8
+                np.testing.assert_allclose(again.energies, first.energies, atol=1e-11)
+                again.grid.free()
+        first.grid.free()
+
+
+def stop_after(n_iterations, writer):
+    """A hook that writes a checkpoint and stops."""
+    seen = []
+
+    def hook(progress):
+        seen.append((progress.layout.sector, progress.layout.parity, progress.step.residual_norms.copy()))
+        if progress.iteration < n_iterations:
+            return False
+        assert writer.write(progress) is None
+        return True
+
+    return hook, seen
+
+
+@pytest.mark.parametrize("spins", ["equal", "unlike"])
+@pytest.mark.parametrize("nroots", [1, 3])
+@pytest.mark.parametrize("n_iterations", [1, 4, 9])
+def test_a_stopped_solve_goes_on_where_it_was(comm, spins, nroots, n_iterations):
+    hamiltonian, *strings = problem(spins)
+    exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))[:nroots]
+    options = SolveOptions(nroots=nroots, model_space=6)
+    known = files.Problem(hamiltonian, *strings, {}, (0, 0))
+    fingerprint = files.fingerprint(hamiltonian, *strings)
+    grids = [grid for grid in shapes(comm.size) if grid[0] == grid[1]]
+    with folder_of_all(comm) as folder:
+        writer = Checkpoints(comm, folder / "result.h5", known, fingerprint, Log.silent())
+        hook, seen = stop_after(n_iterations, writer)
+        stopped = solve_subspace(comm, hamiltonian, *strings, options.replace(grid=grids[0]), hook=hook)
+        assert stopped.stopped and stopped.n_iterations == n_iterations
+        resumed = options.replace(grid=grids[-1], resume=True, start=writer.newest)
+        result = solve_subspace(comm, hamiltonian, *strings, resumed)
+    sector, parity, norms = seen[-1]
+    assert result.converged and result.n_iterations > n_iterations
+    np.testing.assert_allclose(result.energies, exact, atol=1e-10)
+    history = result.history
+    assert len(history["seconds"]) == result.n_iterations
+    assert (history["sector"][n_iterations], history["parity"][n_iterations]) == (sector, parity)
+    np.testing.assert_allclose(history["residual_norm"][n_iterations][: len(norms)], norms, rtol=0.02)
+    assert np.all(np.diff(history["seconds"]) >= 0)
