@@ -8,7 +8,6 @@ arguments; the whole result is then on rank 0, as `diagonalize_fermionic_hamilto
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +36,8 @@ _WITHOUT_EFFECT = {
 # PySCF converges the energy; a residual norm of the square root of its tolerance does the same, and never less than our
 # own default.
 _LOOSEST_TOLERANCE = 1e-6
+# Default strength of the penalty on other spins of PySCF's fix_spin_ and of qiskit-addon-sqd, hartree.
+_SHIFT = 0.1
 
 
 def solve_sci(
@@ -58,7 +59,7 @@ def solve_sci(
         RuntimeError: the solve failed otherwise.
     """
     found = _solve(
-        [ci_strings], one_body_tensor, two_body_tensor, nelec, spin_sq, None, rdm, amplitudes, {"workers": 0}, kwargs
+        [ci_strings], one_body_tensor, two_body_tensor, nelec, spin_sq, _SHIFT, rdm, amplitudes, {"workers": 0}, kwargs
     )[0]
     return _result(_whole(found), nelec)
 
@@ -88,7 +89,10 @@ def solve_sci_batch(
         two_body_tensor: (norb, norb, norb, norb) in chemists' notation, hartree.
         norb: number of orbitals.
         nelec: (n_alpha, n_beta).
-        spin_sq: S(S+1) of the wanted state; None for any.
+        spin_sq: S(S+1) of the wanted state; None for any. The operator is then that of PySCF's `fix_spin_`, H +
+            0.1 (S^2 - spin_sq), squared where spin_sq is not the least possible; `spin_penalty` gives another factor
+            than 0.1, or "auto" for a factor that this solver chooses. Where both spins have the same strings, only
+            states of the spin's parity (even or odd S) are taken.
         rdm: order of the density matrices in the results: 0 for none, 1, or 2 for both.
         amplitudes: False leaves the eigenvectors where they are: `sci_state` is then None, and the results bring the
             strings to carry over instead.
@@ -108,7 +112,7 @@ def solve_sci_batch(
     """
     place: dict[str, Any] = {"pool": workers} if isinstance(workers, WorkerPool) else {"workers": workers}
     place |= {"timeout": timeout, "retries": retries}
-    found = _solve(ci_strings, one_body_tensor, two_body_tensor, nelec, spin_sq, None, rdm, amplitudes, place, kwargs)
+    found = _solve(ci_strings, one_body_tensor, two_body_tensor, nelec, spin_sq, _SHIFT, rdm, amplitudes, place, kwargs)
     whole = [result for result in found if result.failure is None]
     for result in found:
         if result.failure is not None:
@@ -126,7 +130,7 @@ def solve_fermion(
     *,
     open_shell: bool = False,
     spin_sq: float | None = None,
-    shift: float = 0.1,
+    shift: float = _SHIFT,
     **kwargs: Any,
 ) -> tuple[float, SCIState, Occupancies, float]:
     """Lowest state of the electronic Hamiltonian in the space that bit-strings span.
@@ -138,7 +142,7 @@ def solve_fermion(
         open_shell: whether alpha and beta strings are kept apart; otherwise both spins get those of both. Does not
             apply to integer strings.
         spin_sq: S(S+1) of the wanted state; None for any.
-        shift: strength of the penalty on other spins, hartree.
+        shift: strength of the penalty on other spins, hartree; 0 for none.
         kwargs: as for `solve_sci_batch`.
 
     Returns:
@@ -162,7 +166,7 @@ def solve_fermion(
 
 def _solve(
     ci_strings: Sequence[tuple[ArrayLike, ArrayLike]], h1e: Any, eri: Any, nelec: tuple[int, int],
-    spin_sq: float | None, shift: float | None, rdm: int, amplitudes: bool, place: dict[str, Any],
+    spin_sq: float | None, shift: float, rdm: int, amplitudes: bool, place: dict[str, Any],
     kwargs: dict[str, Any],
 ) -> list[BatchResult]:  # fmt: skip
     """Results of all subspaces on this process, or on all ranks of the job."""
@@ -178,7 +182,7 @@ def _solve(
     return solve_batches(hamiltonian, batches, options, comm=comm, amplitudes=amplitudes, rdm=rdm, **place)
 
 
-def _options(kwargs: dict[str, Any], spin_sq: float | None, shift: float | None) -> SolveOptions:
+def _options(kwargs: dict[str, Any], spin_sq: float | None, shift: float) -> SolveOptions:
     """Options of the solver from arguments for PySCF's and from our own."""
     names = {"tol_residual": "tol", "max_cycle": "max_iterations", "max_space": "max_subspace"}
     options: dict[str, Any] = {}
@@ -191,21 +195,13 @@ def _options(kwargs: dict[str, Any], spin_sq: float | None, shift: float | None)
             options[name] = value
         elif name not in _WITHOUT_EFFECT:
             raise TypeError(f"unknown argument {name!r}; see {__name__}.solve_sci_batch")
-    if spin_sq is not None:
-        if "spin_square" not in SolveOptions.model_fields:
-            raise InputError("spin_sq needs a solver that can target a spin; this one has no option spin_square")
-        options["spin_square"] = spin_sq
-        if shift is not None and shift != _default_shift():
-            options["spin_penalty"] = shift
+    if spin_sq is not None and shift != 0.0:
+        # The operator of PySCF's fix_spin_: any value, and a penalty that stays as it is.
+        options["spin_square"], options["spin_check"] = spin_sq, "off"
+        options.setdefault("spin_penalty", shift)
     if options.get("nroots", 1) != 1:
         raise InputError(f"one state is returned; got nroots = {options['nroots']}")
     return SolveOptions(**options)
-
-
-def _default_shift() -> float:
-    """The shift of `solve_fermion` that stands for the solver's own choice of the penalty."""
-    default: float = inspect.signature(solve_fermion).parameters["shift"].default
-    return default
 
 
 def _packed(strings: ArrayLike, norb: int) -> NDArray[np.uint64]:
