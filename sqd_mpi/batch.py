@@ -109,6 +109,8 @@ class BatchResult:
     """Ranks that solved it."""
     n_threads: int = 1
     """Threads per rank."""
+    proven: bool = True
+    """Whether no symmetry sector may hold a lower state."""
 
     @property
     def dimension(self) -> int:
@@ -181,7 +183,7 @@ def _solve(comm: Any, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Ca
             result.gather() if task.amplitudes else None,
             density_matrices(result, 0, task.rdm) if task.rdm else None,
             task.vector_file, result.n_iterations, result.n_sigma, perf_counter() - began, result.grid.n_ranks,
-            result.n_threads,
+            result.n_threads, result.proven,
         )  # fmt: skip
     finally:
         result.grid.free()

@@ -84,6 +84,8 @@ SUMMARY_FIELDS = (
     "variance",
     "pt2_gap",
     "all_converged",
+    "proven",
+    "sectors",
     "dimension",
     "sector_dimension",
     "n_alpha_strings",

@@ -140,10 +140,11 @@ class Job:
             why = "signal" if self.stop_signal else "time limit"
             self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
             return STOPPED
-        if result.converged:  # otherwise --resume can go on from it
+        done = result.converged and result.proven
+        if done:  # otherwise --resume can go on from it
             self.checkpoints.remove()
         self._report(result)
-        return DONE if result.converged else NOT_CONVERGED
+        return DONE if done else NOT_CONVERGED
 
     @property
     def rdm_order(self) -> int:
@@ -407,6 +408,8 @@ class Job:
             "spin_flip_parity": [root.parity or None for root in roots],
             "occupancies": [root.occupancies.tolist() for root in roots],
             "all_converged": result.converged,
+            "proven": result.proven,
+            "sectors": _sectors_summary(result),
             "dimension": len(problem.strings_a) * len(problem.strings_b),
             "sector_dimension": roots[0].layout.dimension,
             "n_alpha_strings": len(problem.strings_a),
@@ -484,6 +487,19 @@ def _node_local_cache() -> None:
         name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
     ):
         os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"sqd_mpi-kernels-{os.getuid()}")
+
+
+def _sectors_summary(result: Any) -> dict[str, list[Any]]:
+    """How every symmetry sector was decided: one entry per sector in every list."""
+    decisions = result.sectors_examined
+    return {
+        "sector": [label for label, _ in decisions],
+        "spin_flip_parity": [parity or None for _, parity in decisions],
+        "energy": [found.energy for found in decisions.values()],
+        "n_found": [found.n_found for found in decisions.values()],
+        "how": [found.how for found in decisions.values()],
+        "proven": [found.proven for found in decisions.values()],
+    }
 
 
 def _orbital_summary(densities: list[Any]) -> dict[str, Any]:

@@ -279,6 +279,7 @@ class _Loop:
             f"{left}/{len(results)}, {len(found.strings_a)} x {len(found.strings_b)} strings, "
             f"{state.history['n_samples'][-1]} samples, {state.history['loop_seconds'][-1]:.2f} s"
             + ("" if found.converged else ", SOLVE NOT CONVERGED")
+            + ("" if found.proven else ", NOT PROVEN TO BE THE LOWEST")
         )
 
 

@@ -303,6 +303,7 @@ class _LoopJob(Job):
             "sector": [best.sector],
             "occupancies": [best.occupancies.tolist()],
             "all_converged": bool(state.converged and best.converged),
+            "proven": best.proven,
             "dimension": best.dimension,
             "n_alpha_strings": len(best.strings_a),
             "n_beta_strings": len(best.strings_b),

@@ -38,6 +38,7 @@ class Summary(BaseModel):
     energy_pt2: _PerRoot = None
     variance: _PerRoot = None
     all_converged: bool | None = None
+    proven: bool | None = None
     dimension: int | None = None
     sector_dimension: int | None = None
     n_alpha_strings: int | None = None

@@ -165,6 +165,9 @@ def verdict(run: Run) -> Markup:
     if reasons or summary.all_converged is False:
         text = " ".join(reasons) or "The file says so, but not which root."
         return tag("div", tag("strong", "✗ NOT CONVERGED"), " ", text, class_="banner bad", role="alert")
+    if summary.proven is False:
+        text = "All roots reached the tolerance, but a symmetry sector that may hold a lower state was not decided."
+        return tag("div", tag("strong", "? NOT PROVEN"), " ", text, class_="banner warn", role="alert")
     return tag("div", tag("strong", "✓ Converged"), " All roots reached the tolerance.", class_="banner good",
                role="status")  # fmt: skip
 
