@@ -1,0 +1,199 @@
+"""The order in which sectors are solved and how each is decided, with made-up energies."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sqd_mpi.sectors import (
+    CAUTION,
+    DECISIVE,
+    LEAST_DIMENSION,
+    SAME_ENERGY,
+    Aim,
+    Outlook,
+    SectorSearch,
+    Task,
+    Verdict,
+    decides,
+)
+
+EVEN, ODD, OTHER = (0, 1), (0, -1), (1, 1)
+LARGE = 10 * LEAST_DIMENSION
+
+
+def outlook(*energies: float, edge: float = 10.0, dimension: int = 5000, size: int = 300) -> Outlook:
+    """What a model space says that is a small part of its sector."""
+    return Outlook(np.array(energies), edge, dimension, size)
+
+
+def step(*energies, norms=0.5, first_order=0.1, corrections=-0.01, iteration=1):
+    """A step of the eigensolver."""
+    ones = np.ones(len(energies))
+    return SimpleNamespace(
+        iteration=iteration, energies=np.array(energies), residual_norms=norms * ones,
+        first_order_norms=first_order * ones, corrections=corrections * ones,
+    )  # fmt: skip
+
+
+def solve(search: SectorSearch, task: Task, *energies: float, outside: float = 0.02, converged: bool = True) -> bool:
+    """Note what iterations to their end have led to."""
+    ones = np.ones(len(energies))
+    return search.note(task, Verdict.OPEN, np.array(energies), ones * converged > 0, outside * ones)
+
+
+def test_sectors_of_the_lowest_model_states_come_first_the_lowest_before_the_others():
+    search = SectorSearch({EVEN: outlook(-1.0, -0.5), ODD: outlook(-2.0, -0.9, -0.8), OTHER: outlook(-0.1)}, 3)
+    task = search.next()
+    assert task == Task(ODD, 2, Aim.ROOTS) and search.bound == np.inf
+    assert solve(search, task, -2.1, -0.95)
+    task = search.next()
+    assert task == Task(EVEN, 1, Aim.ROOTS)
+    assert solve(search, task, -1.05)
+    assert search.bound == -0.95
+
+
+def test_a_large_sector_far_above_is_left_out_by_its_model_space_where_that_is_believed():
+    missed = 0.1
+    search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.5, dimension=LARGE)}, 1)
+    solve(search, search.next(), -2.0 - missed, outside=0.02)
+    assert search.believed and search.next() is None
+    decisions = search.decisions()
+    assert {sector: found.how for sector, found in decisions.items()} == {EVEN: "model", ODD: "model"}
+    assert decisions[EVEN][::2] == (-2.1, 1) and decisions[ODD][::2] == (-1.5, 0)
+    assert all(found.proven for found in decisions.values())
+
+
+@pytest.mark.parametrize(
+    ("outside", "size", "above"),
+    [(0.3, 300, 1.0), (0.02, 4000, 1.0), (0.02, 300, 0.99 * CAUTION * 0.1)],
+    ids=["weight outside", "nearly the whole sector", "too near"],
+)
+def test_a_model_space_that_says_too_little_leaves_nothing_out(outside, size, above):
+    bound = -2.1
+    search = SectorSearch(
+        {EVEN: outlook(-2.0, bound + above, size=size), ODD: outlook(bound + above, dimension=LARGE)}, 1
+    )
+    solve(search, search.next(), bound, outside=outside)
+    seen = []
+    while (task := search.next()) is not None:
+        seen.append((task.sector, task.count, task.aim))
+        assert search.judge(task, step(*[bound] * (task.count - 1), -1.0, norms=1e-3), None) is Verdict.ABOVE
+    assert sorted(seen) == [(ODD, 1, Aim.GUARD), (EVEN, 2, Aim.GUARD)]
+    assert {found.how for found in search.decisions().values()} == {"ritz"}
+
+
+def test_a_determinant_outside_that_lies_low_keeps_a_sector_open():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.0, edge=-2.05, dimension=LARGE)}, 1)
+    solve(search, search.next(), -2.1)
+    assert search.next() == Task(ODD, 1, Aim.GUARD)
+
+
+def test_a_small_sector_is_looked_at_even_where_the_model_space_is_believed():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.0)}, 1)
+    solve(search, search.next(), -2.1)
+    task = search.next()
+    assert task == Task(ODD, 1, Aim.LOOK)
+    assert search.judge(task, step(-1.1), None) is Verdict.ABOVE
+    assert search.next() is None and search.decisions()[ODD].how == "ritz"
+
+
+def test_a_look_that_shows_a_large_first_order_vector_calls_for_random_vectors():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.0)}, 1)
+    solve(search, search.next(), -2.1)
+    look = search.next()
+    verdict = search.judge(look, step(-1.1, first_order=0.5), None)
+    assert verdict is Verdict.UNCLEAR
+    assert not search.note(look, verdict, np.array([-1.1]), np.array([False]), np.array([0.2]))
+    assert search.next() == Task(ODD, 1, Aim.GUARD)
+    # The norm says nothing where iterations began from a stored vector; its weight outside does.
+    assert search.judge(look, step(-1.1, first_order=1e-6), outside=0.5) is Verdict.UNCLEAR
+
+
+def test_a_large_correction_keeps_a_look_going():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.0)}, 1)
+    solve(search, search.next(), -2.1)
+    look = search.next()
+    assert search.judge(look, step(-1.1, corrections=-1.0 / CAUTION), None) is Verdict.OPEN
+    assert solve(search, look, -2.3) and search.bound == -2.3  # it was the lowest state after all
+    assert search.decisions()[ODD].n_found == 1
+
+
+def test_a_guard_decides_by_its_residual_and_finds_roots_one_by_one():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 2)
+    solve(search, search.next(), -2.1, -1.5, outside=0.4)
+    task = search.next()
+    assert task == Task(EVEN, 3, Aim.GUARD)
+    assert search.judge(task, step(-2.1, -1.5, -1.0, norms=2 * DECISIVE * 0.5), None) is Verdict.OPEN
+    assert solve(search, task, -2.1, -1.8, -1.5)  # one was missed
+    assert search.bound == -1.8
+    task = search.next()
+    assert task == Task(EVEN, 4, Aim.GUARD)
+    assert not solve(search, task, -2.1, -1.8, -1.5, -1.2)
+    assert search.next() is None and search.decisions()[EVEN].how == "ritz"
+
+
+def test_a_copy_of_the_highest_wanted_state_need_not_be_found():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9), ODD: outlook(-1.0)}, 1)
+    solve(search, search.next(), -2.1, outside=0.4)
+    while (task := search.next()) is not None:
+        solve(search, task, *[-2.1] * (task.count - 1), -2.1 + 2 * SAME_ENERGY)
+    assert search.bound == -2.1 and all(found.proven for found in search.decisions().values())
+
+
+@pytest.mark.parametrize("aim", [Aim.ROOTS, Aim.GUARD])
+def test_iterations_that_end_too_early_are_not_proven(aim):
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9), ODD: outlook(-1.0)}, 1)
+    solve(search, search.next(), -2.1, outside=0.4, converged=aim is Aim.GUARD)
+    if aim is Aim.GUARD:
+        task = search.next()
+        assert task.aim is Aim.GUARD
+        solve(search, task, *[-2.1] * (task.count - 1), -1.5, converged=False)
+    assert not search.decisions()[EVEN if aim is Aim.ROOTS else task.sector].proven
+
+
+def test_exact_model_spaces_decide_and_give_their_roots():
+    exact = Outlook(np.array([-1.9, -1.7, -1.2]), np.inf, 3, 3)
+    search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: exact}, 2)
+    for _ in range(2):
+        task = search.next()
+        assert task.aim is Aim.ROOTS
+        solve(search, task, *([-2.1] if task.sector == EVEN else [-1.9]))
+    assert search.decisions()[ODD].how == "exact"
+    assert search.decisions()[ODD].n_found == 1
+
+
+def test_every_state_of_a_sector_known_settles_it():
+    search = SectorSearch({EVEN: Outlook(np.array([-1.0, -0.5]), np.inf, 2, 2)}, 2)
+    solve(search, search.next(), -1.0, -0.5)
+    assert search.next() is None and search.decisions()[EVEN].how == "solved"
+
+
+def test_roots_that_are_not_wanted_do_not_count():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 1)
+    task = search.next()
+    search.note(task, Verdict.OPEN, np.array([-2.1]), np.array([True]), np.array([0.4]), np.array([False]))
+    assert search.bound == np.inf
+    task = search.next()
+    search.note(task, Verdict.OPEN, np.array([-2.1, -2.0]), np.ones(2, bool), np.full(2, 0.4), np.array([False, True]))
+    assert search.bound == -2.0 and search.next() == Task(EVEN, 3, Aim.GUARD)
+
+
+def test_what_was_decided_can_be_taken_up_again():
+    outlooks = {EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.0), OTHER: outlook(-0.9)}
+    first = SectorSearch(outlooks, 1)
+    solve(first, first.next(), -2.1)
+    first.judge(first.next(), step(-1.1), None)
+    again = SectorSearch(outlooks, 1)
+    for sector, (n_found, hard, how) in first.state().items():
+        if n_found:
+            again.found(sector, np.array([-2.1]), np.array([0.02]))
+        again.restore(sector, hard, how)
+    assert again.next() == first.next() == Task(OTHER, 1, Aim.LOOK)
+
+
+def test_what_decides():
+    assert decides(-1.0, DECISIVE * 0.99, -2.0) and not decides(-1.0, DECISIVE * 1.01, -2.0)
+    assert not decides(-2.5, 0.0, -2.0) and not decides(-1.0, 0.0, np.inf)
