@@ -10,7 +10,7 @@ import numpy as np
 from sqd_mpi import bitstrings
 from sqd_mpi.adapters.pyscf.session import Reference, Session
 from sqd_mpi.adapters.pyscf.space import Space, all_strings, as_strings
-from sqd_mpi.adapters.pyscf.start import Strings, placed, same_strings
+from sqd_mpi.adapters.pyscf.start import Strings, placed, positions, same_strings
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.options import InputError
@@ -63,6 +63,7 @@ def _one_start(given: Any, space: Space, session: Session) -> Reference | FloatA
                 f"ci0 has {given.norb} orbitals and {given.nelec} electrons; this solve has "
                 f"{space.hamiltonian.norb} and {space.hamiltonian.nelec}"
             )
+        positions(given.strings, space.strings)  # on all ranks only where the start is used
         if given.lives_in(session):
             return given.reference
         return placed(given.gather(), given.strings, space.strings)

@@ -122,6 +122,8 @@ class SubspaceSolver(Settings, FCIInterface):
     @property
     def wfnsym(self) -> Any:
         """Irrep of the states, or PySCF's guess of it, which is no wish."""
+        if "wfnsym" in self.__dict__:  # put there before PySCF's classes for averages were mixed with this one
+            self.wfnsym = self.__dict__.pop("wfnsym")
         return self._wfnsym
 
     @wfnsym.setter
@@ -322,7 +324,9 @@ class SubspaceSolver(Settings, FCIInterface):
         Raises:
             InputError: it cannot be told from others, or no determinant has it.
         """
-        wanted = None if self._wfnsym_is_guess else self._wfnsym
+        wanted = self.wfnsym
+        if self._wfnsym_is_guess:
+            wanted = None
         if wishes.wfnsym is not None and not any(callers.is_called_by(kind) for kind in _PASS_THE_ATTRIBUTE):
             wanted = wishes.wfnsym
         orbsym = self.orbsym if wishes.orbsym is None else wishes.orbsym

@@ -65,12 +65,22 @@ def placed(values: FloatArray, given: Strings, wanted: Strings) -> FloatArray:
     Raises:
         InputError: they have no determinant in common.
     """
-    out = np.zeros((len(wanted[0]), len(wanted[1])))
+    rows, columns = positions(given, wanted)
+    out = np.zeros((len(rows), len(columns)))
+    out[np.ix_(rows >= 0, columns >= 0)] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
+    return out
+
+
+def positions(given: Strings, wanted: Strings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the wanted strings of both spins stand among the given ones, -1 where they are new.
+
+    Raises:
+        InputError: they have no determinant in common.
+    """
     if all(one.shape[1] == other.shape[1] for one, other in zip(given, wanted, strict=True)):
         rows, columns = (bitstrings.find(old, new) for old, new in zip(given, wanted, strict=True))
-        out[np.ix_(rows >= 0, columns >= 0)] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
         if (rows >= 0).any() and (columns >= 0).any():
-            return out
+            return rows, columns
     raise InputError("ci0 has no determinant in common with the space of this solve")
 
 
