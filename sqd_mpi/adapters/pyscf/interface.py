@@ -68,8 +68,9 @@ class FCIInterface(direct_spin1.FCISolver):
     energy = _of_arrays("energy", "fcivec", of_two_spins=True)
     make_rdm123s = _of_arrays("make_rdm123s", "fcivec")
     make_rdm123 = _of_arrays("make_rdm123", "fcivec")
-    make_rdm1234s = _of_arrays("make_rdm1234s", "fcivec")
-    make_rdm1234 = _of_arrays("make_rdm1234", "fcivec")
+    if hasattr(direct_spin1.FCISolver, "make_rdm1234s"):  # in newer versions of PySCF
+        make_rdm1234s = _of_arrays("make_rdm1234s", "fcivec")
+        make_rdm1234 = _of_arrays("make_rdm1234", "fcivec")
     transform_ci_for_orbital_rotation = _of_arrays("transform_ci_for_orbital_rotation", "fcivec")
 
     _rdm1s_of_array = _of_arrays("make_rdm1s", "fcivec")
