@@ -154,13 +154,7 @@ class Session:
     def _gather(self, reference: Reference) -> FloatArray:
         number, root = reference
         layout = self.results[number].roots[root].layout
-        needed = 8 * layout.alpha.size * layout.beta.size
-        allowed = _MEMORY_SHARE * available_memory() / grid.local_ranks(self.comm)[1]
-        message = None
-        if 2 * needed > allowed:  # a mirrored vector is added to its transposed
-            message = (
-                f"a whole vector needs {2 * needed / 2**30:.3g} GiB on every rank; {allowed / 2**30:.3g} GiB are left"
-            )
+        message = lack_of_memory(layout.alpha.size * layout.beta.size, grid.local_ranks(self.comm)[1])
         grid.agree_on_error(self.comm, message)
         return self.results[number].gather(root)
 
@@ -203,6 +197,15 @@ class Session:
             sums = density_matrices.accumulate(result.grid, roots[0], roots[1], order, labels, backend)
         leads = self.comm is None or self.comm.rank == 0
         return density_matrices.unpack(sums) if leads else None
+
+
+def lack_of_memory(n_determinants: int, n_local: int) -> str | None:
+    """A sentence if this node cannot hold a whole vector for each of its ranks, or None."""
+    needed = 2 * 8 * n_determinants  # a mirrored vector is added to its transposed
+    allowed = _MEMORY_SHARE * available_memory() / n_local
+    if needed <= allowed:
+        return None
+    return f"a whole vector needs {needed / 2**30:.3g} GiB on every rank; {allowed / 2**30:.3g} GiB are left"
 
 
 @cache

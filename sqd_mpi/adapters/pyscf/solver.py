@@ -16,7 +16,7 @@ from sqd_mpi.adapters.pyscf import callers, irreps
 from sqd_mpi.adapters.pyscf.guesses import start_vectors
 from sqd_mpi.adapters.pyscf.interface import FCIInterface
 from sqd_mpi.adapters.pyscf.irreps import Irrep
-from sqd_mpi.adapters.pyscf.session import Handle, Reference, current
+from sqd_mpi.adapters.pyscf.session import Handle, Reference, current, lack_of_memory
 from sqd_mpi.adapters.pyscf.settings import Settings, check_options
 from sqd_mpi.adapters.pyscf.space import Rule, Space, make_space
 from sqd_mpi.adapters.pyscf.vectors import SubspaceArray, SubspaceVector, why_no_array
@@ -212,12 +212,16 @@ class SubspaceSolver(Settings, FCIInterface):
         """The space of a solve, unless a caller needs more than its vectors offer."""
         labelled = self._option("symmetry") != "off"
         space = make_space(self.strings, h1e, eri, norb, nelec, self.spin, ecore, labelled)
+        mc = callers.active_space()
         if self.mol is None:
-            self.mol = getattr(callers.active_space(), "mol", None)
+            self.mol = getattr(mc, "mol", None)
         if not self._gives_arrays(space):
             what = callers.needs_arrays()
             if what is not None:
                 raise InputError(why_no_array(what, space.n_determinants, space.complete, self.array_limit))
+            missing = lack_of_memory(space.n_determinants, 1) if getattr(mc, "chk_ci", False) else None
+            if missing is not None:
+                raise InputError(f"chk_ci: {missing}")
         if not space.complete and callers.needs_natural_orbitals():
             raise InputError(why_no_array("natorb", 0, False, self.array_limit))
         return space
@@ -408,9 +412,9 @@ class SubspaceSolver(Settings, FCIInterface):
         """Say once where PySCF's solver would have looked for states of another irrep."""
         if self._irrep(space, wishes) is not None:
             return
-        of_sector = irreps.irreps_of_sectors(space.labels, orbsym, sum(space.hamiltonian.nelec))
-        guess = self._wfnsym if self._wfnsym_is_guess else irreps.high_spin_irrep(orbsym, space.hamiltonian.nelec)
         assert self.result is not None
+        of_sector = irreps.irreps_of_sectors(self.result.symmetry, orbsym, sum(space.hamiltonian.nelec))
+        guess = self._wfnsym if self._wfnsym_is_guess else irreps.high_spin_irrep(orbsym, space.hamiltonian.nelec)
         if of_sector is None or all(of_sector[root.sector] == guess % 10 for root in self.result.roots):
             return
         self._has_warned_of_irreps = True
