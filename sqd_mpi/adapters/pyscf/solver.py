@@ -106,7 +106,7 @@ class SubspaceSolver(Settings, FCIInterface):
         self.spin: int | None = None
         self._wfnsym: Any = None
         self._wfnsym_is_guess = False
-        self._has_warned_of_irreps = False
+        self._has_warned: set[str] = set()
         self.orbsym: Any = None
         self.davidson_only = False
         self.converged: bool | list[bool] = False
@@ -376,7 +376,9 @@ class SubspaceSolver(Settings, FCIInterface):
         if not irrep.linear:
             return found
         if irrep.orbsym is None or not self._gives_arrays(space):
-            log.warn("irreps of this linear molecule are told apart as those of D2h only")
+            if "linear" not in self._has_warned:
+                log.warn("irreps of this linear molecule are told apart as those of D2h only")
+            self._has_warned.add("linear")
             return found
         return [k for k in found if irrep.is_exact(self._session.call("gather", (handle.number, k)))]
 
@@ -405,7 +407,7 @@ class SubspaceSolver(Settings, FCIInterface):
         if wanted is not None and any(each is None or abs(each - wanted) > _SPIN_TOLERANCE for each in squares):
             log.warn("<S^2> is %s, not %g as wanted", squares, wanted)
         orbsym = self.orbsym if wishes.orbsym is None else wishes.orbsym
-        if orbsym is not None and not self._has_warned_of_irreps and not space.hamiltonian.spin_dependent:
+        if orbsym is not None and "irreps" not in self._has_warned and not space.hamiltonian.spin_dependent:
             self._warn_of_irreps(space, wishes, orbsym, log)
 
     def _warn_of_irreps(self, space: Space, wishes: _Wishes, orbsym: Any, log: Any) -> None:
@@ -417,7 +419,7 @@ class SubspaceSolver(Settings, FCIInterface):
         guess = self._wfnsym if self._wfnsym_is_guess else irreps.high_spin_irrep(orbsym, space.hamiltonian.nelec)
         if of_sector is None or all(of_sector[root.sector] == guess % 10 for root in self.result.roots):
             return
-        self._has_warned_of_irreps = True
+        self._has_warned.add("irreps")
         log.warn(
             "these are the lowest states of all irreps, D2h numbers %s; set fcisolver.wfnsym for those of one, such as "
             "%d, PySCF's guess", sorted({int(of_sector[root.sector]) for root in self.result.roots}), guess,
