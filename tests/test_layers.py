@@ -50,7 +50,7 @@ LEVEL = {name: level for level, group in enumerate(LAYERS) for name in group}
 DOORS = {
     "mpi4py": ("grid", "recall"),
     "h5py": ("files", "vector_files", "hdf5_*"),
-    "pyscf": ("hamiltonian", "adapters.pyscf"),
+    "pyscf": ("hamiltonian", "adapters.pyscf", "adapters.pyscf.*"),
     "cupy": ("backends.gpu.cupy_device",),
     "matplotlib": ("figures", "figures.*"),
     "qiskit": ("adapters.qiskit",),

@@ -10,7 +10,7 @@ from pyscf import gto, lib, mcscf, scf
 from pyscf.fci import direct_spin1
 
 from sqd_mpi import bitstrings
-from sqd_mpi.adapters.pyscf import SubspaceSolver, SubspaceVector, drive
+from sqd_mpi.adapters.pyscf import SubspaceArray, SubspaceSolver, SubspaceVector, drive
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import solve_subspace
@@ -41,7 +41,7 @@ def test_casci_of_all_strings(oxygen):
     active_space.fcisolver = SubspaceSolver(tol=1e-8)
     active_space.kernel()
     solver, ci = active_space.fcisolver, active_space.ci
-    assert isinstance(ci, SubspaceVector) and ci.shape == (6, 20)
+    assert isinstance(ci, SubspaceArray) and ci.shape == (6, 20)
     assert active_space.converged and solver.converged is True
     assert active_space.e_tot == pytest.approx(expected.e_tot, abs=1e-10)
     for name in ("make_rdm1s", "make_rdm1", "make_rdm12", "make_rdm2", "make_rdm12s"):
@@ -147,7 +147,8 @@ def test_start_vectors_save_iterations(nitrogen):
     h1e, ecore = active_space.get_h1eff()
     eri = active_space.get_h2eff()
     problem = h1e, eri, 7, (4, 4)
-    solvers = {name: SubspaceSolver(tol=1e-8, symmetry=name, model_space=20) for name in ("auto", "off")}
+    settings = {"tol": 1e-8, "model_space": 20, "array_limit": 1}
+    solvers = {name: SubspaceSolver(symmetry=name, **settings) for name in ("auto", "off")}
     energy, ci = solvers["auto"].kernel(*problem, ecore=ecore)
     cold = {}
     for name, solver in solvers.items():
@@ -162,7 +163,7 @@ def test_start_vectors_save_iterations(nitrogen):
     with pytest.raises(InputError, match=r"ci0 is an array \(35, 35\); got \(3, 3\)"):
         solvers["auto"].kernel(*problem, ci0=np.ones((3, 3)))
     with pytest.raises(InputError, match="same strings and symmetry labels"):
-        solvers["auto"].trans_rdm1(ci, vector_of(solvers["off"], problem))
+        solvers["auto"].trans_rdm1(ci, vector_of(solvers["off"], problem), 7, (4, 4))
 
 
 def vector_of(solver: SubspaceSolver, problem) -> SubspaceVector:
