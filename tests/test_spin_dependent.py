@@ -14,35 +14,7 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from sqd_mpi.symmetry import find_labels
-from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
-
-
-def turned(hamiltonian: Hamiltonian, seed: int = 0, blocks: np.ndarray | None = None) -> Hamiltonian:
-    """The same Hamiltonian with beta orbitals of their own, turned among those of equal label."""
-    rng = np.random.default_rng(seed)
-    norb = hamiltonian.norb
-    labels = np.zeros(norb, np.int64) if blocks is None else blocks
-    matrix = rng.normal(size=(norb, norb)) * (labels[:, None] == labels[None, :]) + 3 * np.eye(norb)
-    rotation = np.linalg.qr(matrix)[0]
-    p, q = np.tril_indices(norb)
-    full = np.zeros((norb, norb), np.int64)
-    full[p, q] = full[q, p] = np.arange(len(p))
-    eri = hamiltonian.eri_pairs()[full[:, :, None, None], full[None, None]]
-    ab = np.einsum("pqrs,rk,sl->pqkl", eri, rotation, rotation, optimize=True)
-    bb = np.einsum("pqkl,pi,qj->ijkl", ab, rotation, rotation, optimize=True)
-    h1e = np.stack([hamiltonian.h1e, rotation.T @ hamiltonian.h1e @ rotation])
-    return Hamiltonian.from_arrays(h1e, (eri, ab, bb), hamiltonian.ecore, hamiltonian.nelec, rotation)
-
-
-def spin_dependent(norb: int, nelec: tuple[int, int], seed: int = 0, labels: np.ndarray | None = None) -> Hamiltonian:
-    """Random integrals that differ for both spins, and a random overlap."""
-    parts = [make_hamiltonian(norb, nelec, seed + k, labels) for k in range(3)]
-    pairs = parts[2].eri_pairs() + np.triu(0.05 * parts[1].eri_pairs())  # no symmetry between alpha and beta pairs
-    overlap = np.linalg.qr(np.eye(norb) + 0.1 * parts[1].h1e)[0]
-    return Hamiltonian(
-        parts[0].h1e, parts[0].eri, 0.3, norb, nelec, h1e_b=parts[1].h1e, eri_bb=parts[1].eri, eri_ab=pairs,
-        overlap_ab=overlap,
-    )  # fmt: skip
+from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, spin_dependent, turned
 
 
 @pytest.mark.parametrize(("norb", "nelec"), [(5, (3, 2)), (5, (2, 2)), (5, (2, 0)), (4, (4, 1))])

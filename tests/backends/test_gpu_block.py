@@ -21,8 +21,7 @@ from sqd_mpi.backends.gpu.share import GpuShare, Tiles
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
-from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
-from tests.test_spin_dependent import spin_dependent
+from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings, spin_dependent
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
 

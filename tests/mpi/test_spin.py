@@ -9,8 +9,7 @@ from sqd_mpi.backends import Interaction
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.mpi.test_sigma import shapes
-from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
-from tests.test_spin_dependent import spin_dependent
+from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, spin_dependent
 
 pytestmark = pytest.mark.mpi
 
