@@ -16,6 +16,9 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 LAYERS = (
     ("suggestions", "terminal", "progress"),
     ("options", "log", "_jit"),
+    ("fortran_text", "permutations", "text_files"),
+    ("fcidump_table",),
+    ("fcidump",),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
     ("layout", "sampling", "external_strings", "recall"),
