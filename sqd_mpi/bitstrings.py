@@ -82,7 +82,7 @@ def read_text_file(path: str | os.PathLike[str], norb: int | None = None) -> Str
         InputError: the file cannot be read, holds no string, or one that is not norb characters 0 or 1; the sentence
             names the file and the line.
     """
-    content = read_text(path, "the bit-strings of")
+    content = read_text(path, f"cannot read the bit-strings of {path}")
     numbered = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1)]
     numbered = [(number, line) for number, line in numbered if line and not line.startswith("#")]
     if not numbered:

@@ -82,13 +82,15 @@ class _Reader:
 
     def __init__(self, path: str | os.PathLike[str], spin_orbitals: SpinOrbitals) -> None:
         self.path, self.spin_orbitals = path, spin_orbitals
-        text = read_text(path, "the FCIDUMP file")
+        text = read_text(path, f"cannot read the FCIDUMP file {path}")
         header = fortran_text.find_namelist(text, "FCI")
         if header is None:
             self._fail("is not a FCIDUMP file: it must start with a header from &FCI to &END or /")
         self.header = header
         self.table = self._table(text)
-        self.norb = self._positive("NORB")
+        self.norb = self._integer("NORB")
+        if self.norb < 1:
+            self._fail(f"has NORB = {self.norb}; at least one orbital is needed")
 
     def _table(self, text: str) -> Table:
         """What stands below the line in which the header ends; Fortran ignores the rest of that line."""
@@ -146,13 +148,6 @@ class _Reader:
         number = fortran_text.integer(text)
         if number is None:
             self._fail(f"has a header with {name} = {_short(text)!r}, which is not an integer")
-        return number
-
-    def _positive(self, name: str) -> int:
-        """A number of orbitals of the header."""
-        number = self._integer(name)
-        if number < 1:
-            self._fail(f"has {name} = {number}; at least one orbital is needed")
         return number
 
     def _flag(self, name: str) -> bool:
@@ -351,8 +346,9 @@ class _Reader:
         unknown = np.flatnonzero(~(two | one | core | energy))
         if len(unknown):
             indices = self.table.indices[unknown[0]].tolist()
-            why = "name no integral" if may_be_two is True else "do not belong into this part"
-            self.table.fail(unknown[0], f"indices {indices} {why}")
+            if may_be_two is True:
+                self.table.fail(unknown[0], f"indices {indices} name no integral")
+            self.table.fail(unknown[0], f"indices {indices} do not belong into this part")
         return _Kinds(two, one, core)
 
     def _core(self, core: NDArray[np.bool_]) -> float:

@@ -17,7 +17,6 @@ from sqd_mpi.options import InputError
 
 _FAR = 2**62
 _ROW = np.dtype([("value", np.float64), ("indices", np.int64, (4,))])
-_WORDS = "a value and four orbital indices were expected"
 _REPEATED = re.compile(r"(\d{1,3})\*(\S+)", re.ASCII)
 # What is no number behind the fifth word of a line.
 _TEXT_BEHIND = re.compile(r"^([ \t]*[^\s,]+(?:[ \t]+[^\s,]+){4})[ \t]+[^\s\d+\-.*(].*$", re.MULTILINE)
@@ -131,7 +130,11 @@ class _Records:
                 items = []
         if items:
             self._check_numbers(items)
-            self._fail(self.begin, f"{_WORDS}, {len(items)} words were found: it seems to be cut off")
+            self._fail(
+                self.begin,
+                f"a value and four orbital indices were expected, {len(items)} words were found: "
+                "it seems to be cut off",
+            )
         rows = np.empty(len(self.values), _ROW)
         rows["value"], rows["indices"] = self.values, np.array(self.indices, np.int64).reshape(-1, 4)
         return rows, self.lines
@@ -141,7 +144,7 @@ class _Records:
         if line.lstrip().startswith("("):
             self._fail(number, "complex integrals are not supported; a real value was expected")
         if _EMPTY_ITEM.search(line):
-            self._fail(number, f"{_WORDS}; between two commas there is nothing")
+            self._fail(number, "a value and four orbital indices were expected; between two commas there is nothing")
         words: list[str] = []
         for word in line.replace(",", " ").split():
             repeated = _REPEATED.fullmatch(word)
@@ -156,12 +159,16 @@ class _Records:
         if count:
             self._check_numbers(items)
             self._check_begin(number)
-            self._fail(number, f"{_WORDS}, {5 + count} numbers were found (complex integrals are not supported)")
+            self._fail(
+                number,
+                f"a value and four orbital indices were expected, {5 + count} numbers were found "
+                "(complex integrals are not supported)",
+            )
 
     def _check_begin(self, number: int) -> None:
         """Raise InputError if what is wrong in a line comes from a line before, in which items are missing."""
         if number != self.begin:
-            self._fail(self.begin, f"{_WORDS}, {self.n_words} words were found")
+            self._fail(self.begin, f"a value and four orbital indices were expected, {self.n_words} words were found")
 
     def _add(self, number: int, items: list[str]) -> None:
         """One row."""

@@ -189,9 +189,9 @@ def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
     Raises:
         InputError: the file cannot be read or does not fit norb orbitals; the sentence names the file.
     """
-    what = "the samples of"
-    content = read_bytes(path, what)
-    text = None if content.startswith(_NPY) else text_of(content, path, what)
+    complaint = f"cannot read the samples of {path}"
+    content = read_bytes(path, complaint)
+    text = None if content.startswith(_NPY) else text_of(content, complaint)
     try:
         return _from_array(content, norb) if text is None else _from_json(text, norb)
     except InputError as error:
@@ -232,7 +232,7 @@ def read_occupancies(path: str | os.PathLike[str], norb: int) -> FloatArray:
     Raises:
         InputError: the file cannot be read, or does not hold two lines of norb numbers from 0 to 1.
     """
-    text = read_text(path, "the occupancies of")
+    text = read_text(path, f"cannot read the occupancies of {path}")
     wanted = f"two lines of {norb} numbers from 0 to 1 are needed"
     if not any(line.partition("#")[0].strip() for line in text.split("\n")):
         raise InputError(f"{path}: {wanted}; the file is empty")

@@ -33,7 +33,7 @@ _COPIES = 3
 _CONTROL_NAMES = {"\0": "NUL", "\t": "tab", "\n": "line feed", "\v": "vertical tab", "\f": "form feed", "\x1a": "SUB"}
 
 
-def read_text(path: str | os.PathLike[str], what: str) -> str:
+def read_text(path: str | os.PathLike[str], complaint: str) -> str:
     r"""The text of a file; lines end with \n.
 
     UTF-8 without or with a byte-order mark, UTF-16 and UTF-32 with one, each plain or packed with gzip, which the first
@@ -41,15 +41,15 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
 
     Args:
         path: the file.
-        what: the words before its name in the sentence of an error, such as "the bit-strings of".
+        complaint: how the sentence of an error begins, such as "cannot read the bit-strings of alpha.txt".
 
     Raises:
         InputError: the file cannot be read, is packed in another way, damaged or larger than memory, or holds NUL.
     """
-    return text_of(read_bytes(path, what), path, what)
+    return text_of(read_bytes(path, complaint), complaint)
 
 
-def text_of(content: bytes, path: str | os.PathLike[str], what: str) -> str:
+def text_of(content: bytes, complaint: str) -> str:
     """The text of the content of a file; arguments and errors as of `read_text`."""
     mark, encoding = next((each for each in _MARKS if content.startswith(each[0])), (b"", "utf-8"))
     text = content[len(mark) :].decode(encoding, errors="replace")
@@ -58,17 +58,15 @@ def text_of(content: bytes, path: str | os.PathLike[str], what: str) -> str:
     if place >= 0:
         line = 1 + text.count("\n", 0, place)
         raise InputError(
-            f"cannot read {what} {path}: line {line} has a NUL character; it is no text, or UTF-16 without a "
-            "byte-order mark"
+            f"{complaint}: line {line} has a NUL character; it is no text, or UTF-16 without a byte-order mark"
         )
     return text
 
 
-def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
+def read_bytes(path: str | os.PathLike[str], complaint: str) -> bytes:
     """The content of a file, unpacked if it is packed with gzip; arguments and errors as of `read_text`."""
     if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
-        raise InputError(f"cannot read {what} {path}: it is no ordinary file")
-    complaint = f"cannot read {what} {path}"
+        raise InputError(f"{complaint}: it is no ordinary file")
     try:
         _check_size(os.stat(path).st_size, complaint)
         content = Path(path).read_bytes()
