@@ -15,6 +15,7 @@ import pytest
 
 from sqd_mpi import Hamiltonian, SolveOptions, bitstrings, files, solve_subspace
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
+from tests.waiting import HANG
 
 SCRIPT = ROOT / "scripts" / "make_input.py"
 specification = importlib.util.spec_from_file_location("make_input", SCRIPT)
@@ -41,7 +42,7 @@ def run_ranks(n_ranks: int, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [mpiexec(), "-n", str(n_ranks), sys.executable, str(SCRIPT), *arguments]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 

@@ -21,6 +21,7 @@ from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
 theirs = pytest.importorskip("qiskit_addon_sqd.fermion")
 ours = pytest.importorskip("sqd_mpi.adapters.qiskit")
 from tests.qiskit_loop import loop, tensors  # noqa: E402
+from tests.waiting import HANG  # noqa: E402
 
 NORB, NELEC = 6, (3, 2)
 
@@ -180,7 +181,7 @@ def test_their_loop_gives_the_same_on_every_number_of_ranks_and_threads():
         command = [*launcher, sys.executable, "-m", "tests.qiskit_loop"]
         run = subprocess.run(
             command, env=environment | {"NUMBA_NUM_THREADS": str(threads)}, capture_output=True, text=True,
-            timeout=300, cwd=ROOT,
+            timeout=HANG, cwd=ROOT,
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
         found.append(json.loads(run.stdout))
