@@ -134,6 +134,20 @@ def test_samples_follow_the_ground_state():
     assert mean == pytest.approx(2 * 0.9 + 6 * 0.1, abs=0.03)
 
 
+def test_rounding_does_not_decide_between_equal_strings(capsys):
+    """Where the limit cuts through strings of equal weight: sums on several ranks differ in their last bit."""
+    options = make_input.parse_options(["n2", "--basis", "sto-3g", "--frozen-core", "--point-group", "D2h"])
+    options.max_strings = 30
+    molecule = make_input.prepare(options)
+    exact, found = molecule.hamiltonian, []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        h1e, eri = (each * (1 + 1e-15 * rng.normal(size=each.shape)) for each in (exact.h1e, exact.eri))
+        molecule.hamiltonian = Hamiltonian((h1e + h1e.T) / 2, eri, exact.ecore, exact.norb, exact.nelec)
+        found.append(make_input.grow(None, molecule, options)[0][0].tolist())
+    assert all(strings == found[0] for strings in found)
+
+
 def test_several_ranks_make_the_same_file():
     arguments = ("n2", "--basis", "sto-3g", "--frozen-core", "--point-group", "D2h", "--max-strings", "30")
     output = run_ranks(2, *arguments, "-o", "two.h5")
