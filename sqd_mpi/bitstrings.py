@@ -44,15 +44,13 @@ def unpack(strings: Strings, norb: int) -> NDArray[np.bool_]:
     return np.unpackbits(octets, axis=1, bitorder="little")[:, :norb].astype(bool)
 
 
-def from_text(
-    lines: Iterable[str], norb: int | None = None, name: Callable[[int], str] = lambda k: f"string {k + 1}"
-) -> Strings:
+def from_text(lines: Iterable[str], norb: int | None = None, name: Callable[[int], str] | None = None) -> Strings:
     """Strings of lines of 0 and 1, whose rightmost character is orbital 0.
 
     Args:
         lines: one string each, without blanks around it.
         norb: the length every line must have; by default that of the first line.
-        name: what the line of a place from 0 is called in the message of an error.
+        name: what the line of a place from 0 is called in the message of an error; by default string 1, 2, ...
 
     Raises:
         InputError: for a line of another length or with a character that is not 0 or 1.
@@ -62,12 +60,12 @@ def from_text(
         norb = len(texts[0]) if texts else 0
     for place, text in enumerate(texts):
         other = text.strip("01")
+        if not other and len(text) == norb:
+            continue
+        called = f"string {place + 1}" if name is None else name(place)
         if other:
-            raise InputError(f"{name(place)}: {described(other[0])} is not 0 or 1")
-        if len(text) != norb:
-            raise InputError(
-                f"{name(place)}: {norb} characters were expected, one per orbital; there are {len(text)}"
-            )
+            raise InputError(f"{called}: {described(other[0])} is not 0 or 1")
+        raise InputError(f"{called}: {norb} characters were expected, one per orbital; there are {len(text)}")
     codes = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8).reshape(len(texts), norb)
     return pack(codes[:, ::-1] == _ONE)
 

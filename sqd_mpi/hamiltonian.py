@@ -35,7 +35,7 @@ class Hamiltonian:
     and h1e_b, eri_bb and eri_ab are given.
 
     Raises:
-        InputError: a shape, a symmetry or an electron number does not fit, or a number is not finite.
+        InputError: a shape, a symmetry or an electron number does not fit, or a number is not finite or not real.
     """
 
     h1e: NDArray[np.float64]
@@ -114,6 +114,9 @@ class Hamiltonian:
         cls, h1e: ArrayLike, eri: ArrayLike, ecore: float, nelec: tuple[int, int], overlap_ab: ArrayLike | None = None
     ) -> Hamiltonian:
         """Hamiltonian of given integrals.
+
+        Integrals that differ from their symmetry by noise are averaged: up to 1e-10 of the largest without a word, up
+        to 1e-6 with an InputWarning. Imaginary parts are left out by the same rule.
 
         Args:
             h1e: one-electron integrals (norb, norb), in hartree; for spin-dependent orbitals those of alpha and of
