@@ -62,4 +62,8 @@ def _say_what_was_made(parsed: argparse.Namespace, hamiltonian: Any, content: st
         print(json.dumps(files.read_summary(parsed.output), allow_nan=False))
     elif not parsed.quiet:
         n_alpha, n_beta = hamiltonian.nelec
-        print(f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, {content}")
+        unlike = ", spin-dependent integrals" if hamiltonian.spin_dependent else ""
+        print(
+            f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, "
+            f"{content}{unlike}"
+        )
