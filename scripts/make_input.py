@@ -35,6 +35,8 @@ MOLECULES = {
     "hf": "H 0 0 0; F 0 0 0.917",
     "lih": "Li 0 0 0; H 0 0 1.596",
 }
+# Weights that symmetry makes equal differ by what solvers leave; that must not decide which strings are cut off.
+SAME_WEIGHT_DIGITS = 7
 MOST_GATHERED = 50_000_000  # determinants of a vector that is put together to be sampled
 
 
@@ -301,7 +303,8 @@ def heaviest(weights: dict[int, float], norb: int, options: argparse.Namespace) 
     """Strings above the threshold in canonical order, at most --max-strings."""
     from sqd_mpi import bitstrings
 
-    chosen = sorted((bits for bits in weights if weights[bits] > options.threshold), key=lambda k: (-weights[k], k))
+    chosen = [bits for bits in weights if weights[bits] > options.threshold]
+    chosen.sort(key=lambda bits: (-round(weights[bits], SAME_WEIGHT_DIGITS), bits))
     return bitstrings.canonical(bitstrings.from_integers(chosen[: options.max_strings], norb))[0]
 
 
@@ -325,7 +328,7 @@ def grow(comm: Any, molecule: Molecule, options: argparse.Namespace) -> tuple[li
         result = solve(comm, hamiltonian, strings)
         report(comm, number, strings, result, molecule.energies)
         weights = result.roots[0].weights
-        sizes = weights.largest_alpha, weights.largest_beta
+        sizes = [np.round(each, SAME_WEIGHT_DIGITS) for each in (weights.largest_alpha, weights.largest_beta)]
         carried = [carry_over(each, size, options.carry) for each, size in zip(strings, sizes, strict=True)]
         largest = [np.sort(size[size > options.carry])[::-1] for size in sizes]
         if [len(each) for each in strings] == before and number < options.rounds:

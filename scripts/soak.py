@@ -135,7 +135,7 @@ def against_dense(comm: Any, n_problems: int, seed: int) -> int:
                 )  # fmt: skip
         result.grid.free()
     if rank == 0:
-        print(f"dense, seed {seed}: {n_problems} problems on {n_ranks} ranks, {wrong} wrong, off by {largest:.1e} at most")
+        print(f"dense, seed {seed}: {n_problems} problems on {n_ranks} ranks, {wrong} wrong, at most {largest:.0e} off")
     return wrong
 
 

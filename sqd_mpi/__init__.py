@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqd_mpi.files import Problem, read_input, read_summary, write_input
     from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.log import Log
-    from sqd_mpi.options import InputError, SolveOptions
+    from sqd_mpi.options import InputError, InputWarning, SolveOptions
     from sqd_mpi.solve import SubspaceResult, solve_subspace
 
 # Where the public names lie. They are imported when they are first used, so that `import sqd_mpi` costs nothing and
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Hamiltonian": "hamiltonian",
     "InputError": "options",
+    "InputWarning": "options",
     "Log": "log",
     "Problem": "files",
     "SolveOptions": "options",
@@ -32,6 +33,7 @@ _MODULES = {
 __all__ = [
     "Hamiltonian",
     "InputError",
+    "InputWarning",
     "Log",
     "Problem",
     "SolveOptions",

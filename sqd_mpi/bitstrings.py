@@ -8,13 +8,13 @@ integers, without duplicates.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sqd_mpi.options import InputError
+from sqd_mpi.text_files import described, read_text
 
 Strings = NDArray[np.uint64]
 
@@ -44,22 +44,34 @@ def unpack(strings: Strings, norb: int) -> NDArray[np.bool_]:
     return np.unpackbits(octets, axis=1, bitorder="little")[:, :norb].astype(bool)
 
 
-def from_text(lines: Iterable[str], norb: int | None = None) -> Strings:
+def from_text(lines: Iterable[str], norb: int | None = None, name: Callable[[int], str] | None = None) -> Strings:
     """Strings of lines of 0 and 1, whose rightmost character is orbital 0.
 
     Args:
         lines: one string each, without blanks around it.
         norb: the length every line must have; by default that of the first line.
+        name: what the line of a place from 0 is called in the message of an error; by default string 1, 2, ...
 
     Raises:
-        InputError: for a line of another length or with a character that is not 0 or 1; lines count from 1.
+        InputError: for a line of another length or with a character that is not 0 or 1.
     """
     texts = list(lines)
-    return _from_text(texts, norb, [f"string {number}" for number in range(1, len(texts) + 1)])
+    if norb is None:
+        norb = len(texts[0]) if texts else 0
+    for place, text in enumerate(texts):
+        other = text.strip("01")
+        if not other and len(text) == norb:
+            continue
+        called = f"string {place + 1}" if name is None else name(place)
+        if other:
+            raise InputError(f"{called}: {described(other[0])} is not 0 or 1")
+        raise InputError(f"{called}: {norb} characters were expected, one per orbital; there are {len(text)}")
+    codes = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8).reshape(len(texts), norb)
+    return pack(codes[:, ::-1] == _ONE)
 
 
 def read_text_file(path: str | os.PathLike[str], norb: int | None = None) -> Strings:
-    """Strings of a text file, one a line in the form of `from_text`; blank lines are ignored.
+    """Strings of a text file, one a line as for `from_text`; blank lines and those that begin with # are ignored.
 
     Returns:
         The strings in the order of the file, duplicates included.
@@ -68,31 +80,12 @@ def read_text_file(path: str | os.PathLike[str], norb: int | None = None) -> Str
         InputError: the file cannot be read, holds no string, or one that is not norb characters 0 or 1; the sentence
             names the file and the line.
     """
-    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
-        raise InputError(f"cannot read the bit-strings of {path}: it is no ordinary file")
-    try:
-        content = Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"cannot read the bit-strings of {path}: {error.strerror}") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    content = read_text(path, f"cannot read the bit-strings of {path}")
+    numbered = [(number, line.strip()) for number, line in enumerate(content.split("\n"), 1)]
+    numbered = [(number, line) for number, line in numbered if line and not line.startswith("#")]
     if not numbered:
         raise InputError(f"{path} holds no bit-strings")
-    return _from_text([line for _, line in numbered], norb, [f"{path} line {number}" for number, _ in numbered])
-
-
-def _from_text(texts: Sequence[str], norb: int | None, places: Sequence[str]) -> Strings:
-    """Strings of texts of equal length; places[i] says where text i comes from, for the message of an error."""
-    if norb is None:
-        norb = len(texts[0]) if texts else 0
-    for text, place in zip(texts, places, strict=True):
-        if len(text) != norb:
-            raise InputError(f"{place}: {norb} characters were expected, one per orbital; there are {len(text)}")
-    codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4").reshape(len(texts), norb)
-    wrong = (codes != _ZERO) & (codes != _ONE)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise InputError(f"{places[row]}: {texts[row][column]!r} is not 0 or 1")
-    return pack(codes[:, ::-1] == _ONE)
+    return from_text([line for _, line in numbered], norb, lambda place: f"{path} line {numbered[place][0]}")
 
 
 def to_text(strings: Strings, norb: int) -> list[str]:

@@ -142,6 +142,7 @@ def _add_import(verbs: Any) -> None:
     strings_help = "bit-strings, one a line, rightmost character = orbital 0"
     parser.add_argument("--alpha", metavar="FILE", required=True, help=f"alpha {strings_help}")
     parser.add_argument("--beta", metavar="FILE", help=f"beta {strings_help}; by default those of alpha, if MS2 is 0")
+    _add_spin_orbitals(parser)
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="input file to write")
     _add_manners(parser, json_text="print what info --json says of the new file")
     parser.set_defaults(verb=_import_fcidump, parser=parser)
@@ -152,9 +153,19 @@ def _add_import(verbs: Any) -> None:
     parser.add_argument(
         "--counts", metavar="FILE", required=True, help="counts as JSON, or a .npy matrix of bits, beta on the left"
     )
+    _add_spin_orbitals(parser)
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="problem file to write")
     _add_manners(parser, json_text="print what info --json says of the new file")
     parser.set_defaults(verb=_import_counts, parser=parser)
+
+
+def _add_spin_orbitals(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says how a FCIDUMP numbers spin orbitals."""
+    parser.add_argument(
+        "--spin-orbitals", choices=("auto", "interleaved", "blocked"), default="auto",
+        help="order of spin orbitals if the indices of the FCIDUMP are theirs: alpha, beta, alpha, ... or all alpha "
+        "first (auto: known by its header and its integrals)",
+    )  # fmt: skip
 
 
 def _add_run(verbs: Any) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from sqd_mpi import grid
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions, available_cores
+from sqd_mpi.options import InputError, SolveOptions, available_cores, input_warnings_to
 
 # The distance of a point from zero below this share of the largest one does not raise its weight any more.
 _LEAST_DISTANCE = 1e-3
@@ -207,12 +207,12 @@ def run_file(
         InputError: the same on all ranks.
     """
     values = parse_thresholds(thresholds)
-    problem, options = _read(comm, input_path, folder, given)
+    log = log or Log(0 if comm is None else comm.rank)
+    problem, options = _read(comm, input_path, folder, given, log)
     from sqd_mpi import _jit
 
     n_threads = max(1, available_cores() // grid.local_ranks(comm)[1])
     _jit.set_threads(n_threads if options.threads == "auto" else options.threads)
-    log = log or Log(0 if comm is None else comm.rank)
     log.info(heading())
     points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
     if len(points) < 2:
@@ -230,14 +230,15 @@ def run_file(
     return data
 
 
-def _read(comm: Any, input_path: str, folder: str, given: dict[str, Any]) -> tuple[Any, SolveOptions]:
+def _read(comm: Any, input_path: str, folder: str, given: dict[str, Any], log: Log) -> tuple[Any, SolveOptions]:
     """Rank 0 reads, checks and makes the folder; all ranks get the problem or the same error."""
     outcome: Any = None
     if comm is None or comm.rank == 0:
         from sqd_mpi import files
 
         try:
-            problem = files.read_input(input_path)
+            with input_warnings_to(log.warning):
+                problem = files.read_input(input_path)
             options = SolveOptions(**{**problem.options, **given})
             try:
                 Path(folder).mkdir(exist_ok=True)

@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from typing import Any
 
 from sqd_mpi import bitstrings, files, sampling
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.options import InputError
+from sqd_mpi.options import InputError, input_warnings_to
 from sqd_mpi.terminal import colored
 
 
 def from_fcidump(parsed: argparse.Namespace) -> int:
     """Writes an input file; returns the exit code."""
     files.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump)
-    for warning in caught:
-        _warn(f"{warning.message}")
+    with input_warnings_to(_warn):
+        hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump, parsed.spin_orbitals)
     n_alpha, n_beta = hamiltonian.nelec
     if parsed.beta is None and n_alpha != n_beta:
         raise InputError(f"without --beta MS2 must be 0; {parsed.fcidump} has MS2 = {n_alpha - n_beta}")
@@ -47,7 +43,8 @@ def from_fcidump(parsed: argparse.Namespace) -> int:
 def from_counts(parsed: argparse.Namespace) -> int:
     """Writes a problem file; returns the exit code."""
     files.check_output(parsed.output, parsed.hamiltonian, parsed.counts)
-    hamiltonian = Hamiltonian.from_fcidump(parsed.hamiltonian)
+    with input_warnings_to(_warn):
+        hamiltonian = Hamiltonian.from_fcidump(parsed.hamiltonian, parsed.spin_orbitals)
     samples = sampling.read_samples(parsed.counts, hamiltonian.norb)
     files.write_problem(parsed.output, hamiltonian, samples)
     _say_what_was_made(parsed, hamiltonian, f"{len(samples)} different samples")
@@ -65,4 +62,8 @@ def _say_what_was_made(parsed: argparse.Namespace, hamiltonian: Any, content: st
         print(json.dumps(files.read_summary(parsed.output), allow_nan=False))
     elif not parsed.quiet:
         n_alpha, n_beta = hamiltonian.nelec
-        print(f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, {content}")
+        unlike = ", spin-dependent integrals" if hamiltonian.spin_dependent else ""
+        print(
+            f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, "
+            f"{content}{unlike}"
+        )

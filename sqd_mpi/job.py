@@ -19,7 +19,7 @@ from sqd_mpi import __version__, grid, trace
 from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
-from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores
+from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores, input_warnings_to
 from sqd_mpi.provenance import about_run, count_nodes, library_versions
 from sqd_mpi.watchdog import Watchdog
 
@@ -158,7 +158,8 @@ class Job:
     def _read_here(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
         from sqd_mpi import files
 
-        problem = files.read_input(input_path)
+        with input_warnings_to(self.log.warning):
+            problem = files.read_input(input_path)
         options = SolveOptions(**{**problem.options, **given})
         files.check_output(self.output, input_path, options.start)
         self._check_trace(options, input_path)

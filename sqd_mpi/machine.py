@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sqd_mpi.options import InputError
+from sqd_mpi.text_files import read_text
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -99,11 +100,10 @@ def read_profile(path: str | Path) -> MachineProfile:
     Raises:
         InputError: the file cannot be read, is of another kind or holds a value that does not fit.
     """
+    text = read_text(path, f"cannot read the machine profile {path}")
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the machine profile {path}: {error.strerror or error}") from None
-    except ValueError:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
         raise InputError(
             f"{path} is no machine profile: it is not JSON; make one with python -m sqd_mpi bench"
         ) from None

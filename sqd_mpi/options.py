@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -67,12 +70,30 @@ class InputError(ValueError):
     """Bad input or options: one sentence for the user, which the command line turns into exit code 2."""
 
 
+class InputWarning(UserWarning):
+    """Input that is taken although something about it looks wrong: one sentence, which a run puts into its result."""
+
+
 class RunError(RuntimeError):
     """What keeps a run from going on, such as a full disk: one sentence, which becomes exit code 1."""
 
 
 class Recalled(RunError):
     """Another rank of the same group has given up what they did together."""
+
+
+@contextmanager
+def input_warnings_to(say: Callable[[str], None]) -> Iterator[None]:
+    """Within this context every InputWarning goes to `say` at the end, once; other warnings stay as they are."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    ours = [str(each.message) for each in caught if issubclass(each.category, InputWarning)]
+    for text in dict.fromkeys(ours):
+        say(text)
+    for each in caught:
+        if not issubclass(each.category, InputWarning):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sqd_mpi.log import Log
 from sqd_mpi.machine import MachineProfile, read_profile
-from sqd_mpi.options import InputError, SolveOptions, available_cores, available_memory, parse_size
+from sqd_mpi.options import (
+    InputError,
+    SolveOptions,
+    available_cores,
+    available_memory,
+    input_warnings_to,
+    parse_size,
+)
 from sqd_mpi.planner.report import nothing_fits, plan_text
 from sqd_mpi.planner.search import Plan
 
@@ -33,7 +41,8 @@ def plan_file(
 
     ranks = _number_of_ranks(n_ranks)
     profile = None if profile_path is None else read_profile(profile_path)
-    problem_file = files.read_input(input_path)
+    with input_warnings_to(Log().warning):
+        problem_file = files.read_input(input_path)
     options = SolveOptions(**{**problem_file.options, **given})
     profile = _profile(options.backend, profile, str(profile_path))
     device_bytes = _device_bytes(device_memory, profile)

@@ -7,12 +7,13 @@ depends on the given random generator only, and gives the same for every number 
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
-from pathlib import Path
+from numbers import Integral, Real
 from tokenize import TokenError
 from typing import Any
 
@@ -23,11 +24,14 @@ from numpy.typing import ArrayLike, NDArray
 from sqd_mpi import bitstrings
 from sqd_mpi._jit import n_threads, parallel_jit
 from sqd_mpi.options import InputError
+from sqd_mpi.text_files import read_bytes, read_text, text_of
 
 Strings = NDArray[np.uint64]
 FloatArray = NDArray[np.float64]
 Pair = tuple[Strings, Strings]
 
+_NPY = b"\x93NUMPY"
+_NUMBER = re.compile(r"(0x([0-9a-f]+))|(0b([01]+))", re.IGNORECASE | re.ASCII)
 # Weight, relative to 1, of flipping a bit that agrees with the mean occupations: the constant of the published rule.
 _RELUCTANCE = 0.01
 # Weights that differ by less come from the same number: rounding must not decide the order of strings.
@@ -71,16 +75,19 @@ def merge(alpha: Strings, beta: Strings, weights: ArrayLike, norb: int) -> Sampl
     numbers = np.asarray(weights, dtype=np.float64)
     if len(alpha) == 0:
         raise InputError("there are no samples; at least one bit-string is needed")
-    if numbers.shape != (len(alpha),) or not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.sum() <= 0:
+    if numbers.shape != (len(alpha),) or not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.max() <= 0:
         raise InputError("every sample needs a finite count of at least 0, and not all may be 0")
+    # a power of two keeps every bit, and the sum finite
+    numbers = np.ldexp(numbers, -np.frexp(numbers.max())[1])
     order = np.lexsort([*alpha.T, *beta.T])  # the last key, the most significant word of beta, is the primary one
     alpha, beta = alpha[order], beta[order]
     first = np.ones(len(order), dtype=bool)
     first[1:] = (alpha[1:] != alpha[:-1]).any(axis=1) | (beta[1:] != beta[:-1]).any(axis=1)
     start = np.flatnonzero(first)
     sums = np.add.reduceat(numbers[order], start)
-    seen = sums > 0
-    return Samples(alpha[start[seen]], beta[start[seen]], sums[seen] / sums.sum(), norb)
+    probabilities = sums / sums.sum()
+    seen = probabilities > 0
+    return Samples(alpha[start[seen]], beta[start[seen]], probabilities[seen], norb)
 
 
 def from_matrix(matrix: ArrayLike, norb: int | None = None) -> Samples:
@@ -92,7 +99,7 @@ def from_matrix(matrix: ArrayLike, norb: int | None = None) -> Samples:
     bits = np.asarray(matrix)
     if bits.ndim != 2 or bits.shape[1] % 2 or (norb is not None and bits.shape[1] != 2 * norb):
         wanted = "an even number of" if norb is None else str(2 * norb)
-        raise InputError(f"samples are a matrix of bits with {wanted} columns, beta then alpha; got {bits.shape}")
+        raise InputError(f"samples are a matrix of bits with {wanted} columns, beta then alpha; got shape {bits.shape}")
     if bits.dtype != bool:
         if bits.dtype.kind not in "iuf" or not ((bits == 0) | (bits == 1)).all():
             raise InputError(f"a matrix of bits holds 0 and 1 only; this one is of {bits.dtype} with other values")
@@ -113,35 +120,68 @@ def _from_packed(packed: NDArray[np.uint8], n_bits: int, norb: int | None) -> Sa
     return from_matrix(np.unpackbits(packed, axis=1)[:, packed.shape[1] * 8 - n_bits :].astype(bool), norb)
 
 
-def from_counts(counts: Mapping[str, float], norb: int) -> Samples:
-    """Samples of counts: keys are texts of 2 norb characters 0 and 1 (blanks between registers are ignored), or
-    hexadecimal numbers that begin with 0x.
+def from_counts(counts: Mapping[Any, float], norb: int) -> Samples:
+    """Samples of counts or probabilities of bit-strings, beta on the left; equal bit-strings are added up.
+
+    Args:
+        counts: keys are texts of 2 norb characters 0 and 1 (blanks between registers are ignored), numbers as texts
+            that begin with 0x or 0b, or integers, as in a qiskit `QuasiDistribution`; each is read by its own kind.
+        norb: number of spatial orbitals.
 
     Raises:
-        InputError: a key or a count does not fit.
+        InputError: a key or a count does not fit; probabilities below 0 are none of samples.
     """
-    keys = [key.replace(" ", "") for key in counts]
-    if not keys:
+    if not isinstance(counts, Mapping):
+        raise InputError(f"counts are a dictionary of bit-strings and numbers; got {type(counts).__name__}")
+    if not counts:
         raise InputError("there are no samples; at least one bit-string is needed")
-    if keys[0].lower().startswith("0x"):
-        try:
-            whole = bitstrings.from_integers([int(key, 16) for key in keys], 2 * norb)
-        except ValueError as error:
-            raise InputError(f"counts of hexadecimal keys: {error}") from None
-    else:
-        whole = bitstrings.from_text(keys, 2 * norb)
+    texts = [_bits_of(key, 2 * norb) for key in counts]
+    whole = bitstrings.from_text(texts, 2 * norb, lambda place: f"the key {_short(list(counts)[place])}")
     bits = bitstrings.unpack(whole, 2 * norb)
     if not all(isinstance(value, Real) and not isinstance(value, bool) for value in counts.values()):
         raise InputError("counts are numbers, one for every bit-string")
     try:
         numbers = np.array([float(value) for value in counts.values()])
     except OverflowError:
-        raise InputError("every sample needs a finite count of at least 0, and not all may be 0") from None
+        numbers = np.array([np.inf] * len(texts))
+    if numbers.min() < 0:
+        raise InputError(
+            f"every sample needs a finite count of at least 0; got {numbers.min():g} (quasi-probabilities below 0 must "
+            "be made probabilities first, as by nearest_probability_distribution() of qiskit)"
+        )
     return merge(bitstrings.pack(bits[:, :norb]), bitstrings.pack(bits[:, norb:]), numbers, norb)
 
 
+def _bits_of(key: Any, n_bits: int) -> str:
+    """A key of counts as a text of 0 and 1, which is not checked further if it was a text of bits."""
+    if isinstance(key, str):
+        text = key.replace(" ", "")
+        other = text.strip("01")
+        number = _NUMBER.fullmatch(text) if other else None
+        if number is None:
+            if other and text.isdecimal():
+                raise InputError(f"the key {_short(key)} is neither {n_bits} bits nor a number that begins with 0x")
+            return text
+        value = int(number[2] or number[4], 16 if number[2] else 2)
+        if " " in key.strip():
+            raise InputError(f"the key {_short(key)} must not have blanks in its number")
+    elif isinstance(key, Integral) and not isinstance(key, bool):
+        value = int(key)
+    else:
+        raise InputError(f"keys of counts are texts or integers; got {_short(key)}")
+    if not 0 <= value < 1 << n_bits:
+        raise InputError(f"the key {_short(key)} is not a number of {n_bits} bits, one for each orbital of each spin")
+    return f"{value:0{n_bits}b}"
+
+
+def _short(key: Any) -> str:
+    """A key of any length, for a sentence."""
+    text = repr(key)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
-    """Samples of a file: counts as a JSON object, or a .npy array.
+    """Samples of a file: counts as a JSON object, or an array in the format of .npy; each may be packed with gzip.
 
     The array is a matrix of bits (shots, 2 norb), or the octets (shots, ceil(2 norb / 8)) of a qiskit `BitArray`, its
     `array`.
@@ -149,26 +189,31 @@ def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
     Raises:
         InputError: the file cannot be read or does not fit norb orbitals; the sentence names the file.
     """
+    complaint = f"cannot read the samples of {path}"
+    content = read_bytes(path, complaint)
+    text = None if content.startswith(_NPY) else text_of(content, complaint)
     try:
-        if Path(path).suffix == ".npy":
-            # mapped first: a header may claim any shape, which is then compared with the length of the file
-            array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-            if array.dtype == np.uint8 and array.ndim >= 2 and array.shape[-1] == -(-2 * norb // 8) != 2 * norb:
-                return _from_packed(array.reshape(-1, array.shape[-1]), 2 * norb, norb)
-            return from_matrix(array, norb)
-        counts = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        return _from_array(content, norb) if text is None else _from_json(text, norb)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"cannot read the samples of {path}: {error.strerror}") from None
-    except (ValueError, EOFError, RecursionError, SyntaxError, TypeError, TokenError):
+    except (ValueError, EOFError, RecursionError, SyntaxError, TypeError, TokenError, MemoryError, OverflowError):
         raise InputError(f"{path} holds no samples: a JSON object of counts or a .npy matrix is needed") from None
+
+
+def _from_array(content: bytes, norb: int) -> Samples:
+    """Samples of a file in the format of .npy."""
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.dtype == np.uint8 and array.ndim >= 2 and array.shape[-1] == -(-2 * norb // 8) != 2 * norb:
+        return _from_packed(array.reshape(-1, array.shape[-1]), 2 * norb, norb)
+    return from_matrix(array, norb)
+
+
+def _from_json(text: str, norb: int) -> Samples:
+    """Samples of a JSON object of counts."""
+    counts = json.loads(text, object_pairs_hook=_each_once)
     if not isinstance(counts, dict):
-        raise InputError(f"{path} holds no counts: a JSON object of bit-strings and numbers is needed")
-    try:
-        return from_counts(counts, norb)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError("there are no counts; a JSON object of bit-strings and numbers is needed")
+    return from_counts(counts, norb)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -179,6 +224,28 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for k, key in enumerate(keys) if key in keys[:k])
         raise InputError(f"counts need each bit-string once; there are several of {twice[:80]!r}")
     return found
+
+
+def read_occupancies(path: str | os.PathLike[str], norb: int) -> FloatArray:
+    """(2, norb) mean occupations of alpha and beta orbitals, a line of a text file for each; may be packed with gzip.
+
+    Raises:
+        InputError: the file cannot be read, or does not hold two lines of norb numbers from 0 to 1.
+    """
+    text = read_text(path, f"cannot read the occupancies of {path}")
+    wanted = f"two lines of {norb} numbers from 0 to 1 are needed"
+    if not any(line.partition("#")[0].strip() for line in text.split("\n")):
+        raise InputError(f"{path}: {wanted}; the file is empty")
+    try:
+        occupancies = np.loadtxt(io.StringIO(text), ndmin=2)
+    except ValueError as error:
+        raise InputError(f"cannot read the occupancies of {path}: {error}") from None
+    if occupancies.shape != (2, norb):
+        raise InputError(f"{path}: {wanted}; there are {len(occupancies)} of {occupancies.shape[1]}")
+    wrong = ~((occupancies >= 0) & (occupancies <= 1))
+    if wrong.any():
+        raise InputError(f"{path}: {wanted}; one is {occupancies[wrong][0]:g}")
+    return occupancies
 
 
 def postselect(samples: Samples, nelec: tuple[int, int]) -> Samples:
@@ -229,9 +296,17 @@ def recover(samples: Samples, occupancies: FloatArray, nelec: tuple[int, int], r
         occupancies: (2, norb) mean occupations of alpha and beta orbitals.
         nelec: (n_alpha, n_beta).
         random: source of one uniform number per flipped bit.
+
+    Raises:
+        InputError: occupancies of another shape, or that are not finite.
     """
+    means = np.asarray(occupancies, np.float64)
+    if means.shape != (2, samples.norb):
+        raise InputError(f"occupancies are (2, {samples.norb}), of alpha and of beta orbitals; got shape {means.shape}")
+    if not np.isfinite(means).all():
+        raise InputError("occupancies contain a value that is not finite (NaN or infinity)")
     halves = [
-        _corrected(strings, flip_weights(occupancies[spin], nelec[spin]), nelec[spin], random)
+        _corrected(strings, flip_weights(means[spin], nelec[spin]), nelec[spin], random)
         for spin, strings in enumerate((samples.alpha, samples.beta))
     ]
     return merge(halves[0], halves[1], samples.probabilities, samples.norb)
@@ -302,7 +377,8 @@ def subsample(
         return [np.arange(len(samples))] * n_batches
     batches = []
     for _ in range(n_batches):
-        waiting = random.standard_exponential(len(samples)) / samples.probabilities
+        with np.errstate(over="ignore"):  # what is nearly impossible waits for ever
+            waiting = random.standard_exponential(len(samples)) / samples.probabilities
         batches.append(np.sort(np.argpartition(waiting, samples_per_batch - 1)[:samples_per_batch]))
     return batches
 

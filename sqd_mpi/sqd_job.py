@@ -21,7 +21,7 @@ from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
-from sqd_mpi.options import InputError
+from sqd_mpi.options import InputError, input_warnings_to
 from sqd_mpi.provenance import about_run, library_versions
 
 _BEST = ("strings_a", "strings_b", "occupancies")
@@ -146,7 +146,8 @@ class _LoopJob(Job):
         lock = OutputLock(self.output)
         self._stack.callback(lock.release)
         lock.remove_remains(self.output, self.checkpoint)
-        hamiltonian, self.samples = files.read_problem(self.input_path)
+        with input_warnings_to(self.log.warning):
+            hamiltonian, self.samples = files.read_problem(self.input_path)
         included, occupancies = self._read_extra(hamiltonian)
         self.fingerprint = self._fingerprint(hamiltonian, self.samples, included, occupancies)
         state = self._read_state(hamiltonian) if self.options.resume else None
@@ -160,7 +161,7 @@ class _LoopJob(Job):
 
     def _read_extra(self, hamiltonian: Any) -> tuple[Any, Any]:
         """Strings that every batch has, and occupancies to begin with."""
-        from sqd_mpi import bitstrings
+        from sqd_mpi import bitstrings, sampling
 
         norb = hamiltonian.norb
         sets = []
@@ -175,15 +176,7 @@ class _LoopJob(Job):
                     raise InputError(f"{path}: {error}") from None
             sets.append(strings)
         path = self.extra.get("occupancies")
-        if path is None:
-            return (sets[0], sets[1]), None
-        try:
-            occupancies = np.loadtxt(path, ndmin=2)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the occupancies of {path}: {error}") from None
-        if occupancies.shape != (2, norb) or not ((occupancies >= 0) & (occupancies <= 1)).all():
-            raise InputError(f"{path}: two lines of {norb} numbers from 0 to 1 are needed; got {occupancies.shape}")
-        return (sets[0], sets[1]), occupancies
+        return (sets[0], sets[1]), None if path is None else sampling.read_occupancies(path, norb)
 
     def _fingerprint(self, hamiltonian: Any, samples: Any, included: Any, occupancies: Any) -> str:
         """SHA-256 of all that decides which strings the loop sees."""

@@ -81,8 +81,9 @@ def test_workers_give_the_same_with_vectors_amplitudes_and_matrices(alone, pool,
     [
         (faulty.raising, None, "exception", "RuntimeError: an error made for a test", "RuntimeError"),
         (faulty.not_finite, None, "not finite", "the energy is nan", None),
-        (faulty.sleeping, 0.5, "timeout", "no result after 0.5 s; its worker was ended", "about to sleep"),
-        (faulty.slow, 0.5, "timeout", "no result after 0.5 s", None),
+        # the others, which the same limit holds for, take a tenth of a second where nothing else runs
+        (faulty.sleeping, 4.0, "timeout", "no result after 4 s; its worker was ended", "about to sleep"),
+        (faulty.slow, 4.0, "timeout", "no result after 4 s", None),
         (faulty.killed, None, "signal", "killed by SIGKILL", "about to die"),
         (faulty.greedy, None, "memory", "Unable to allocate", "MemoryError"),
     ],

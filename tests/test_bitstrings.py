@@ -123,7 +123,12 @@ def test_wrong_integers_are_refused(integers: list, norb: int, message: str) -> 
         (["0011", "011"], "string 2: 4 characters were expected, one per orbital; there are 3"),
         (["0011", "0012"], "string 2: '2' is not 0 or 1"),
         (["00 1"], "string 1: ' ' is not 0 or 1"),
-        (["00é1"], "string 1: 'é' is not 0 or 1"),
+        (["00é1"], r"string 1: 'é' .latin small letter e with acute, U\+00E9. is not 0 or 1"),
+        (["0011", "00\u200b11"], r"string 2: zero width space .U\+200B. is not 0 or 1"),
+        (["00\f11"], r"string 1: form feed .U\+000C. is not 0 or 1"),
+        (["00\x0011"], r"string 1: NUL .U\+0000. is not 0 or 1"),
+        (["0x3"], "string 1: 'x' is not 0 or 1"),
+        (["00,11"], "string 1: ',' is not 0 or 1"),
     ],
 )
 def test_wrong_text_is_refused(lines: list[str], message: str) -> None:
@@ -142,9 +147,23 @@ def test_text_file_with_blank_lines_and_windows_line_ends(tmp_path: Path) -> Non
     assert bitstrings.to_integers(bitstrings.read_text_file(path, 4)) == [3, 5, 9]
 
 
+def test_comments_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / "alpha.txt").write_text("# of 4 orbitals\n0011\n  # 1111\n0101\n")
+    assert bitstrings.to_integers(bitstrings.read_text_file(tmp_path / "alpha.txt", 4)) == [3, 5]
+
+
+def test_the_first_string_that_is_none_is_named(tmp_path: Path) -> None:
+    """Not the first of another length than it has: without norb it says how long they are."""
+    (tmp_path / "alpha.txt").write_text("0\u00a0011\n0101\n")
+    with pytest.raises(InputError, match=r"alpha.txt line 1: no-break space .U\+00A0. is not 0 or 1"):
+        bitstrings.read_text_file(tmp_path / "alpha.txt")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("0011 # two\n", r"alpha\.txt line 1: ' ' is not 0 or 1"),
+        ("# nothing\n", r"alpha\.txt holds no bit-strings"),
         ("0011\n\n0021\n", r"alpha\.txt line 3: '2' is not 0 or 1"),
         ("0011\n00111\n", r"alpha\.txt line 2: 4 characters were expected, one per orbital; there are 5"),
         ("\n \n", r"alpha\.txt holds no bit-strings"),

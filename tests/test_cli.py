@@ -15,6 +15,7 @@ import pytest
 
 from sqd_mpi import cli, files
 from sqd_mpi.options import InputError
+from tests.waiting import HANG
 
 FCIDUMP = """ &FCI NORB=3,NELEC={nelec},MS2={ms2},
   ORBSYM=1,1,1,
@@ -52,7 +53,7 @@ def sqd_mpi(folder: Path, *arguments: str, **changes: str) -> subprocess.Complet
     """Runs `python -m sqd_mpi` in a directory."""
     command = [sys.executable, "-m", "sqd_mpi", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment(**changes), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment(**changes), capture_output=True, text=True, timeout=HANG, check=False
     )
 
 
@@ -296,6 +297,7 @@ def test_bad_input_on_one_rank_only_is_noticed(monkeypatch):
     """The others would wait for ever."""
     monkeypatch.setattr(cli, "_AGREEMENT_SECONDS", 0.1)
     assert not cli._all_arrive(LateBarrier(lambda: False))
+    monkeypatch.setattr(cli, "_AGREEMENT_SECONDS", HANG)
     start = time.monotonic()
     assert cli._all_arrive(LateBarrier(lambda: time.monotonic() > start + 0.02))
 

@@ -13,6 +13,7 @@ from sqd_mpi import cli
 from sqd_mpi.completion import SHELLS, script
 from sqd_mpi.options import COMMAND_LINE_OPTIONS, InputError
 from sqd_mpi.suggestions import did_you_mean
+from tests.waiting import HANG
 
 TRY = """source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
@@ -49,7 +50,7 @@ def test_bash(tmp_path, words, expected):
     (tmp_path / "some_file.h5").touch()
     (tmp_path / "script").write_text(script(cli.build_parser(), "bash"))
     command = ["bash", "--norc", "-c", TRY, "bash", "./script", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.stdout.strip(), done.stderr) == (expected, "")
 
 
@@ -58,7 +59,7 @@ def test_zsh_reads_its_script(tmp_path):
     """The syntax is right."""
     path: Path = tmp_path / "script"
     path.write_text(script(cli.build_parser(), "zsh"))
-    done = subprocess.run(["zsh", "-n", str(path)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["zsh", "-n", str(path)], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

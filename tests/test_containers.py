@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sqd_mpi import cli
+from tests.waiting import HANG
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = ROOT / "containers" / "Dockerfile"
@@ -53,7 +54,7 @@ def verbs() -> set[str]:
 
 
 def test_hadolint_has_nothing_to_say() -> None:
-    done = subprocess.run([program("hadolint"), DOCKERFILE], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program("hadolint"), DOCKERFILE], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -61,7 +62,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 def test_shellcheck_has_nothing_to_say(name: str) -> None:
     text = ENTRYPOINT.read_text(encoding="utf-8") if name == "entrypoint" else "#!/bin/sh\n" + sections()[name]
     command = [program("shellcheck"), "--exclude=SC2155", "-"]  # export and assignment in one line
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -120,7 +121,7 @@ def test_the_entrypoint_runs_verbs_and_programs(tmp_path: Path, arguments: tuple
         (tmp_path / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [ENTRYPOINT, *arguments], env=environment, capture_output=True, text=True, timeout=20, check=False
+        [ENTRYPOINT, *arguments], env=environment, capture_output=True, text=True, timeout=HANG, check=False
     )
     assert (done.stdout.strip(), done.returncode) == (command, 7)
 
@@ -128,4 +129,4 @@ def test_the_entrypoint_runs_verbs_and_programs(tmp_path: Path, arguments: tuple
 def test_signals_reach_what_the_entrypoint_runs() -> None:
     with subprocess.Popen([ENTRYPOINT, "sleep", "60"]) as child:
         child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=20) == -signal.SIGTERM
+        assert child.wait(timeout=HANG) == -signal.SIGTERM

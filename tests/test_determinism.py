@@ -12,6 +12,7 @@ import pytest
 
 from sqd_mpi import files
 from tests.problems import close_strings, make_hamiltonian
+from tests.waiting import HANG
 
 
 def solve(folder: Path, name: str, threads: int) -> tuple[float, np.ndarray, np.ndarray]:
@@ -19,7 +20,7 @@ def solve(folder: Path, name: str, threads: int) -> tuple[float, np.ndarray, np.
     output = folder / name
     command = [sys.executable, "-m", "sqd_mpi", "run", str(folder / "input.h5"), "-o", str(output), "--save-vector"]
     done = subprocess.run(
-        [*command, "--threads", str(threads), "--tol", "1e-8"], capture_output=True, text=True, timeout=300
+        [*command, "--threads", str(threads), "--tol", "1e-8"], capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = files.read_summary(output)

@@ -18,6 +18,7 @@ from sqd_mpi.cli import build_parser
 from sqd_mpi.options import SolveOptions
 from tests import snippets
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
+from tests.waiting import HANG
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {path.name: snippets.blocks(path.read_text(encoding="utf-8")) for path in PAGES}
@@ -84,7 +85,7 @@ def needed(tmp_path_factory):
                     env=environment(kitchen),
                     capture_output=True,
                     text=True,
-                    timeout=120,
+                    timeout=HANG,
                     check=False,
                 )
                 assert done.returncode == 0, done.stdout + done.stderr
@@ -140,7 +141,7 @@ def run_page(steps: list[tuple[str, str, str]], folder: Path) -> list[tuple[int,
     path.write_text(json.dumps(steps), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "snippets.py"), str(path)],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=560, check=False,
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(path.with_suffix(".out").read_text(encoding="utf-8"))
@@ -162,7 +163,7 @@ def test_a_marked_block_is_sound(block: snippets.Block) -> None:
         return
     text = "\n".join(command for command, _ in snippets.commands(block))
     if block.mark != "synopsis":
-        done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, timeout=HANG, check=False)
         assert done.returncode == 0, done.stderr
     for line in text.replace("\\\n", " ").splitlines():
         check_command(line, synopsis=block.mark == "synopsis")

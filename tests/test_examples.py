@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
+from tests.waiting import HANG
 
 
 def run(script: str, *arguments: str, ranks: int = 1) -> str:
@@ -20,7 +21,7 @@ def run(script: str, *arguments: str, ranks: int = 1) -> str:
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     launcher = [mpiexec(), "-n", str(ranks)] if ranks > 1 else []
     command = [*launcher, sys.executable, str(ROOT / "examples" / script), *arguments]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 
@@ -89,7 +90,7 @@ def test_a_scaling_study_of_this_machine(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
     command = ["bash", str(script), str(tmp_path / "a study"), "6", "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "strong scaling" in done.stdout and len(list((tmp_path / "a study" / "study").glob("*.h5"))) >= 2
 
@@ -98,7 +99,7 @@ def test_a_scaling_study_of_this_machine(tmp_path):
 def test_shellcheck_has_nothing_to_say(script):
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
-    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -119,5 +120,5 @@ def test_the_demo(tmp_path):
     run("n2/make_input.py", "--orbitals", "6", "--electrons", "6", "-o", files[0])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     command = [mpiexec(), "-n", "2", sys.executable, "-m", "sqd_mpi", "run", files[0], "-o", files[1]]
-    subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=500, capture_output=True)
+    subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=HANG, capture_output=True)
     assert "agrees to 1e-08" in run("n2/compare_with_pyscf.py", *files)

@@ -17,6 +17,7 @@ from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian
 from tests.test_run import MPIEXEC, environment
+from tests.waiting import HANG
 
 
 def test_fits_find_polynomials():
@@ -82,7 +83,7 @@ def test_extrapolated_energy_is_nearer_to_full_ci(tmp_path):
     exact = molecule_input(tmp_path / "n2.h5")
     arguments = ["extrapolate", "n2.h5", "--thresholds", "3e-2,1e-2,3e-3", "--reference", str(exact), "-o", "out"]
     command = [str(MPIEXEC), "-n", "2", sys.executable, "-m", "sqd_mpi", *arguments]
-    finished = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=HANG)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.split() == ["out/extrapolation.png", "out/extrapolation.svg"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import gpu_setup  # noqa: E402
 
+from tests.waiting import HANG  # noqa: E402
+
 BENCHMARK = ROOT / "benchmarks" / "gpu.py"
 
 
@@ -34,7 +36,7 @@ def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProces
     base = {name: value for name, value in os.environ.items() if name not in ("SQD_MPI_GPU", "SQD_MPI_DATA")}
     command = [sys.executable, str(BENCHMARK), *arguments]
     return subprocess.run(
-        command, env={**base, **environment}, capture_output=True, text=True, timeout=300, check=False
+        command, env={**base, **environment}, capture_output=True, text=True, timeout=HANG, check=False
     )
 
 
@@ -116,7 +118,7 @@ def test_preparation_is_measured_and_whole_solves_are_predicted(input_path):
         [*command, "--devices", "h200,mi300x", "--sigmas", "9"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -142,5 +144,5 @@ def test_times_are_extrapolated_by_amdahls_law():
 
 def test_preparation_of_a_file_that_is_not_there():
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_setup.py"), "none.h5"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 2 and done.stdout == "" and "none.h5" in done.stderr and done.stderr.count("\n") == 1

@@ -46,5 +46,5 @@ def test_a_file_with_which_hdf5_does_not_end_is_refused(monkeypatch, path: Path)
 
 def test_waiting_for_a_processor_is_no_damage(monkeypatch, path: Path) -> None:
     monkeypatch.setattr(hdf5_checks._Walk, "group", idle)
-    monkeypatch.setattr(hdf5_checks, "_CHILD_SECONDS", 0.2)
+    monkeypatch.setattr(hdf5_checks, "_CHILD_SECONDS", 0.5)
     hdf5_checks.look_in_child(path)

@@ -14,6 +14,7 @@ import pytest
 
 import sqd_mpi
 from sqd_mpi import installation
+from tests.waiting import HANG
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 def info(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`info` in a process of its own."""
     command = [sys.executable, "-m", "sqd_mpi", "info", *arguments]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False)
+    values = os.environ | variables
+    return subprocess.run(command, env=values, capture_output=True, text=True, timeout=HANG, check=False)
 
 
 def test_it_says_what_a_maintainer_asks_for() -> None:
@@ -53,7 +55,7 @@ def test_it_starts_neither_a_compiler_nor_a_device_nor_mpi() -> None:
         "assert not {'numba', 'h5py', 'pyscf', 'cupy', 'matplotlib'} & set(sys.modules); "
         "MPI = sys.modules.get('mpi4py.MPI'); assert MPI is None or not MPI.Is_initialized()"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -120,7 +122,7 @@ def test_the_threading_layer_that_is_asked_for(monkeypatch, variables: dict[str,
 
 def test_the_threading_layer_is_the_one_that_numba_takes() -> None:
     program = "import numba\n@numba.njit(parallel=True)\ndef f(n):\n    s = 0\n    for k in numba.prange(n):\n        s += k\n    return s\nf(9); print(numba.threading_layer())"  # noqa: E501
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=True)
     assert installation._threading_layer() == done.stdout.strip()
 
 

@@ -26,6 +26,7 @@ from sqd_mpi.pt2 import of_all_roots
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, dense_matrix, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
+from tests.waiting import HANG
 
 NORB, NELEC = 7, (3, 4)
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
@@ -105,7 +106,7 @@ def launch(n_ranks: int, *arguments: str, script: str | None = None) -> subproce
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
-            output, errors = process.communicate(timeout=90)
+            output, errors = process.communicate(timeout=HANG)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, errors = process.communicate()

@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import HANG
+
 PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
     ("suggestions", "terminal", "progress"),
     ("options", "log", "_jit"),
+    ("fortran_text", "permutations", "text_files"),
+    ("fcidump_table",),
+    ("fcidump",),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
     ("layout", "sampling", "external_strings", "recall"),
@@ -134,7 +139,7 @@ def test_faults_are_found(monkeypatch, tmp_path: Path, module: str, line: str, f
 
 @pytest.mark.parametrize("arguments", [("-m", "sqd_mpi", "--help"), ("-c", "import sqd_mpi")], ids=["help", "import"])
 def test_start_is_light(arguments: tuple[str, ...]) -> None:
-    run = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, timeout=HANG)
     assert run.returncode == 0, run.stderr
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in run.stderr.splitlines()}
     assert "sqd_mpi" in loaded
@@ -145,5 +150,5 @@ def test_start_is_light(arguments: tuple[str, ...]) -> None:
 def test_numba_comes_after_the_number_of_threads(module: str) -> None:
     """numba takes the number of threads from the environment when it is imported; the job must set it before."""
     program = f"import sqd_mpi.{module}, sys; print([x for x in ('numba', 'mpi4py.MPI') if x in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.log import COMPILE_NOTICE, Iteration, Log, Timers
+from tests.waiting import wait_until
 
 
 class Terminal(io.StringIO):
@@ -119,7 +120,7 @@ def test_compiling_speaks_only_if_slow():
         pass
     assert stream.getvalue() == ""
     with log.compiling(delay=0.01):
-        time.sleep(0.2)
+        wait_until(stream.getvalue)
     assert stream.getvalue() == COMPILE_NOTICE + "\n"
 
 

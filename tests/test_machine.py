@@ -16,6 +16,15 @@ def test_a_profile_is_read_as_it_was_written(tmp_path):
     assert read_profile(tmp_path / "machine.json") == profile
 
 
+def test_a_profile_may_come_from_an_editor_of_windows(tmp_path):
+    profile = MachineProfile(name="here")
+    write_profile(tmp_path / "machine.json", profile)
+    text = (tmp_path / "machine.json").read_text()
+    for content in (text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode("utf-16")):
+        (tmp_path / "other.json").write_bytes(content)
+        assert read_profile(tmp_path / "other.json") == profile
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -36,7 +45,7 @@ def test_bad_values_are_named(tmp_path, change, sentence):
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "\x00\x01", '{"format": "sqd_mpi-machine"}'])
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "\x00\x01", 100_000 * "[", '{"format": "sqd_mpi-machine"}'])
 def test_damaged_files_give_one_sentence(tmp_path, text):
     path = tmp_path / "machine.json"
     path.write_text(text)

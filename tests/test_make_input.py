@@ -15,6 +15,7 @@ import pytest
 
 from sqd_mpi import Hamiltonian, SolveOptions, bitstrings, files, solve_subspace
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
+from tests.waiting import HANG
 
 SCRIPT = ROOT / "scripts" / "make_input.py"
 specification = importlib.util.spec_from_file_location("make_input", SCRIPT)
@@ -41,7 +42,7 @@ def run_ranks(n_ranks: int, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [mpiexec(), "-n", str(n_ranks), sys.executable, str(SCRIPT), *arguments]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 
@@ -131,6 +132,20 @@ def test_samples_follow_the_ground_state():
     assert sum(noisy.values()) == 20000 and len(noisy) > len(counts)
     mean = sum(text.count("1") * count for text, count in noisy.items()) / 20000
     assert mean == pytest.approx(2 * 0.9 + 6 * 0.1, abs=0.03)
+
+
+def test_rounding_does_not_decide_between_equal_strings(capsys):
+    """Where the limit cuts through strings of equal weight: sums on several ranks differ in their last bit."""
+    options = make_input.parse_options(["n2", "--basis", "sto-3g", "--frozen-core", "--point-group", "D2h"])
+    options.max_strings = 30
+    molecule = make_input.prepare(options)
+    exact, found = molecule.hamiltonian, []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        h1e, eri = (each * (1 + 1e-15 * rng.normal(size=each.shape)) for each in (exact.h1e, exact.eri))
+        molecule.hamiltonian = Hamiltonian((h1e + h1e.T) / 2, eri, exact.ecore, exact.norb, exact.nelec)
+        found.append(make_input.grow(None, molecule, options)[0][0].tolist())
+    assert all(strings == found[0] for strings in found)
 
 
 def test_several_ranks_make_the_same_file():

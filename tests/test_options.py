@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from pydantic import ValidationError
 from sqd_mpi.options import (
     COMMAND_LINE_OPTIONS,
     InputError,
+    InputWarning,
     Interval,
     SolveOptions,
     available_cores,
     available_memory,
+    input_warnings_to,
     option_name,
     parse_grid,
     parse_interval,
@@ -239,3 +242,15 @@ def test_memory_limit_of_a_control_group(tmp_path):
     membership = tmp_path / "cgroup"
     membership.write_text("0::/job/step\n")
     assert available_memory(tmp_path, membership) == 70000
+
+
+def test_warnings_about_input_go_where_they_are_wanted():
+    """Each once; others stay Python's."""
+    said: list[str] = []
+    with pytest.warns(DeprecationWarning, match="old"), input_warnings_to(said.append):
+        for text in ("odd", "odd", "strange"):
+            warnings.warn(text, InputWarning, stacklevel=1)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert said == ["odd", "strange"]
+    with pytest.warns(InputWarning, match="outside"):
+        warnings.warn("outside", InputWarning, stacklevel=1)

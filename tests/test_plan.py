@@ -15,6 +15,7 @@ from sqd_mpi.cli import main
 from sqd_mpi.machine import MachineProfile, write_profile
 from sqd_mpi.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
+from tests.waiting import HANG
 
 ROOT = Path(__file__).parent.parent
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
@@ -30,7 +31,7 @@ def input_path(tmp_path_factory) -> Path:
 
 def test_plan_needs_neither_mpi_nor_a_device(input_path):
     command = [sys.executable, "-X", "importtime", "-m", "sqd_mpi", "plan", str(input_path), "--ranks", "4", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "numba" in loaded and not loaded & {"mpi4py", "cupy", "matplotlib", "pyscf"}
@@ -128,7 +129,7 @@ def test_auto_takes_one_rank_without_a_plan():
 def test_two_ranks_run_on_the_planned_grid_and_bench_measures_them(input_path, tmp_path):
     def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(MPIEXEC), "-n", "2", sys.executable, "-m", "sqd_mpi", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=HANG, cwd=ROOT, check=False)
 
     result = tmp_path / "result.h5"
     alone = ("--threads", "1", "--memory", "8GB", "--share-blocks", "off")
@@ -136,7 +137,7 @@ def test_two_ranks_run_on_the_planned_grid_and_bench_measures_them(input_path, t
     assert run.returncode == 0, run.stderr
     summary = files.read_summary(result)
     plan = [sys.executable, "-m", "sqd_mpi", "plan", str(input_path), "--ranks", "2", "--memory", "8GB", "--json"]
-    done = subprocess.run(plan, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    done = subprocess.run(plan, capture_output=True, text=True, timeout=HANG, cwd=ROOT, check=False)
     assert json.loads(done.stdout)["chosen"] == summary["grid"]
     assert summary["cpu_seconds"] > 0.0 and summary["imbalance"] >= 1.0
     assert summary["messages"]["bytes"] > 0
@@ -155,7 +156,7 @@ def test_two_ranks_run_on_the_planned_grid_and_bench_measures_them(input_path, t
 
     script = [sys.executable, str(ROOT / "scripts" / "simulate_scaling.py"), str(input_path)]
     done = subprocess.run(
-        [*script, "--validate", str(result)], capture_output=True, text=True, timeout=120, check=False
+        [*script, "--validate", str(result)], capture_output=True, text=True, timeout=HANG, check=False
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
@@ -165,7 +166,7 @@ def test_scaling_is_simulated(input_path, tmp_path):
     script = [sys.executable, str(ROOT / "scripts" / "simulate_scaling.py"), str(input_path)]
 
     def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=HANG, check=False)
 
     data, picture = tmp_path / "rows.json", tmp_path / "rows.png"
     done = launch("--ranks", "1,2,8", "--grid", "2,2,1,1", "--json", str(data), "--plot", str(picture))

@@ -14,6 +14,7 @@ import pytest
 from sqd_mpi import cli, files
 from sqd_mpi.sampling import from_matrix
 from tests.problems import make_hamiltonian
+from tests.waiting import HANG
 
 DATASETS = {
     "hamiltonian/h1e": np.eye(2),
@@ -104,7 +105,7 @@ def test_flipped_bytes_end_with_a_sentence_or_an_answer(tmp_path: Path, problem:
     path = tmp_path / "p.h5"
     path.write_bytes(content.tobytes())
     command = [sys.executable, "-m", "sqd_mpi", "info", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode in (0, cli.EXIT_BAD_INPUT), done.stderr
     assert "Traceback" not in done.stderr
     if done.returncode == cli.EXIT_BAD_INPUT:

@@ -17,6 +17,7 @@ import pytest
 
 from sqd_mpi import bitstrings, cli, files
 from sqd_mpi.hamiltonian import Hamiltonian
+from tests.waiting import HANG
 
 NORB, NELEC = 6, (3, 2)
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
@@ -36,7 +37,7 @@ def run(folder: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedPr
         pytest.skip("no mpiexec beside this Python")
     command = [*launcher, sys.executable, "-m", "sqd_mpi", "run", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=HANG, check=False
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_all_kinds_of_files_give_the_same_samples(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.json", "[1, 2]", "holds no counts"),
+        ("a.json", "[1, 2]", "there are no counts"),
         ("a.json", "{", "holds no samples"),
         ("a.json", "{}", "there are no samples"),
         ("a.json", '{"0101": -1, "0110": 2}', "a finite count of at least 0"),
@@ -65,8 +66,24 @@ def test_all_kinds_of_files_give_the_same_samples(tmp_path):
         ("a.json", '{"0101": 1, "0110": 2, "0101": 3}', "several of '0101'"),
         ("a.json", '{"0101": 1' + 400 * "0" + "}", "a finite count"),
         ("a.json", 100_000 * "[", "holds no samples"),
-        ("a.json", '{"01012": 1}', "4 characters were expected"),
-        ("a.json", '{"0x1f": 1}', "not the bit-string of 4 orbitals"),
+        ("a.json", '{"01011": 1}', "the key '01011': 4 characters were expected, one per orbital; there are 5"),
+        ("a.json", '{"010": 1}', "the key '010': 4 characters were expected"),
+        ("a.json", '{"0102": 1}', "the key '0102' is neither 4 bits nor a number that begins with 0x"),
+        ("a.json", '{"6": 0.75, "9": 0.25}', "the key '6' is neither 4 bits nor a number that begins with 0x"),
+        ("a.json", '{"010f": 1}', "the key '010f': 'f' is not 0 or 1"),
+        ("a.json", '{"0x1f": 1}', "the key '0x1f' is not a number of 4 bits"),
+        ("a.json", '{"0x_6": 1}', "the key '0x_6': 'x' is not 0 or 1"),
+        ("a.json", '{"0x": 1}', "the key '0x': 'x' is not 0 or 1"),
+        ("a.json", '{"0x1 0x2": 1}', "the key '0x1 0x2': 'x' is not 0 or 1"),
+        ("a.json", '{"0x0 6": 1}', "the key '0x0 6' must not have blanks in its number"),
+        ("a.json", '{"0b": 1}', "the key '0b': 'b' is not 0 or 1"),
+        ("a.json", '{"-0x6": 1}', "the key '-0x6': '-' is not 0 or 1"),
+        ("a.json", '{"+101": 1}', r"the key '\+101': '\+' is not 0 or 1"),
+        ("a.json", '{"": 1}', "the key '': 4 characters were expected"),
+        ("a.json", '{"01\\u200b10": 1}', r"zero width space .U\+200B. is not 0 or 1"),
+        ("a.json", '{"0110": -0.02, "1001": 1.02}', "count of at least 0; got -0.02 .quasi-probabilities below 0"),
+        ("a.json", '{"0110": NaN}', "a finite count"),
+        ("a.json", '{"0110": 0}', "not all may be 0"),
         ("a.npy", "nonsense", "holds no samples"),
         ("absent.npy", None, "cannot read the samples"),
     ],
@@ -86,6 +103,107 @@ def test_an_array_that_claims_more_than_the_file_holds_is_refused(tmp_path):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(InputError, match="holds no samples"):
         sampling.read_samples(tmp_path / "a.npy", 2)
+
+
+@pytest.mark.parametrize(
+    ("counts", "norb", "beta", "alpha", "shares"),
+    [
+        ({6: 0.75, 9: 0.25}, 2, ["01", "10"], ["10", "01"], [0.75, 0.25]),  # a quasi-distribution of qiskit
+        ({np.int64(6): 3, np.uint8(9): 1}, 2, ["01", "10"], ["10", "01"], [0.75, 0.25]),
+        ({"0x0f": 3, "00000011": 1}, 4, ["0000", "0000"], ["0011", "1111"], [0.25, 0.75]),
+        ({"00000011": 1, "0x0f": 3}, 4, ["0000", "0000"], ["0011", "1111"], [0.25, 0.75]),
+        ({"0X0F": 3, "0b11": 1}, 4, ["0000", "0000"], ["0011", "1111"], [0.25, 0.75]),
+        ({"0xAf": 1, "0000 0001": 1}, 4, ["0000", "1010"], ["0001", "1111"], [0.5, 0.5]),
+        ({"0110": 1, 6: 1, "01 10": 1, "0x6": 1, "1001": 4}, 2, ["01", "10"], ["10", "01"], [0.5, 0.5]),
+        ({"10": 1, "0x1": 1}, 1, ["0", "1"], ["1", "0"], [0.5, 0.5]),
+        ({0: 1, "11": 0}, 1, ["0"], ["0"], [1.0]),
+        ({"00": 1.5e308, "01": 1.5e308, "10": 1e308}, 1, ["0", "0", "1"], ["0", "1", "0"], [0.375, 0.375, 0.25]),
+        ({"00": 1e-320, "01": 1e-320}, 1, ["0", "0"], ["0", "1"], [0.5, 0.5]),
+        ({"00": 1e300, "01": 1e-320, "10": 3e300}, 1, ["0", "1"], ["0", "0"], [0.25, 0.75]),
+        ({"00": 1, "10": np.float32(3)}, 1, ["0", "1"], ["0", "0"], [0.25, 0.75]),
+        ({"00": 2**1000, "01": 3 * 2**1000}, 1, ["0", "0"], ["0", "1"], [0.25, 0.75]),
+    ],
+)
+def test_every_key_is_read_by_its_own_kind(counts, norb, beta, alpha, shares):
+    samples = sampling.from_counts(counts, norb)
+    assert (bitstrings.to_text(samples.beta, norb), bitstrings.to_text(samples.alpha, norb)) == (beta, alpha)
+    assert samples.probabilities == pytest.approx(shares, rel=1e-12)
+    assert (samples.probabilities > 0).all()
+
+
+def test_quasi_distributions_of_qiskit():
+    result = pytest.importorskip("qiskit.result")
+    quasi = result.QuasiDistribution({6: 0.75, 9: 0.25})
+    assert rows_of(sampling.from_counts(quasi, 2)) == ["0110", "1001"]
+    assert rows_of(sampling.from_counts(quasi.binary_probabilities(4), 2)) == ["0110", "1001"]
+    assert rows_of(sampling.from_counts(quasi.hex_probabilities(), 2)) == ["0110", "1001"]
+    negative = result.QuasiDistribution({6: 1.1, 9: -0.1})
+    with pytest.raises(InputError, match="got -0.1 .*nearest_probability_distribution"):
+        sampling.from_counts(negative, 2)
+    assert rows_of(sampling.from_counts(negative.nearest_probability_distribution(), 2)) == ["0110"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({True: 1}, "keys of counts are texts or integers; got True"),
+        ({6.0: 1}, "keys of counts are texts or integers; got 6.0"),
+        ({(0, 1): 1}, r"keys of counts are texts or integers; got \(0, 1\)"),
+        ({b"0110": 1}, "keys of counts are texts or integers; got b'0110'"),
+        ({None: 1}, "keys of counts are texts or integers; got None"),
+        ({-1: 1}, "the key -1 is not a number of 4 bits"),
+        ({16: 1}, "the key 16 is not a number of 4 bits"),
+        ({"0110": True}, "counts are numbers"),
+        ({"0110": np.bool_(True)}, "counts are numbers"),
+        ({"0110": "3"}, "counts are numbers"),
+        ({"0110": None}, "counts are numbers"),
+        ({"0110": 1j}, "counts are numbers"),
+        ({"0110": float("nan")}, "a finite count"),
+        ({"0110": float("inf")}, "a finite count"),
+        ({"0110": 10**400}, "a finite count"),
+        ({"0110": 0}, "not all may be 0"),
+        ({}, "there are no samples"),
+        (["0110"], "counts are a dictionary of bit-strings and numbers; got list"),
+    ],
+)
+def test_what_is_no_count_is_refused(counts, says):
+    with pytest.raises(InputError, match=says):
+        sampling.from_counts(counts, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("1 0 1\n0 1 0\n", "two lines of 2 numbers from 0 to 1 are needed; there are 2 of 3"),
+        ("1 0\n", "two lines of 2 numbers from 0 to 1 are needed; there are 1 of 2"),
+        ("1 0\n0.5 1.5\n", "two lines of 2 numbers from 0 to 1 are needed; one is 1.5"),
+        ("1 0\n0.5 nan\n", "two lines of 2 numbers from 0 to 1 are needed; one is nan"),
+        ("1 0\n0.5\n", "cannot read the occupancies of .*the number of columns changed from 2 to 1 at row 2"),
+        ("1 0\n0,5 1\n", "cannot read the occupancies of .*could not convert string '0,5' to float64 at row 1"),
+        (" \n", "two lines of 2 numbers from 0 to 1 are needed; the file is empty"),
+        ("# alpha, then beta\n", "two lines of 2 numbers from 0 to 1 are needed; the file is empty"),
+    ],
+)
+def test_bad_occupancies_are_named_in_one_sentence(tmp_path, content, says):
+    (tmp_path / "occupancies.txt").write_text(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=says) as caught:
+            sampling.read_occupancies(tmp_path / "occupancies.txt", 2)
+    assert "occupancies.txt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_recovery_refuses_occupancies_that_are_none():
+    samples = sampling.from_matrix(matrix(10, 3))
+    good = np.full((2, 3), 0.5)
+    for wrong, says in (
+        (np.where(np.eye(2, 3), np.nan, good), "contain a value that is not finite"),
+        (np.where(np.eye(2, 3), np.inf, good), "contain a value that is not finite"),
+        (good[:, :2], r"occupancies are \(2, 3\), of alpha and of beta orbitals; got shape \(2, 2\)"),
+        (good[0], "got shape"),
+    ):
+        with pytest.raises(InputError, match=says):
+            sampling.recover(samples, wrong, (1, 1), np.random.default_rng(0))
 
 
 def test_a_matrix_of_another_shape_is_refused(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from sqd_mpi import files
 from tests.problems import all_strings, make_hamiltonian
 from tests.test_mpi_driver import ROOT, mpiexec
+from tests.waiting import HANG
 
 SCRIPT = ROOT / "scripts" / "scaling.py"
 specification = importlib.util.spec_from_file_location("scaling", SCRIPT)
@@ -40,11 +41,10 @@ def tiny_input(path: Path, n_strings: int = 35) -> Path:
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, str(SCRIPT), *arguments], cwd=folder, capture_output=True, text=True, timeout=HANG
     )
 
 
-@pytest.mark.timeout(330)
 def test_a_study_on_this_machine(tmp_path):
     mpiexec()
     tiny_input(tmp_path / "input.h5")

@@ -35,7 +35,7 @@ import render  # noqa: E402
 GPU_MACHINES = ["generic-gpu", "frontier", "lumi-g", "perlmutter-gpu"]
 MACHINES = ["generic", "generic-gpu", "frontier", "lumi-g", "perlmutter-cpu", "perlmutter-gpu"]
 SLURM_PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sbcast"]
-START_SECONDS = 30
+START_SECONDS = 120
 JOB_SECONDS = 240
 SIGNAL_LEAD = 128
 
@@ -138,7 +138,7 @@ def test_scripts_are_sound_shell(machine, changes, tmp_path):
     assert "{{" not in text and not re.search(r"^%", text, re.MULTILINE)
     script = tmp_path / "job.sh"
     script.write_text(text)
-    subprocess.run(["bash", "-n", script], check=True, timeout=20)
+    subprocess.run(["bash", "-n", script], check=True, timeout=120)
     # sbatch reads its lines up to the first command only; each has an explanation above it
     lines = text.splitlines()
     first_command = next(k for k, line in enumerate(lines) if line and not line.startswith("#"))
@@ -196,9 +196,8 @@ def shell_lines(script: str, pattern: str, environment: str, command: str) -> st
     """Output of a command after those lines of a script that match, in an environment of NAME=VALUE words."""
     lines = [line for line in script.splitlines() if re.search(pattern, line)]
     values = {"PATH": os.environ["PATH"], **dict(word.partition("=")[::2] for word in environment.split())}
-    return subprocess.run(
-        ["bash", "-c", "\n".join([*lines, command])], env=values, capture_output=True, text=True, check=True, timeout=20
-    ).stdout
+    program = ["bash", "-c", "\n".join([*lines, command])]
+    return subprocess.run(program, env=values, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def test_every_machine_has_settings_and_a_template():
@@ -355,7 +354,7 @@ class Cluster:
     def __call__(self, *command: str, check: bool = True) -> str:
         """Output of a command of Slurm."""
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=30, cwd=self.folder, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=120, cwd=self.folder, check=False
         )
         assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout + (done.stderr if check else "")

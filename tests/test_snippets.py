@@ -11,6 +11,7 @@ import pytest
 
 from tests import snippets
 from tests.snippets import Block
+from tests.waiting import HANG
 
 PAGE = """# Page
 
@@ -110,7 +111,7 @@ def test_steps_run_in_one_folder_and_stop_at_a_failure(tmp_path: Path) -> None:
     command = [sys.executable, snippets.__file__, "steps.json"]
     environment = {"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG, check=False
     )
     assert done.returncode == 1 and "p:4: exit code 1" in done.stderr and "never" not in done.stdout
     assert json.loads((tmp_path / "steps.out").read_text())[2] == [0, "2\n"]

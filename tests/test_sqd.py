@@ -19,6 +19,7 @@ from sqd_mpi.sqd import LATEST, run_loop
 from tests import faulty
 from tests.problems import all_strings, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
+from tests.waiting import HANG
 
 NORB, NELEC = 6, (3, 2)
 COMMON = {"batches": 3, "samples_per_batch": 40, "seed": 4, "workers": 0}
@@ -124,7 +125,7 @@ def program(problem, output, *options, ranks=1, threads=1) -> tuple[int, str]:
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     command = [mpiexec(), "-n", str(ranks), sys.executable, "-m", "sqd_mpi", "sqd", str(problem), "-o", str(output)]
     command += ["--batches", "3", "--samples-per-batch", "40", "--seed", "4", "--threads", str(threads), *options]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
     return run.returncode, run.stderr
 
 

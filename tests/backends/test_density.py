@@ -14,6 +14,7 @@ from sqd_mpi.backends import density_kernels, plain_density_kernels
 from sqd_mpi.backends.density import Accumulators, DensityBlock
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from tests.problems import all_strings, close_strings, random_strings
+from tests.waiting import HANG
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, 1, 0])
 PLACE = (0, 0, 0, 0)
@@ -99,5 +100,5 @@ def test_no_array_is_freed_before_its_last_use_by_address():
     """The allocator of glibc gives arrays back to the system at once, and fills the rest of what is freed."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_PERTURB_": "165"}
     command = [sys.executable, "-c", FREED_AT_ONCE]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-3000:]

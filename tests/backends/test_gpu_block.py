@@ -22,6 +22,7 @@ from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings, spin_dependent
+from tests.waiting import HANG
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
 
@@ -333,5 +334,5 @@ print("done")
 def test_no_access_out_of_bounds(sanitized_environment) -> None:
     """The kernels under the address and undefined-behaviour sanitizers."""
     command = [sys.executable, "-c", SANITIZED]
-    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=500, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=HANG, check=False)
     assert done.stdout.strip() == "done", done.stderr[-3000:]

@@ -21,6 +21,7 @@ from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.options import RunError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
+from tests.waiting import HANG
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, 1, 0])
@@ -206,5 +207,5 @@ print("done")
 def test_no_access_out_of_bounds(sanitized_environment):
     """The kernels under the address and undefined-behaviour sanitizers."""
     command = [sys.executable, "-c", SANITIZED]
-    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=500, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=HANG, check=False)
     assert done.stdout.strip() == "done", done.stderr[-3000:]

@@ -15,6 +15,7 @@ from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.device import Limits, local_rank_of, open_device, shared_device_warning
 from sqd_mpi.backends.gpu.host_device import HostDevice, HostKernel, load_library
 from sqd_mpi.options import InputError
+from tests.waiting import HANG
 
 TRIAL = Path(__file__).parent / "gpu_sources" / "shim_trial.cu"
 
@@ -224,7 +225,7 @@ print("outside")
 
 def test_the_address_sanitizer_finds_an_overrun(tmp_path: Path, sanitized_environment) -> None:
     command = [sys.executable, "-c", SANITIZED, str(TRIAL)]
-    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=HANG, check=False)
     assert done.stdout.split("\n")[:2] == ["[256.  44.]", "inside"], done.stderr
     assert "outside" not in done.stdout and "heap-buffer-overflow" in done.stderr
 
@@ -236,5 +237,5 @@ def test_small_shared_memory_can_be_asked_for() -> None:
 def test_asking_for_a_device_is_light() -> None:
     """numba takes its number of threads when it is imported, so a look at the devices must not import it."""
     program = "import sys, sqd_mpi.backends.gpu.device; print('numba' in sys.modules, 'cupy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.stdout.strip(), done.stderr) == ("False False", "")

@@ -27,6 +27,7 @@ from tests.backends.test_gpu_block import CASES, Case, Problem, check
 from tests.backends.test_gpu_density import close, on_device, sums
 from tests.problems import close_strings, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN
+from tests.waiting import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
@@ -135,7 +136,7 @@ def test_ranks_that_share_a_device(n_ranks, grid, tmp_path):
             str(output), "--backend", backend, "--threads", "1", *options,
         ]  # fmt: skip
         done = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         energies.append(files.read_summary(output)["energy"][0])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import HANG
+
 TRIAL = Path(__file__).parent / "gpu_sources" / "shim_trial.cu"
 
 ON_PURPOSE = """
@@ -79,7 +81,7 @@ def run(program: str, *arguments: str) -> tuple[str, list[str]]:
     command = [sys.executable, "-c", program, *arguments]
     if same_addresses is not None:  # the sanitizer does not take every layout of memory
         command = [same_addresses, "-R", *command]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG, check=False)
     if "unexpected memory mapping" in done.stderr or "failed to set personality" in done.stderr:
         pytest.skip("the thread sanitizer does not run on this system")
     assert done.returncode == 0, done.stderr[-3000:]

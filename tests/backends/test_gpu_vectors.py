@@ -23,6 +23,7 @@ from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.symmetry import find_labels
 from tests.problems import make_hamiltonian, random_strings
+from tests.waiting import HANG
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 SIZES = [0, 1, 31, 5000, 20_003]  # empty, shorter than a block of threads, one range, several ranges
@@ -311,5 +312,5 @@ print("done")
 def test_no_access_out_of_bounds(sanitized_environment) -> None:
     """The kernels under the address and undefined-behaviour sanitizers."""
     command = [sys.executable, "-c", SANITIZED]
-    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=500, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=sanitized_environment, timeout=HANG, check=False)
     assert done.stdout.strip() == "done", done.stderr[-3000:]

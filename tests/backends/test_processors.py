@@ -14,6 +14,7 @@ import numba
 import pytest
 
 from sqd_mpi.backends import simd
+from tests.waiting import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 INT = numba.int64
@@ -32,7 +33,7 @@ def test_kernels_agree_with_their_definition_without_avx512(tmp_path: Path) -> N
         "'dense_definition and (divisible or penalty or empty or wide or tiles or ragged)']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\b[1-9][0-9] passed", done.stdout), done.stdout
