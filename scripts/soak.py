@@ -147,7 +147,8 @@ def findings(problem: Problem, result: Any) -> dict[str, Any]:
     pt2_known = not problem.hamiltonian.spin_dependent and problem.hamiltonian.norb < 65
     return {
         "converged": result.converged,
-        "penalised": [root.penalised_energy or 0.0 for root in result.roots],
+        # The penalty on a state of another spin than was asked for may have either form.
+        "penalised": [root.penalised_energy or 0.0 if root.converged else 0.0 for root in result.roots],
         "energies": result.energies,
         "spin_square": [root.spin_square if root.spin_square is not None else 0.0 for root in result.roots],
         "matrices": [np.stack([each.alpha, each.beta]) for each in matrices] if matrices else [],
