@@ -321,6 +321,7 @@ class _Solve:
         self.asked_to_stop = False
         self.solved: dict[Sector, Eigenpairs] = {}
         self.wanted: dict[Sector, NDArray[np.bool_]] = {}  # which of them may be wanted roots
+        self.used_stored = False
         self.n_restored: dict[Sector, int] = {}  # roots that a checkpoint has brought
         self.guarded: tuple[int, ...] | None = None  # sector for which it has a vector that began as a random one
         self.seeds: dict[Sector, FloatArray] = {}  # where iterations that were broken off had come to
@@ -369,6 +370,8 @@ class _Solve:
 
     def _tell(self, decisions: dict[Sector, Decision]) -> None:
         """Say how the sectors without wanted roots were left out, and which may still hold one."""
+        if isinstance(self.stored, StoredVectors) and not self.used_stored and not self.n_restored:
+            self.log.warning(f"the vectors of {self.options.start} have no part in the sectors of the roots; not used")
         counts = {how: [d.how for d in decisions.values() if d.n_found == 0].count(how) for how in HOW_DECIDED}
         told = [f"{count} by {HOW_DECIDED[how]}" for how, count in counts.items() if count and how in HOW_DECIDED]
         if told:
@@ -616,6 +619,14 @@ class _Solve:
         except InputError as error:
             trouble = str(error)
         agree_on_error(comm, trouble)
+        assert stored is not None
+        unknown = [spin for spin, n in zip(("alpha", "beta"), stored.n_known, strict=True) if n == 0]
+        if unknown:
+            self.log.warning(
+                f"{self.options.start} has none of the {' and '.join(unknown)} strings of this space; its vectors are not "
+                "used"
+            )
+            return None
         return stored
 
     def _block(self, layout: Layout) -> Any:
@@ -695,6 +706,7 @@ class _Solve:
             operator, start.fill, nroots=task.count, tol=self.options.tol, max_iterations=self.options.max_iterations,
             max_subspace=n_basis, callback=callback, sharpen=operator.sharpen,
         )  # fmt: skip
+        self.used_stored = self.used_stored or bool(start.stored_numbers)
         self.n_sigma += pairs.n_sigma
         self.task_seconds += operator.task_seconds
         self.log.close()
