@@ -623,8 +623,8 @@ class _Solve:
         unknown = [spin for spin, n in zip(("alpha", "beta"), stored.n_known, strict=True) if n == 0]
         if unknown:
             self.log.warning(
-                f"{self.options.start} has none of the {' and '.join(unknown)} strings of this space; its vectors are not "
-                "used"
+                f"{self.options.start} has none of the {' and '.join(unknown)} strings of this space; its vectors are "
+                "not used"
             )
             return None
         return stored

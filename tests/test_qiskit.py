@@ -209,3 +209,127 @@ def test_spin_sq_gives_the_lowest_state_of_that_spin(spin_sq, shift):
     assert sum(map(np.sum, occupancies)) == pytest.approx(4.0)
     sci = ours.solve_sci((strings, strings), one, two, 5, (2, 2), spin_sq=spin_sq)
     assert sci.energy == pytest.approx(exact, abs=1e-8)
+
+
+def their_operator(one, two, norb, nelec, strings, spin_sq, shift=0.1):
+    """(dimension, dimension) matrix of PySCF's operator in the space, column by column."""
+    from pyscf import fci
+    from pyscf.fci import selected_ci
+
+    solver = selected_ci.SelectedCI()
+    if spin_sq is not None:
+        solver = fci.addons.fix_spin_(solver, ss=spin_sq, shift=shift)
+    shape = len(strings[0]), len(strings[1])
+    integrals = solver.absorb_h1e(one, two, norb, nelec, 0.5)
+    columns = []
+    for column in np.eye(shape[0] * shape[1]):
+        vector = selected_ci._as_SCIvector(column.reshape(shape), strings)
+        columns.append(np.asarray(solver.contract_2e(integrals, vector, norb, nelec)).ravel())
+    return np.array(columns).T
+
+
+def lowest_energy(one, two, norb, nelec, strings, spin_sq, shift=0.1):
+    """<H> of the lowest state of their operator, of those of the spin's parity where both spins have the same strings."""
+    operator, plain = (their_operator(one, two, norb, nelec, strings, each, shift) for each in (spin_sq, None))
+    n = len(strings[0])
+    if spin_sq is not None and nelec[0] == nelec[1] and np.array_equal(*strings):
+        parity = 1 if round((np.sqrt(4 * spin_sq + 1) - 1) / 2) % 2 == 0 else -1
+        if n * (n + parity) // 2 > 0:
+            mirror = np.eye(n * n).reshape(n, n, n, n).transpose(1, 0, 2, 3).reshape(n * n, n * n)
+            operator = operator + 1e3 * (np.eye(n * n) - parity * mirror)
+    vectors = np.linalg.eigh(operator)[1]
+    return vectors[:, 0] @ plain @ vectors[:, 0]
+
+
+def nitrogen(norb=8):
+    """Integrals of N2 at 1.2 angstrom, STO-3G, eight valence orbitals."""
+    from pyscf import ao2mo, gto, mcscf, scf
+
+    mean_field = scf.RHF(gto.M(atom="N 0 0 0; N 0 0 1.2", basis="sto-3g", verbose=0)).run()
+    space = mcscf.CASCI(mean_field, norb, 10)
+    return space.get_h1eff()[0], ao2mo.restore(1, space.get_h2eff(), norb)
+
+
+def test_random_strings_of_nitrogen():
+    """24 x 22 strings without spin partners, where a penalty of our own gave 0.37 hartree more."""
+    one, two = nitrogen()
+    strings = random_strings(8, 5, 24, 1)[:, 0].astype(np.int64), random_strings(8, 5, 22, 2)[:, 0].astype(np.int64)
+    exact = lowest_energy(one, two, 8, (5, 5), strings, 0.0)
+    with pytest.warns(UserWarning, match="the state has <S.2>"):
+        assert ours.solve_sci(strings, one, two, 8, (5, 5), spin_sq=0.0).energy == pytest.approx(exact, abs=1e-7)
+        assert ours.solve_fermion(strings, one, two, spin_sq=0.0)[0] == pytest.approx(exact, abs=1e-7)
+        own = ours.solve_sci(strings, one, two, 8, (5, 5), spin_sq=0.0, spin_penalty="auto")
+        stronger = ours.solve_sci(strings, one, two, 8, (5, 5), spin_sq=0.0, spin_penalty=0.25)
+    assert own.energy == pytest.approx(stronger.energy, abs=1e-7) and abs(own.energy - exact) > 1e-3
+
+
+@pytest.mark.parametrize("number", range(30))
+@pytest.mark.filterwarnings("ignore:subspace 0. the state has:UserWarning")
+def test_random_spaces_and_spins(number):
+    rng = np.random.default_rng([11, number])
+    norb = int(rng.integers(4, 9))
+    n_alpha = int(rng.integers(1, norb))
+    nelec = n_alpha, n_alpha if rng.random() < 0.6 else int(rng.integers(1, n_alpha + 1))
+    one, two = nitrogen() if norb == 8 else tensors(make_hamiltonian(norb, nelec, number))
+    sizes = [min(int(rng.integers(1, 15)), len(all_strings(norb, n))) for n in nelec]
+    strings = [random_strings(norb, n, k, number)[:, 0].astype(np.int64) for n, k in zip(nelec, sizes, strict=True)]
+    if nelec[0] == nelec[1] and rng.random() < 0.5:
+        strings[1] = strings[0]
+    spin = abs(nelec[0] - nelec[1]) / 2 + int(rng.integers(0, 3))
+    for spin_sq in (None, spin * (spin + 1)):
+        exact = lowest_energy(one, two, norb, nelec, strings, spin_sq)
+        sci = ours.solve_sci(strings, one, two, norb, nelec, spin_sq=spin_sq)
+        assert sci.energy == pytest.approx(exact, abs=1e-7)
+        assert ours.solve_fermion(tuple(strings), one, two, spin_sq=spin_sq)[0] == pytest.approx(exact, abs=1e-7)
+
+
+def test_a_spin_that_no_state_has_is_a_warning_and_ends_no_loop():
+    one, two = nitrogen()
+    string = np.array([31])
+    with pytest.warns(UserWarning, match="the state has <S.2> 0.0000, not 2"):
+        found = ours.solve_sci((string, string), one, two, 8, (5, 5), spin_sq=2.0)
+    other = theirs.solve_sci((string, string), one, two, 8, (5, 5), spin_sq=2.0)
+    assert found.energy == pytest.approx(other.energy, abs=1e-10)
+    with pytest.warns(UserWarning):
+        results = ours.solve_sci_batch([(string, string)] * 2, one, two, 8, (5, 5), spin_sq=2.0)
+    assert len(results) == 2
+
+
+def test_a_solve_that_does_not_converge_is_a_warning(integrals):
+    strings = integer_strings(3, 20), integer_strings(2, 15)
+    with pytest.warns(UserWarning, match="subspace 0 is not converged: residual norm"):
+        ours.solve_sci(strings, *integrals, NORB, NELEC, max_cycle=1, model_space=3)
+
+
+@pytest.mark.parametrize(("samples", "symmetrize"), [(15, True), (25, False)])
+def test_the_public_quickstart_in_every_iteration(samples, symmetrize):
+    """Energies of all batches equal theirs, or lie below where PySCF's solver stays in a higher state."""
+    from functools import partial
+
+    from qiskit_addon_sqd.counts import generate_bit_array_uniform
+    from qiskit_addon_sqd.fermion import diagonalize_fermionic_hamiltonian
+
+    one, two = nitrogen()
+    bits = generate_bit_array_uniform(10_000, 16, rand_seed=24)
+    histories = []
+    for module in (ours, theirs):
+        history: list = []
+        diagonalize_fermionic_hamiltonian(
+            one, two, bits, samples_per_batch=samples, norb=8, nelec=(5, 5), num_batches=2, max_iterations=5,
+            sci_solver=partial(module.solve_sci_batch, spin_sq=0.0, max_cycle=200), symmetrize_spin=symmetrize,
+            callback=history.append, seed=12345,
+        )  # fmt: skip
+        histories.append(history)
+    n_equal = 0
+    for mine, other in zip(*histories, strict=False):
+        energies = [[result.energy for result in each] for each in (mine, other)]
+        for energy, state, there in zip(energies[0], (result.sci_state for result in mine), energies[1], strict=True):
+            strings = state.ci_strs_a, state.ci_strs_b
+            if energy == pytest.approx(there, abs=1e-6):
+                n_equal += 1
+            else:
+                assert energy == pytest.approx(lowest_energy(one, two, 8, (5, 5), strings, 0.0), abs=1e-7)
+                assert energy < there
+        if energies[0] != pytest.approx(energies[1], abs=1e-6):
+            break  # from here on the loops have other strings
+    assert n_equal >= 3

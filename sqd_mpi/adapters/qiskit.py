@@ -36,6 +36,8 @@ _WITHOUT_EFFECT = {
 # PySCF converges the energy; a residual norm of the square root of its tolerance does the same, and never less than our
 # own default.
 _LOOSEST_TOLERANCE = 1e-6
+_LEAST_SUBSPACE = 4  # vectors; PySCF takes a max_space that is smaller than it needs, too
+_SAME_SPIN = 0.1  # of <S^2>; sampled spaces rarely have states of pure spin
 # Default strength of the penalty on other spins of PySCF's fix_spin_ and of qiskit-addon-sqd, hartree.
 _SHIFT = 0.1
 
@@ -61,6 +63,7 @@ def solve_sci(
     found = _solve(
         [ci_strings], one_body_tensor, two_body_tensor, nelec, spin_sq, _SHIFT, rdm, amplitudes, {"workers": 0}, kwargs
     )[0]
+    _warn(found, spin_sq)
     return _result(_whole(found), nelec)
 
 
@@ -117,6 +120,7 @@ def solve_sci_batch(
     for result in found:
         if result.failure is not None:
             warnings.warn(f"subspace {result.number} failed and is left out: {result.failure}", stacklevel=2)
+        _warn(result, spin_sq)
     if found and not whole:
         _whole(found[0])
     return [_result(result, nelec) for result in whole]
@@ -159,6 +163,7 @@ def solve_fermion(
     norb = np.shape(hcore)[0]
     nelec = (_electrons(strings[0], norb, "up"), _electrons(strings[1], norb, "down"))
     found = _whole(_solve([strings], hcore, eri, nelec, spin_sq, shift, 0, True, {"workers": 0}, kwargs)[0])
+    _warn(found, spin_sq)
     state = _result(found, nelec).sci_state
     assert found.occupancies is not None
     return found.energy, state, (found.occupancies[0], found.occupancies[1]), found.spin_square
@@ -184,11 +189,13 @@ def _solve(
 
 def _options(kwargs: dict[str, Any], spin_sq: float | None, shift: float) -> SolveOptions:
     """Options of the solver from arguments for PySCF's and from our own."""
-    names = {"tol_residual": "tol", "max_cycle": "max_iterations", "max_space": "max_subspace"}
+    names = {"tol_residual": "tol", "max_cycle": "max_iterations"}
     options: dict[str, Any] = {}
     for name, value in kwargs.items():
         if name == "tol":
             options.setdefault("tol", min(_LOOSEST_TOLERANCE, float(np.sqrt(value))))
+        elif name == "max_space":
+            options["max_subspace"] = max(value, _LEAST_SUBSPACE)
         elif name in names:
             options[names[name]] = value
         elif name in SolveOptions.model_fields:
@@ -243,6 +250,19 @@ def _whole(result: BatchResult) -> BatchResult:
     if result.failure.kind == "exception" and text.startswith("InputError: "):
         raise InputError(text.removeprefix("InputError: "))
     raise RuntimeError("\n".join([str(result.failure), *result.failure.log]))
+
+
+def _warn(found: BatchResult, spin_sq: float | None) -> None:
+    """Say what of a result is not as it was asked for."""
+    if found.failure is not None:
+        return
+    name = f"subspace {found.number}"
+    if spin_sq is not None and abs(found.spin_square - spin_sq) > _SAME_SPIN:
+        warnings.warn(f"{name}: the state has <S^2> {found.spin_square:.4f}, not {spin_sq:g}", stacklevel=3)
+    elif not found.converged:
+        warnings.warn(f"{name} is not converged: residual norm {found.residual_norm:.1e}", stacklevel=3)
+    if not found.proven:
+        warnings.warn(f"{name}: it is not proven that no lower state lies in another symmetry sector", stacklevel=3)
 
 
 def _result(found: BatchResult, nelec: tuple[int, int]) -> SCIResult:
