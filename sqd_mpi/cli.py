@@ -18,6 +18,7 @@ from sqd_mpi.options import (
     SolveOptions,
     option_name,
 )
+from sqd_mpi.spelling import as_typed
 from sqd_mpi.terminal import colored, launcher_rank
 
 EXIT_FAILED = 1
@@ -71,6 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 bad input or options, 3 not converged, 4 stopped with a checkpoint.
     """
+    with as_typed():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parsed, unknown = build_parser().parse_known_args(arguments)
     if unknown:
         parsed.parser.refuse_unknown(unknown)

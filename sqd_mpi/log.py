@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from sqd_mpi.progress import as_text
+from sqd_mpi.spelling import spelled
 from sqd_mpi.terminal import colored
 
 COMPILE_NOTICE = "compiling kernels for this machine (once; a minute or two)"
@@ -163,6 +164,7 @@ class Log:
         """Prints a line on rank 0, above the live line if there is one."""
         if self.rank != 0:
             return
+        text = spelled(text)
         if self._status is None:
             print(text, file=self._stream, flush=True)
         else:

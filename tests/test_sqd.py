@@ -100,7 +100,7 @@ def test_occupancies_to_begin_with_need_no_good_sample(hamiltonian, full):
 
 
 def test_what_does_not_fit_is_refused(hamiltonian):
-    for options, says in (({"symmetrize_spin": True}, "as many alpha as beta"), ({"batches": 0}, "--batches needs")):
+    for options, says in (({"symmetrize_spin": True}, "as many alpha as beta"), ({"batches": 0}, "batches needs")):
         with pytest.raises(InputError, match=says):
             run_loop(hamiltonian, uniform(NORB, 40), LoopOptions(**{**COMMON, **options}))
     with pytest.raises(InputError, match="samples of 6 orbitals"):

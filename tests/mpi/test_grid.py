@@ -56,7 +56,7 @@ def test_communicators_hold_the_right_ranks(comm, grids):
 @pytest.mark.parametrize("extra", [1, 2])
 def test_shape_must_fit_the_ranks(comm, extra):
     n_ranks = comm.size + extra
-    with pytest.raises(InputError, match=f"--grid {n_ranks},1,1,1 needs {n_ranks} ranks; this run has {comm.size}"):
+    with pytest.raises(InputError, match=f"^grid {n_ranks},1,1,1 needs {n_ranks} ranks; this run has {comm.size}"):
         ProcessGrid(comm, (n_ranks, 1, 1, 1))
 
 
