@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.options import InputError
+from sqd_mpi.terminal import settle
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -48,12 +49,23 @@ def world() -> Communicator | None:
     return MPI.COMM_WORLD
 
 
+def _running() -> Any:
+    """The module of MPI if MPI was started here and goes on, else None."""
+    module = sys.modules.get("mpi4py.MPI")
+    return module if module is not None and module.Is_initialized() and not module.Is_finalized() else None
+
+
+def started_rank() -> int | None:
+    """Number of this process in COMM_WORLD, or None where MPI does not run here: nobody but MPI knows it."""
+    module = _running()
+    return None if module is None else int(module.COMM_WORLD.rank)
+
+
 def abort(code: int) -> None:
     """End all ranks of this job at once, if MPI was started here; otherwise return."""
-    module = sys.modules.get("mpi4py.MPI")
-    if module is not None and module.Is_initialized() and not module.Is_finalized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+    module = _running()
+    if module is not None:
+        settle()
         module.COMM_WORLD.Abort(code)
 
 

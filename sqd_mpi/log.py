@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import atexit
 import math
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
 from sqd_mpi.progress import as_text
 from sqd_mpi.spelling import spelled
-from sqd_mpi.terminal import colored
+from sqd_mpi.terminal import MessageStream, colored
 
 COMPILE_NOTICE = "compiling kernels for this machine (once; a minute or two)"
 COMPILE_NOTICE_DELAY = 1.5
@@ -81,7 +80,7 @@ class Log:
         self.rank = rank
         self.level = level
         self.warnings: list[str] = []
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = MessageStream(stream)
         self._live = rank == 0 and (self._stream.isatty() if live is None else live)
         self._console: Any = None
         self._status: Any = None
@@ -166,7 +165,8 @@ class Log:
             return
         text = spelled(text)
         if self._status is None:
-            print(text, file=self._stream, flush=True)
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
         else:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -183,7 +183,7 @@ class Log:
         if self._status is None:
             from rich.console import Console
 
-            self._console = Console(file=self._stream)
+            self._console = Console(file=cast("TextIO", self._stream))
             self._status = self._console.status(Text(text, no_wrap=True))
             self._status.start()
             atexit.register(self._status.stop)  # an error must not leave the terminal without a cursor

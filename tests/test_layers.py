@@ -21,7 +21,7 @@ LAYERS = (
     ("layout", "sampling", "external_strings", "recall"),
     ("planner",),
     ("backends", "grid"),
-    ("sigma", "checksums"),
+    ("sigma", "checksums", "speaker"),
     ("hdf5_checks",),
     ("hdf5_items",),
     ("hdf5_writing",),
