@@ -123,11 +123,10 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def work(comm: Any, options: argparse.Namespace) -> None:
     """Molecule on rank 0, strings on all ranks, files from rank 0."""
-    from sqd_mpi import InputError, _jit, files, grid
-    from sqd_mpi.options import available_cores
+    from sqd_mpi import InputError, files, grid, threads
 
     first = comm is None or comm.rank == 0
-    _jit.set_threads(max(1, available_cores() // grid.local_ranks(comm)[1]))
+    threads.set_up(comm)
     outcome: Any = None
     if first:
         try:

@@ -326,6 +326,9 @@ def _help(field: Any) -> str:
 
 def _import_fcidump(parsed: argparse.Namespace) -> int:
     """Writes an input file."""
+    from sqd_mpi.threads import check_processor
+
+    check_processor()  # before numba is imported
     from sqd_mpi import importing
 
     return importing.from_fcidump(parsed)
@@ -333,6 +336,9 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
 
 def _import_counts(parsed: argparse.Namespace) -> int:
     """Writes a problem file."""
+    from sqd_mpi.threads import check_processor
+
+    check_processor()
     from sqd_mpi import importing
 
     return importing.from_counts(parsed)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.options import InputError
+from sqd_mpi.options import InputError, available_cores
 from sqd_mpi.terminal import settle
 
 if TYPE_CHECKING:
@@ -89,6 +89,23 @@ def local_ranks(comm: Communicator | None) -> tuple[int, int]:
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     result = node.rank, node.size
+    node.Free()
+    return result
+
+
+def cores_of_node(comm: Communicator | None) -> tuple[int, int]:
+    """How many cores the ranks of this node may use together, and how many ranks these are.
+
+    Collective over the communicator. A rank that is bound to cores of its own does not see those of the others.
+    """
+    if comm is None or comm.size == 1:
+        return available_cores(), 1
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(available_cores())
+    together: set[int] = set().union(*node.allgather(set(mine)))
+    result = len(together), node.size
     node.Free()
     return result
 

@@ -19,7 +19,7 @@ from sqd_mpi import __version__, grid, trace
 from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
-from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores
+from sqd_mpi.options import InputError, RunError, SolveOptions
 from sqd_mpi.provenance import about_run, count_nodes, library_versions
 from sqd_mpi.watchdog import Watchdog
 
@@ -76,6 +76,7 @@ class Job:
     """
 
     n_nodes = 1
+    threads: Any = None  # what `threads.set_up` returns, once it was called
 
     def __init__(
         self,
@@ -199,13 +200,9 @@ class Job:
             local_rank, n_local = grid.local_ranks(self.comm)
             self.n_nodes = count_nodes(self.comm, local_rank)
             _node_local_cache()
-            wanted = self.options.threads
-            n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
-            from sqd_mpi import _jit
+            from sqd_mpi import threads
 
-            _jit.set_threads(n_threads)
-        if self.options.threads != "auto" and self.options.threads > available_cores():
-            self.log.warning(f"--threads {n_threads} is more than the {available_cores()} cores of this rank")
+            self.threads = threads.set_up(self.comm, self.options.threads, self.log)
         with self.log.compiling(), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             backend = self._open_device(local_rank, n_local)
@@ -245,6 +242,7 @@ class Job:
         self.log.info(
             f"sqd_mpi {__version__}: {problem.hamiltonian.norb} orbitals, {n_alpha} + {n_beta} electrons, "
             f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
+            f"{self.threads.origin}"
         )
         given = {name: value for name, value in self.options.to_dict().items() if value is not None}
         self.log.detail("options: " + ", ".join(f"{name} {value}" for name, value in given.items()))

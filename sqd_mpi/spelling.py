@@ -25,6 +25,11 @@ def as_typed() -> Iterator[None]:
         _typed = before
 
 
+def is_typed() -> bool:
+    """Returns whether this process is the command line."""
+    return _typed
+
+
 def spelled(sentence: str) -> str:
     """Returns a sentence with options as its reader types them.
 

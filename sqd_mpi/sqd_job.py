@@ -23,6 +23,7 @@ from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError
 from sqd_mpi.provenance import about_run, library_versions
+from sqd_mpi.threads import check_processor
 
 _BEST = ("strings_a", "strings_b", "occupancies")
 _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
@@ -91,6 +92,7 @@ class _LoopJob(Job):
 
     def run(self) -> int:
         """Run the loop and write."""
+        grid.from_rank_0(self.comm, check_processor)  # before numba is imported
         hamiltonian, state, included, occupancies = self._read_problem()
         if self.n_ranks > 1 or self.options.workers == 0:
             self.set_up_threads()
@@ -101,6 +103,7 @@ class _LoopJob(Job):
             self.log.info(
                 f"sqd_mpi {__version__}: {shared.norb} orbitals, {shared.nelec[0]} + {shared.nelec[1]} electrons, "
                 f"{self.options.batches} batches, {self.n_ranks} ranks"
+                + ("" if self.threads is None else f" x {self.threads.number} threads{self.threads.origin}")
             )
             if state is None:
                 state = LoopState.first(shared.norb, self.options.seed, occupancies)

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -38,6 +38,8 @@ class Setup:
     """File of the two-electron integrals, s8 and then as a matrix of pairs, that all workers map."""
     lock: str
     """File that one worker locks while it compiles the kernels."""
+    typed: bool = False
+    """Whether the caller is the command line, whose users type options with hyphens."""
 
 
 def serve(connection: Connection) -> None:
@@ -45,15 +47,27 @@ def serve(connection: Connection) -> None:
     setup: Setup = connection.recv()
     sys.path[:] = setup.path
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
-    from sqd_mpi import _jit
+    from sqd_mpi.spelling import as_typed
 
-    _jit.set_threads(setup.max_threads)
+    with as_typed() if setup.typed else nullcontext():
+        _serve(connection, setup)
+
+
+def _serve(connection: Connection, setup: Setup) -> None:
+    from sqd_mpi import _jit
+    from sqd_mpi.options import InputError
+
+    try:
+        _jit.set_threads(setup.max_threads)
+    except InputError as error:  # of the environment, so no batch could be solved
+        connection.send(error)
+        return
     hamiltonian = _map_hamiltonian(setup)
     _warm_up(setup.lock)
-    if setup.memory is not None:
-        _limit_memory(setup.memory)
     from sqd_mpi.batch import isolated
 
+    if setup.memory is not None:
+        _limit_memory(setup.memory)  # of batches, not of the libraries
     connection.send("ready")
     while True:
         try:

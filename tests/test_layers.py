@@ -15,13 +15,14 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
     ("suggestions", "terminal", "progress", "spelling"),
-    ("options", "log", "_jit"),
+    ("options", "log"),
+    ("_jit",),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
     ("symmetry", "excitations"),
     ("layout", "sampling", "external_strings", "recall"),
     ("planner",),
     ("backends", "grid"),
-    ("sigma", "checksums", "speaker"),
+    ("sigma", "checksums", "speaker", "threads"),
     ("hdf5_checks",),
     ("hdf5_items",),
     ("hdf5_writing",),

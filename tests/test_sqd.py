@@ -144,6 +144,13 @@ def test_the_program_gives_the_same_on_ranks_threads_and_workers(hamiltonian, pr
         assert sorted(path.name for path in tmp_path.glob(f"{name}.h5*")) == [output.name]
 
 
+def test_workers_without_memory_are_one_sentence(problem, tmp_path):
+    code, messages = program(problem, tmp_path / "result.h5", "--workers", "1", "--memory", "1kB")
+    errors = [line for line in messages.splitlines() if line.startswith("sqd_mpi: error: ")]
+    assert code == 1 and len(errors) == 1 and "Traceback" not in messages, messages
+    assert errors[0].startswith("sqd_mpi: error: all batches of iteration 1 failed: batch 0: ")
+
+
 def test_a_stopped_loop_goes_on_as_if_it_had_not_stopped(problem, tmp_path):
     whole, output = tmp_path / "whole.h5", tmp_path / "parts.h5"
     assert program(problem, whole, "--workers", "0")[0] == 0

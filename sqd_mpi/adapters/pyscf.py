@@ -28,13 +28,13 @@ from pyscf import lib
 from pyscf.fci import cistring
 from pyscf.fci.direct_spin1 import _unpack_nelec
 
-from sqd_mpi import _jit, bitstrings, density_matrices, grid
+from sqd_mpi import bitstrings, density_matrices, grid, threads
 from sqd_mpi.backends import FloatArray, get_density_backend
 from sqd_mpi.density_matrices import DensityMatrices
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions, available_cores
+from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import Root, SubspaceResult, solve_subspace
 
 T = TypeVar("T")
@@ -308,7 +308,7 @@ def drive(main: Callable[[], T], comm: Any = None) -> T | None:
     communicator = comm if comm is not None else grid.world()
     if communicator is None or communicator.size == 1:
         return main()
-    _jit.set_threads(max(1, available_cores() // grid.local_ranks(communicator)[1]))
+    threads.set_up(communicator)
     before, _session = _session, _Session(communicator)
     try:
         if communicator.rank == 0:
