@@ -24,6 +24,7 @@ _NUMBA, _OPENMP = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"
 _written: str | None = None  # what this module has put into NUMBA_NUM_THREADS
 _replaced: str | None = None  # what stood there before
 _settled = False  # whether `set_threads` was called
+_told: list[Callable[[], None]] = []  # who wants to know of compilation
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -47,6 +48,34 @@ def _numba() -> Any:
     if numba.config.DISABLE_JIT:
         raise InputError("NUMBA_DISABLE_JIT switches off the compiler that the kernels need; it must be unset or 0")
     return numba
+
+
+def compilation_begins() -> None:
+    """Tell those who asked that a kernel is compiled; by whoever compiles with something else than numba."""
+    for tell in _told:
+        tell()
+
+
+@contextmanager
+def telling_of_compilation(tell: Callable[[], None]) -> Iterator[None]:
+    """Inside, calls a function whenever the compilation of a kernel begins; not when it is loaded from the cache."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, _: Any) -> None:
+            tell()
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    listener = Listener()
+    event.register("numba:compile", listener)
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", listener)
+        _told.remove(tell)
 
 
 @dataclass(frozen=True)

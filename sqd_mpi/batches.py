@@ -123,7 +123,8 @@ def solve_batches(
         results = [_here(hamiltonian, task, retries, solve, should_stop) for task in tasks]
     else:
         count = workers or min(len(tasks), most_workers(threads))
-        with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices) as own:
+        tell = None if log is None else log.info
+        with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices, tell=tell) as own:
             results = _by_workers(own, tasks, retries, solve, should_stop)
     for result in results:
         if log is not None and result.failure is not None:

@@ -83,7 +83,7 @@ def run(
     Raises:
         InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
-    from sqd_mpi import job
+    from sqd_mpi import _jit, compile_notice, job
     from sqd_mpi.threads import set_up
 
     engine, message = _engine(backend, say)
@@ -93,11 +93,12 @@ def run(
     local_rank, n_local = grid.local_ranks(comm)
     log = Log(-1)  # which keeps the warnings
     n_threads = set_up(comm, "auto" if threads == "auto" else int(threads), log).number
-    if local_rank == 0:
-        job.warm_up(0)
-    grid.barrier(comm)
-    if local_rank != 0:
-        job.warm_up(0)
+    with compile_notice.notice(say, _jit.telling_of_compilation):
+        if local_rank == 0:
+            job.warm_up(0)
+        grid.barrier(comm)
+        if local_rank != 0:
+            job.warm_up(0)
     from sqd_mpi.solve import peak_rss_bytes
 
     measured = {"process_bytes": float(peak_rss_bytes())}

@@ -208,12 +208,13 @@ def run_file(
     """
     values = parse_thresholds(thresholds)
     problem, options = _read(comm, input_path, folder, given)
-    from sqd_mpi import threads
+    from sqd_mpi import _jit, threads
 
     log = log or Log(0 if comm is None else comm.rank)
     threads.set_up(comm, options.threads, log)
     log.info(heading())
-    points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
+    with log.compiling(_jit.telling_of_compilation, loading=False):
+        points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
     if len(points) < 2:
         raise InputError("--thresholds gives a single space; a line needs at least two")
     fits = fits_of(points)

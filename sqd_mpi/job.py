@@ -200,10 +200,10 @@ class Job:
             local_rank, n_local = grid.local_ranks(self.comm)
             self.n_nodes = count_nodes(self.comm, local_rank)
             _node_local_cache()
-            from sqd_mpi import threads
+            from sqd_mpi import _jit, threads
 
             self.threads = threads.set_up(self.comm, self.options.threads, self.log)
-        with self.log.compiling(), self.timers("warm-up"):
+        with self.log.compiling(_jit.telling_of_compilation), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             backend = self._open_device(local_rank, n_local)
             if local_rank == 0:

@@ -185,7 +185,7 @@ class _Loop:
         count = min(wanted, self.options.batches)
         if threads is None and said.number is not None:
             self.log.info(f"{count} workers x {said.number} threads ({said.variable})")
-        pool = WorkerPool(self.hamiltonian, count, threads=threads, memory=self.options.memory)
+        pool = WorkerPool(self.hamiltonian, count, threads=threads, memory=self.options.memory, tell=self.log.info)
         settings["pool"] = pool
         return pool
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+READY = "ready"  # said once a worker takes batches; before, it may say why that takes long
 _PARENT_CHECK_SECONDS = 1.0
 
 
@@ -54,7 +55,7 @@ def serve(connection: Connection) -> None:
 
 
 def _serve(connection: Connection, setup: Setup) -> None:
-    from sqd_mpi import _jit
+    from sqd_mpi import _jit, compile_notice
     from sqd_mpi.options import InputError
 
     try:
@@ -63,12 +64,13 @@ def _serve(connection: Connection, setup: Setup) -> None:
         connection.send(error)
         return
     hamiltonian = _map_hamiltonian(setup)
-    _warm_up(setup.lock)
+    with compile_notice.notice(connection.send, _jit.telling_of_compilation, loading=False):
+        _warm_up(setup.lock)
     from sqd_mpi.batch import isolated
 
     if setup.memory is not None:
         _limit_memory(setup.memory)  # of batches, not of the libraries
-    connection.send("ready")
+    connection.send(READY)
     while True:
         try:
             solve, task, n_threads = connection.recv()

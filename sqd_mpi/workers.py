@@ -25,7 +25,7 @@ from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, RunError, available_cores, available_memory
 from sqd_mpi.spelling import is_typed
 from sqd_mpi.threads import check_processor
-from sqd_mpi.worker import Setup
+from sqd_mpi.worker import READY, Setup
 
 _LOOK_SECONDS = 0.5  # longest time between looks at clocks and at what the caller wants
 # A worker ends a solve by itself at the timeout; it is killed this much later, if it does not answer.
@@ -60,6 +60,7 @@ class WorkerPool:
         memory: bytes that a worker may allocate for a batch; by default what is available divided by the workers, for
             the solver's own prediction only.
         devices: devices that the workers may see, dealt in turn. Without, they use the CPU.
+        tell: is given a sentence when the workers must compile their kernels first.
 
     Raises:
         InputError: a number is not positive.
@@ -67,7 +68,7 @@ class WorkerPool:
 
     def __init__(
         self, hamiltonian: Hamiltonian, n_workers: int | None = None, *, threads: int | None = None,
-        memory: int | None = None, devices: Sequence[int] | None = None,
+        memory: int | None = None, devices: Sequence[int] | None = None, tell: Callable[[str], None] | None = None,
     ):  # fmt: skip
         for name, value in (("n_workers", n_workers), ("threads", threads), ("memory", memory)):
             if value is not None and value < 1:
@@ -78,6 +79,7 @@ class WorkerPool:
         self.threads = threads or threads_of_environment(self.n_cores).number
         self.n_workers = n_workers or most_workers(self.threads)
         self.memory, self.devices = memory, devices
+        self._tell = tell
         self._workers: list[_Worker | None] = [None] * self.n_workers
         self._integrals = _shared_file(hamiltonian)
         self._lock = tempfile.NamedTemporaryFile(prefix="sqd_mpi-workers-")
@@ -195,6 +197,10 @@ class WorkerPool:
         if isinstance(answer, InputError):
             self._end(place)
             raise answer
+        if answer != READY:
+            if self._tell is not None:
+                self._tell(answer)
+            return None
         worker.ready = True
         return None
 

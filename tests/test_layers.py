@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
-    ("suggestions", "terminal", "progress", "spelling"),
+    ("suggestions", "terminal", "progress", "spelling", "compile_notice"),
     ("options", "log"),
     ("_jit",),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),
