@@ -20,7 +20,7 @@ from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.options import InputError, RunError, SolveOptions
-from sqd_mpi.provenance import about_run, count_nodes, library_versions
+from sqd_mpi.provenance import about_run, count_nodes, library_versions, new_run_name
 from sqd_mpi.watchdog import Watchdog
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
@@ -89,6 +89,7 @@ class Job:
         log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
+        self.name = new_run_name()  # that of rank 0 is what files hold
         self.comm = comm
         self.rank = 0 if comm is None else comm.rank
         self.output = Path(output_path)
@@ -321,6 +322,7 @@ class Job:
             return
         about = {
             "input": Path(self.input_path).name,
+            "run": self.name,
             "fingerprint": self.fingerprint,
             "n_threads": result.n_threads,
             "backend": result.backend,
@@ -389,7 +391,7 @@ class Job:
             options={**options, "threads": result.n_threads, "backend": result.backend},
             versions=library_versions(),
             warnings=self.log.warnings,
-            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
 
     def _summary(self, result: Any, peak: int) -> dict[str, Any]:

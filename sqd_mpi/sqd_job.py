@@ -22,7 +22,7 @@ from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError
-from sqd_mpi.provenance import about_run, library_versions
+from sqd_mpi.provenance import about_run, library_versions, new_run_name
 from sqd_mpi.threads import check_processor
 
 _BEST = ("strings_a", "strings_b", "occupancies")
@@ -80,6 +80,7 @@ class _LoopJob(Job):
         log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
+        self.name = new_run_name()
         self.comm = comm
         self.rank = 0 if comm is None else comm.rank
         self.n_ranks = 1 if comm is None else comm.size
@@ -283,7 +284,7 @@ class _LoopJob(Job):
             options=self.options.to_dict(),
             versions=library_versions(),
             warnings=self.log.warnings,
-            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
         with files.AtomicFile(self.output, files.RESULT) as file:
             files.write_record(file, record)
