@@ -228,8 +228,8 @@ def history_of(lengths: list[int], n_roots: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("width", [figures.canvas.NARROW, figures.canvas.WIDTH])
-@pytest.mark.parametrize("n_roots", [1, 3, 12])
-@pytest.mark.parametrize("lengths", [[5], [12, 5], [12, 5, 5, 1], [12, *[5] * 15], [9] * 8, [1] * 40, [1, 30, 1]])
+@pytest.mark.parametrize("n_roots", [1, 12])
+@pytest.mark.parametrize("lengths", [[5], [12, 5, 5, 1], [12, *[5] * 15], [1] * 40, [1, 30, 1]])
 def test_names_in_the_convergence_do_not_collide(width, n_roots, lengths):
     """Whatever number of sectors: some go without a name then, the longest have theirs."""
     states = [(k % len(lengths), -1 if k % len(lengths) % 2 else 1) for k in range(n_roots)]
