@@ -217,7 +217,9 @@ class SolveOptions(BaseModel):
         "Kernels that apply the Hamiltonian: cpu, gpu or reference; auto takes a GPU for large problems.",
     )
     threads: Annotated[Literal["auto"] | _Count, BeforeValidator(_threads)] = _field(
-        "auto", "auto or a positive integer", "Threads per rank; auto divides a node's cores among its ranks."
+        "auto",
+        "auto or a positive integer",
+        "Threads per rank; auto: NUMBA_NUM_THREADS, OMP_NUM_THREADS or a node's cores divided among its ranks.",
     )
     memory: Annotated[int, BeforeValidator(_not_a_bool), BeforeValidator(parse_size)] | None = _field(
         None,

@@ -95,7 +95,7 @@ def check_same_run(run: Mapping[str, Any], trace: Trace, names: str) -> None:
     """
     mine, theirs = run["run"].get("id"), trace.about.get("run")
     same = run["fingerprint"] == trace.about.get("fingerprint") and mine == theirs
-    if mine is None and theirs is None:  # before version 0.2 runs had no names
+    if mine is None and theirs is None:  # in older files runs have no names
         shared = ("grid", "n_ranks", "n_threads", "backend", "n_sigma")
         pairs = [(run["summary"].get(name), trace.about.get(name)) for name in shared]
         same = same and all(one == other for one, other in pairs if one is not None and other is not None)
