@@ -7,6 +7,7 @@ Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so rep
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
@@ -46,6 +47,9 @@ def world() -> Communicator | None:
         from mpi4py import MPI
     except (ImportError, RuntimeError):
         return None
+    if not MPI.Is_initialized():  # it was imported to ask for its version only
+        MPI.Init_thread()
+        atexit.register(MPI.Finalize)
     return MPI.COMM_WORLD
 
 

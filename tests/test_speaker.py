@@ -107,3 +107,19 @@ def test_bad_input_on_one_rank_only_is_noticed():
     assert not speaker.all_arrive(LateBarrier(lambda: False), 0.1)
     start = time.monotonic()
     assert speaker.all_arrive(LateBarrier(lambda: time.monotonic() > start + 0.02), 5.0)
+
+
+def test_mpi_starts_after_its_version_was_asked_for():
+    """A result names the MPI library also where MPI does not run; later work in the same process may need it."""
+    program = (
+        "from sqd_mpi import grid\n"
+        "version = grid.library_version()\n"
+        "before = grid.started_rank()\n"
+        "comm = grid.world()\n"
+        "print(before, 'none' if comm is None else (comm.rank, comm.size, grid.started_rank()), grid.world() is comm)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout in ("None (0, 1, 0) True\n", "None none True\n")
