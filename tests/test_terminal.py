@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 from sqd_mpi import bitstrings, files, terminal
 from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.terminal import MessageStream, OutputError, colored, show, tell
+from sqd_mpi.watchdog import Watchdog
 from tests.test_cli import environment
 from tests.test_mpi_driver import mpiexec
 
@@ -234,10 +237,16 @@ def test_colours(monkeypatch, is_terminal, changes, expected):
     assert colored("word", "red", Stream(is_terminal=is_terminal)) == expected
 
 
+def test_a_watchdog_that_cannot_tell_ends_the_job_all_the_same():
+    """Its report is lost, not its purpose."""
+    ended = threading.Event()
+    stream: Any = Stream(BrokenPipeError(errno.EPIPE, "reason"))
+    with Watchdog(Timers(), 0.1, end=ended.set, stream=stream):
+        assert ended.wait(30)
+
+
 def test_a_live_line_on_a_terminal_that_goes_away():
     """A disowned job writes to a terminal that is closed."""
-    from sqd_mpi.log import Iteration, Log
-
     stream: Any = Stream(is_terminal=True)
     with Log(stream=stream) as log:
         row = Iteration(1, 2, -1.0, 0.0, 0.5, 3, 1.5)
