@@ -371,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         device = open_the_device()
     except InputError as error:
-        print(f"gpu benchmark: nothing was measured: {error}", file=sys.stderr)
+        print(f"gpu benchmark: nothing was measured: {error.typed}", file=sys.stderr)
         return 2
     inputs = options.inputs or (DEFAULT_INPUTS if options.data.is_dir() else MADE_UP_INPUTS)
     published = [name for name in inputs if Path(name).suffix != ".h5" and not name.startswith(MADE_UP)]

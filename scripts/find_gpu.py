@@ -22,7 +22,7 @@ def main() -> int:
     try:
         device = open_device()
     except InputError as error:
-        print(f"no GPU to test on: {error}", file=sys.stderr)
+        print(f"no GPU to test on: {error.typed}", file=sys.stderr)
         return 2
     if device.kind == "host":
         print("no GPU to test on: SQD_MPI_GPU=host emulates one on the CPU; unset it", file=sys.stderr)

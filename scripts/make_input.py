@@ -60,24 +60,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence and exit with code 2."""
-        from sqd_mpi import cli
+        from sqd_mpi.speaker import speaking
 
-        if cli.launcher_rank() == 0:
-            print(f"make_input: error: {message}", file=sys.stderr)
+        with speaking(collective=True) as mine:
+            if mine:
+                print(f"make_input: error: {message}", file=sys.stderr)
         sys.exit(2)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the file; returns the exit code: 0, 2 for bad input, 1 for anything else."""
     options = parse_options(arguments)
-    from sqd_mpi import InputError, cli, grid
+    from sqd_mpi import InputError, grid
 
     comm = grid.world()
     try:
         work(comm, options)
     except InputError as error:
-        if cli.launcher_rank() == 0:
-            print(f"make_input: error: {error}", file=sys.stderr)
+        if comm is None or comm.rank == 0:
+            print(f"make_input: error: {error.typed}", file=sys.stderr)
         return 2
     except Exception:
         traceback.print_exc()
@@ -124,11 +125,10 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def work(comm: Any, options: argparse.Namespace) -> None:
     """Molecule on rank 0, strings on all ranks, files from rank 0."""
-    from sqd_mpi import InputError, _jit, files, grid
-    from sqd_mpi.options import available_cores
+    from sqd_mpi import InputError, files, grid, threads
 
     first = comm is None or comm.rank == 0
-    _jit.set_threads(max(1, available_cores() // grid.local_ranks(comm)[1]))
+    threads.set_up(comm)
     outcome: Any = None
     if first:
         try:

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(parser.parse_args(arguments))
     except InputError as error:
-        return _fail(str(error))
+        return _fail(error.typed)
 
 
 def _run(options: argparse.Namespace) -> int:

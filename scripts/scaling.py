@@ -411,7 +411,7 @@ def _grid(text: str) -> str:
         if parse_grid(text) == "auto":
             raise InputError("auto is the default; use --ranks")
     except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(error.typed) from None
     return text
 
 
@@ -466,7 +466,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _main(_parser().parse_args(words[:split]), words[split + 1 :])
     except (StudyError, InputError, render.SettingsError) as error:
-        print(f"scaling.py: error: {error}", file=sys.stderr)
+        print(f"scaling.py: error: {getattr(error, 'typed', error)}", file=sys.stderr)
         return 2
     return 0
 

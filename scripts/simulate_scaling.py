@@ -59,7 +59,7 @@ def simulate_all(
     for n_ranks in ranks:
         chosen = planner.make_plan(problem, n_ranks, profile, n_threads, limits).chosen
         if chosen is None:
-            print(f"{n_ranks} ranks: no grid fits into {memory / 2**30:.3g} GiB per rank", file=sys.stderr)
+            print(f"{n_ranks} ranks: no grid fits into {memory / 1e9:.3g} GB per rank", file=sys.stderr)
         else:
             shapes.append(chosen.grid)
     rows = []
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(parser.parse_args(arguments))
     except InputError as error:
-        return _fail(str(error))
+        return _fail(error.typed)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -202,7 +202,7 @@ def check_run_options(options: Sequence[str], input_path: Path) -> bool:
     try:
         SolveOptions(**{name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)})
     except InputError as error:
-        raise SettingsError(str(error)) from None
+        raise SettingsError(error.typed) from None
     return True
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import sys
 import traceback
 
+from sqd_mpi.terminal import MessageStream, open_closed_streams, settle, tell
+
 
 def run() -> int:
     """Runs the command line and returns its exit code.
 
     An error that nobody caught is printed with the rank, and ends all ranks of the job.
     """
+    open_closed_streams()
+    try:
+        return _run()
+    finally:
+        settle()
+
+
+def _run() -> int:
     try:
         from sqd_mpi.cli import main
 
@@ -18,17 +28,24 @@ def run() -> int:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
+            tell(stop.code)
         if code != 0:
             _end_all_ranks(code)
         return code
     except BaseException:
-        from sqd_mpi.cli import launcher_rank
-
         # One write, so that the lines of several failing ranks do not mix.
-        sys.stderr.write(f"[rank {launcher_rank()}] {traceback.format_exc()}")
+        stream = MessageStream()
+        stream.write(f"{_rank()}{traceback.format_exc()}")
+        stream.flush()
         _end_all_ranks(1)
         return 1
+
+
+def _rank() -> str:
+    """Returns the number of this rank as text, nothing where MPI was not started."""
+    grid = sys.modules.get("sqd_mpi.grid")
+    rank = None if grid is None else grid.started_rank()
+    return "" if rank is None else f"[rank {rank}] "
 
 
 def _end_all_ranks(code: int) -> None:

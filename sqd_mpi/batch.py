@@ -230,6 +230,6 @@ def describe(error: BaseException) -> Failure:
         return Failure(error.kind, text)
     if isinstance(error, Recalled):
         return Failure("recalled", text, lines)
-    if isinstance(error, MemoryError) or (isinstance(error, InputError) and text.startswith("--memory")):
+    if isinstance(error, MemoryError) or (isinstance(error, InputError) and error.typed.startswith("--memory")):
         return Failure("memory", text if text != "no message" else "an allocation failed", lines)
     return Failure("exception", f"{type(error).__name__}: {text}", lines)

@@ -20,8 +20,8 @@ from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, isolat
 from sqd_mpi.excitations import find_singles
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions, available_cores
-from sqd_mpi.workers import WorkerPool
+from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.workers import WorkerPool, most_workers
 
 if TYPE_CHECKING:
     from sqd_mpi.recall import Group as RankGroup
@@ -76,9 +76,10 @@ def solve_batches(
         options: of every solve; the lowest root is what counts.
         comm: MPI communicator, or None.
         pool: workers that exist already; then `workers`, `threads`, `memory` and `devices` are those of the pool.
-        workers: number of worker processes, by default one per core but not more than batches; 0 solves one batch
-            after another in this process, where nothing protects from signals and the memory limit is not enforced.
-        threads: threads of a worker; by default cores are divided.
+        workers: number of worker processes, by default one per core, or as many as there are cores for their threads,
+            but not more than batches; 0 solves one batch after another in this process, where nothing protects from
+            signals and the memory limit is not enforced.
+        threads: threads of a worker; by default what NUMBA_NUM_THREADS or OMP_NUM_THREADS say, else cores are divided.
         memory: bytes that each worker may allocate.
         devices: devices that workers see, dealt in turn; without, workers use the CPU.
         timeout: seconds after which a batch has failed.
@@ -121,8 +122,9 @@ def solve_batches(
     elif workers == 0:
         results = [_here(hamiltonian, task, retries, solve, should_stop) for task in tasks]
     else:
-        count = workers or min(len(tasks), available_cores())
-        with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices) as own:
+        count = workers or min(len(tasks), most_workers(threads))
+        tell = None if log is None else log.info
+        with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices, tell=tell) as own:
             results = _by_workers(own, tasks, retries, solve, should_stop)
     for result in results:
         if log is not None and result.failure is not None:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import bench_device, grid
+from sqd_mpi.log import Log
 from sqd_mpi.machine import MachineProfile, processor_name, write_profile
-from sqd_mpi.options import InputError, available_cores
+from sqd_mpi.options import InputError
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
     (3600, 20, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))),
@@ -82,20 +83,22 @@ def run(
     Raises:
         InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
-    from sqd_mpi import _jit, job
+    from sqd_mpi import _jit, compile_notice, job
+    from sqd_mpi.threads import set_up
 
     engine, message = _engine(backend, say)
     if output is not None and not os.access(Path(output).resolve().parent, os.W_OK):
         message = f"cannot write {output}: there is no such folder, or it is not writable"
     grid.agree_on_error(comm, message)
     local_rank, n_local = grid.local_ranks(comm)
-    n_threads = max(1, available_cores() // n_local) if threads == "auto" else int(threads)
-    _jit.set_threads(n_threads)
-    if local_rank == 0:
-        job.warm_up(0)
-    grid.barrier(comm)
-    if local_rank != 0:
-        job.warm_up(0)
+    log = Log(-1)  # which keeps the warnings
+    n_threads = set_up(comm, "auto" if threads == "auto" else int(threads), log).number
+    with compile_notice.notice(say, _jit.telling_of_compilation):
+        if local_rank == 0:
+            job.warm_up(0)
+        grid.barrier(comm)
+        if local_rank != 0:
+            job.warm_up(0)
     from sqd_mpi.solve import peak_rss_bytes
 
     measured = {"process_bytes": float(peak_rss_bytes())}
@@ -108,6 +111,7 @@ def run(
     described = {} if engine is None else bench_device.describe(comm, engine, n_local)
     profile = _profile(means, n_local, n_threads, engine, described)
     site, warnings = check_site(comm, n_threads, n_local)
+    warnings = [*log.warnings, *warnings]
     message = None
     if output is not None and (comm is None or comm.rank == 0):
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +18,9 @@ from sqd_mpi.options import (
     SolveOptions,
     option_name,
 )
-from sqd_mpi.terminal import colored, launcher_rank
+from sqd_mpi.speaker import all_arrive, refuse
+from sqd_mpi.spelling import as_typed
+from sqd_mpi.terminal import OutputError, show, tell
 
 EXIT_FAILED = 1
 EXIT_NOT_CONVERGED = 3
@@ -56,8 +58,6 @@ _METAVARS = {
 _PLAN_OPTIONS = (
     "backend", "threads", "memory", "max_subspace", "nroots", "rdm", "symmetry", "spin_flip", "string_order"
 )  # fmt: skip
-# How long a rank with bad input waits for the others to report the same, before it ends them.
-_AGREEMENT_SECONDS = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,18 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what stands after `python -m sqd_mpi`; by default that of this process.
 
     Returns:
-        The exit code: 0 done, 2 bad input or options, 3 not converged, 4 stopped with a checkpoint.
+        The exit code: 0 done, 1 failed, 2 bad input or options, 3 not converged, 4 stopped with a checkpoint.
     """
-    parsed, unknown = build_parser().parse_known_args(arguments)
-    if unknown:
-        parsed.parser.refuse_unknown(unknown)
-    verb: Callable[[argparse.Namespace], int] = parsed.verb
-    try:
-        return verb(parsed)
-    except (InputError, RunError) as error:
-        if launcher_rank() == 0:
-            print(f"{colored('sqd_mpi: error:', 'red')} {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = argparse.Namespace(parser=None)
+    with as_typed():
+        try:
+            parsed, unknown = build_parser().parse_known_args(words, parsed)
+            parsed.words = words
+            if unknown:
+                parsed.parser.refuse_unknown(unknown, words)
+            verb: Callable[[argparse.Namespace], int] = parsed.verb
+            return verb(parsed)
+        except (InputError, RunError, OutputError) as error:
+            refuse(str(error), collective=parsed.parser is not None and parsed.parser.collective)
+            return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -111,10 +114,22 @@ First steps:
     return parser
 
 
-def _add_verb(verbs: Any, name: str, description: str, *lines: str) -> argparse.ArgumentParser:
-    """Returns the parser of a new verb; the lines are its examples."""
+def _add_verb(
+    verbs: Any, name: str, description: str, *lines: str, collective: bool = False
+) -> argparse.ArgumentParser:
+    """Returns the parser of a new verb.
+
+    Args:
+        verbs: where it goes.
+        name: of the verb.
+        description: one sentence.
+        lines: its examples.
+        collective: whether all ranks of a job run it together.
+    """
     epilog = examples(*(line.replace("sqd_mpi", PROGRAM, 1) for line in lines)) if lines else None
-    return verbs.add_parser(name, help=description, description=description, epilog=epilog)
+    parser: Parser = verbs.add_parser(name, help=description, description=description, epilog=epilog)
+    parser.collective = collective
+    return parser
 
 
 def _add_manners(parser: argparse.ArgumentParser, *, json_text: str | None = None, verbose: bool = False) -> None:
@@ -174,6 +189,7 @@ def _add_run(verbs: Any) -> None:
         "mpirun -n 4 sqd_mpi run input.h5",
         "mpirun -n 4 sqd_mpi run input.h5 --nroots 3 --spin-square 0 -o singlets.h5",
         "mpirun -n 8 sqd_mpi run input.h5 --checkpoint-every 10min --resume",
+        collective=True,
     )  # fmt: skip
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument("-o", "--output", metavar="FILE", default="result.h5", help="result file (result.h5)")
@@ -189,6 +205,7 @@ def _add_sqd(verbs: Any) -> None:
     parser = _add_verb(verbs, "sqd", "Run the whole loop on sampled bit-strings; alone or with mpirun.",
         "sqd_mpi sqd problem.h5 --samples-per-batch 500",
         "mpirun -n 8 sqd_mpi sqd problem.h5 --batches 8 --symmetrize-spin --resume",
+        collective=True,
     )  # fmt: skip
     parser.add_argument("input", metavar="PROBLEM", help="problem file, made by import counts")
     parser.add_argument("-o", "--output", metavar="FILE", default="result.h5", help="result file (result.h5)")
@@ -241,6 +258,7 @@ def _add_bench(verbs: Any) -> None:
     """Adds `bench`."""
     parser = _add_verb(verbs, "bench", "Measure what this machine can do, for plan, and check its set-up; use mpirun.",
         "mpirun -n 4 sqd_mpi bench -o machine.json",
+        collective=True,
     )  # fmt: skip
     parser.add_argument("-o", "--output", metavar="FILE", help="machine profile to write, for plan --profile")
     parser.add_argument("--threads", metavar="auto|N", default="auto", help=_help(SolveOptions.model_fields["threads"]))
@@ -282,6 +300,7 @@ def _add_extrapolate(verbs: Any) -> None:
     """Adds `extrapolate`."""
     parser = _add_verb(verbs, "extrapolate", "Extrapolate the energy to zero variance; start it with mpirun.",
         "mpirun -n 4 sqd_mpi extrapolate input.h5 --thresholds 1e-3,3e-4,1e-4",
+        collective=True,
     )  # fmt: skip
     parser.add_argument("input", metavar="INPUT", help="input file")
     parser.add_argument(
@@ -318,6 +337,9 @@ def _help(field: Any) -> str:
 
 def _import_fcidump(parsed: argparse.Namespace) -> int:
     """Writes an input file."""
+    from sqd_mpi.threads import check_processor
+
+    check_processor()  # before numba is imported
     from sqd_mpi import importing
 
     return importing.from_fcidump(parsed)
@@ -325,6 +347,9 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
 
 def _import_counts(parsed: argparse.Namespace) -> int:
     """Writes a problem file."""
+    from sqd_mpi.threads import check_processor
+
+    check_processor()
     from sqd_mpi import importing
 
     return importing.from_counts(parsed)
@@ -334,7 +359,7 @@ def _print_summary(path: str) -> None:
     """Prints the summary of a file as one JSON object."""
     from sqd_mpi.files import read_summary
 
-    print(json.dumps(read_summary(path), allow_nan=False))
+    show(json.dumps(read_summary(path), allow_nan=False) + "\n")
 
 
 def _log(parsed: argparse.Namespace, communicator: Any) -> Any:
@@ -366,7 +391,7 @@ def _run(parsed: argparse.Namespace) -> int:
             log = _log(parsed, comm)
             return _after(parsed, comm, job.run_file(comm, parsed.input, parsed.output, given, signals, log))
 
-        return _on_all_ranks(work)
+        return _on_all_ranks(parsed, work)
 
 
 def _sqd(parsed: argparse.Namespace) -> int:
@@ -386,7 +411,7 @@ def _sqd(parsed: argparse.Namespace) -> int:
             code = sqd_job.run_loop_file(comm, parsed.input, parsed.output, given, extra, signals, log)
             return _after(parsed, comm, code)
 
-        return _on_all_ranks(work)
+        return _on_all_ranks(parsed, work)
 
 
 def _extrapolate(parsed: argparse.Namespace) -> int:
@@ -407,21 +432,36 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
             _say(parsed, [str(path) for path in paths], data)
         return 0 if all(point["converged"] for point in data["points"]) else 3
 
-    return _on_all_ranks(work)
+    return _on_all_ranks(parsed, work)
 
 
-def _on_all_ranks(work: Callable[[Any], int]) -> int:
+def _on_all_ranks(parsed: argparse.Namespace, work: Callable[[Any], int]) -> int:
     """Returns what work(communicator) returns; ends all ranks if one alone finds its input bad or fails."""
     from sqd_mpi import grid
 
     communicator = grid.world()
     try:
+        _check_words(grid.gather_objects(communicator, parsed.words))
         return work(communicator)
     except (InputError, RunError) as error:
-        if communicator is not None and communicator.size > 1 and not _all_arrive(communicator):
-            print(f"sqd_mpi: error: {error}", file=sys.stderr, flush=True)
+        if communicator is not None and communicator.size > 1 and not all_arrive(communicator):
+            tell(str(error), "sqd_mpi: error:", "red")
             grid.abort(EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED)
         raise
+
+
+def _check_words(words: Sequence[Sequence[str]]) -> None:
+    """Checks the command lines of all ranks of a job.
+
+    Raises:
+        InputError: they differ: what rank 0 says would be done, and what others say would be passed over.
+    """
+    for rank, other in enumerate(words):
+        if list(other) != list(words[0]):
+            raise InputError(
+                f"all ranks of a job need the same command line; rank 0 has {shlex.join(words[0])!r}, rank {rank} "
+                f"{shlex.join(other)!r}. Start each problem with an mpirun or srun of its own"
+            )
 
 
 def _plan(parsed: argparse.Namespace) -> int:
@@ -433,9 +473,9 @@ def _plan(parsed: argparse.Namespace) -> int:
 
     found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given, parsed.device_memory)
     if parsed.json or not parsed.quiet:
-        print(json.dumps(found.to_dict(), allow_nan=False) if parsed.json else plan.plan_text(found, title))
+        show((json.dumps(found.to_dict(), allow_nan=False) if parsed.json else plan.plan_text(found, title)) + "\n")
     elif found.chosen is None:
-        print(f"sqd_mpi: {plan.nothing_fits(found)}", file=sys.stderr)
+        tell(plan.nothing_fits(found), "sqd_mpi:")
     return 0 if found.chosen is not None else EXIT_BAD_INPUT
 
 
@@ -445,31 +485,24 @@ def _bench(parsed: argparse.Namespace) -> int:
     if parsed.backend not in ("cpu", "gpu"):
         raise InputError(f"--backend needs cpu or gpu; got {parsed.backend!r}")
 
-    from sqd_mpi import bench, grid
+    def work(communicator: Any) -> int:
+        from sqd_mpi import bench
 
-    def say(text: str) -> None:
-        if launcher_rank() == 0:
-            print(f"sqd_mpi: {text}", file=sys.stderr)
+        first = communicator is None or communicator.rank == 0
 
-    communicator = grid.world()
-    report = bench.run(communicator, threads, parsed.output, parsed.backend, say)
-    if launcher_rank() == 0 and (parsed.json or not parsed.quiet):
-        print(json.dumps(report, allow_nan=False) if parsed.json else _table("this machine", report))
-    elif launcher_rank() == 0:
-        for text in report["warnings"]:
-            print(f"sqd_mpi: warning: {text}", file=sys.stderr)
-    return 0
+        def say(text: str) -> None:
+            if first:
+                tell(text, "sqd_mpi:")
 
+        report = bench.run(communicator, threads, parsed.output, parsed.backend, say)
+        if first and (parsed.json or not parsed.quiet):
+            show((json.dumps(report, allow_nan=False) if parsed.json else _table("this machine", report)) + "\n")
+        elif first:
+            for text in report["warnings"]:
+                tell(text, "sqd_mpi: warning:", "yellow")
+        return 0
 
-def _all_arrive(communicator: Any) -> bool:
-    """Returns whether all ranks come here soon; if not, the error is this rank's alone and the others would hang."""
-    request = communicator.Ibarrier()
-    deadline = time.monotonic() + _AGREEMENT_SECONDS
-    while not request.Test():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
+    return _on_all_ranks(parsed, work)
 
 
 def _info(parsed: argparse.Namespace) -> int:
@@ -482,7 +515,7 @@ def _info(parsed: argparse.Namespace) -> int:
         from sqd_mpi.files import read_summary
 
         title, summary = parsed.file, read_summary(parsed.file)
-    print(json.dumps(summary, allow_nan=False) if parsed.json else _table(title, summary))
+    show((json.dumps(summary, allow_nan=False) if parsed.json else _table(title, summary)) + "\n")
     return 0
 
 
@@ -506,16 +539,16 @@ def _report(parsed: argparse.Namespace) -> int:
 def _say(parsed: argparse.Namespace, lines: Sequence[str], data: dict[str, Any]) -> None:
     """Prints lines for people, or one JSON object, or nothing."""
     if parsed.json:
-        print(json.dumps(data, allow_nan=False))
+        show(json.dumps(data, allow_nan=False) + "\n")
     elif not parsed.quiet:
-        print("\n".join(lines))
+        show("\n".join(lines) + "\n")
 
 
 def _completion(parsed: argparse.Namespace) -> int:
     """Prints the script of a shell."""
     from sqd_mpi import completion
 
-    print(completion.script(build_parser(), parsed.shell), end="")
+    show(completion.script(build_parser(), parsed.shell))
     return 0
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from sqd_mpi.speaker import refuse
 from sqd_mpi.suggestions import did_you_mean
-from sqd_mpi.terminal import colored, launcher_rank
+from sqd_mpi.terminal import show, tell
 
 PROGRAM = "python -m sqd_mpi"
 EXIT_BAD_INPUT = 2
@@ -23,6 +25,9 @@ EXIT_CODES = """Exit codes:
 class Parser(argparse.ArgumentParser):
     """A parser that reports an error as one line, from one rank."""
 
+    collective = True
+    """Whether all ranks of a job come here with the same words: MPI then says which of them reports an error."""
+
     def __init__(self, **settings: Any) -> None:
         """Takes no abbreviated options: what is unknown today may become an option tomorrow."""
         plain = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -30,18 +35,32 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints one sentence and exits with code 2."""
-        if launcher_rank() == 0:
-            print(f"{colored('sqd_mpi: error:', 'red')} {message}; see {self.prog} --help", file=sys.stderr)
+        refuse(f"{message}; see {self.prog} --help", self.collective)
         sys.exit(EXIT_BAD_INPUT)
 
-    def refuse_unknown(self, words: list[str]) -> NoReturn:
-        """Reports the first of the words that no argument took."""
-        word = words[0]
+    def refuse_unknown(self, words: Sequence[str], given: Sequence[str] = ()) -> NoReturn:
+        """Reports the first of the words that no argument took.
+
+        Args:
+            words: those that are left.
+            given: the whole command line.
+        """
+        word = next((word for word in words if word != "--"), "--")
+        if word.startswith("-") and word in [*given][[*given, "--"].index("--") + 1 :]:
+            self.error(f"unexpected argument {word!r}: after -- every word is the name of a file; options go before --")
         if not word.startswith("-"):
             self.error(f"unexpected argument {word!r}")
         name = word.partition("=")[0]
         known = [text for action in self._actions for text in action.option_strings]
         self.error(f"unknown option {name}{did_you_mean(name, known)}")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints help and version on standard output, which may be closed, broken or full, and errors."""
+        if message:
+            if file is sys.stdout:
+                show(message)
+            else:
+                tell(message.rstrip())
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuses what is not among the choices, and says what is close."""

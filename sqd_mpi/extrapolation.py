@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from sqd_mpi import grid
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions, available_cores, input_warnings_to
+from sqd_mpi.options import InputError, SolveOptions, input_warnings_to
 
 # The distance of a point from zero below this share of the largest one does not raise its weight any more.
 _LEAST_DISTANCE = 1e-3
@@ -209,12 +209,12 @@ def run_file(
     values = parse_thresholds(thresholds)
     log = log or Log(0 if comm is None else comm.rank)
     problem, options = _read(comm, input_path, folder, given, log)
-    from sqd_mpi import _jit
+    from sqd_mpi import _jit, threads
 
-    n_threads = max(1, available_cores() // grid.local_ranks(comm)[1])
-    _jit.set_threads(n_threads if options.threads == "auto" else options.threads)
+    threads.set_up(comm, options.threads, log)
     log.info(heading())
-    points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
+    with log.compiling(_jit.telling_of_compilation, loading=False):
+        points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
     if len(points) < 2:
         raise InputError("--thresholds gives a single space; a line needs at least two")
     fits = fits_of(points)

@@ -7,6 +7,7 @@ Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so rep
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.options import InputError
+from sqd_mpi.options import InputError, available_cores
+from sqd_mpi.terminal import settle
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -45,15 +47,29 @@ def world() -> Communicator | None:
         from mpi4py import MPI
     except (ImportError, RuntimeError):
         return None
+    if not MPI.Is_initialized():  # it was imported to ask for its version only
+        MPI.Init_thread()
+        atexit.register(MPI.Finalize)
     return MPI.COMM_WORLD
+
+
+def _running() -> Any:
+    """The module of MPI if MPI was started here and goes on, else None."""
+    module = sys.modules.get("mpi4py.MPI")
+    return module if module is not None and module.Is_initialized() and not module.Is_finalized() else None
+
+
+def started_rank() -> int | None:
+    """Number of this process in COMM_WORLD, or None where MPI does not run here: nobody but MPI knows it."""
+    module = _running()
+    return None if module is None else int(module.COMM_WORLD.rank)
 
 
 def abort(code: int) -> None:
     """End all ranks of this job at once, if MPI was started here; otherwise return."""
-    module = sys.modules.get("mpi4py.MPI")
-    if module is not None and module.Is_initialized() and not module.Is_finalized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+    module = _running()
+    if module is not None:
+        settle()
         module.COMM_WORLD.Abort(code)
 
 
@@ -77,6 +93,23 @@ def local_ranks(comm: Communicator | None) -> tuple[int, int]:
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     result = node.rank, node.size
+    node.Free()
+    return result
+
+
+def cores_of_node(comm: Communicator | None) -> tuple[int, int]:
+    """How many cores the ranks of this node may use together, and how many ranks these are.
+
+    Collective over the communicator. A rank that is bound to cores of its own does not see those of the others.
+    """
+    if comm is None or comm.size == 1:
+        return available_cores(), 1
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(available_cores())
+    together: set[int] = set().union(*node.allgather(set(mine)))
+    result = len(together), node.size
     node.Free()
     return result
 

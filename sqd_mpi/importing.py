@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from sqd_mpi import bitstrings, files, sampling
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, input_warnings_to
-from sqd_mpi.terminal import colored
+from sqd_mpi.terminal import show, tell
 
 
 def from_fcidump(parsed: argparse.Namespace) -> int:
@@ -53,17 +52,15 @@ def from_counts(parsed: argparse.Namespace) -> int:
 
 def _warn(text: str) -> None:
     """Prints a warning."""
-    print(f"{colored('sqd_mpi: warning:', 'yellow')} {text}", file=sys.stderr)
+    tell(text, "sqd_mpi: warning:", "yellow")
 
 
 def _say_what_was_made(parsed: argparse.Namespace, hamiltonian: Any, content: str) -> None:
     """Prints a line on a new file, or its summary."""
     if parsed.json:
-        print(json.dumps(files.read_summary(parsed.output), allow_nan=False))
+        show(json.dumps(files.read_summary(parsed.output), allow_nan=False) + "\n")
     elif not parsed.quiet:
         n_alpha, n_beta = hamiltonian.nelec
         unlike = ", spin-dependent integrals" if hamiltonian.spin_dependent else ""
-        print(
-            f"{parsed.output}: {hamiltonian.norb} orbitals, {n_alpha} alpha and {n_beta} beta electrons, "
-            f"{content}{unlike}"
-        )
+        electrons = f"{n_alpha} alpha and {n_beta} beta electrons"
+        show(f"{parsed.output}: {hamiltonian.norb} orbitals, {electrons}, {content}{unlike}\n")

@@ -19,8 +19,8 @@ from sqd_mpi import __version__, grid, trace
 from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
-from sqd_mpi.options import InputError, RunError, SolveOptions, available_cores, input_warnings_to
-from sqd_mpi.provenance import about_run, count_nodes, library_versions
+from sqd_mpi.options import InputError, RunError, SolveOptions, input_warnings_to
+from sqd_mpi.provenance import about_run, count_nodes, library_versions, new_run_name
 from sqd_mpi.watchdog import Watchdog
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
@@ -76,6 +76,7 @@ class Job:
     """
 
     n_nodes = 1
+    threads: Any = None  # what `threads.set_up` returns, once it was called
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Job:
         log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
+        self.name = new_run_name()  # that of rank 0 is what files hold
         self.comm = comm
         self.rank = 0 if comm is None else comm.rank
         self.output = Path(output_path)
@@ -201,14 +203,10 @@ class Job:
             local_rank, n_local = grid.local_ranks(self.comm)
             self.n_nodes = count_nodes(self.comm, local_rank)
             _node_local_cache()
-            wanted = self.options.threads
-            n_threads = max(1, available_cores() // n_local) if wanted == "auto" else wanted
-            from sqd_mpi import _jit
+            from sqd_mpi import _jit, threads
 
-            _jit.set_threads(n_threads)
-        if self.options.threads != "auto" and self.options.threads > available_cores():
-            self.log.warning(f"--threads {n_threads} is more than the {available_cores()} cores of this rank")
-        with self.log.compiling(), self.timers("warm-up"):
+            self.threads = threads.set_up(self.comm, self.options.threads, self.log)
+        with self.log.compiling(_jit.telling_of_compilation), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             backend = self._open_device(local_rank, n_local)
             if local_rank == 0:
@@ -247,6 +245,7 @@ class Job:
         self.log.info(
             f"sqd_mpi {__version__}: {problem.hamiltonian.norb} orbitals, {n_alpha} + {n_beta} electrons, "
             f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
+            f"{self.threads.origin}"
         )
         given = {name: value for name, value in self.options.to_dict().items() if value is not None}
         self.log.detail("options: " + ", ".join(f"{name} {value}" for name, value in given.items()))
@@ -325,6 +324,7 @@ class Job:
             return
         about = {
             "input": Path(self.input_path).name,
+            "run": self.name,
             "fingerprint": self.fingerprint,
             "n_threads": result.n_threads,
             "backend": result.backend,
@@ -393,7 +393,7 @@ class Job:
             options={**options, "threads": result.n_threads, "backend": result.backend},
             versions=library_versions(),
             warnings=self.log.warnings,
-            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
 
     def _summary(self, result: Any, peak: int) -> dict[str, Any]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import atexit
 import math
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
+from sqd_mpi import compile_notice
 from sqd_mpi.progress import as_text
-from sqd_mpi.terminal import colored
+from sqd_mpi.spelling import spelled
+from sqd_mpi.terminal import MessageStream, colored
 
-COMPILE_NOTICE = "compiling kernels for this machine (once; a minute or two)"
-COMPILE_NOTICE_DELAY = 1.5
 NO_DETAIL: Mapping[str, int] = {}
 
 _WIDTHS = {"iter": 5, "subspace": 9, "energy": 20, "change": 11, "residual": 10, "sigmas": 7, "seconds": 9, "left": 7}
@@ -80,7 +78,7 @@ class Log:
         self.rank = rank
         self.level = level
         self.warnings: list[str] = []
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = MessageStream(stream)
         self._live = rank == 0 and (self._stream.isatty() if live is None else live)
         self._console: Any = None
         self._status: Any = None
@@ -129,17 +127,11 @@ class Log:
         else:
             self._print(self._last_line)
 
-    @contextmanager
-    def compiling(self, delay: float = COMPILE_NOTICE_DELAY) -> Iterator[None]:
-        """Says that kernels are being compiled, if what stands inside takes longer than `delay` seconds."""
-        timer = threading.Timer(delay, self.info, (COMPILE_NOTICE,))
-        timer.daemon = True
-        if self.rank == 0:
-            timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def compiling(
+        self, watch: compile_notice.Watch, delay: float = compile_notice.DELAY_SECONDS, loading: bool = True
+    ) -> AbstractContextManager[None]:
+        """Returns a context that says why it takes long, if it does: see `compile_notice.notice`."""
+        return compile_notice.notice(self.info, watch, delay, loading) if self.rank == 0 else nullcontext()
 
     def close(self) -> None:
         """Ends the live line, leaving the last iteration, so that a next solve starts a new table."""
@@ -163,8 +155,10 @@ class Log:
         """Prints a line on rank 0, above the live line if there is one."""
         if self.rank != 0:
             return
+        text = spelled(text)
         if self._status is None:
-            print(text, file=self._stream, flush=True)
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
         else:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -181,7 +175,7 @@ class Log:
         if self._status is None:
             from rich.console import Console
 
-            self._console = Console(file=self._stream)
+            self._console = Console(file=cast("TextIO", self._stream))
             self._status = self._console.status(Text(text, no_wrap=True))
             self._status.start()
             atexit.register(self._status.stop)  # an error must not leave the terminal without a cursor

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from sqd_mpi.spelling import spelled
 from sqd_mpi.suggestions import did_you_mean
 
 Grid = tuple[int, int, int, int]
@@ -66,7 +67,20 @@ _SIZE_UNITS = {
 }
 
 
-class InputError(ValueError):
+class _Sentence(Exception):
+    """An error that is one sentence, with options as the command line has them: `--max-subspace`."""
+
+    @property
+    def typed(self) -> str:
+        """The sentence for those who type command lines."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """Returns the sentence with options as its reader types them: in Python `max_subspace`."""
+        return spelled(self.typed)
+
+
+class InputError(_Sentence, ValueError):
     """Bad input or options: one sentence for the user, which the command line turns into exit code 2."""
 
 
@@ -74,7 +88,7 @@ class InputWarning(UserWarning):
     """Input that is taken although something about it looks wrong: one sentence, which a run puts into its result."""
 
 
-class RunError(RuntimeError):
+class RunError(_Sentence, RuntimeError):
     """What keeps a run from going on, such as a full disk: one sentence, which becomes exit code 1."""
 
 
@@ -229,7 +243,9 @@ class SolveOptions(BaseModel):
         "Kernels that apply the Hamiltonian: cpu, gpu or reference; auto takes a GPU for large problems.",
     )
     threads: Annotated[Literal["auto"] | _Count, BeforeValidator(_threads)] = _field(
-        "auto", "auto or a positive integer", "Threads per rank; auto divides a node's cores among its ranks."
+        "auto",
+        "auto or a positive integer",
+        "Threads per rank; auto: NUMBA_NUM_THREADS, OMP_NUM_THREADS or a node's cores divided among its ranks.",
     )
     memory: Annotated[int, BeforeValidator(_not_a_bool), BeforeValidator(parse_size)] | None = _field(
         None,
@@ -374,18 +390,20 @@ def _sentence(options: type[SolveOptions], error: ValidationError, values: dict[
     """Returns one sentence on the first thing that pydantic found."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(options.model_fields))
         hint = did_you_mean(str(first["loc"][0]), options.model_fields)
-        return f"unknown option {first['loc'][0]!r}{hint}; the options are {known}"
+        known = "" if hint else f"; the options are {', '.join(sorted(options.model_fields))}"
+        return f"unknown option {first['loc'][0]!r}{hint}{known}"
     if not first["loc"]:
-        return str(first.get("ctx", {}).get("error", first["msg"]))
+        found = first.get("ctx", {}).get("error", first["msg"])
+        return found.typed if isinstance(found, InputError) else str(found)
     name = str(first["loc"][0])
     extra = options.model_fields[name].json_schema_extra
     needs = extra["needs"] if isinstance(extra, dict) else "another value"
     typed = "--" + name.replace("_", "-") if name in options.command_line else option_name(name)
-    got = str(values.get(name))
+    got = values.get(name)
+    shown = repr(got) if got is None or isinstance(got, bool | int | float) else repr(str(got))
     choices = _choices(options.model_fields[name].annotation)
-    return f"{typed} needs {needs}; got {got!r}{did_you_mean(got, choices)}"
+    return f"{typed} needs {needs}; got {shown}{did_you_mean(str(got), choices)}"
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -19,6 +19,7 @@ from sqd_mpi.planner.report import nothing_fits, plan_text
 from sqd_mpi.planner.search import Plan
 
 _MOST_RANKS = 10**6
+_MOST_THREADS = 4
 
 
 def plan_file(
@@ -48,9 +49,9 @@ def plan_file(
     device_bytes = _device_bytes(device_memory, profile)
     n_threads = options.threads if isinstance(options.threads, int) else 1
 
-    from sqd_mpi import _jit
+    from sqd_mpi import threads
 
-    _jit.set_threads(min(available_cores(), 4))  # of this process, not of the run
+    threads.set_up(None, min(threads.choose(None).number, _MOST_THREADS))  # of this process, not of the run
 
     from sqd_mpi import planner
     from sqd_mpi.davidson import subspace_sizes

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 import time
+import uuid
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,16 +16,23 @@ from sqd_mpi import __version__, grid
 from sqd_mpi.machine import processor_name
 
 
-def about_run(input_path: str, n_nodes: int, seconds: float) -> dict[str, Any]:
+def new_run_name() -> str:
+    """A name that no other run has: by it a result and a trace are known to belong together."""
+    return uuid.uuid4().hex
+
+
+def about_run(input_path: str, n_nodes: int, seconds: float, name: str) -> dict[str, Any]:
     """What a result says about where and how it was made.
 
     Args:
         input_path: file that was solved.
         n_nodes: number of nodes.
         seconds: since the start of the program.
+        name: of the run, from `new_run_name`.
     """
     started = datetime.fromtimestamp(time.time() - seconds, timezone.utc)
     return {
+        "id": name,
         "input": _printable(Path(input_path).name),
         "command": _printable(shlex.join(sys.argv[1:])),
         "started": started.isoformat(timespec="seconds"),

@@ -234,7 +234,8 @@ def solve_subspace(
     """
 
     def solve(chosen: SolveOptions | None) -> SubspaceResult:
-        return _Solve(comm, hamiltonian, strings_a, strings_b, chosen, log, hook, timers, start_vectors).run()
+        with _jit.taking("auto" if chosen is None else chosen.threads):
+            return _Solve(comm, hamiltonian, strings_a, strings_b, chosen, log, hook, timers, start_vectors).run()
 
     try:
         try:

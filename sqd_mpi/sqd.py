@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import bitstrings, grid, sampling
+from sqd_mpi._jit import threads_of_environment
 from sqd_mpi.batches import BatchResult, Pair, solve_batches
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log
 from sqd_mpi.loop_options import LoopOptions
-from sqd_mpi.options import InputError, available_cores
+from sqd_mpi.options import InputError, RunError, available_cores
 from sqd_mpi.sampling import FloatArray, Samples
-from sqd_mpi.workers import WorkerPool
+from sqd_mpi.workers import WorkerPool, most_workers
 
 LATEST = "latest.h5"  # in the folder of vectors: the eigenvector of the last iteration
 # Energies that differ by less belong to the same subspace: rounding must not decide which batch is the best.
@@ -124,7 +125,7 @@ def run_loop(
 
     Raises:
         InputError: options do not fit, or there is no sample with the right numbers of electrons.
-        RuntimeError: every batch of an iteration failed.
+        RunError: every batch of an iteration failed.
     """
     loop = _Loop(hamiltonian, samples, options or LoopOptions(), comm, included, vectors, should_stop, log)
     now = state or LoopState.first(hamiltonian.norb, loop.options.seed, occupancies)
@@ -176,10 +177,15 @@ class _Loop:
         if not alone or self.options.workers == 0 or settings.get("pool") is not None:
             settings.setdefault("workers", 0)
             return None
-        wanted = available_cores() if self.options.workers == "auto" else self.options.workers
-        count = min(wanted, self.options.batches)
         threads = None if self.options.threads == "auto" else self.options.threads
-        pool = WorkerPool(self.hamiltonian, count, threads=threads, memory=self.options.memory)
+        said = threads_of_environment(available_cores())
+        for text in said.warnings if threads is None else ():
+            self.log.warning(text)
+        wanted = most_workers(threads) if self.options.workers == "auto" else self.options.workers
+        count = min(wanted, self.options.batches)
+        if threads is None and said.number is not None:
+            self.log.info(f"{count} workers x {said.number} threads ({said.variable})")
+        pool = WorkerPool(self.hamiltonian, count, threads=threads, memory=self.options.memory, tell=self.log.info)
         settings["pool"] = pool
         return pool
 
@@ -201,7 +207,7 @@ class _Loop:
         whole = [result for result in results if result.failure is None]
         if not whole:
             reasons = "; ".join(f"batch {result.number}: {result.failure}" for result in results)
-            raise RuntimeError(f"all batches of iteration {state.iteration + 1} failed: {reasons}")
+            raise RunError(f"all batches of iteration {state.iteration + 1} failed: {reasons}")
         found = min(whole, key=lambda result: (round(result.energy, _SAME_ENERGY_DIGITS), result.number))
         if self.rank == 0 and self.vectors is not None:
             _keep(self.vectors, found.number)

@@ -22,7 +22,8 @@ from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError, input_warnings_to
-from sqd_mpi.provenance import about_run, library_versions
+from sqd_mpi.provenance import about_run, library_versions, new_run_name
+from sqd_mpi.threads import check_processor
 
 _BEST = ("strings_a", "strings_b", "occupancies")
 _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
@@ -79,6 +80,7 @@ class _LoopJob(Job):
         log: Log | None = None,
     ):
         self.began = perf_counter() - seconds_since_start()
+        self.name = new_run_name()
         self.comm = comm
         self.rank = 0 if comm is None else comm.rank
         self.n_ranks = 1 if comm is None else comm.size
@@ -91,6 +93,7 @@ class _LoopJob(Job):
 
     def run(self) -> int:
         """Run the loop and write."""
+        grid.from_rank_0(self.comm, check_processor)  # before numba is imported
         hamiltonian, state, included, occupancies = self._read_problem()
         if self.n_ranks > 1 or self.options.workers == 0:
             self.set_up_threads()
@@ -101,6 +104,7 @@ class _LoopJob(Job):
             self.log.info(
                 f"sqd_mpi {__version__}: {shared.norb} orbitals, {shared.nelec[0]} + {shared.nelec[1]} electrons, "
                 f"{self.options.batches} batches, {self.n_ranks} ranks"
+                + ("" if self.threads is None else f" x {self.threads.number} threads{self.threads.origin}")
             )
             if state is None:
                 state = LoopState.first(shared.norb, self.options.seed, occupancies)
@@ -273,7 +277,7 @@ class _LoopJob(Job):
             options=self.options.to_dict(),
             versions=library_versions(),
             warnings=self.log.warnings,
-            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began),
+            run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
         with files.AtomicFile(self.output, files.RESULT) as file:
             files.write_record(file, record)

@@ -270,7 +270,7 @@ def read(path: str | Path) -> Trace:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
-        raise InputError(f"{path} is not a trace that sqd_mpi wrote; make one with: run INPUT --trace FILE") from None
+        raise InputError(f"{path} is not a trace that sqd_mpi wrote; `run` writes one with --trace FILE") from None
     name, rank, thread = np.array(places, np.intp).reshape(-1, 3).T
     start, seconds = 1e-6 * np.array(numbers).reshape(-1, 2).T
     return Trace(about, list(names), name, rank, thread, start, seconds)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from sqd_mpi.log import Timers
+from sqd_mpi.terminal import MessageStream
 
 _LOOKS = 8  # how often it looks within the time that must pass
 _GRACE_SECONDS = 2.0  # between the report and the end of the job, for the reports of the other ranks
@@ -40,7 +41,7 @@ class Watchdog:
         stream: TextIO | None = None,
     ) -> None:
         self.timers, self.seconds, self.rank, self.end = timers, seconds, rank, end
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = MessageStream(stream)
         self._watched = threading.get_ident()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)

@@ -12,13 +12,14 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
+READY = "ready"  # said once a worker takes batches; before, it may say why that takes long
 _PARENT_CHECK_SECONDS = 1.0
 
 
@@ -38,6 +39,8 @@ class Setup:
     """File of the two-electron integrals, s8 and then as a matrix of pairs, that all workers map."""
     lock: str
     """File that one worker locks while it compiles the kernels."""
+    typed: bool = False
+    """Whether the caller is the command line, whose users type options with hyphens."""
 
 
 def serve(connection: Connection) -> None:
@@ -45,16 +48,29 @@ def serve(connection: Connection) -> None:
     setup: Setup = connection.recv()
     sys.path[:] = setup.path
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
-    from sqd_mpi import _jit
+    from sqd_mpi.spelling import as_typed
 
-    _jit.set_threads(setup.max_threads)
+    with as_typed() if setup.typed else nullcontext():
+        _serve(connection, setup)
+
+
+def _serve(connection: Connection, setup: Setup) -> None:
+    from sqd_mpi import _jit, compile_notice
+    from sqd_mpi.options import InputError
+
+    try:
+        _jit.set_threads(setup.max_threads)
+    except InputError as error:  # of the environment, so no batch could be solved
+        connection.send(error)
+        return
     hamiltonian = _map_hamiltonian(setup)
-    _warm_up(setup.lock)
-    if setup.memory is not None:
-        _limit_memory(setup.memory)
+    with compile_notice.notice(connection.send, _jit.telling_of_compilation, loading=False):
+        _warm_up(setup.lock)
     from sqd_mpi.batch import isolated
 
-    connection.send("ready")
+    if setup.memory is not None:
+        _limit_memory(setup.memory)  # of batches, not of the libraries
+    connection.send(READY)
     while True:
         try:
             solve, task, n_threads = connection.recv()

@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from sqd_mpi._jit import threads_of_environment
 from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, solve_one
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.options import InputError, available_cores, available_memory
-from sqd_mpi.worker import Setup
+from sqd_mpi.options import InputError, RunError, available_cores, available_memory
+from sqd_mpi.spelling import is_typed
+from sqd_mpi.threads import check_processor
+from sqd_mpi.worker import READY, Setup
 
 _LOOK_SECONDS = 0.5  # longest time between looks at clocks and at what the caller wants
 # A worker ends a solve by itself at the timeout; it is killed this much later, if it does not answer.
@@ -50,11 +53,14 @@ class WorkerPool:
 
     Args:
         hamiltonian: integrals; the workers map one copy of the two-electron part.
-        n_workers: number of processes; by default one per core of this process' affinity mask.
-        threads: threads of every worker; by default the cores are divided among the workers that have something to do.
+        n_workers: number of processes; by default one per core of this process' affinity mask, or as many as there are
+            cores for their threads.
+        threads: threads of every worker; by default what NUMBA_NUM_THREADS or OMP_NUM_THREADS say, else the cores are
+            divided among the workers that have something to do.
         memory: bytes that a worker may allocate for a batch; by default what is available divided by the workers, for
             the solver's own prediction only.
         devices: devices that the workers may see, dealt in turn. Without, they use the CPU.
+        tell: is given a sentence when the workers must compile their kernels first.
 
     Raises:
         InputError: a number is not positive.
@@ -62,15 +68,18 @@ class WorkerPool:
 
     def __init__(
         self, hamiltonian: Hamiltonian, n_workers: int | None = None, *, threads: int | None = None,
-        memory: int | None = None, devices: Sequence[int] | None = None,
+        memory: int | None = None, devices: Sequence[int] | None = None, tell: Callable[[str], None] | None = None,
     ):  # fmt: skip
         for name, value in (("n_workers", n_workers), ("threads", threads), ("memory", memory)):
             if value is not None and value < 1:
                 raise InputError(f"{name} needs a positive number; got {value}")
         self.hamiltonian = hamiltonian
+        check_processor()
         self.n_cores = available_cores()
-        self.n_workers = n_workers or self.n_cores
-        self.threads, self.memory, self.devices = threads, memory, devices
+        self.threads = threads or threads_of_environment(self.n_cores).number
+        self.n_workers = n_workers or most_workers(self.threads)
+        self.memory, self.devices = memory, devices
+        self._tell = tell
         self._workers: list[_Worker | None] = [None] * self.n_workers
         self._integrals = _shared_file(hamiltonian)
         self._lock = tempfile.NamedTemporaryFile(prefix="sqd_mpi-workers-")
@@ -185,6 +194,13 @@ class WorkerPool:
         if isinstance(answer, BatchResult):
             worker.task = None
             return answer
+        if isinstance(answer, InputError):
+            self._end(place)
+            raise answer
+        if answer != READY:
+            if self._tell is not None:
+                self._tell(answer)
+            return None
         worker.ready = True
         return None
 
@@ -195,7 +211,8 @@ class WorkerPool:
         task, ready = worker.task, worker.ready
         self._end(place)
         if not ready:
-            raise RuntimeError("\n".join([f"a worker process could not start (exit code {code})", *lines]))
+            said = f": {lines[-1].strip()}" if lines else ""
+            raise RunError(f"a worker process could not start (exit code {code}){said}")
         if task is None:
             return None
         if code < 0:
@@ -226,7 +243,7 @@ class WorkerPool:
             mine.send(
                 Setup(
                     _search_path(), self.threads or self.n_cores, self.memory, self.hamiltonian.without_eri(),
-                    descriptor, self._lock.name,
+                    descriptor, self._lock.name, is_typed(),
                 )  # fmt: skip
             )
         return _Worker(process, mine, log)
@@ -253,6 +270,16 @@ class WorkerPool:
         start = max(worker.log_start, size - _LOG_BYTES)
         text = os.pread(worker.log.fileno(), max(0, size - start), start).decode(errors="replace")
         return tuple(text.splitlines()[-_LOG_LINES:])
+
+
+def most_workers(threads: int | None) -> int:
+    """How many processes of so many threads each have a core for every thread.
+
+    Args:
+        threads: of a worker; None for what the environment says, else one.
+    """
+    n_cores = available_cores()
+    return max(1, n_cores // (threads or threads_of_environment(n_cores).number or 1))
 
 
 def _with_attempts(result: BatchResult, attempts: int) -> BatchResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from sqd_mpi.batches import WorkerPool, divide_ranks, predicted_cost, solve_batc
 from sqd_mpi.density_matrices import density_matrices
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import solve_subspace
+from sqd_mpi.spelling import as_typed
 from tests import faulty
 from tests.problems import make_hamiltonian, random_strings
 
@@ -74,6 +76,14 @@ def test_workers_give_the_same_with_vectors_amplitudes_and_matrices(alone, pool,
     again = solve_batches(hamiltonian, batches[1:2], start, pool=pool)[0]
     assert again.energy == pytest.approx(results[1].energy, abs=1e-10)
     assert again.n_iterations < results[1].n_iterations
+
+
+def test_workers_name_options_as_their_callers_reader_types_them():
+    hamiltonian, batches = problem()
+    for context, option in ((nullcontext(), "memory"), (as_typed(), "--memory")):
+        with context:
+            (result,) = solve_batches(hamiltonian, batches[:1], SolveOptions(memory=1), workers=1)
+        assert result.failure.kind == "memory" and result.failure.reason.startswith(f"{option}: ")
 
 
 @pytest.mark.parametrize(

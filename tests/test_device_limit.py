@@ -80,7 +80,7 @@ def test_auto_goes_back_to_the_cpu(make_device, small_scratch, monkeypatch, caps
     result = solve_subspace(None, HAMILTONIAN, STRINGS, STRINGS, options, log=log)
     assert result.backend == "cpu" and watched.peak_bytes == 0
     shown = capsys.readouterr().err
-    assert "takes the CPU after all: --memory: vectors, buffers and connection lists need" in shown
+    assert "takes the CPU after all: memory: vectors, buffers and connection lists need" in shown
 
 
 def test_fewer_basis_vectors_leave_room_for_lists(make_device, small_scratch):

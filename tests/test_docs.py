@@ -49,7 +49,9 @@ def environment(folder: Path) -> dict[str, str]:
     programs.mkdir(exist_ok=True)
     for name, target in (("python", sys.executable), ("mpirun", mpiexec()), ("mpiexec", mpiexec())):
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(target)} "$@"\n')
+        # one thread is for libraries in scripts; the program divides the cores, as pages show it
+        first = 'case "$*" in *"-m sqd_mpi"*) unset OMP_NUM_THREADS;; esac'
+        program.write_text(f'#!/bin/sh\n{first}\nexec {shlex.quote(target)} "$@"\n')
         program.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     path = f"{programs}{os.pathsep}{kept.get('PATH', '')}"

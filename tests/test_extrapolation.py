@@ -122,7 +122,7 @@ def test_few_points_give_lines_only():
 
 @pytest.mark.parametrize("text", ["", "a", "1e-2,2", "-1", "0", "nan"])
 def test_thresholds_are_checked(text):
-    with pytest.raises(InputError, match="--thresholds needs numbers between 0 and 1"):
+    with pytest.raises(InputError, match="^thresholds needs numbers between 0 and 1"):
         parse_thresholds(text)
     assert parse_thresholds("1e-2,1e-3,1e-2") == [1e-3, 1e-2]
 

@@ -323,7 +323,7 @@ def test_two_damaged_checkpoints_are_refused(folder):
     two_generations()
     flip(CHECKPOINT, 2000)
     PREVIOUS.write_bytes(PREVIOUS.read_bytes()[:700])
-    with pytest.raises(InputError, match="--resume needs a whole checkpoint; .*checkpoint is damaged.*previous is dam"):
+    with pytest.raises(InputError, match="^resume needs a whole checkpoint; .*checkpoint is damaged.*previous is dam"):
         run_here(resume=True)
     assert CHECKPOINT.exists() and PREVIOUS.exists()
 

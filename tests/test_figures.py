@@ -186,12 +186,67 @@ def test_convergence(n_roots):
     figure = figures.convergence(history(n_roots), 1e-4, "heading")
     upper, lower = figure.axes
     words = texts(figure)
-    for word in ("heading", "tolerance 0.0001", "sector 3, parity +1", "other sectors", "iteration", "residual norm"):
+    for word in ("heading", "tolerance 0.0001", "sector and spin-flip parity", "3+", "1\u2212", "iteration", "norm"):
         assert word in words
     assert ("root 1" in words) == (n_roots > 1)
     assert upper.lines[0].get_ydata().tolist() == pytest.approx([0.1**k for k in range(5)])
     assert np.nanmin(lower.lines[0].get_ydata()) > 0
     assert upper.get_yscale() == lower.get_yscale() == "log"
+
+
+def test_one_sector_is_named_in_full():
+    """There is room."""
+    plain = history()
+    one = {name: values[:5] for name, values in plain.items()}
+    assert "sector 3, parity +1" in texts(figures.convergence(one, None, ""))
+    one["parity"] = [0] * 5
+    assert "sector 3\n" in texts(figures.convergence(one, None, "")) + "\n"
+
+
+def test_roots_of_sector():
+    """The states of a sector are those roots of the result that belong to it, in their order; the rest are others."""
+    states = [(0, 1), (3, -1), (0, 1), (0, -1)]
+    assert figures.roots_of_sector((0, 1), 3, states) == [0, 2, None]
+    assert figures.roots_of_sector((0, 1), 1, states) == [0]
+    assert figures.roots_of_sector((3, -1), 2, states) == [1, None]
+    assert figures.roots_of_sector((3, 1), 2, states) == [None, None]
+    assert figures.roots_of_sector((3, 1), 2, None) == [0, 1]
+    assert figures.states_of([0, 3], [1, None]) == [(0, 1), (3, 0)]
+    assert figures.states_of([0, 3], None) == [(0, 0), (3, 0)]
+    assert figures.states_of(None, [1]) is None and figures.states_of([0, None], None) is None
+
+
+def history_of(lengths: list[int], n_roots: int) -> dict[str, Any]:
+    """Returns a history of sectors that took so many iterations."""
+    steps = np.concatenate([np.arange(length) for length in lengths])
+    sectors = np.repeat(np.arange(len(lengths)), lengths)
+    residual = np.repeat(10.0 ** -steps[:, None], n_roots, axis=1)
+    return {
+        "energy": (-1.0 + residual**2).tolist(), "residual_norm": residual.tolist(), "sector": sectors.tolist(),
+        "parity": np.where(sectors % 2, -1, 1).tolist(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [figures.canvas.NARROW, figures.canvas.WIDTH])
+@pytest.mark.parametrize("n_roots", [1, 12])
+@pytest.mark.parametrize("lengths", [[5], [12, 5, 5, 1], [12, *[5] * 15], [1] * 40, [1, 30, 1]])
+def test_names_in_the_convergence_do_not_collide(width, n_roots, lengths):
+    """Whatever number of sectors: some go without a name then, the longest have theirs."""
+    states = [(k % len(lengths), -1 if k % len(lengths) % 2 else 1) for k in range(n_roots)]
+    figure = figures.convergence(history_of(lengths, n_roots), 1e-6, "heading", width, states)
+    figure.draw_without_rendering()
+    upper = figure.axes[0]
+    named = [text for text in upper.texts if not text.get_text().startswith("tolerance")]
+    shown = [*named, upper._left_title, *(text for legend in figure.legends for text in legend.get_texts())]
+    boxes = [text.get_window_extent() for text in shown if text.get_text()]
+    for k, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[k + 1 :])
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+    if len(lengths) > 1:
+        assert any(text.get_text().startswith(str(int(np.argmax(lengths)))) for text in named)
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert (f"root {min(n_roots, 10) - 1}" in labels) == (n_roots * len(lengths) > 1)
+    assert ("other states" in labels) == (len(lengths) > 1)
 
 
 def test_convergence_of_what_was_exact_at_once():

@@ -157,7 +157,7 @@ def _poison(name: str) -> Callable[[h5py.File], None]:
         (_set("strings/beta", np.array([7], dtype=np.uint64)), r"got \(1,\) of uint64"),
         (_set("strings/beta", np.array([[7]], dtype=np.int32)), "got .* of int32"),
         (_attribute("options", "tolerance", 1e-4), "unknown option 'tolerance'"),
-        (_attribute("options", "tol", -1.0), "--tol needs a positive number; got '-1.0'"),
+        (_attribute("options", "tol", -1.0), "tol needs a positive number; got -1.0"),
         (lambda file: file.create_dataset("hamiltonian/h1e_a", data=1.0), "no dataset /hamiltonian/eri_aa"),
     ],
 )
@@ -428,7 +428,7 @@ def test_result_without_vectors(tmp_path, strings):
     path = tmp_path / "result.h5"
     with files.AtomicFile(path, files.RESULT) as file:
         files.write_record(file, make_record(strings, SUMMARY))
-    with pytest.raises(InputError, match="holds no vectors; write them with --save-vector"):
+    with pytest.raises(InputError, match="holds no vectors; write them with save_vector"):
         files.VectorReader(path)
 
 

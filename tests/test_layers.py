@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).parent.parent / "sqd_mpi"
 
 # From the bottom up. A module may import what stands in an earlier group; nothing of its own group or of a later one.
 LAYERS = (
-    ("suggestions", "terminal", "progress"),
-    ("options", "log", "_jit"),
+    ("suggestions", "terminal", "progress", "spelling", "compile_notice"),
+    ("options", "log"),
+    ("_jit",),
     ("fortran_text", "permutations", "text_files"),
     ("fcidump_table",),
     ("fcidump",),
@@ -26,7 +27,7 @@ LAYERS = (
     ("layout", "sampling", "external_strings", "recall"),
     ("planner",),
     ("backends", "grid"),
-    ("sigma", "checksums"),
+    ("sigma", "checksums", "speaker", "threads"),
     ("hdf5_checks",),
     ("hdf5_items",),
     ("hdf5_writing",),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import math
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from sqd_mpi.log import COMPILE_NOTICE, Iteration, Log, Timers
-from tests.waiting import wait_until
+from sqd_mpi.compile_notice import COMPILING
+from sqd_mpi.log import Iteration, Log, Timers
+from sqd_mpi.spelling import as_typed
 
 
 class Terminal(io.StringIO):
@@ -84,7 +86,7 @@ def test_other_ranks_are_silent_but_remember_warnings(rank):
         log.warning("text")
         log.error("text")
         log.iteration(row())
-        with log.compiling(delay=0.0):
+        with log.compiling(lambda tell: nullcontext(tell()), delay=0.0):
             time.sleep(0.05)
     assert stream.getvalue() == ""
     assert log.warnings == ["text"]
@@ -112,25 +114,23 @@ def test_live_line_on_a_terminal():
     assert text.splitlines()[-1].split()[-8:] == row(3).line().split()
 
 
-def test_compiling_speaks_only_if_slow():
-    """A warm cache needs no message."""
+def test_compiling_is_told_by_the_first_rank():
+    """What there is to say is tested with `compile_notice`."""
+    stream = io.StringIO()
+    with Log(stream=stream).compiling(lambda tell: nullcontext(tell()), delay=0.05):
+        time.sleep(0.3)
+    assert stream.getvalue() == COMPILING + "\n"
+
+
+def test_messages_name_options_as_their_reader_types_them():
+    """In Python without hyphens, but what is remembered for the file is as it was written."""
     stream = io.StringIO()
     log = Log(stream=stream)
-    with log.compiling():
-        pass
-    assert stream.getvalue() == ""
-    with log.compiling(delay=0.01):
-        wait_until(stream.getvalue)
-    assert stream.getvalue() == COMPILE_NOTICE + "\n"
-
-
-def test_compiling_stops_the_timer_when_it_fails():
-    """An error inside passes through, and no message follows."""
-    stream = io.StringIO()
-    with pytest.raises(KeyError), Log(stream=stream).compiling(delay=0.05):
-        raise KeyError
-    time.sleep(0.1)
-    assert stream.getvalue() == ""
+    log.warning("--spin-penalty is too small")
+    assert stream.getvalue() == "sqd_mpi: warning: spin_penalty is too small\n"
+    with as_typed():
+        log.info("go on with --resume")
+    assert stream.getvalue().endswith("go on with --resume\n") and log.warnings == ["--spin-penalty is too small"]
 
 
 def test_timers_accumulate_and_nest():

@@ -42,13 +42,13 @@ def test_plan_needs_neither_mpi_nor_a_device(input_path):
 
 def test_plan_prints_a_table_for_people(input_path, capsys):
     assert main(["plan", str(input_path), "--ranks", "4", "--memory", "8GB", "--threads", "2"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "Best: (" in shown and "4 ranks x 2 threads, 8 GB per rank" in shown and "built-in" in shown
 
 
 def test_plan_says_no_with_code_2(input_path, capsys):
     assert main(["plan", str(input_path), "--ranks", "2", "--memory", "1MB"]) == 2
-    assert "GiB" in capsys.readouterr().out
+    assert "fits into 0.001 GB per rank" in capsys.readouterr().out
     assert main(["plan", str(input_path), "--ranks", "2", "--memory", "1MB", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["chosen"] is None
 
@@ -67,6 +67,9 @@ def test_plan_says_nothing_where_it_is_told_to(input_path, capsys):
 def test_bench_says_nothing_but_warnings_where_it_is_told_to(tmp_path, capsys, monkeypatch):
     report = {"profile": {}, "site": {}, "warnings": ["a rank is bound to fewer cores"]}
     monkeypatch.setattr("sqd_mpi.bench.run", lambda *arguments: report)
+    monkeypatch.setenv("SLURM_PROCID", "3")  # of a task farm: this process is alone all the same
+    assert main(["bench"]) == 0
+    assert capsys.readouterr().out.startswith("this machine\n")
     assert main(["bench", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "sqd_mpi: warning: a rank is bound to fewer cores\n")
     assert main(["bench", "--quiet", "--json"]) == 0

@@ -101,8 +101,8 @@ def test_nothing_fits_into_too_little_memory():
     assert plan.chosen is None and not plan.grids
     nearest = plan.too_large[0]
     assert nearest.missing_bytes == nearest.bytes_per_rank - 10**6
-    text = plan_text(plan, "title")
-    assert "No grid of 2 ranks fits" in text and f"{nearest.missing_bytes / 2**30:.3g} GiB" in text
+    text = " ".join(plan_text(plan, "title").split())
+    assert "No grid of 2 ranks fits into 0.001 GB" in text and f"lacks {nearest.missing_bytes / 1e9:.3g} GB" in text
     found = plan.to_dict()
     assert found["chosen"] is None and found["missing_bytes"] == nearest.missing_bytes and found["grids"] == []
 
@@ -132,3 +132,36 @@ def test_text_names_the_best_grid_and_what_pays_off():
     text = plan_text(plan, "title")
     assert f"Best: ({','.join(map(str, plan.chosen.grid))})." in text
     assert "efficiency" in text and "title" in text
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("> ")] == [
+        ",".join(map(str, plan.chosen.grid))
+    ]
+
+
+COLUMNS = ["GB/rank", "process", "vectors", "buffers", "lists", "compute s", "balance", "messages", "MB", "s/sigma",
+           "s/solve", "fits"]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [None, 40, 80, 100, 200])
+@pytest.mark.parametrize("memory", [10**12, 10**8, 10**6])
+def test_lines_keep_to_the_width_and_nothing_is_cut(monkeypatch, width, memory):
+    """Columns go, the least important ones first, and are named; what stays is whole, in one unit."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    plan = plan_of(64, memory=memory)
+    text = plan_text(plan, "a title of some length, " * 8, width)
+    assert max(map(len, text.splitlines())) <= max(80, width or 80)
+    assert text.isascii() and "GiB" not in text and not any(line.endswith(" ") for line in text.splitlines())
+    lines = text.splitlines()
+    place = next(k for k, line in enumerate(lines) if line.lstrip().startswith("a,b,t,r"))
+    shown = [name for name in COLUMNS if f" {name} " in f"{lines[place]} "]
+    flat = " ".join(lines)
+    left_out = [name for name in COLUMNS if name not in shown]
+    assert (f"Not shown in {max(80, width or 80)} columns (COLUMNS=200 shows all): {', '.join(left_out)}." in flat) == (
+        width != 200
+    )
+    assert {"GB/rank", "s/sigma", "s/solve", "fits"} <= set(shown)
+    rows = [*plan.grids, *plan.too_large][:20]
+    for line, row in zip(lines[place + 2 :], rows, strict=False):
+        words = line.replace("*", " ").lstrip("> ").split()
+        assert words[0] == ",".join(map(str, row.grid)) and words[1] == f"{row.bytes_per_rank / 1e9:.3g}"
+        assert f"{row.seconds_per_sigma:.3g}" in words and f"{row.seconds_per_solve:.3g}" in words
+        assert " ".join(words[-3:]) == f"lacks {row.missing_bytes / 1e9:.3g} GB" or (row.fits and words[-1] == "yes")

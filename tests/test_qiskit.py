@@ -229,7 +229,7 @@ def their_operator(one, two, norb, nelec, strings, spin_sq, shift=0.1):
 
 
 def lowest_energy(one, two, norb, nelec, strings, spin_sq, shift=0.1):
-    """<H> of the lowest state of their operator, of those of the spin's parity where both spins have the same strings."""
+    """<H> of the lowest state of their operator; with equal strings of both spins, of that parity."""
     operator, plain = (their_operator(one, two, norb, nelec, strings, each, shift) for each in (spin_sq, None))
     n = len(strings[0])
     if spin_sq is not None and nelec[0] == nelec[1] and np.array_equal(*strings):

@@ -127,3 +127,8 @@ def test_links_and_pictures_are_there_and_small() -> None:
     assert not missing
     for picture in (DOCS / "pictures").iterdir():
         assert picture in used and picture.stat().st_size < 200_000, picture
+
+
+def test_two_hyphens_stay_two_hyphens() -> None:
+    """Typographic quotes and dashes would make `--json` of the help texts a dash that no shell understands."""
+    assert re.search(r"^smartquotes = False\b", (ROOT / "docs/site/conf.py").read_text(), re.MULTILINE)

@@ -242,12 +242,69 @@ def test_page_with_time_lines(tmp_path, n_ranks):
     assert len(re.findall(r"\brank \d", seen)) <= 70
 
 
-def test_result_and_trace_on_one_page(tmp_path):
-    """Both of one run."""
-    write(tmp_path / "result.h5", record())
-    write_trace(tmp_path / "trace.json", 2)
+@pytest.mark.parametrize("name", [None, "0f"])
+def test_result_and_trace_on_one_page(tmp_path, name):
+    """Both of one run; older ones have no name."""
+    plain = record()
+    write(tmp_path / "result.h5", record(run={**plain.run, "id": name}) if name else plain)
+    write_trace(tmp_path / "trace.json", 2, **({"run": name} if name else {}), backend="cpu", n_threads=3)
     seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5"), str(tmp_path / "trace.json")))
     assert "States" in seen and "Time-lines" in seen
+
+
+@pytest.mark.parametrize(
+    ("mine", "changes"),
+    [
+        ("0f", {"run": "1e"}),  # the same input on the same grid, another time
+        ("0f", {}),
+        (None, {"run": "0f"}),
+        ("0f", {"run": "0f", "fingerprint": "4567"}),
+        (None, {"fingerprint": "4567"}),
+        (None, {"grid": [2, 1, 1, 1]}),
+        (None, {"n_threads": 4}),
+        (None, {"n_sigma": 13}),
+        (None, {"backend": "gpu"}),
+    ],
+)
+def test_a_trace_of_another_run_is_refused(tmp_path, mine, changes):
+    """Also where only the name of the run tells."""
+    plain = record()
+    write(tmp_path / "result.h5", record(run={**plain.run, "id": mine}) if mine else plain)
+    write_trace(tmp_path / "trace.json", 2, **{"n_threads": 3, **changes})
+    with pytest.raises(InputError, match="result.h5 and .*trace.json are of different runs"):
+        write_report(tmp_path / "report.html", str(tmp_path / "result.h5"), str(tmp_path / "trace.json"))
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_states_on_narrow_screens(tmp_path):
+    """Every cell of the table of states has its name beside it, which narrow screens show instead of the heading."""
+    write(tmp_path / "result.h5", record(2))
+    content = write_report(tmp_path / "report.html", str(tmp_path / "result.h5")).read_text()
+    head, body = re.search(r'<table class="cards">.*?<thead>(.*?)</thead>(.*?)</table>', content).groups()
+    names = re.findall(r"<th [^>]*>(.*?)</th>", head)[1:]
+    assert "energy (hartree)" in names and "spin" in names
+    assert re.findall(r'<td [^>]*data-name="(.*?)"', body) == 2 * names
+    assert "content: attr(data-name)" in content
+
+
+def test_curves_have_the_names_of_the_roots(tmp_path):
+    """Root 1 of the result is the first state of its sector; what else was solved is another state."""
+    plain = record(2)
+    n = 12
+    nothing = np.full(n, np.nan)
+    energy = np.stack([plain.history["energy"][:, 0], nothing], axis=1)
+    residual = np.stack([plain.history["residual_norm"][:, 0], nothing], axis=1)
+    sectors = np.repeat([0, 5, 6], n // 3)
+    content = record(
+        2, summary={**plain.summary, "sector": [0, 5], "spin_flip_parity": [1, -1]},
+        history={"energy": energy, "residual_norm": residual, "sector": sectors, "parity": np.where(sectors, -1, 1)},
+    )  # fmt: skip
+    write(tmp_path / "result.h5", content)
+    seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
+    part = seen[seen.index("Convergence") : seen.index("Occupations")]
+    for text in ("root 0", "root 1", "other states", "sector and spin-flip parity", "Other states lie above"):
+        assert text in part
+    assert "iteration sector parity energy 0" in part and " 5 -1 " in part
 
 
 @pytest.mark.parametrize("n_strings", [1, 1_000_000])
@@ -421,6 +478,15 @@ def test_traces_that_say_odd_things(tmp_path, changes):
     write_trace(tmp_path / "trace.json", 2, **changes)
     seen = text_of(write_report(tmp_path / "report.html", None, str(tmp_path / "trace.json")))
     assert "Time-lines" in seen
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [(-1e-9, ".4f", "0.0000"), (-1e-9, ".1e", "-1.0e-09"), (-0.0, ".1e", "0.0e+00"), (-1, "+d", "-1"), (0, "d", "0")],
+)
+def test_numbers_in_words(value, form, text):
+    """Nothing has no sign."""
+    assert words.number(value, form) == text
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_more_roots_than_determinants():
     hamiltonian = make_hamiltonian(6, (3, 2))
     result = solve_subspace(None, hamiltonian, *strings, SolveOptions(nroots=4))
     np.testing.assert_allclose(result.energies, np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings)), atol=1e-10)
-    with pytest.raises(InputError, match="--nroots 5 needs"):
+    with pytest.raises(InputError, match="^nroots 5 needs"):
         solve_subspace(None, hamiltonian, *strings, SolveOptions(nroots=5))
 
 

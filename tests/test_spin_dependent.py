@@ -140,7 +140,7 @@ def test_missing_overlap():
     result = solve_subspace(None, hamiltonian, *strings, log=log)
     assert result.converged and result.roots[0].spin_square is None and result.roots[0].spin_pure is None
     assert ["<S^2> is not known" in warning for warning in log.warnings] == [True]
-    with pytest.raises(InputError, match="--spin-square needs the overlap"):
+    with pytest.raises(InputError, match="^spin_square needs the overlap"):
         solve_subspace(None, hamiltonian, *strings, SolveOptions(spin_square=0))
 
 

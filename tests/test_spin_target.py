@@ -104,14 +104,14 @@ def test_impure_states_are_reported():
 )
 def test_spins_that_cannot_be(nelec, value):
     hamiltonian = make_hamiltonian(6, nelec)
-    with pytest.raises(InputError, match=r"--spin-square needs S\(S\+1\) of a spin that .* can have, one of"):
+    with pytest.raises(InputError, match=r"^spin_square needs S\(S\+1\) of a spin that .* can have, one of"):
         solve_subspace(None, hamiltonian, *strings(hamiltonian), SolveOptions(spin_square=value))
 
 
 def test_options_are_checked():
-    with pytest.raises(InputError, match="--spin-penalty needs --spin-square"):
+    with pytest.raises(InputError, match="^spin_penalty needs spin_square"):
         SolveOptions(spin_penalty=0.1)
-    with pytest.raises(InputError, match="--spin-square needs"):
+    with pytest.raises(InputError, match="^spin_square needs"):
         SolveOptions(spin_square=-2)
     hamiltonian = make_hamiltonian(5, (2, 2))
     one = all_strings(5, 2)[:1]
@@ -162,7 +162,7 @@ def test_run_writes_what_it_found(input_file, capsys):
 
 
 def test_run_refuses_a_spin_that_cannot_be(input_file, capsys):
-    with pytest.raises(InputError, match="--spin-square needs"):
+    with pytest.raises(InputError, match="^spin_square needs"):
         job.run_file(None, "input.h5", "result.h5", {"spin_square": 0.75})
     assert not (input_file.parent / "result.h5").exists()
     assert main(["run", "input.h5", "--spin-penalty", "0.1"]) == 2

@@ -101,7 +101,7 @@ def test_occupancies_to_begin_with_need_no_good_sample(hamiltonian, full):
 
 
 def test_what_does_not_fit_is_refused(hamiltonian):
-    for options, says in (({"symmetrize_spin": True}, "as many alpha as beta"), ({"batches": 0}, "--batches needs")):
+    for options, says in (({"symmetrize_spin": True}, "as many alpha as beta"), ({"batches": 0}, "batches needs")):
         with pytest.raises(InputError, match=says):
             run_loop(hamiltonian, uniform(NORB, 40), LoopOptions(**{**COMMON, **options}))
     with pytest.raises(InputError, match="samples of 6 orbitals"):
@@ -143,6 +143,13 @@ def test_the_program_gives_the_same_on_ranks_threads_and_workers(hamiltonian, pr
         ), name
         assert found["summary"]["loop_iterations"] == wanted.iteration
         assert sorted(path.name for path in tmp_path.glob(f"{name}.h5*")) == [output.name]
+
+
+def test_workers_without_memory_are_one_sentence(problem, tmp_path):
+    code, messages = program(problem, tmp_path / "result.h5", "--workers", "1", "--memory", "1kB")
+    errors = [line for line in messages.splitlines() if line.startswith("sqd_mpi: error: ")]
+    assert code == 1 and len(errors) == 1 and "Traceback" not in messages, messages
+    assert errors[0].startswith("sqd_mpi: error: all batches of iteration 1 failed: batch 0: ")
 
 
 def test_a_stopped_loop_goes_on_as_if_it_had_not_stopped(problem, tmp_path):

@@ -313,6 +313,7 @@ def test_every_event_of_a_run_is_inside_it(traced):
     assert (about["grid"], about["n_ranks"], about["input"]) == ([2, 2, 1, 1], N_RANKS, "input.h5")
     assert (about["n_dropped"], len(about["hosts"])) == (0, N_RANKS)
     assert about["n_events"] == len(found.name)
+    assert about["run"] == files.read_run(folder / "result.h5")["run"]["id"] != ""
     assert found.end > summary["wall_seconds"] - 0.5
 
 

@@ -45,6 +45,7 @@ html_math_renderer = "mathml"
 math_number_all = False
 
 default_role = "code"
+smartquotes = False  # two hyphens begin an option, and quotes of commands are typed
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_type_aliases = {name: name for name in ("ArrayLike", "FloatArray", "IntArray", "Strings", "IntegerStrings")}

@@ -21,10 +21,10 @@ try:
 except ImportError as error:
     raise ImportError(f"{error}; install it with: pip install 'sqd_mpi[qiskit]'") from error
 
-from sqd_mpi import _jit, bitstrings, grid, sampling
+from sqd_mpi import _jit, bitstrings, grid, sampling, threads
 from sqd_mpi.batches import BatchResult, WorkerPool, solve_batches
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.options import InputError, SolveOptions, available_cores
+from sqd_mpi.options import InputError, SolveOptions
 
 IntegerStrings = NDArray[Any]
 Occupancies = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -180,7 +180,7 @@ def _solve(
     options = _options(kwargs, spin_sq, shift)
     comm = grid.world() if is_mpi_execution() else None
     if comm is not None and comm.size > 1:
-        _jit.set_threads(max(1, available_cores() // grid.local_ranks(comm)[1]))
+        threads.set_up(comm)
     elif options.threads != "auto":
         _jit.set_threads(options.threads)
         place = {**place, "threads": options.threads}

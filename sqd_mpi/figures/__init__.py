@@ -6,7 +6,7 @@ Functions take data and return a figure of matplotlib, which this package alone 
 from __future__ import annotations
 
 from sqd_mpi.figures.canvas import need_matplotlib, save
-from sqd_mpi.figures.curves import convergence, draw_simulation, extrapolation, write_extrapolation
+from sqd_mpi.figures.curves import convergence, draw_simulation, extrapolation, roots_of_sector, write_extrapolation
 from sqd_mpi.figures.loops import energies as loop_energies
 from sqd_mpi.figures.loops import spaces as loop_spaces
 from sqd_mpi.figures.orbitals import occupancies, weights
@@ -19,7 +19,7 @@ from sqd_mpi.figures.phases import (
     mean_shares,
     phase_shares,
 )
-from sqd_mpi.figures.pictures import write_pictures
+from sqd_mpi.figures.pictures import states_of, write_pictures
 from sqd_mpi.figures.ranks import balance, ranges
 from sqd_mpi.figures.time_lines import covered_share, time_line, typical_iteration
 
@@ -41,7 +41,9 @@ __all__ = [
     "occupancies",
     "phase_shares",
     "ranges",
+    "roots_of_sector",
     "save",
+    "states_of",
     "time_line",
     "typical_iteration",
     "weights",

@@ -16,26 +16,43 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_OTHERS = canvas.MOST_CURVES + 1  # place in the legend of states that are no roots of the result
+_SIGNS = {1: "+", 0: "", -1: "\N{MINUS SIGN}"}  # of parities
+_ROOM = 2.0  # pixels between names
 
-def convergence(history: Mapping[str, Any], tol: float | None, heading: str, width: float = canvas.WIDTH) -> Figure:
+
+State = tuple[int, int]
+
+
+def convergence(
+    history: Mapping[str, Any],
+    tol: float | None,
+    heading: str,
+    width: float = canvas.WIDTH,
+    states: Sequence[State] | None = None,
+) -> Figure:
     """Returns residual norms and distances of the energies from the last one, against the iterations.
 
     Args:
-        history: `energy` and `residual_norm`, one list of the roots per iteration with None where there is none, and
-            `sector`, one number per iteration.
+        history: `energy` and `residual_norm`, one list of the roots of a sector per iteration with None where there is
+            none, and `sector` and `parity`, one number per iteration.
         tol: residual norm at which a root is converged, if it is known.
         heading: title of the figure.
         width: inches.
+        states: sector and parity (0 without spin-flip symmetry) of every root of the result, in ascending order of the
+            energies, if they are known: curves have their names, and what else was solved is faint.
     """
     energies, residuals = (np.array(history[name], float) for name in ("energy", "residual_norm"))
-    sectors = np.stack([np.array(history[name], float) for name in ("sector", "parity")], axis=1)
+    sectors = np.stack([np.nan_to_num(np.array(history[name], float)) for name in ("sector", "parity")], axis=1)
+    sectors = sectors.astype(np.intp)
     iterations = np.arange(1, len(energies) + 1)
     figure = canvas.figure(5.5, width)
     upper, lower = figure.subplots(2, 1, sharex=True)
     changes = np.flatnonzero(np.any(np.diff(sectors, axis=0) != 0, axis=1)) + 1
+    named: dict[int, Any] = {}
     for part in np.split(np.arange(len(energies)), changes):
-        _draw_part(upper, lower, iterations[part], energies[part], residuals[part])
-    _name_parts(upper, sectors, [0, *changes.tolist(), len(energies)])
+        roots = roots_of_sector((int(sectors[part[0], 0]), int(sectors[part[0], 1])), energies.shape[1], states)
+        _draw_part(upper, lower, iterations[part], energies[part], residuals[part], roots, named)
     upper.set_xlim(0.5, len(energies) + 0.5)
     if tol is not None:
         _draw_tolerance(upper, tol)
@@ -46,9 +63,24 @@ def convergence(history: Mapping[str, Any], tol: float | None, heading: str, wid
     for axes in (upper, lower):
         axes.grid(axis="y", color=canvas.GRID)
     canvas.set_heading(figure, heading)
-    if energies.shape[1] > 1:
-        canvas.add_legend(figure, upper.get_legend_handles_labels()[0], frameon=True)
+    if len(named) > 1:
+        canvas.add_legend(figure, [named[place] for place in sorted(named)], frameon=True)
+    _name_parts(figure, upper, sectors, [0, *changes.tolist(), len(energies)])
     return figure
+
+
+def roots_of_sector(sector: State, n_columns: int, states: Sequence[State] | None) -> list[int | None]:
+    """Returns for every state that was solved in a sector which root of the result it is, None for none.
+
+    Args:
+        sector: sector and parity.
+        n_columns: number of states.
+        states: sector and parity of the roots, in ascending order of the energies; None if they are not known.
+    """
+    if states is None:
+        return list(range(n_columns))
+    found = [root for root, state in enumerate(states) if state == sector]
+    return [*found[:n_columns], *[None] * (n_columns - len(found))]
 
 
 def _draw_tolerance(upper: Axes, tol: float) -> None:
@@ -152,36 +184,65 @@ def _draw_part(
     iterations: NDArray[np.intp],
     energies: NDArray[np.float64],
     residuals: NDArray[np.float64],
+    roots: Sequence[int | None],
+    named: dict[int, Any],
 ) -> None:
-    """Draws the iterations in one sector."""
-    for root in range(energies.shape[1]):
-        known = energies[~np.isnan(energies[:, root]), root]
+    """Draws the iterations in one sector; `named` keeps one curve for each line of the legend."""
+    for column, root in enumerate(roots):
+        known = energies[~np.isnan(energies[:, column]), column]
         if not len(known):
             continue
-        named = str(root) in {line.get_gid() for line in upper.lines} or root > canvas.MOST_CURVES
-        name = f"root {root}" if root < canvas.MOST_CURVES else "further roots"
-        label, style = None if named else name, canvas.curve_style(root)
-        _plot_positive(upper, iterations, residuals[:, root], label=label, gid=str(root), **style)
-        _plot_positive(lower, iterations, energies[:, root] - known[-1], **style)
+        if root is None:
+            name, place, style = "other states", _OTHERS, {"color": canvas.FAINT, "linewidth": 0.8}
+        elif root < canvas.MOST_CURVES:
+            name, place, style = f"root {root}", root, canvas.curve_style(root)
+        else:
+            name, place, style = "further roots", canvas.MOST_CURVES, canvas.curve_style(root)
+        curve = _plot_positive(upper, iterations, residuals[:, column], label=name, **style)
+        if curve is not None:
+            named.setdefault(place, curve)
+        _plot_positive(lower, iterations, energies[:, column] - known[-1], **style)
 
 
-def _plot_positive(axes: Axes, x: NDArray[np.intp], y: NDArray[np.float64], **style: Any) -> None:
-    """Draws the points that a logarithmic axis can show."""
+def _plot_positive(axes: Axes, x: NDArray[np.intp], y: NDArray[np.float64], **style: Any) -> Any:
+    """Draws the points that a logarithmic axis can show; returns the curve, None if there are none."""
     shown = y > 0
-    if shown.any():
-        axes.plot(x[shown], y[shown], **style)
-        axes.set_yscale("log")
+    if not shown.any():
+        return None
+    axes.set_yscale("log")
+    return axes.plot(x[shown], y[shown], **style)[0]
 
 
-def _name_parts(axes: Axes, sectors: NDArray[np.float64], bounds: Sequence[int]) -> None:
-    """Draws a line between the sectors and names those with many iterations; the others share a name."""
-    few_named = False
+def _name_parts(figure: Figure, axes: Axes, sectors: NDArray[np.intp], bounds: Sequence[int]) -> None:
+    """Draws a line between the sectors and names those that have room for it, the longest first."""
+    with_parity = bool(sectors[:, 1].any())
+    if len(bounds) == 2:
+        label, parity = (int(number) for number in sectors[0])
+        axes.set_title(f"sector {label}" + (f", parity {parity:+d}" if parity else ""), loc="left", fontsize="medium")
+        return
+    title = "sector and spin-flip parity of the states" if with_parity else "sector of the states"
+    axes.set_title(title, loc="left", fontsize="medium", pad=18)
+    texts = []
     for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
         if first:
-            axes.axvline(first + 0.5, color=canvas.FAINT, linewidth=0.8)
-        few = stop - first < 0.2 * bounds[-1]
-        label, parity = int(sectors[first, 0]), int(sectors[first, 1])
-        text = f"sector {label}" + (f", parity {parity:+d}" if parity else "")
-        if not few or not few_named:
-            axes.annotate("other sectors" if few else text, (first + 0.6, 1.02), xycoords=("data", "axes fraction"))
-        few_named |= few
+            axes.axvline(first + 0.5, color=canvas.GRID, linewidth=0.8)
+        name = f"{sectors[first, 0]}{_SIGNS[int(np.sign(sectors[first, 1]))]}"
+        place = (first + stop + 1) / 2
+        text = axes.annotate(
+            name, (place, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+            ha="center", fontsize="small",
+        )  # fmt: skip
+        texts.append((stop - first, text))
+    _keep_apart([text for _, text in sorted(texts, key=lambda pair: -pair[0])], figure)
+
+
+def _keep_apart(texts: Sequence[Any], figure: Figure) -> None:
+    """Removes texts that would touch one that comes before them."""
+    figure.draw_without_rendering()
+    taken: list[tuple[float, float]] = []
+    for text in texts:
+        box = text.get_window_extent()
+        if any(box.x0 - _ROOM < right and left < box.x1 + _ROOM for left, right in taken):
+            text.remove()
+        else:
+            taken.append((box.x0, box.x1))

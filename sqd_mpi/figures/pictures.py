@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,13 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
     run = None if result is None else files.read_run(result)
     time_lines = None if trace is None else read(trace)
     if run is not None and time_lines is not None:
-        check_same_run(run["fingerprint"], run["summary"].get("grid"), time_lines, f"{result} and {trace}")
+        check_same_run(run, time_lines, f"{result} and {trace}")
     figures = {}
     if run is not None:
         heading = f"{Path(str(result)).name}: {kind_of_run(**run['summary'])}"
         if run["history"]:
-            figures["convergence"] = convergence(run["history"], run["options"].get("tol"), heading)
+            states = states_of(run["summary"].get("sector"), run["summary"].get("spin_flip_parity"))
+            figures["convergence"] = convergence(run["history"], run["options"].get("tol"), heading, states=states)
         figures.update(_of_the_loop(run["history"]))
         if run["timings"]:
             figures["phases"] = mean_shares(run["timings"], heading)
@@ -68,11 +69,35 @@ def _of_the_loop(history: dict[str, Any]) -> dict[str, Figure]:
     return {"loop_energies": energies(of_best, of_batches), "loop_spaces": spaces(n_alpha, n_beta, samples)}
 
 
-def check_same_run(fingerprint: str, grid: Sequence[int] | None, trace: Trace, names: str) -> None:
-    """Checks that a result and a trace are of the same problem on the same grid.
+def states_of(sectors: Any, parities: Any) -> list[tuple[int, int]] | None:
+    """Returns sector and parity of every root, None if the file does not say them.
+
+    Args:
+        sectors: of the roots, as in the summary of a result.
+        parities: 1, -1, or None without spin-flip symmetry.
+    """
+    if not isinstance(sectors, list) or not all(isinstance(sector, int) for sector in sectors):
+        return None
+    signs = parities if isinstance(parities, list) and len(parities) == len(sectors) else [None] * len(sectors)
+    return [(sector, sign if isinstance(sign, int) else 0) for sector, sign in zip(sectors, signs, strict=True)]
+
+
+def check_same_run(run: Mapping[str, Any], trace: Trace, names: str) -> None:
+    """Checks that a result and a trace were written by one run.
+
+    Args:
+        run: what `files.read_run` returns.
+        trace: the trace.
+        names: of both files.
 
     Raises:
-        InputError: they are not.
+        InputError: they were not.
     """
-    if (fingerprint, grid) != (trace.about.get("fingerprint"), trace.about.get("grid")):
+    mine, theirs = run["run"].get("id"), trace.about.get("run")
+    same = run["fingerprint"] == trace.about.get("fingerprint") and mine == theirs
+    if mine is None and theirs is None:  # in older files runs have no names
+        shared = ("grid", "n_ranks", "n_threads", "backend", "n_sigma")
+        pairs = [(run["summary"].get(name), trace.about.get(name)) for name in shared]
+        same = same and all(one == other for one, other in pairs if one is not None and other is not None)
+    if not same:
         raise InputError(f"{names} are of different runs; give those that one run wrote")

@@ -132,8 +132,7 @@ def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
     content = None if result is None else files.read_run(result)
     time_lines = None if trace_path is None else trace.read(trace_path)
     if content is not None and time_lines is not None:
-        names = f"{result} and {trace_path}"
-        check_same_run(content["fingerprint"], content["summary"].get("grid"), time_lines, names)
+        check_same_run(content, time_lines, f"{result} and {trace_path}")
     return Sources(None if content is None else _checked(str(result), content), time_lines)
 
 

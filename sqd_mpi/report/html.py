@@ -47,7 +47,11 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
 
 
 def table(
-    head: Sequence[Any], rows: Iterable[Sequence[Any]], numeric: bool = True, caption: str | None = None
+    head: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
+    numeric: bool = True,
+    caption: str | None = None,
+    cards: bool = False,
 ) -> Markup:
     """Returns a table that scrolls sideways where it is too wide; the first column names the rows.
 
@@ -56,17 +60,23 @@ def table(
         rows: their cells, text or markup.
         numeric: whether all columns but the first hold numbers, which stand at the right.
         caption: what the table shows.
+        cards: whether narrow screens show a row as names and values below each other, instead of scrolling.
     """
-    kind = "number" if numeric else None
+    kind, names = "number" if numeric else None, [*head[1:]]
     header = tag("tr", *(tag("th", name, scope="col", class_=kind if k else None) for k, name in enumerate(head)))
     lines = [
-        tag("tr", tag("th", first, scope="row"), *(tag("td", cell, class_=kind) for cell in rest))
+        tag(
+            "tr",
+            tag("th", first, scope="row"),
+            *(tag("td", cell, class_=kind, data_name=names[k] if cards else None) for k, cell in enumerate(rest)),
+        )
         for first, *rest in rows
     ]
     content = (tag("caption", caption) if caption else None, tag("thead", header), tag("tbody", *lines))
     return tag(
-        "div", tag("table", *content), class_="scroll", tabindex="0", role="region", aria_label=caption or head[0]
-    )
+        "div", tag("table", *content, class_="cards" if cards else None), class_="scroll", tabindex="0", role="region",
+        aria_label=caption or head[0],
+    )  # fmt: skip
 
 
 def pairs(rows: Iterable[tuple[Any, Any]]) -> Markup:

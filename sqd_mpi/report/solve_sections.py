@@ -10,7 +10,7 @@ from sqd_mpi import bitstrings, figures
 from sqd_mpi.figures import canvas
 from sqd_mpi.report import words
 from sqd_mpi.report.data import MOST_DRAWN_ROOTS, Run, Summary
-from sqd_mpi.report.html import Markup, fold, picture, section, table, tag
+from sqd_mpi.report.html import Markup, fold, joined, picture, section, table, tag
 
 _HARTREE_IN_EV = 27.211386245988  # CODATA 2018
 _HEAVIEST = 10  # strings in the table
@@ -42,7 +42,8 @@ def states(run: Run) -> Markup | None:
         if labels is not None and any(value is not None for value in labels):
             columns.append((title, [words.number(value, form) for value in labels]))
     rows = [[f"root {k}", *(cells[k] for _, cells in columns)] for k in range(summary.n_roots)]
-    return section("States", table(["", *(title for title, _ in columns)], rows, caption="Lowest eigenpairs"))
+    head = ["", *(title for title, _ in columns)]
+    return section("States", table(head, rows, caption="Lowest eigenpairs", cards=True))
 
 
 def _verdict(converged: bool) -> Markup:
@@ -57,10 +58,11 @@ def convergence(run: Run) -> Markup | None:
     n = len(history["energy"])
     whole = {"sector": np.zeros(n), "parity": np.zeros(n), **history}
     tol = run.options.get("tol")
-    figure = figures.convergence(whole, tol if isinstance(tol, float) and tol > 0 else None, "", canvas.NARROW)
+    states = figures.states_of(run.summary.sector, run.summary.spin_flip_parity)
+    figure = figures.convergence(whole, tol if isinstance(tol, float) and tol > 0 else None, "", canvas.NARROW, states)
     caption = "Residual norms, and how far energies were above the last one, in the order of the work."
     if _has_sectors(history):
-        caption += " Roots are counted within each symmetry sector."
+        caption += " Other states lie above; they were solved until that was sure."
     drawing = picture(canvas.inline_svg(figure, "convergence"), caption)
     return section("Convergence", drawing, fold("All iterations as a table", _iteration_table(history)))
 
@@ -74,12 +76,20 @@ def _iteration_table(history: dict[str, Any]) -> Markup:
     n_roots = history["energy"].shape[1]
     shown = min(n_roots, MOST_DRAWN_ROOTS)
     parts = (("energy", "energy", ".10f"), ("residual norm", "residual_norm", ".2e"))
-    head = ["iteration", *(f"{title}{_of_root(k, n_roots)}" for title, _, _ in parts for k in range(shown))]
+    labels = [(name, form) for name, form in (("sector", "d"), ("parity", "+d")) if _has_sectors(history)]
+    labels = [(name, form) for name, form in labels if name in history and history[name].any()]
+    head = ["iteration", *(name for name, _ in labels)]
+    head += [f"{title}{_of_root(k, n_roots)}" for title, _, _ in parts for k in range(shown)]
     rows = (
-        [f"{k + 1}", *(words.number(value, form) for _, name, form in parts for value in history[name][k, :shown])]
+        [
+            f"{k + 1}",
+            *(format(int(history[name][k]), form) for name, form in labels),
+            *(words.number(value, form) for _, name, form in parts for value in history[name][k, :shown]),
+        ]
         for k in range(len(history["energy"]))
     )
-    return table(head, rows)
+    hint = tag("p", "States of a sector are counted from 0 within it.") if labels and n_roots > 1 else None
+    return joined((hint, table(head, rows)))
 
 
 def _of_root(root: int, n_roots: int) -> str:

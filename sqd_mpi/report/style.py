@@ -41,6 +41,7 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 3px 12px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }
 th { font-weight: 600; } tbody th { font-weight: 400; white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
+thead .number { white-space: normal; vertical-align: bottom; }
 td.bar { width: 40%; min-width: 100px; } meter { width: 100%; }
 dl { display: grid; grid-template-columns: fit-content(62%) minmax(0, 1fr); gap: 3px 16px; margin: 8px 0 0;
   font-size: 0.9rem; }
@@ -50,6 +51,11 @@ details[open] .scroll { max-height: 480px; overflow-y: auto; }
 code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 0.95em; }
 footer { max-width: 1240px; margin: 0 auto; padding: 0 16px 24px; color: var(--soft); font-size: 0.85rem; }
 @media (max-width: 600px) { main { padding: 8px; } section { padding: 12px; }
-  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 6px; } }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 6px; }
+  .cards, .cards caption, .cards tbody, .cards tr, .cards tbody th, .cards td { display: block; }
+  .cards thead { display: none; }
+  .cards tbody th { font-weight: 600; border-bottom: none; margin-top: 8px; }
+  .cards td { display: flex; justify-content: space-between; gap: 12px; padding-right: 0; }
+  .cards td::before { content: attr(data-name); color: var(--soft); } }
 @media print { body { background: none; } .columns { columns: 1; } section { border: none; break-inside: avoid; } }
 """

@@ -12,7 +12,10 @@ _SPINS = ("singlet", "doublet", "triplet", "quartet", "quintet", "sextet", "sept
 
 def number(value: float | None, form: str) -> str:
     """Returns a number in a format, or a dash for None."""
-    return UNKNOWN if value is None or not math.isfinite(value) else format(value, form)
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    text = format(value, form)
+    return text if any(digit in text for digit in "123456789") else text.removeprefix("-")  # no minus before nothing
 
 
 def energy(value: float | None) -> str:

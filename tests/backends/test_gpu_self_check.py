@@ -55,7 +55,7 @@ def test_wrong_sums_are_refused_every_time(device: HostDevice, tmp_path: Path, m
     monkeypatch.setattr(self_check, "deviations", lambda device: [("vectors", 0.0), ("sigma (tiled)", deviation)])
     strings = close_strings(6, 3, 8)
     for _ in range(2):
-        with pytest.raises(InputError, match=r"not to be trusted on host shim: sigma \(tiled\) .* --backend cpu"):
+        with pytest.raises(InputError, match=r"not to be trusted on host shim: sigma \(tiled\) .* use backend cpu"):
             solve_subspace(
                 None, make_hamiltonian(6, (3, 3)), strings, strings, SolveOptions(backend="gpu"), log=Log.silent()
             )

@@ -158,7 +158,7 @@ def test_too_little_memory_is_one_sentence(comm):
 
 def test_messages_from_host_memory_are_not_those_of_a_device(comm):
     strings = (close_strings(5, 2, 4),) * 2
-    with pytest.raises(InputError, match="--gpu-aware-mpi needs vectors on a GPU"):
+    with pytest.raises(InputError, match="gpu_aware_mpi needs vectors on a GPU"):
         solve_subspace(comm, make_hamiltonian(5, (2, 2)), *strings, SolveOptions(gpu_aware_mpi=True))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from sqd_mpi import grid as grid_module
-from sqd_mpi.grid import KetExchange, ProcessGrid
+from sqd_mpi.grid import KetExchange, ProcessGrid, cores_of_node
 from sqd_mpi.options import InputError
 from tests.mpi.test_sigma import shapes
 
@@ -56,8 +58,18 @@ def test_communicators_hold_the_right_ranks(comm, grids):
 @pytest.mark.parametrize("extra", [1, 2])
 def test_shape_must_fit_the_ranks(comm, extra):
     n_ranks = comm.size + extra
-    with pytest.raises(InputError, match=f"--grid {n_ranks},1,1,1 needs {n_ranks} ranks; this run has {comm.size}"):
+    with pytest.raises(InputError, match=f"^grid {n_ranks},1,1,1 needs {n_ranks} ranks; this run has {comm.size}"):
         ProcessGrid(comm, (n_ranks, 1, 1, 1))
+
+
+def test_cores_of_a_node_are_those_of_all_its_ranks(comm):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[comm.rank % len(cores)]})
+    try:
+        assert cores_of_node(comm) == (min(comm.size, len(cores)), comm.size)
+        assert cores_of_node(None) == (1, 1)
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_without_mpi():

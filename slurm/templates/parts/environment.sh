@@ -39,5 +39,5 @@ export NUMBA_CACHE_DIR="{{kernel_cache}}"
 # compiled kernels: beside the package, also under Slurm
 export NUMBA_CACHE_DIR=
 %end
-# numba reads its number of threads from here, not from OMP_NUM_THREADS, which is for other libraries
+# for whatever runs here; the solver is told by --threads, which goes first
 export NUMBA_NUM_THREADS={{threads}} OMP_NUM_THREADS={{threads}}

@@ -14,13 +14,13 @@ import numba
 import numpy as np
 import threadpoolctl
 
-from sqd_mpi import _jit, density_matrices, grid
+from sqd_mpi import density_matrices, grid, threads
 from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVectors, Strings, congruent, placed
 from sqd_mpi.backends import FloatArray, get_density_backend
 from sqd_mpi.density_matrices import DensityMatrices
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions, available_cores, available_memory
+from sqd_mpi.options import InputError, SolveOptions, available_memory
 from sqd_mpi.solve import SubspaceResult, solve_subspace
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def drive(main: Callable[[], T], comm: Any = None) -> T | None:
     communicator = comm if comm is not None else grid.world()
     if communicator is None or communicator.size == 1:
         return main()
-    _jit.set_threads(max(1, available_cores() // grid.local_ranks(communicator)[1]))
+    threads.set_up(communicator)
     before, _session = _session, Session(communicator)
     try:
         if communicator.rank == 0:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sqd_mpi import _jit
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.device import DeviceArray, Limits, Stream, check_gemm
 from sqd_mpi.options import InputError, RunError
@@ -359,6 +360,7 @@ def compile_binary(text: str, name: str, architecture: str) -> Path:
     options = compile_options(architecture)
 
     def build(path: Path) -> None:
+        _jit.compilation_begins()
         path.write_bytes(_compile(text, name, options))
 
     return sources.cached(".bin", (text, *options, *_compiler_version()), build)

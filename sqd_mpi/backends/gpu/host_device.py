@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 from numpy.typing import DTypeLike, NDArray
 
+from sqd_mpi import _jit
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.device import CHOICE, Limits, Stream, check_gemm
 from sqd_mpi.options import InputError
@@ -350,6 +351,7 @@ def compile_library(name: str, text: str, flags: tuple[str, ...]) -> Path:
     whole = f'#line 1 "host_shim.h"\n{shim}\n#line 1 "prelude.h"\n{text}\n{launchers}'
 
     def build(path: Path) -> None:
+        _jit.compilation_begins()
         program = path.with_suffix(".cpp")
         program.write_text(whole, encoding="utf-8")
         command = [compiler, *FLAGS, *flags, "-o", str(path), str(program)]

@@ -1,0 +1,109 @@
+"""How many threads a rank takes, and whether the compiler of its kernels can work with this environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqd_mpi import _jit, grid
+from sqd_mpi.log import Log
+from sqd_mpi.options import InputError, available_cores
+
+_PROCESSOR = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+# What numba does with the two when it compiles; LLVM ends the process over some values.
+_TRY_PROCESSOR = """
+import os, llvmlite.binding as llvm
+for start in ("initialize", "initialize_native_target", "initialize_native_asmprinter"):
+    try:
+        getattr(llvm, start)()
+    except RuntimeError:
+        pass  # newer versions start by themselves
+llvm.Target.from_default_triple().create_target_machine(
+    cpu=os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name(), features=os.environ.get("NUMBA_CPU_FEATURES", ""))
+"""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How many threads this rank takes, and why."""
+
+    number: int
+    """Threads."""
+    variable: str = ""
+    """The environment variable that says so, or nothing."""
+    warnings: Sequence[str] = ()
+    """What the user should know."""
+
+    @property
+    def origin(self) -> str:
+        """Words for the log behind the number: the variable it comes from."""
+        return f" ({self.variable})" if self.variable else ""
+
+
+def choose(comm: Any, wanted: int | Literal["auto"] = "auto") -> Threads:
+    """How many threads this rank takes. Collective over the communicator.
+
+    What is wanted goes first, then NUMBA_NUM_THREADS, then OMP_NUM_THREADS; else the cores of the node are divided
+    among its ranks, and none takes more than its own.
+
+    Args:
+        comm: communicator, or None.
+        wanted: threads of a rank, or "auto".
+    """
+    own, (n_cores, n_local) = available_cores(), grid.cores_of_node(comm)
+    if wanted != "auto":
+        too_many = [f"--threads {wanted} is more than the {own} cores of this rank"] if wanted > own else []
+        return Threads(wanted, "", too_many)
+    said = _jit.threads_of_environment(own)
+    if said.number is not None:
+        return Threads(said.number, said.variable, said.warnings)
+    return Threads(max(1, min(own, n_cores // n_local)), "", said.warnings)
+
+
+def set_up(comm: Any, wanted: int | Literal["auto"] = "auto", log: Log | None = None) -> Threads:
+    """Fix the number of threads of this rank. Collective over the communicator.
+
+    Args:
+        comm: communicator, or None.
+        wanted: threads of a rank, or "auto".
+        log: where warnings go; by default those of Python, on the first rank.
+
+    Raises:
+        InputError: numba cannot compile or start threads in this environment; the same on all ranks.
+    """
+    grid.from_rank_0(comm, check_processor)
+    chosen, trouble = choose(comm, wanted), None
+    try:
+        _jit.set_threads(chosen.number)
+    except InputError as error:
+        trouble = error.typed
+    grid.agree_on_error(comm, trouble)
+    for text in chosen.warnings:
+        if log is not None:
+            log.warning(text)
+        elif comm is None or comm.rank == 0:
+            warnings.warn(text, stacklevel=2)
+    return chosen
+
+
+def check_processor() -> None:
+    """Check that LLVM knows the processor that the environment names.
+
+    Raises:
+        InputError: it does not, and would compile for another one or end the process.
+    """
+    given = {name: os.environ[name] for name in _PROCESSOR if os.environ.get(name)}
+    if not given:
+        return
+    done = subprocess.run(
+        [sys.executable, "-c", _TRY_PROCESSOR], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode != 0 or "not a recognized" in done.stderr:
+        named = " and ".join(f"{name} = {value!r}" for name, value in given.items())
+        raise InputError(f"{named}: LLVM, which compiles the kernels, does not know this; unset it")
