@@ -303,13 +303,20 @@ def first_residuals(result: Any, last: dict[str, Any], stop_at: int) -> Any:
     history, count = result.history, len(last["norms"])
     if len(history["sector"]) <= stop_at:
         return None
-    sector, parity = history["sector"][stop_at], history["parity"][stop_at]
-    norms = history["residual_norm"][stop_at]
-    norms = norms[np.isfinite(norms)]
-    if sector != last["sector"] or (parity and last["parity"] and parity != last["parity"]) or len(norms) < count:
+    if (last["sector"], last["parity"]) in result.sectors_examined:
+        norms = history["residual_norm"][stop_at]
+        norms = norms[np.isfinite(norms)]
+        here = (history["sector"][stop_at], history["parity"][stop_at])
+        return norms if here == (last["sector"], last["parity"]) and len(norms) == count else None
+    # With other sectors the same roots stand among others, in one or both of the parities.
+    keys = np.column_stack([history["sector"], history["parity"]])[stop_at:]
+    unique = np.unique(keys[keys[:, 0] == last["sector"]], axis=0)
+    firsts = [np.flatnonzero((keys == key).all(axis=1))[0] for key in unique]
+    if not firsts:
         return None
-    # With other sectors the same roots stand among others, wherever they are.
-    return norms if len(norms) == count else np.array([norms[np.argmin(abs(norms - each))] for each in last["norms"]])
+    norms = np.concatenate([history["residual_norm"][stop_at + first] for first in firsts])
+    norms = norms[np.isfinite(norms)]
+    return np.array([norms[np.argmin(abs(norms - each))] for each in last["norms"]]) if len(norms) >= count else None
 
 
 def leaks(comm: Any, n_repeats: int) -> int:

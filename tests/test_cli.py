@@ -163,7 +163,7 @@ def test_import_names_the_line_of_a_bad_string(folder, content, words):
         (["run", "input.h5", "--backend", "abacus"], ["--backend needs one of auto, cpu", "'abacus'"]),
         (["run", "input.h5", "--memory", "much"], ["--memory needs a size"]),
         (["run", "input.h5", "--checkpoint-every", "10h"], ["--checkpoint-every needs"]),
-        (["run", "input.h5", "--max-subspace", "3", "--nroots", "2"], ["--max-subspace needs", "--nroots 2"]),
+        (["run", "input.h5", "--max-subspace", "5", "--nroots", "2"], ["--max-subspace needs", "--nroots 2"]),
         (["report"], ["report needs a result file or --trace FILE"]),
         (["report", "missing.h5"], ["missing.h5 does not exist"]),
         (["report", "one.txt"], ["one.txt is not an HDF5 file"]),

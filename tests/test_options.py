@@ -201,10 +201,10 @@ def test_unknown_option_that_is_close_to_one():
 def test_sentences_name_options_as_their_reader_types_them():
     """In Python without hyphens; on the command line with them, also for what is raised far below it, or sent there."""
     with pytest.raises(InputError) as found:
-        SolveOptions(nroots=4, max_subspace=7)
+        SolveOptions(nroots=4, max_subspace=9)
     error = pickle.loads(pickle.dumps(found.value))
-    in_python = "max_subspace needs at least twice the number of roots, 8 for nroots 4; got 7"
-    typed = "--max-subspace needs at least twice the number of roots, 8 for --nroots 4; got 7"
+    in_python = "max_subspace needs at least twice the number of roots and two, 10 for nroots 4; got 9"
+    typed = "--max-subspace needs at least twice the number of roots and two, 10 for --nroots 4; got 9"
     assert (str(error), f"{error}", error.typed) == (in_python, in_python, typed)
     with as_typed():
         assert (str(error), f"{error}") == (typed, typed)
