@@ -21,6 +21,7 @@ NO_DETAIL: Mapping[str, int] = {}
 
 _WIDTHS = {"iter": 5, "subspace": 9, "energy": 20, "change": 11, "residual": 10, "sigmas": 7, "seconds": 9, "left": 7}
 _HEADER = " ".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
+_WITH_PENALTY = "with penalty"  # stands over energies that are no <H>
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 
@@ -45,6 +46,13 @@ class Iteration:
     """Seconds since the start of the solve."""
     remaining: float | None = None
     """Estimate of the seconds that this solve still takes, or None where nothing is known."""
+    penalised: bool = False
+    """Whether energies are those of an operator with a penalty on other spins."""
+
+    def header(self) -> str:
+        """Returns what stands over the line."""
+        width = _WIDTHS["energy"]
+        return _HEADER.replace(f"{'energy':>{width}}", f"{_WITH_PENALTY:>{width}}") if self.penalised else _HEADER
 
     def line(self) -> str:
         """Returns the line of the log."""
@@ -120,7 +128,7 @@ class Log:
             return
         if not self._started:
             self._started = True
-            self._print(_HEADER)
+            self._print(row.header())
         self._last_line = row.line()
         if self._live:
             self._update_status(self._last_line)

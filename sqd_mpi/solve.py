@@ -858,7 +858,7 @@ class _Solve:
         last = self.history["energy"][-1][0] if step.iteration > 1 else np.nan
         row = Iteration(
             self.n_iterations, step.subspace, step.energies, float(step.energies[0] - last), step.residual_norms,
-            self.n_sigma + step.n_sigma, self.seconds, self._remaining(step),
+            self.n_sigma + step.n_sigma, self.seconds, self._remaining(step), self.target is not None,
         )  # fmt: skip
         if shown:
             self.log.iteration(row)

@@ -143,3 +143,14 @@ def test_timers_accumulate_and_nest():
         raise KeyError
     assert list(timers.seconds) == ["inner", "outer"]
     assert timers.seconds["outer"] >= timers.seconds["inner"] >= 0.02
+
+
+def test_energies_with_a_penalty_are_headed_so():
+    lines = []
+    for penalised in (False, True):
+        stream = io.StringIO()
+        Log(stream=stream).iteration(Iteration(1, 1, -1.5, float("nan"), 0.1, 1, 0.5, None, penalised))
+        lines.append(stream.getvalue().splitlines())
+    (plain, first), (header, second) = lines
+    assert first == second and len(header) == len(plain)
+    assert plain.split()[2] == "energy" and header.split()[2:4] == ["with", "penalty"] and "energy" not in header
