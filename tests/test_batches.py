@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import bitstrings
-from sqd_mpi.batch import BatchTask
+from sqd_mpi.batch import BatchTask, solve_one
 from sqd_mpi.batches import WorkerPool, divide_ranks, predicted_cost, solve_batches
 from sqd_mpi.density_matrices import density_matrices
 from sqd_mpi.options import InputError, SolveOptions
@@ -198,3 +198,23 @@ def test_nothing_is_left_in_shared_memory():
         solve_batches(hamiltonian, batches[:1], pool=pool)
         left = {name for name in os.listdir("/dev/shm") if "sqd_mpi" in name} if before else set()
         assert not left - before
+
+
+def test_a_vector_that_was_kept_starts_the_next_solve_where_it_had_ended(tmp_path):
+    """As the loop does: with equal strings of both spins, too, of which one half of the vector is stored."""
+    hamiltonian = make_hamiltonian(8, (4, 4), 1)
+    strings = random_strings(8, 4, 40, 2)
+    for pair in ((strings, strings), (strings, random_strings(8, 4, 35, 3))):
+        options = SolveOptions(model_space=10)
+        task = BatchTask(0, *pair, options.replace(tol=1e-8), vector_file=tmp_path / "vector.h5")
+        first = solve_one(None, hamiltonian, task)
+        again = solve_subspace(None, hamiltonian, *pair, options.replace(start=tmp_path / "vector.h5"))
+        assert again.history["residual_norm"][0, 0] <= 1.02 * first.residual_norm
+        assert again.energies[0] == pytest.approx(first.energy, abs=1e-11)
+        # A part of the strings, and more than there were.
+        part = solve_subspace(None, hamiltonian, pair[0][:30], pair[1][:30], options)
+        warm = solve_subspace(
+            None, hamiltonian, pair[0][:30], pair[1][:30], options.replace(start=tmp_path / "vector.h5")
+        )
+        assert warm.history["energy"][0, 0] < part.history["energy"][0, 0]
+        assert warm.energies[0] == pytest.approx(part.energies[0], abs=1e-10)

@@ -402,6 +402,9 @@ class SubspaceSolver(Settings, FCIInterface):
         if open_roots:
             largest = max(vectors[k].residual_norm for k in open_roots)
             log.warn("roots %s are not converged: residual norm %.2g", open_roots, largest)
+        assert self.result is not None
+        if not self.result.proven and not open_roots:
+            log.warn("it is not proven that no lower state lies in another symmetry sector; max_cycle is too small")
         wanted = {**self.options, **self._spin_options(space)}.get("spin_square")
         squares = [each.spin_square for each in vectors]
         if wanted is not None and any(each is None or abs(each - wanted) > _SPIN_TOLERANCE for each in squares):
