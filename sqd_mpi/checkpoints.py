@@ -68,7 +68,7 @@ class Checkpoints:
             files.write_checkpoint_state(
                 file, fingerprint=self.fingerprint, hamiltonian=self.problem.hamiltonian.fingerprint(),
                 strings_a=self.problem.strings_a, strings_b=self.problem.strings_b, iteration=progress.iteration,
-                energies=energies, residual_norms=residuals, state=progress.state,
+                energies=energies, residual_norms=residuals, state=progress.state(),
             )  # fmt: skip
 
         try:

@@ -8,7 +8,7 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
@@ -182,7 +182,7 @@ class Progress:
         finished: eigenpairs of sectors that are done: (layout, vectors, energies, residual norms).
         grid: the process grid.
         symmetry: orbital labels.
-        state: what a later run needs beside the vectors to go on from here.
+        state: call it to get what a later run needs beside the vectors to go on from here.
     """
 
     step: Step
@@ -191,7 +191,7 @@ class Progress:
     finished: list[tuple[Layout, FloatArray, FloatArray, FloatArray]]
     grid: ProcessGrid
     symmetry: OrbitalLabels
-    state: dict[str, Any]
+    state: Callable[[], dict[str, Any]]
 
 
 Hook = Callable[[Progress], bool]
@@ -325,7 +325,6 @@ class _Solve:
         self.used_stored = False
         self.n_restored: dict[Sector, int] = {}  # roots that a checkpoint has brought
         self.guarded: tuple[int, ...] | None = None  # sector for which it has a vector that began as a random one
-        self.seeds: dict[Sector, FloatArray] = {}  # where iterations that were broken off had come to
         self.messages = {"bytes": 0, "ket_blocks": 0}
         self.task_seconds = 0.0
         self.bytes_used = {"vectors": 0, "buffers": 0, "structure": 0}
@@ -697,9 +696,8 @@ class _Solve:
                 self._compare_with_stored(start.stored_numbers, step)
             verdict = search.judge(task, step, start.outside)
             if self.hook is not None:
-                progress = Progress(
-                    step, self.n_iterations, layout, finished, self.grid, self.symmetry, self._state(task, step)
-                )
+                state = partial(self._state, task, step)
+                progress = Progress(step, self.n_iterations, layout, finished, self.grid, self.symmetry, state)
                 self.asked_to_stop = self.hook(progress)
             return self.asked_to_stop or verdict is not Verdict.OPEN
 
@@ -718,11 +716,8 @@ class _Solve:
         wanted = self._wanted_roots(layout, pairs.vectors)
         if search.note(task, verdict, pairs.energies, pairs.converged, outside, wanted):
             self.solved[sector], self.wanted[sector] = pairs, wanted
-            self.seeds.pop(sector, None)
             if np.isfinite(bound):
                 self.log.info(f"also solved: {_name(sector)}, energy {pairs.energies[-1]:.10f}")
-        else:
-            self.seeds[sector] = pairs.vectors[-1]
 
     def _compare_with_stored(self, numbers: list[int], step: Step) -> None:
         """Say what residuals stored vectors have here beside those that their file gives them."""
@@ -816,8 +811,6 @@ class _Solve:
         )  # fmt: skip
         if sector in self.solved:
             start.add_known(self.solved[sector].vectors)
-        if sector in self.seeds:
-            start.add_known(self.seeds[sector][None, :])
         if self.stored is not None:
             start.add_stored(self.stored, self.n_restored.get(sector, 0), sector == self.guarded)
         return start

@@ -48,7 +48,7 @@ class StartVectors:
         the model space."""
 
     def add_known(self, vectors: FloatArray) -> None:
-        """Take eigenvectors, or where iterations had come to, (n, size) slices of this rank in host memory."""
+        """Take eigenvectors of the sector, (n, size) slices of this rank in host memory."""
         self._known.extend(vectors)
 
     def add_stored(self, stored: Any, n_skipped: int = 0, with_guard: bool = False) -> None:
