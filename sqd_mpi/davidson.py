@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.options import RunError
+from sqd_mpi.options import RunError, fewest_krylov_vectors
 
 FloatArray = NDArray[np.float64]
 
@@ -112,11 +112,8 @@ def default_subspace(nroots: int) -> int:
 
 
 def least_subspace(nroots: int) -> int:
-    """Smallest number of basis vectors that works well: Ritz vectors, those of the step before, one expansion each.
-
-    One root more is followed where only that shows whether those that are wanted are the lowest.
-    """
-    return max(2 * nroots + 2, 3 * nroots)
+    """Smallest number of basis vectors that works well: Ritz vectors, those of the step before, one expansion each."""
+    return max(fewest_krylov_vectors(nroots), 3 * nroots)
 
 
 def subspace_sizes(nroots: int, max_subspace: int | None = None) -> tuple[int, int]:

@@ -203,6 +203,11 @@ def _threads(value: Any) -> Any:
     return value
 
 
+def fewest_krylov_vectors(nroots: int) -> int:
+    """Returns the least number of Krylov vectors: each root and one more beside them, and an expansion of each."""
+    return 2 * nroots + 2
+
+
 def _or_none(value: Any) -> Any:
     """Returns None for "auto"."""
     return None if isinstance(value, str) and value.strip().lower() == "auto" else value
@@ -345,7 +350,7 @@ class SolveOptions(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> SolveOptions:
         """Checks options that depend on each other."""
-        least = 2 * self.nroots + 2
+        least = fewest_krylov_vectors(self.nroots)
         if self.max_subspace is not None and self.max_subspace < least:
             raise InputError(
                 f"--max-subspace needs at least twice the number of roots and two, {least} for --nroots {self.nroots}; "

@@ -275,6 +275,11 @@ SUMMARY: dict[str, Any] = {
     "variance": [1e-2 / 3, 0.5],
     "pt2_gap": [0.1 / 3, None],
     "all_converged": False,
+    "proven": False,
+    "sectors": {
+        "sector": [0, 0], "spin_flip_parity": [1, -1], "energy": [-1.0 / 3, 0.7], "n_found": [2, 0],
+        "how": ["ritz", "undecided"], "proven": [True, False],
+    },
     "dimension": 39028**2,
     "sector_dimension": 7,
     "n_alpha_strings": 39028,

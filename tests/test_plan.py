@@ -92,7 +92,7 @@ def test_density_matrices_need_memory_of_their_own(input_path, capsys):
         (["--ranks", "2", "--memory", "much"], "--memory needs a size"),
         (["--ranks", "2", "--nroots", "0"], "--nroots needs a positive integer"),
         (["--ranks", "2", "--profile", "none.json"], "cannot read the machine profile none.json"),
-        (["--ranks", "2", "--max-subspace", "3", "--nroots", "2"], "--max-subspace needs at least twice"),
+        (["--ranks", "2", "--max-subspace", "5", "--nroots", "2"], "--max-subspace needs at least twice"),
     ],
 )
 def test_bad_input_is_one_sentence(input_path, capsys, arguments, sentence):

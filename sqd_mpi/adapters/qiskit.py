@@ -24,7 +24,7 @@ except ImportError as error:
 from sqd_mpi import _jit, bitstrings, grid, sampling, threads
 from sqd_mpi.batches import BatchResult, WorkerPool, solve_batches
 from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import InputError, SolveOptions, fewest_krylov_vectors
 
 IntegerStrings = NDArray[Any]
 Occupancies = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -36,7 +36,6 @@ _WITHOUT_EFFECT = {
 # PySCF converges the energy; a residual norm of the square root of its tolerance does the same, and never less than our
 # own default.
 _LOOSEST_TOLERANCE = 1e-6
-_LEAST_SUBSPACE = 4  # vectors; PySCF takes a max_space that is smaller than it needs, too
 _SAME_SPIN = 0.1  # of <S^2>; sampled spaces rarely have states of pure spin
 # Default strength of the penalty on other spins of PySCF's fix_spin_ and of qiskit-addon-sqd, hartree.
 _SHIFT = 0.1
@@ -195,7 +194,7 @@ def _options(kwargs: dict[str, Any], spin_sq: float | None, shift: float) -> Sol
         if name == "tol":
             options.setdefault("tol", min(_LOOSEST_TOLERANCE, float(np.sqrt(value))))
         elif name == "max_space":
-            options["max_subspace"] = max(value, _LEAST_SUBSPACE)
+            options["max_subspace"] = max(value, fewest_krylov_vectors(1))  # PySCF takes one that is too small, too
         elif name in names:
             options[names[name]] = value
         elif name in SolveOptions.model_fields:

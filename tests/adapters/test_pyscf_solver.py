@@ -172,7 +172,7 @@ def test_cycles_spaces_threads_and_memory_have_their_effect(nitrogen):
     assert not found.converged and not ci.converged and found.result.max_subspace == 7
     assert found.kernel(*arguments, max_cycle=60, max_space=20, pspace_size=40)[1].converged
     assert found.result.max_subspace == 20
-    assert quiet().set(max_space=2).kernel(*arguments, nroots=3)[1][2].converged  # two for each root
+    assert quiet().set(max_space=2).kernel(*arguments, nroots=3)[1][2].converged  # two for each root and two
     found.max_memory = 1e-3
     with pytest.raises(InputError, match="memory"):
         found.kernel(*arguments)

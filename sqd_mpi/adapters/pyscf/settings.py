@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pyscf import lib
 
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import InputError, SolveOptions, fewest_krylov_vectors
 from sqd_mpi.suggestions import did_you_mean
 
 # Options of a job, which belongs to the command line.
@@ -69,13 +69,13 @@ class Settings:
 
     @property
     def max_space(self) -> int | None:
-        """Largest number of Krylov vectors, at least two for each root; None for what the memory allows."""
+        """Largest number of Krylov vectors, at least two for each root and two; None for what the memory allows."""
         found: int | None = self._option("max_subspace")
         return found
 
     @max_space.setter
     def max_space(self, number: int) -> None:
-        self._set_option("max_subspace", max(number, 2))
+        self._set_option("max_subspace", max(number, fewest_krylov_vectors(1)))
 
     @property
     def pspace_size(self) -> int:

@@ -22,7 +22,7 @@ from sqd_mpi.adapters.pyscf.space import Rule, Space, make_space
 from sqd_mpi.adapters.pyscf.vectors import SubspaceArray, SubspaceVector, why_no_array
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, RunError, SolveOptions
+from sqd_mpi.options import InputError, RunError, SolveOptions, fewest_krylov_vectors
 from sqd_mpi.solve import Root, SubspaceResult
 
 # Determinants up to which vectors are arrays.
@@ -272,7 +272,7 @@ class SubspaceSolver(Settings, FCIInterface):
         if wishes.max_space is not None:
             options["max_subspace"] = wishes.max_space
         if options.get("max_subspace") is not None:
-            options["max_subspace"] = max(options["max_subspace"], 2 * count)
+            options["max_subspace"] = max(options["max_subspace"], fewest_krylov_vectors(count))
         return options
 
     def _spin_options(self, space: Space) -> dict[str, float]:
