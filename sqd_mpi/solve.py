@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit, bitstrings, checksums, files, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, device_is_there, get_backend
 from sqd_mpi.backends.memory import HOST, Memory
-from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
+from sqd_mpi.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
 from sqd_mpi.grid import (
     ProcessGrid,
     agree_on_error,
@@ -584,6 +584,23 @@ class _Solve:
             + f"are allowed, {(needed - _MEMORY_SHARE * self.memory) / 2**30:.3g} GiB too few"
         )
 
+    def _basis_for(self, layout: Layout, count: int) -> int:
+        """Number of basis vectors with which `count` roots of a sector are followed.
+
+        Raises:
+            InputError: not even two vectors a root fit into the memory limit; the same on all ranks.
+        """
+        if count <= self.nroots + 1:
+            return max(self.max_subspace, 2 * count)
+        # Roots of the other parity, which are not wanted, lie below. With two vectors a root nothing would be left of
+        # the step before, without which iterations hardly come on.
+        for size in range(max(self.max_subspace, least_subspace(count)), 2 * count - 1, -1):
+            needed = planner.predict_memory(self.grid.shape, layout.dimension, size, layout.n_determinants).total
+            needed += self._extra_bytes(layout.dimension)
+            if self.vector_memory.identity is not None or needed <= _MEMORY_SHARE * self.memory:
+                return size
+        raise self._too_large(needed, f"vectors and buffers for {count} roots")
+
     def _basis_that_fits(self, operator: SigmaOperator, n_basis: int, least: int) -> int:
         """As many basis vectors as fit beside lists and buffers that are on the device by now; collective.
 
@@ -680,7 +697,7 @@ class _Solve:
         sector, search = task.sector, self.search
         layout, model, bound = self._layout(sector), self.models[sector], search.bound
         operator = self._operator(layout)
-        n_basis = self._basis_that_fits(operator, max(self.max_subspace, 2 * task.count), 2 * task.count)
+        n_basis = self._basis_that_fits(operator, self._basis_for(layout, task.count), 2 * task.count)
         self._count_bytes(operator, n_basis)
         finished = [
             (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
