@@ -778,6 +778,8 @@ class _Solve:
         if not self.options.resume or not isinstance(self.stored, StoredVectors):
             return
         reader = self.stored.reader
+        if not reader.is_checkpoint:  # there was none, and a result was given as start
+            return
         state = reader.state()
         known = state.get("solver", {})
         same = reader.fingerprint == files.fingerprint(self.hamiltonian, *self._canonical_strings())

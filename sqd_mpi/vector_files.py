@@ -242,6 +242,11 @@ class VectorReader:
         with reading(self.path):
             return np.asarray(self._file[f"vectors/{root}/{label}"][row_start:row_stop, col_start:col_stop])
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether there is a `state`; results have none."""
+        return "state" in self._file
+
     def state(self) -> dict[str, Any]:
         """Returns `iteration`, `energies`, `residual_norms` and the solver's state `solver` of a checkpoint."""
         with reading(self.path):
@@ -250,7 +255,7 @@ class VectorReader:
     def residual_norms(self) -> list[float]:
         """Returns the residual norm of every eigenvector, hartree; NaN where the file does not say."""
         with reading(self.path):
-            if "state" in self._file:
+            if self.is_checkpoint:
                 found = read_tree(group_of(self._file, "state")).get("residual_norms")
             else:
                 found = read_tree(group_of(self._file, "summary")).get("residual_norm")

@@ -338,6 +338,15 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(folder, exact, ca
     assert summary()["energy"] == pytest.approx([exact[0]], abs=1e-10)
 
 
+def test_resume_without_a_checkpoint_starts_from_what_is_given(folder, exact, capfd):
+    """A job script may always pass --resume."""
+    assert run_here("first.h5", save_vector=True) == 0
+    assert run_here(resume=True, start="first.h5") == 0
+    assert "there is no checkpoint" in capfd.readouterr().err
+    assert summary()["energy"] == pytest.approx([exact[0]], abs=1e-10)
+    assert first_residual() == pytest.approx(summary("first.h5")["residual_norm"][0], rel=0.02)
+
+
 def test_damaged_checkpoint_is_refused(folder):
     assert run_here(time_limit=1e-3) == 4
     whole = Path("result.h5.checkpoint").read_bytes()
