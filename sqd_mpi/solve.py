@@ -743,11 +743,12 @@ class _Solve:
 
     def _compare_with_stored(self, numbers: list[int], step: Step) -> None:
         """Say what residuals stored vectors have here beside those that their file gives them."""
-        told = self.stored.reader.residual_norms() if numbers and isinstance(self.stored, StoredVectors) else []
-        norms = [told[number] for number in numbers[: len(step.residual_norms)]] if told else []
-        if norms:
-            here, there = (", ".join(f"{x:.1e}" for x in each) for each in (step.residual_norms[: len(norms)], norms))
-            self.log.info(f"start vectors: residual {here}; where they were written {there}")
+        if not numbers or not isinstance(self.stored, StoredVectors):
+            return
+        energies, told = self.stored.reader.energies(), self.stored.reader.residual_norms()
+        norms = [told[number] for number in sorted(numbers, key=energies.__getitem__)][: len(step.residual_norms)]
+        here, there = (", ".join(f"{x:.1e}" for x in each) for each in (step.residual_norms[: len(norms)], norms))
+        self.log.info(f"start vectors: residual {here}; where they were written {there}")
 
     def _state(self, task: Task, step: Step) -> dict[str, Any]:
         """What a later run needs beside the vectors to go on from here."""
