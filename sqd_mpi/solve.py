@@ -67,6 +67,7 @@ class Root:
         penalised_energy: eigenvalue of the operator with the penalty on other spins; None without a spin target.
         residual_norm: 2-norm of H v - E v for the normalised v, hartree; with a spin target that of the operator with
             the penalty and its eigenvalue.
+        deviation: 2-norm of H v - <H> v within the space, hartree; without a spin target the residual norm.
         converged: whether the residual norm reached the tolerance, and the spin is not another than was asked for.
         spin_square: <S^2>; None for spin-dependent integrals without the overlap of the orbitals.
         spin_pure: whether the state is one of S^2 (in the subspace) with the value of a spin; None where
@@ -82,6 +83,7 @@ class Root:
     energy: float
     penalised_energy: float | None
     residual_norm: float
+    deviation: float
     converged: bool
     spin_square: float | None
     spin_pure: bool | None
@@ -913,27 +915,44 @@ class _Solve:
             for k in range(len(pairs.energies))
         )
         candidates = [(energy, sector, k) for _, energy, sector, k in ranked[: self.nroots]]
-        squares: dict[tuple[Sector, int], tuple[float, float]] = {}
+        known: dict[tuple[Sector, int], tuple[tuple[float, float], float]] = {}
         with self.timers("observables"):
             for sector in sorted({sector for _, sector, _ in candidates}):
                 chosen = [k for _, other, k in candidates if other == sector]
-                for k, value in zip(chosen, self._spin_squares(sector, solved[sector], chosen), strict=True):
-                    squares[sector, k] = value
-            return [self._root(solved[s], s, k, squares[s, k]) for _, s, k in candidates]
+                spins = self._spin_squares(sector, solved[sector], chosen)
+                deviations = self._deviations(sector, solved[sector], chosen)
+                for k, spin, deviation in zip(chosen, spins, deviations, strict=True):
+                    known[sector, k] = spin, deviation
+            return [self._root(solved[s], s, k, *known[s, k]) for _, s, k in candidates]
 
     def _spin_squares(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[tuple[float, float]]:
         """<S^2> and <(P S^2 P)^2> of some vectors; NaN where the overlap of the orbitals is not known."""
         if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
             return [(np.nan, np.nan)] * len(chosen)
-        layout = self._layout(sector)
-        memory, interaction = self.vector_memory, Interaction.spin_square(self.hamiltonian)
+        return self._moments(Interaction.spin_square(self.hamiltonian), sector, pairs, chosen)
+
+    def _deviations(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[float]:
+        """2-norms of H v - <H> v of some vectors within the space, hartree."""
+        if self.target is None:
+            return [float(pairs.residual_norms[k]) for k in chosen]
+        # Energies from one nearby, so that the difference below does not cancel.
+        energy = Interaction.energy(self.hamiltonian).shifted(-float(pairs.energies[chosen[0]]))
+        return [float(np.sqrt(max(s - m**2, 0.0))) for m, s in self._moments(energy, sector, pairs, chosen)]
+
+    def _moments(
+        self, interaction: Interaction, sector: Sector, pairs: Eigenpairs, chosen: list[int]
+    ) -> list[tuple[float, float]]:
+        """<v|V|v> and <v|V V|v> of an interaction V and some vectors v."""
+        layout, memory = self._layout(sector), self.vector_memory
         operator = SigmaOperator(self.grid, layout, self._block(layout), interaction, memory=memory)
         work = memory.empty(operator.size)
         values = [operator.moments(memory.from_host(pairs.vectors[k]), work) for k in chosen]
         operator.plan.free()
         return values
 
-    def _root(self, pairs: Eigenpairs, sector: Sector, k: int, spin: tuple[float, float]) -> Root:
+    def _root(
+        self, pairs: Eigenpairs, sector: Sector, k: int, spin: tuple[float, float], deviation: float
+    ) -> Root:
         penalised = float(pairs.energies[k])
         known = not np.isnan(spin[0])
         spin_square, spin_pure = (spin[0], is_pure(*spin)) if known else (None, None)
@@ -948,7 +967,7 @@ class _Solve:
             ]
         )
         return Root(
-            energy, None if self.target is None else penalised, float(pairs.residual_norms[k]),
+            energy, None if self.target is None else penalised, float(pairs.residual_norms[k]), deviation,
             bool(pairs.converged[k]) and not another, spin_square, spin_pure, *sector, occupied, weights, layout,
             pairs.vectors[k],
         )  # fmt: skip
