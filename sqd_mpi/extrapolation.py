@@ -139,7 +139,11 @@ def truncated_series(
         thresholds: absolute coefficients in the whole space, ascending; those that give the same strings as the one
             before, or none, are left out.
         options: of every solve.
+
+    Raises:
+        InputError: the integrals depend on spin; the same on all ranks.
     """
+    hamiltonian.check_pt2()
     from sqd_mpi import bitstrings
     from sqd_mpi.observables import carry_over
     from sqd_mpi.pt2 import second_order
@@ -240,6 +244,7 @@ def _read(comm: Any, input_path: str, folder: str, given: dict[str, Any], log: L
             with input_warnings_to(log.warning):
                 problem = files.read_input(input_path)
             options = SolveOptions(**{**problem.options, **given})
+            problem.hamiltonian.check_pt2()
             try:
                 Path(folder).mkdir(exist_ok=True)
             except OSError as error:

@@ -109,6 +109,15 @@ class Hamiltonian:
         """Whether alpha and beta orbitals differ."""
         return self.h1e_b is not None
 
+    def check_pt2(self) -> None:
+        """Check that second-order corrections can be made with these integrals.
+
+        Raises:
+            InputError: they depend on spin.
+        """
+        if self.spin_dependent:
+            raise InputError("the second-order correction needs integrals that do not depend on spin")
+
     @classmethod
     def from_arrays(
         cls, h1e: ArrayLike, eri: ArrayLike, ecore: float, nelec: tuple[int, int], overlap_ab: ArrayLike | None = None

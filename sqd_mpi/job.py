@@ -168,6 +168,8 @@ class Job:
         self._check_grid(options)
         if options.spin_square is not None:
             problem.hamiltonian.spin_of(options.spin_square)  # refused before anything is compiled
+        if options.pt2:
+            problem.hamiltonian.check_pt2()
         lock = OutputLock(self.output)
         stack.callback(lock.release)
         lock.remove_remains(self.output, self.checkpoint)

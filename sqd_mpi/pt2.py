@@ -5,11 +5,11 @@ With the amplitudes A_D = <D|H|Psi> of all determinants D outside the space of t
     E2 = sum_D A_D^2 / (E - H_DD)                              (Epstein-Nesbet),
     <H^2> - <H>^2 = sum_D A_D^2 + |P (H - E) Psi|^2,
 
-P the projector on the space: the second term is the square of the residual norm. Determinants outside come in three
-regions, each a product of string lists: alpha strings A' that single or double excitations of A reach, times B; A
-times such B'; and A' x B' with single excitations on both sides. Every rank has a part of the strings of every region,
-chosen by a hash, and works through it in tiles of bounded size: ket blocks slide in as in a sigma, then the tile is
-summed up and forgotten.
+P the projector on the space: the second term is the square of the residual norm where there is no penalty on other
+spins. Determinants outside come in three regions, each a product of string lists: alpha strings A' that single or
+double excitations of A reach, times B; A times such B'; and A' x B' with single excitations on both sides. Every rank
+has a part of the strings of every region, chosen by a hash, and works through it in tiles of bounded size: ket blocks
+slide in as in a sigma, then the tile is summed up and forgotten.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def second_order(
 
     Raises:
         ValueError: there is no such root.
+        InputError: the integrals depend on spin.
     """
     if not 0 <= root < len(result.roots):
         raise ValueError(f"a root is one of 0 to {len(result.roots) - 1}; got {root}")
@@ -82,7 +83,7 @@ def second_order(
         tile_bytes = _default_tile_bytes(result.grid, chosen.layout)
     tile_class = get_external_tile(result.backend)
     sums = _Sums(result.grid, hamiltonian, chosen, result.symmetry.labels, tile_bytes, tile_class).run()
-    return Correction(float(sums[0]), float(sums[1] + chosen.residual_norm**2), float(sums[2]))
+    return Correction(float(sums[0]), float(sums[1] + chosen.deviation**2), float(sums[2]))
 
 
 def of_all_roots(result: SubspaceResult, hamiltonian: Hamiltonian) -> list[Correction]:

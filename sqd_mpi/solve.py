@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit, bitstrings, checksums, files, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, device_is_there, get_backend
 from sqd_mpi.backends.memory import HOST, Memory
-from sqd_mpi.davidson import Eigenpairs, Step, davidson, subspace_sizes
+from sqd_mpi.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
 from sqd_mpi.grid import (
     ProcessGrid,
     agree_on_error,
@@ -67,6 +67,7 @@ class Root:
         penalised_energy: eigenvalue of the operator with the penalty on other spins; None without a spin target.
         residual_norm: 2-norm of H v - E v for the normalised v, hartree; with a spin target that of the operator with
             the penalty and its eigenvalue.
+        deviation: 2-norm of H v - <H> v within the space, hartree; without a spin target the residual norm.
         converged: whether the residual norm reached the tolerance, and the spin is not another than was asked for.
         spin_square: <S^2>; None for spin-dependent integrals without the overlap of the orbitals.
         spin_pure: whether the state is one of S^2 (in the subspace) with the value of a spin; None where
@@ -82,6 +83,7 @@ class Root:
     energy: float
     penalised_energy: float | None
     residual_norm: float
+    deviation: float
     converged: bool
     spin_square: float | None
     spin_pure: bool | None
@@ -583,6 +585,23 @@ class _Solve:
             + f"are allowed, {(needed - _MEMORY_SHARE * self.memory) / 2**30:.3g} GiB too few"
         )
 
+    def _basis_for(self, layout: Layout, count: int) -> int:
+        """Number of basis vectors with which `count` roots of a sector are followed.
+
+        Raises:
+            InputError: not even two vectors a root fit into the memory limit; the same on all ranks.
+        """
+        if count <= self.nroots + 1:
+            return max(self.max_subspace, 2 * count)
+        # Roots of the other parity, which are not wanted, lie below. With two vectors a root nothing would be left of
+        # the step before, without which iterations hardly come on.
+        for size in range(max(self.max_subspace, least_subspace(count)), 2 * count - 1, -1):
+            needed = planner.predict_memory(self.grid.shape, layout.dimension, size, layout.n_determinants).total
+            needed += self._extra_bytes(layout.dimension)
+            if self.vector_memory.identity is not None or needed <= _MEMORY_SHARE * self.memory:
+                return size
+        raise self._too_large(needed, f"vectors and buffers for {count} roots")
+
     def _basis_that_fits(self, operator: SigmaOperator, n_basis: int, least: int) -> int:
         """As many basis vectors as fit beside lists and buffers that are on the device by now; collective.
 
@@ -679,7 +698,7 @@ class _Solve:
         sector, search = task.sector, self.search
         layout, model, bound = self._layout(sector), self.models[sector], search.bound
         operator = self._operator(layout)
-        n_basis = self._basis_that_fits(operator, max(self.max_subspace, 2 * task.count), 2 * task.count)
+        n_basis = self._basis_that_fits(operator, self._basis_for(layout, task.count), 2 * task.count)
         self._count_bytes(operator, n_basis)
         finished = [
             (self._layout(other), pairs.vectors, pairs.energies, pairs.residual_norms)
@@ -721,11 +740,12 @@ class _Solve:
 
     def _compare_with_stored(self, numbers: list[int], step: Step) -> None:
         """Say what residuals stored vectors have here beside those that their file gives them."""
-        told = self.stored.reader.residual_norms() if numbers and isinstance(self.stored, StoredVectors) else []
-        norms = [told[number] for number in numbers[: len(step.residual_norms)]] if told else []
-        if norms:
-            here, there = (", ".join(f"{x:.1e}" for x in each) for each in (step.residual_norms[: len(norms)], norms))
-            self.log.info(f"start vectors: residual {here}; where they were written {there}")
+        if not numbers or not isinstance(self.stored, StoredVectors):
+            return
+        energies, told = self.stored.reader.energies(), self.stored.reader.residual_norms()
+        norms = [told[number] for number in sorted(numbers, key=energies.__getitem__)][: len(step.residual_norms)]
+        here, there = (", ".join(f"{x:.1e}" for x in each) for each in (step.residual_norms[: len(norms)], norms))
+        self.log.info(f"start vectors: residual {here}; where they were written {there}")
 
     def _state(self, task: Task, step: Step) -> dict[str, Any]:
         """What a later run needs beside the vectors to go on from here."""
@@ -756,6 +776,8 @@ class _Solve:
         if not self.options.resume or not isinstance(self.stored, StoredVectors):
             return
         reader = self.stored.reader
+        if not reader.is_checkpoint:  # there was none, and a result was given as start
+            return
         state = reader.state()
         known = state.get("solver", {})
         same = reader.fingerprint == files.fingerprint(self.hamiltonian, *self._canonical_strings())
@@ -886,27 +908,44 @@ class _Solve:
             for k in range(len(pairs.energies))
         )
         candidates = [(energy, sector, k) for _, energy, sector, k in ranked[: self.nroots]]
-        squares: dict[tuple[Sector, int], tuple[float, float]] = {}
+        known: dict[tuple[Sector, int], tuple[tuple[float, float], float]] = {}
         with self.timers("observables"):
             for sector in sorted({sector for _, sector, _ in candidates}):
                 chosen = [k for _, other, k in candidates if other == sector]
-                for k, value in zip(chosen, self._spin_squares(sector, solved[sector], chosen), strict=True):
-                    squares[sector, k] = value
-            return [self._root(solved[s], s, k, squares[s, k]) for _, s, k in candidates]
+                spins = self._spin_squares(sector, solved[sector], chosen)
+                deviations = self._deviations(sector, solved[sector], chosen)
+                for k, spin, deviation in zip(chosen, spins, deviations, strict=True):
+                    known[sector, k] = spin, deviation
+            return [self._root(solved[s], s, k, *known[s, k]) for _, s, k in candidates]
 
     def _spin_squares(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[tuple[float, float]]:
         """<S^2> and <(P S^2 P)^2> of some vectors; NaN where the overlap of the orbitals is not known."""
         if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
             return [(np.nan, np.nan)] * len(chosen)
-        layout = self._layout(sector)
-        memory, interaction = self.vector_memory, Interaction.spin_square(self.hamiltonian)
+        return self._moments(Interaction.spin_square(self.hamiltonian), sector, pairs, chosen)
+
+    def _deviations(self, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[float]:
+        """2-norms of H v - <H> v of some vectors within the space, hartree."""
+        if self.target is None:
+            return [float(pairs.residual_norms[k]) for k in chosen]
+        # Energies from one nearby, so that the difference below does not cancel.
+        energy = Interaction.energy(self.hamiltonian).shifted(-float(pairs.energies[chosen[0]]))
+        return [float(np.sqrt(max(s - m**2, 0.0))) for m, s in self._moments(energy, sector, pairs, chosen)]
+
+    def _moments(
+        self, interaction: Interaction, sector: Sector, pairs: Eigenpairs, chosen: list[int]
+    ) -> list[tuple[float, float]]:
+        """<v|V|v> and <v|V V|v> of an interaction V and some vectors v."""
+        layout, memory = self._layout(sector), self.vector_memory
         operator = SigmaOperator(self.grid, layout, self._block(layout), interaction, memory=memory)
         work = memory.empty(operator.size)
         values = [operator.moments(memory.from_host(pairs.vectors[k]), work) for k in chosen]
         operator.plan.free()
         return values
 
-    def _root(self, pairs: Eigenpairs, sector: Sector, k: int, spin: tuple[float, float]) -> Root:
+    def _root(
+        self, pairs: Eigenpairs, sector: Sector, k: int, spin: tuple[float, float], deviation: float
+    ) -> Root:
         penalised = float(pairs.energies[k])
         known = not np.isnan(spin[0])
         spin_square, spin_pure = (spin[0], is_pure(*spin)) if known else (None, None)
@@ -921,7 +960,7 @@ class _Solve:
             ]
         )
         return Root(
-            energy, None if self.target is None else penalised, float(pairs.residual_norms[k]),
+            energy, None if self.target is None else penalised, float(pairs.residual_norms[k]), deviation,
             bool(pairs.converged[k]) and not another, spin_square, spin_pure, *sector, occupied, weights, layout,
             pairs.vectors[k],
         )  # fmt: skip

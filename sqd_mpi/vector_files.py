@@ -242,21 +242,34 @@ class VectorReader:
         with reading(self.path):
             return np.asarray(self._file[f"vectors/{root}/{label}"][row_start:row_stop, col_start:col_stop])
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether there is a `state`; results have none."""
+        return "state" in self._file
+
     def state(self) -> dict[str, Any]:
         """Returns `iteration`, `energies`, `residual_norms` and the solver's state `solver` of a checkpoint."""
         with reading(self.path):
             return read_tree(group_of(self._file, "state"))
 
+    def energies(self) -> list[float]:
+        """Returns the energy of every eigenvector, hartree; NaN where the file does not say."""
+        return self._of_roots("energies", "energy")
+
     def residual_norms(self) -> list[float]:
         """Returns the residual norm of every eigenvector, hartree; NaN where the file does not say."""
+        return self._of_roots("residual_norms", "residual_norm")
+
+    def _of_roots(self, in_state: str, in_summary: str) -> list[float]:
+        """Returns one number for every eigenvector from a checkpoint or a result."""
         with reading(self.path):
-            if "state" in self._file:
-                found = read_tree(group_of(self._file, "state")).get("residual_norms")
+            if self.is_checkpoint:
+                found = read_tree(group_of(self._file, "state")).get(in_state)
             else:
-                found = read_tree(group_of(self._file, "summary")).get("residual_norm")
+                found = read_tree(group_of(self._file, "summary")).get(in_summary)
         count = self.nroots - self.n_directions
-        norms = [float("nan") if norm is None else float(norm) for norm in found or []]
-        return (norms + [float("nan")] * count)[:count]
+        numbers = [float("nan") if number is None else float(number) for number in found or []]
+        return (numbers + [float("nan")] * count)[:count]
 
     def close(self) -> None:
         """Closes the file."""

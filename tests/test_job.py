@@ -24,7 +24,7 @@ from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.pt2 import of_all_roots
 from sqd_mpi.solve import solve_subspace
-from tests.problems import all_strings, dense_matrix, make_hamiltonian
+from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
 from tests.waiting import HANG
 
@@ -336,6 +336,31 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(folder, exact, ca
     assert run_here(resume=True) == 0
     assert "there is no checkpoint" in capfd.readouterr().err
     assert summary()["energy"] == pytest.approx([exact[0]], abs=1e-10)
+
+
+def test_resume_without_a_checkpoint_starts_from_what_is_given(folder, exact, capfd):
+    """A job script may always pass --resume."""
+    assert run_here("first.h5", save_vector=True) == 0
+    assert run_here(resume=True, start="first.h5") == 0
+    assert "there is no checkpoint" in capfd.readouterr().err
+    assert summary()["energy"] == pytest.approx([exact[0]], abs=1e-10)
+    assert first_residual() == pytest.approx(summary("first.h5")["residual_norm"][0], rel=0.02)
+
+
+@pytest.mark.parametrize("max_iterations", [3, 5, 8])
+def test_residuals_of_start_vectors_stand_beside_those_of_their_file(folder, capfd, max_iterations):
+    """Root by root, also where those of two sectors that were kept apart come together."""
+    strings = close_strings(NORB, 3, 20)
+    files.write_input("input.h5", make_hamiltonian(NORB, (3, 3), 4), strings, strings, {"threads": 1, "model_space": 6})
+    assert run_here(nroots=3, max_iterations=max_iterations, checkpoint_every=1) == 3
+    capfd.readouterr()
+    assert run_here(nroots=3, resume=True, spin_flip="off") == 0
+    (line,) = [each for each in capfd.readouterr().err.splitlines() if each.startswith("start vectors: residual ")]
+    here, there = (
+        [float(number) for number in part.split(", ")]
+        for part in line.removeprefix("start vectors: residual ").split("; where they were written ")
+    )
+    assert len(here) == 3 and here == pytest.approx(there, rel=0.06)
 
 
 def test_damaged_checkpoint_is_refused(folder):

@@ -111,6 +111,23 @@ def test_a_loose_solve_has_its_residual_in_the_variance():
     assert pt2.second_order(result, hamiltonian).variance == pytest.approx(expected[1], abs=1e-10)
 
 
+@pytest.mark.parametrize("options", [{}, {"spin_flip": "off"}, {"spin_penalty": 0.3}])
+@pytest.mark.parametrize(
+    ("nelec", "spin_square"), [((3, 3), 0.0), ((3, 3), 2.0), ((4, 2), 2.0), ((4, 2), 6.0), ((3, 4), 3.75)]
+)
+def test_a_penalty_on_other_spins_leaves_its_trace_in_the_variance(nelec, spin_square, options):
+    """The state is that of another operator: within the space it is no eigenstate of H."""
+    hamiltonian = make_hamiltonian(8, nelec, seed=5)
+    alpha = close_strings(8, nelec[0], 18)
+    strings = alpha, alpha if nelec[0] == nelec[1] else close_strings(8, nelec[1], 15, 1)
+    result = solve(hamiltonian, strings, nroots=2, spin_square=spin_square, max_iterations=1000, **options)
+    for root, found in zip(range(2), pt2.of_all_roots(result, hamiltonian), strict=True):
+        expected = with_pyscf(hamiltonian, strings, result.energies[root], result.gather(root))
+        assert found.energy == pytest.approx(expected[0], abs=1e-10)
+        assert found.variance == pytest.approx(expected[1], abs=1e-9)
+        assert result.roots[root].deviation > 1e-3 > 100 * result.roots[root].residual_norm
+
+
 def test_nothing_lies_outside_the_full_space():
     hamiltonian = make_hamiltonian(5, (3, 2), seed=1)
     result = solve(hamiltonian, (all_strings(5, 3), all_strings(5, 2)))

@@ -208,6 +208,16 @@ def test_page_of_a_result(tmp_path, n_roots):
     assert "● 1e-05" in seen  # a tolerance that differs from the default
 
 
+def test_page_of_a_result_for_which_one_root_more_was_followed(tmp_path):
+    """As where all roots lie in one sector: whether another lies below is seen in iterations for one more."""
+    plain = record(3)
+    wider = {name: np.column_stack([plain.history[name], np.full(12, np.nan)]) for name in ("energy", "residual_norm")}
+    wider["energy"][6:, 3], wider["residual_norm"][6:, 3] = -0.625, 0.03125
+    write(tmp_path / "result.h5", record(3, history={**plain.history, **wider}))
+    seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5")))
+    assert "✓ Converged" in seen and seen.count("-0.6250000000") == 6 and seen.count("3.12e-02") == 6
+
+
 @pytest.mark.parametrize("n_roots", [1, 4])
 def test_not_converged_comes_first(tmp_path, n_roots):
     """Before anything but the title, in seen, with the root."""
@@ -385,6 +395,7 @@ def spoil(path: Path, name: str, value: Any) -> None:
         ("summary/norb", "many", "norb"),
         ("history/energy", np.zeros((5, 2)), "parts of /history have unlike shapes"),
         ("history/energy", np.zeros((12, 7)), "/history has another number of roots"),
+        ("history/energy", np.zeros(12), "/history has another number of roots"),
         ("timings/mixed", np.zeros(2), "timings.mixed"),
         ("weights/alpha", np.zeros((2, 7)), "/weights/alpha does not fit /strings/alpha"),
         ("weights/alpha", np.zeros(3), "/weights/alpha does not fit /strings/alpha"),

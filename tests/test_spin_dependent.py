@@ -234,3 +234,14 @@ def test_arrays_are_checked():
         Hamiltonian(whole.h1e, whole.eri, 0.0, 3, (1, 1), overlap_ab=np.eye(3))
     with pytest.raises(InputError, match="three arrays"):
         Hamiltonian.from_arrays(np.zeros((2, 3, 3)), np.zeros(21), 0.0, (1, 1))
+
+
+@pytest.mark.parametrize("command", [["run", "input.h5", "--pt2"], ["extrapolate", "input.h5", "--thresholds", "1e-2"]])
+def test_second_order_is_refused_before_the_solve(tmp_path, monkeypatch, capsys, command):
+    strings = [all_strings(4, n) for n in (2, 1)]
+    files.write_input(tmp_path / "input.h5", spin_dependent(4, (2, 1)), *strings)
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "-o", "output"]) == 2
+    sentence = "sqd_mpi: error: the second-order correction needs integrals that do not depend on spin\n"
+    assert capsys.readouterr().err == sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["input.h5"]

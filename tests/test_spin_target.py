@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import files, job
+from sqd_mpi import files, job, solve
 from sqd_mpi.backends import Interaction
 from sqd_mpi.cli import main
 from sqd_mpi.log import Log
@@ -87,6 +87,42 @@ def test_operator_is_the_definition_in_any_space(spin_square, settings):
     assert root.spin_square == pytest.approx(vector @ square @ vector, abs=1e-9)
     if not target.reached(root.spin_square):
         assert not root.spin_pure and any("<S^2>" in warning for warning in log.warnings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"spin_flip": "off"}])
+@pytest.mark.parametrize("seed", range(3))
+def test_states_of_the_other_parity_do_not_stand_in_the_way(seed, settings):
+    # The penalty of 0.4 hartree leaves singlets below the triplets. Where sectors do not keep parities apart the solve
+    # goes past them.
+    hamiltonian = make_hamiltonian(5, (4, 4), seed)
+    pair = strings(hamiltonian)
+    matrix, square = (
+        dense_matrix(hamiltonian, *pair, each)
+        for each in (Interaction.energy(hamiltonian), Interaction.spin_square(hamiltonian))
+    )
+    energies, vectors = np.linalg.eigh(matrix + 1e-3 * square)
+    squares = np.einsum("ik,ij,jk->k", vectors, square, vectors)
+    exact = (energies - 1e-3 * squares)[abs(squares - 2.0) < 1e-8][:3]
+    options = SolveOptions(spin_square=2, spin_penalty=0.1, nroots=3, tol=1e-8, model_space=2, **settings)
+    result = solve_subspace(None, hamiltonian, *pair, options)
+    assert result.converged and result.proven
+    np.testing.assert_allclose(result.energies, exact, atol=1e-9)
+    np.testing.assert_allclose([root.spin_square for root in result.roots], 2.0, atol=1e-8)
+
+
+def test_more_roots_than_wanted_keep_to_the_memory_limit():
+    hamiltonian = make_hamiltonian(5, (4, 4), 1)
+
+    def basis(memory: int, count: int) -> int:
+        options = SolveOptions(nroots=3, spin_square=2, spin_flip="off", memory=memory)
+        solver = solve._Solve(None, hamiltonian, *strings(hamiltonian), options, None, None, None)
+        return solver._basis_for(solver._layout(solver.sectors[0]), count)
+
+    vector = 25 * 8
+    assert [basis(100 * vector, count) for count in (1, 4, 5, 6)] == [14, 14, 15, 18]
+    assert [basis(27 * vector, count) for count in (4, 5)] == [10, 10]  # 10 vectors, their images, 5 others
+    with pytest.raises(InputError, match="^memory: vectors and buffers for 6 roots need"):
+        basis(27 * vector, 6)
 
 
 def test_impure_states_are_reported():

@@ -23,7 +23,6 @@ from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.excitations import find_singles, occupied_orbitals
 from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import BraRows, Layout, SpinStrings
-from sqd_mpi.options import InputError
 
 IntArray = NDArray[np.int64]
 
@@ -53,8 +52,7 @@ class Integrals:
         Raises:
             InputError: the integrals depend on spin.
         """
-        if getattr(hamiltonian, "h1e_b", None) is not None:
-            raise InputError("the second-order correction needs integrals that do not depend on spin")
+        hamiltonian.check_pt2()
         same = np.ascontiguousarray(hamiltonian.h1e), hamiltonian.eri_pairs()
         return cls(same, same, hamiltonian.eri_pairs(), hamiltonian.ecore)
 
