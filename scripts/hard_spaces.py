@@ -4,10 +4,10 @@
 
 Hubbard clusters on chains, rings, ladders, squares and random graphs at all fillings, in sites and in orbitals of the
 hopping; hydrogen clusters and stretched N2, C2, O2 in Hartree-Fock and in localised orbitals; random integrals with and
-without symmetry; a few strings of very many, which next to nothing couples; all strings and samples of them; one to six
-roots. States are close or degenerate, and in localised orbitals and scattered strings the lowest determinants say little
-about them, so a solver that trusts its start misses some. A problem depends on the seed and its number alone. Every
-solve has the program's defaults but for the number of roots.
+without symmetry; a few strings of very many, which next to nothing couples; all strings and samples of them; one to
+six roots. States are close or degenerate, and in localised orbitals and scattered strings the lowest determinants say
+little about them, so a solver that trusts its start misses some. A problem depends on the seed and its number alone.
+Every solve has the program's defaults but for the number of roots.
 
 Prints a line for every solve that is wrong (off by more than 1e-7 hartree) or not converged and, per kind, how many
 sigmas were needed. Exit code 1 if a state was missed.
