@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 EXACT = 1e-9  # hartree
 SAME_ENERGY, SAME_MATRICES = 1e-8, 1e-5
 NOT_DEGENERATE = 1e-3  # hartree to the neighbours of a state whose vector is compared
+DEGENERATE = 1e-7  # hartree
 SAME_RESIDUAL, NEARLY_THE_SAME = 0.02, 0.1
 MOST_GROWTH = 8 * 2**20  # bytes over all repeats after the first tenth
 BACKENDS = ("cpu", "cpu", "reference")
@@ -259,6 +260,7 @@ def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple
             return False
         layout = progress.layout
         last.update(sector=layout.sector, parity=layout.parity, norms=progress.step.residual_norms.copy())
+        last.update(energies=progress.step.energies.copy())
         assert writer.write(progress) is None
         return True
 
@@ -273,7 +275,7 @@ def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple
         complaint = ""
         norms = first_residuals(again, last, stop_at)
         same_sectors = (last["sector"], last["parity"]) in again.sectors_examined
-        if norms is not None and not same_residuals(norms, last["norms"], exactly=same_sectors):
+        if norms is not None and not same_residuals(norms, last, exactly=same_sectors):
             complaint = f"stopped at residuals {last['norms']}, began with {norms}, grids {grids}, flips {flips}"
         if not again.converged or not again.proven:
             complaint += f" converged {again.converged}, proven {again.proven}"
@@ -284,14 +286,17 @@ def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple
     return from_rank_0(comm, outcome)
 
 
-def same_residuals(norms: Any, before: Any, exactly: bool) -> bool:
-    """Whether iterations go on with the residual norms that they had.
+def same_residuals(norms: Any, last: dict[str, Any], exactly: bool) -> bool:
+    """Whether iterations go on with the residual norms that they had; those of degenerate roots together.
 
     Where the spin flip is used by one solve only, vectors are projected on a parity, or roots of both parities stand
     beside each other: then they may only not be worse, in all, since degenerate roots may be turned among themselves.
     """
+    before = last["norms"]
     if exactly:
-        return bool(np.allclose(norms, before, rtol=SAME_RESIDUAL, atol=1e-12))
+        level = np.cumsum(np.diff(last["energies"], prepend=-np.inf) > DEGENERATE)
+        after, at_last = (np.sqrt(np.bincount(level, each**2)) for each in (norms, before))
+        return bool(np.allclose(after, at_last, rtol=SAME_RESIDUAL, atol=1e-12))
     return bool(np.linalg.norm(norms) <= (1.0 + NEARLY_THE_SAME) * np.linalg.norm(before) + 1e-12)
 
 
