@@ -81,6 +81,14 @@ def test_states_that_were_missed(name):
     assert {decision.how for decision in result.sectors_examined.values()} <= set(HOW_DECIDED)
 
 
+@pytest.mark.parametrize(("seed", "number"), [(5, 9), (5, 18), (6, 28)])
+def test_states_among_scattered_strings_that_were_missed(seed, number):
+    """Few strings of many: the matrix is nearly diagonal, and model spaces do not show all that is low."""
+    outcome = hard_spaces.attempt(hard_spaces.draw(seed, number, "scattered"))
+    assert outcome.converged and outcome.proven
+    np.testing.assert_allclose(outcome.energies, outcome.exact, atol=1e-8)
+
+
 @pytest.mark.parametrize("first", range(0, 100, CHUNK))
 def test_a_tenth_of_the_generator(first):
     outcomes = [hard_spaces.attempt(hard_spaces.draw(SEED, number)) for number in range(first, first + CHUNK)]
