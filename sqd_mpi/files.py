@@ -28,7 +28,8 @@ from sqd_mpi.hdf5_items import opened as _open
 from sqd_mpi.hdf5_items import plain as _plain
 from sqd_mpi.hdf5_items import read_tree as _read_tree
 from sqd_mpi.hdf5_items import write_tree as _write_tree
-from sqd_mpi.hdf5_writing import AtomicFile, check_output, new_binary_file
+from sqd_mpi.hdf5_writing import AtomicFile
+from sqd_mpi.new_files import check_output, new_binary_file
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.vector_files import VectorFile, VectorReader, create_vectors, write_block
 
