@@ -284,9 +284,6 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
         if alpha.shape != shape or beta.shape != shape or alpha.dtype != np.uint64 or beta.dtype != np.uint64:
             raise InputError(f"samples are {shape} numbers of uint64 for each spin; got {alpha.shape}, {beta.shape}")
         samples = sampling.merge(alpha, beta, weights, norb)
-        for half in (samples.alpha, samples.beta):
-            if not np.array_equal(bitstrings.pack(bitstrings.unpack(half, norb)), half):
-                raise InputError(f"a sample occupies an orbital that does not exist; there are {norb}")
     return hamiltonian, samples
 
 
