@@ -288,11 +288,11 @@ def same_residuals(norms: Any, before: Any, exactly: bool) -> bool:
     """Whether iterations go on with the residual norms that they had.
 
     Where the spin flip is used by one solve only, vectors are projected on a parity, or roots of both parities stand
-    beside each other: then they may only not be worse.
+    beside each other: then they may only not be worse, in all, since degenerate roots may be turned among themselves.
     """
     if exactly:
         return bool(np.allclose(norms, before, rtol=SAME_RESIDUAL, atol=1e-12))
-    return bool(np.all(norms <= (1.0 + NEARLY_THE_SAME) * before + 1e-12))
+    return bool(np.linalg.norm(norms) <= (1.0 + NEARLY_THE_SAME) * np.linalg.norm(before) + 1e-12)
 
 
 def first_residuals(result: Any, last: dict[str, Any], stop_at: int) -> Any:

