@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sqd_mpi.options import InputError, RunError
+
+# The 255 bytes of file systems, less what the longest name of a temporary file beside has more: that of a checkpoint.
+_LONGEST_NAME = 255 - len("..checkpoint.12345678.tmp")
 
 
 class WriteError(RunError, OSError):
@@ -38,9 +41,18 @@ def check_output(path: str | os.PathLike[str], *inputs: str | os.PathLike[str] |
         inputs: files that are read and must not be replaced by it.
 
     Raises:
-        InputError: if the directory is missing or not writable, or the file is a directory or one of the inputs.
+        InputError: if the directory is missing or not writable, the file is a directory or one of the inputs, or its
+            name is too long.
     """
-    target = Path(path)
+    try:
+        _check_output(Path(path), inputs)
+    except OSError as error:  # a directory that may not be searched
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _check_output(target: Path, inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise InputError(f"cannot write {target}: its name is longer than {_LONGEST_NAME} bytes")
     folder = behind_links(target).parent
     if not folder.is_dir():
         raise InputError(f"cannot write {target}: the directory {folder} does not exist")

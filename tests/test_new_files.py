@@ -99,6 +99,54 @@ def test_remains_behind_links_are_removed():
     assert os.listdir("scratch") == []
 
 
+# --- names
+
+
+def test_names_that_are_too_long(capsys):
+    """Also where only a checkpoint or a temporary file would have no name; nothing is solved for nothing."""
+    for length, code in ((230, 0), (231, 2), (245, 2), (256, 2), (5000, 2)):
+        name = (length - 3) * "n" + ".h5"
+        assert main(["run", "input.h5", "--threads", "1", "-o", name, "--save-vector"]) == code
+        said = capsys.readouterr().err
+        assert code == 0 or (said.count("\n") == 1 and "its name is longer than 230 bytes" in said)
+    assert main(["run", "input.h5", "--threads", "1", "-o", name[:227] + ".h5", "--time-limit", "1e-9"]) == 4
+    long = 300 * "n"
+    for command in (
+        ["info", long], ["run", long], ["plan", long, "--ranks", "2"], ["sqd", long], ["report", long],
+        ["import", "fcidump", long, "--alpha", "strings.txt", "-o", "out"],
+        ["import", "fcidump", "FCIDUMP", "--alpha", long, "-o", "out"],
+        ["import", "fcidump", "FCIDUMP", "--alpha", "strings.txt", "-o", f"{long}/out"],
+        ["report", "result.h5", "--trace", long],
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1, command
+
+
+def test_directories_that_may_not_be_searched(monkeypatch, capsys):
+    """The system does not even say whether a file is there."""
+
+    def refuse(path: Any, **_: Any) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for command in ("info there/input.h5", "import fcidump there/FCIDUMP --alpha a -o b", "run there/input.h5"):
+        assert main(command.split()) == 2
+        said = capsys.readouterr().err
+        assert "ermission denied" in said and said.count("\n") == 1
+
+
+def test_names_that_are_no_text(exact):
+    """Names are bytes; in the result they are escapes, and the result is not lost for them."""
+    name = os.fsdecode(b"\xff\xfe")
+    os.rename("input.h5", name)
+    assert main(["run", name, "--threads", "1", "-o", f"{name}.out", "--trace", f"{name}.json", "--save-vector"]) == 0
+    assert main(["run", name, "--threads", "1", "--start", f"{name}.out"]) == 0
+    found = files.read_run("result.h5")
+    assert found["summary"]["energy"][0] == pytest.approx(exact, abs=1e-10)
+    assert found["options"]["start"] == "\\udcff\\udcfe.out" and Path(f"{name}.json").is_file()
+
+
 # --- full disks
 
 
