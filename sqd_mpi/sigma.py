@@ -79,6 +79,12 @@ class SigmaOperator:
         """This rank's slice of the diagonal, in hartree (or units of the interaction)."""
         return self._diagonal
 
+    def lowest_diagonal(self, count: int) -> FloatArray:
+        """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
+        mine = self.memory.smallest(self.diagonal(), count)[1]
+        everybody = self.grid.gather_everywhere(mine)
+        return np.sort(np.append(everybody, np.full(count, np.inf)))[:count]
+
     def _diagonal_of(self, interaction: Interaction) -> Array:
         out = self.memory.empty(self.size)
         self.block.diagonal(interaction, out)

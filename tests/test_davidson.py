@@ -12,11 +12,11 @@ from sqd_mpi.backends.memory import HOST
 from sqd_mpi.davidson import Step, davidson, default_subspace, least_subspace
 
 
-def _residuals(basis, images, coefficients, energies, diagonal, floor, out):
+def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, out):
     """The definition of `vectors.residuals`."""
     residual = coefficients @ images - energies[:, None] * (coefficients @ basis)
     squares = (residual**2).sum(axis=1)
-    denominator = energies[:, None] - diagonal[None, :]
+    denominator = shifts[:, None] - diagonal[None, :]
     small = np.abs(denominator) < floor
     denominator = np.where(small, np.where(denominator >= 0, floor, -floor), denominator)
     out[:] = residual / denominator
@@ -57,6 +57,10 @@ class Dense:
     def diagonal(self):
         """Diagonal of the matrix."""
         return np.diag(self.matrix).copy()
+
+    def lowest_diagonal(self, count):
+        """The lowest elements of it."""
+        return np.sort(np.append(self.diagonal(), np.full(count, np.inf)))[:count]
 
     def sum_over_ranks(self, values):
         """There is one rank."""
@@ -169,6 +173,21 @@ def test_diagonal_matrix_converges_at_once():
     found = davidson(Dense(matrix), unit_start(matrix, 3), 3)
     check(matrix, found, 3, 1e-6)
     assert (found.n_iterations, found.n_sigma) == (1, 3)
+
+
+@pytest.mark.parametrize("vectors", [PLAIN, fast_vectors], ids=["plain", "fast"])
+@pytest.mark.parametrize("coupling", [0.0, 1e-8, 1e-4, 1e-2])
+@pytest.mark.parametrize("nroots", [1, 3])
+def test_nearly_diagonal_matrix_from_random_vectors(nroots, coupling, vectors):
+    """There r / (E - d) is nearly -x, which leads nowhere."""
+    matrix = molecule_like(400, coupling=coupling)
+
+    def start(out):
+        out[:nroots] = np.random.default_rng(3).normal(size=(nroots, 400))
+        return nroots
+
+    found = davidson(Dense(matrix, vectors), start, nroots, tol=1e-8, max_iterations=150)
+    check(matrix, found, nroots, 1e-8)
 
 
 def test_matrix_of_zeros():

@@ -35,18 +35,19 @@ def residuals(
     images: FloatArray,
     coefficients: FloatArray,
     energies: FloatArray,
+    shifts: FloatArray,
     diagonal: FloatArray,
     floor: float,
     out: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Preconditioned residuals of Ritz vectors, and all inner products that the next step needs, in one pass.
 
-    r_i = sum_j c_ij (images_j - energy_i basis_j); out_i = r_i / (energy_i - diagonal), denominators of magnitude below
+    r_i = sum_j c_ij (images_j - energy_i basis_j); out_i = r_i / (shift_i - diagonal), denominators of magnitude below
     `floor` moved to it.
 
     Args:
         basis, images: (k, size) V and H V.
-        coefficients: (m, k); energies: (m,) hartree; diagonal: (size,) hartree.
+        coefficients: (m, k); energies, shifts: (m,) hartree; diagonal: (size,) hartree.
         out: (m, size), filled.
 
     Returns:
@@ -55,7 +56,7 @@ def residuals(
     """
     m, k = coefficients.shape
     partial = np.zeros((_RANGES, m, 2 + k + m))
-    _residuals(basis, images, coefficients, energies, diagonal, floor, out, partial)
+    _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, out, partial)
     total = partial.sum(axis=0)
     return total[:, 0].copy(), total[:, 1].copy(), total[:, 2 : 2 + k].copy(), total[:, 2 + k :].copy()
 
@@ -113,7 +114,7 @@ def _gram(first, second, partial):
 
 
 @parallel_jit
-def _residuals(basis, images, coefficients, energies, diagonal, floor, out, partial):
+def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, out, partial):
     m, k = coefficients.shape
     size = basis.shape[1]
     for part in numba.prange(_RANGES):
@@ -132,7 +133,7 @@ def _residuals(basis, images, coefficients, energies, diagonal, floor, out, part
                 partial[part, i, 0] += _dot(target, target, start, stop)
                 correction = 0.0
                 for e in range(start, stop):
-                    denominator = energies[i] - diagonal[e]
+                    denominator = shifts[i] - diagonal[e]
                     if abs(denominator) < floor:
                         denominator = floor if denominator >= 0.0 else -floor
                     residual = target[e]

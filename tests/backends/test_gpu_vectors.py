@@ -101,13 +101,15 @@ def test_residuals(size, m, k, shared):
     memory = DeviceMemory(HostDevice(limits=Limits(shared, 4)))
     basis, images = rows(k, size, 1), rows(k, size, 2)
     coefficients, energies = rows(m, k, 3), -1.0 - np.arange(m)
+    shifts = energies - 0.25
     diagonal = np.random.default_rng(4).uniform(-2.0, 3.0, size)
-    diagonal[: size // 3] = energies[0]  # denominators that are moved to the floor
+    diagonal[: size // 3] = shifts[0]  # denominators that are moved to the floor
     expected = np.empty((m, size))
-    sums = vectors.residuals(basis, images, coefficients, energies, diagonal, 1e-2, expected)
+    sums = vectors.residuals(basis, images, coefficients, energies, shifts, diagonal, 1e-2, expected)
     out = memory.empty((m, size))
     found = memory.vectors.residuals(
-        memory.from_host(basis), memory.from_host(images), coefficients, energies, memory.from_host(diagonal), 1e-2, out
+        memory.from_host(basis), memory.from_host(images), coefficients, energies, shifts, memory.from_host(diagonal),
+        1e-2, out,
     )
     close(memory.to_host(out), expected)
     for new, old in zip(found, sums, strict=True):

@@ -78,8 +78,8 @@ extern "C" __global__ void add_parts(const double* partial, double* out, Index c
 // of shared memory, as there are as many as basis vectors.
 extern "C" __global__ void residuals(
     const double* basis, const double* images, const double* coefficients, const double* energies,
-    const double* diagonal, double least_denominator, double* out, double* partial, Index m, Index k, Index size,
-    Index n_parts, int fused
+    const double* shifts, const double* diagonal, double least_denominator, double* out, double* partial, Index m,
+    Index k, Index size, Index n_parts, int fused
 ) {
     SHARED_DOUBLES(shared);
     const Index part = blockIdx.x / m, i = blockIdx.x % m;
@@ -94,7 +94,7 @@ extern "C" __global__ void residuals(
             const double c = coefficients[i * k + j];
             residual += c * images[j * size + e] - c * energy * basis[j * size + e];
         }
-        double denominator = energy - diagonal[e];
+        double denominator = shifts[i] - diagonal[e];
         const double magnitude = denominator < 0.0 ? -denominator : denominator;
         if (magnitude < least_denominator) denominator = denominator >= 0.0 ? least_denominator : -least_denominator;
         const double direction = residual / denominator;

@@ -66,6 +66,7 @@ class DeviceVectors:
         images: DeviceArray,
         coefficients: FloatArray,
         energies: FloatArray,
+        shifts: FloatArray,
         diagonal: DeviceArray,
         floor: float,
         out: DeviceArray,
@@ -82,8 +83,8 @@ class DeviceVectors:
         self._kernel("residuals")(
             n_parts * m, n_threads,
             (
-                basis, images, self._small(coefficients), self._small(energies), diagonal, np.float64(floor), out,
-                partial, *(np.int64(n) for n in (m, k, size, n_parts)), np.int32(fused),
+                basis, images, self._small(coefficients), self._small(energies), self._small(shifts), diagonal,
+                np.float64(floor), out, partial, *(np.int64(n) for n in (m, k, size, n_parts)), np.int32(fused),
             ),
             8 * n_threads * n_sums,
         )  # fmt: skip
