@@ -4,9 +4,10 @@
 
 Hubbard clusters on chains, rings, ladders, squares and random graphs at all fillings, in sites and in orbitals of the
 hopping; hydrogen clusters and stretched N2, C2, O2 in Hartree-Fock and in localised orbitals; random integrals with and
-without symmetry; all strings and samples of them; one to six roots. States are close or degenerate, and in localised
-orbitals the lowest determinants say little about them, so a solver that trusts its start misses some. A problem depends
-on the seed and its number alone. Every solve has the program's defaults but for the number of roots.
+without symmetry; a few strings of very many, which next to nothing couples; all strings and samples of them; one to
+six roots. States are close or degenerate, and in localised orbitals and scattered strings the lowest determinants say
+little about them, so a solver that trusts its start misses some. A problem depends on the seed and its number alone.
+Every solve has the program's defaults but for the number of roots.
 
 Prints a line for every solve that is wrong (off by more than 1e-7 hartree) or not converged and, per kind, how many
 sigmas were needed. Exit code 1 if a state was missed.
@@ -35,7 +36,7 @@ from sqd_mpi import bitstrings  # noqa: E402
 from sqd_mpi.hamiltonian import Hamiltonian  # noqa: E402
 
 WRONG = 1e-7  # hartree
-KINDS = {"lattice": 0.5, "hydrogen": 0.2, "diatomic": 0.12, "random": 0.18}
+KINDS = {"lattice": 0.44, "hydrogen": 0.18, "diatomic": 0.11, "random": 0.16, "scattered": 0.11}
 MOST_DETERMINANTS = 16_000
 DENSE = 1500  # determinants up to which the whole matrix is diagonalised
 REPULSIONS = (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0)
@@ -63,12 +64,15 @@ def draw(seed: int, number: int, kind: str | None = None) -> Problem:
     drawn = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     kind = kind or drawn
     makers = {"lattice": lattice, "hydrogen": hydrogen, "diatomic": diatomic, "random": random_integrals}
-    hamiltonian, name = makers[kind](rng)
+    hamiltonian, name = random_integrals(rng, (12, 16, 20)) if kind == "scattered" else makers[kind](rng)
     norb, nelec = hamiltonian.norb, hamiltonian.nelec
-    strings = [all_strings(norb, n) for n in nelec]
-    if rng.random() < 0.35:
-        share = float(rng.uniform(0.3, 0.95))
-        strings = [_sampled(rng, each, share) for each in strings]
+    if kind == "scattered":
+        strings = [_drawn_strings(rng, norb, n, int(rng.integers(5, 90))) for n in nelec]
+    else:
+        strings = [all_strings(norb, n) for n in nelec]
+        share = float(rng.uniform(0.3, 0.95)) if rng.random() < 0.35 else 1.0
+        strings = strings if share == 1.0 else [_sampled(rng, each, share) for each in strings]
+    if kind == "scattered" or share < 1.0:
         if nelec[0] == nelec[1] and rng.random() < 0.7:
             strings[1] = strings[0]
         name += f", {len(strings[0])} x {len(strings[1])} sampled strings"
@@ -139,9 +143,11 @@ def diatomic(rng: np.random.Generator) -> tuple[Hamiltonian, str]:
     return Hamiltonian.from_arrays(h1e, eri, core, nelec), name
 
 
-def random_integrals(rng: np.random.Generator) -> tuple[Hamiltonian, str]:
-    """Integrals of no molecule, with or without labels, of any strength."""
-    norb = int(rng.choice([3, 4, 5, 6, 7, 7, 8, 8]))
+def random_integrals(
+    rng: np.random.Generator, sizes: tuple[int, ...] = (3, 4, 5, 6, 7, 7, 8, 8)
+) -> tuple[Hamiltonian, str]:
+    """Integrals of no molecule, with or without labels, of any strength; over 8 orbitals 2 to 5 electrons a spin."""
+    norb = int(rng.choice(sizes))
     strength, spread = float(rng.choice([0.03, 0.1, 0.3, 1.0])), float(rng.choice([0.0, 0.5, 2.0]))
     n_labels = int(rng.choice([1, 1, 2, 4]))
     labels = rng.integers(0, n_labels, norb)
@@ -153,7 +159,11 @@ def random_integrals(rng: np.random.Generator) -> tuple[Hamiltonian, str]:
     h1e[labels[:, None] != labels[None, :]] = 0.0
     pairs = labels[rows] ^ labels[columns]
     eri[pairs[:, None] != pairs[None, :]] = 0.0
-    nelec = _filling(rng, norb)
+    if norb <= 8:
+        nelec = _filling(rng, norb)
+    else:
+        n_alpha, n_beta = (int(k) for k in rng.integers(2, 6, 2))
+        nelec = n_alpha, n_alpha if rng.random() < 0.6 else n_beta
     name = f"{norb} orbitals, strength {strength:g}, spread {spread:g}, {n_labels} labels, {nelec}"
     return Hamiltonian(h1e, eri[np.tril_indices(len(rows))], 0.7, norb, nelec), name
 
@@ -284,6 +294,12 @@ def _sampled(rng: np.random.Generator, strings: NDArray[np.uint64], share: float
     """A random part of the strings, at least one."""
     count = max(1, int(share * len(strings)))
     return np.ascontiguousarray(strings[np.sort(rng.choice(len(strings), count, replace=False))])
+
+
+def _drawn_strings(rng: np.random.Generator, norb: int, n_electrons: int, count: int) -> NDArray[np.uint64]:
+    """Up to `count` strings out of all."""
+    drawn = {sum(1 << int(k) for k in rng.choice(norb, n_electrons, replace=False)) for _ in range(count)}
+    return bitstrings.canonical(bitstrings.from_integers(sorted(drawn), norb))[0]
 
 
 def all_strings(norb: int, n_electrons: int) -> NDArray[np.uint64]:

@@ -23,8 +23,8 @@ FloatArray = NDArray[np.float64]
 _DENOMINATOR_FLOOR = 1e-2  # hartree; smaller denominators of the preconditioner are moved to it
 _DEPENDENT = 1e-12  # a new direction whose squared norm falls below this share is not used
 _CANCELLED = 1e-2  # below this share of the squared norm left, orthogonalise once more
-# Where less than this share of the squared norm of a preconditioned residual is new it is of no use: where the matrix is
-# nearly diagonal, r / (E - d) is nearly -x. Of 7,755 in small molecules and lattices one was below.
+# Where less than this share of the squared norm of a preconditioned residual is new it is of no use: where the matrix
+# is nearly diagonal, r / (E - d) is nearly -x. Of 7,755 in small molecules and lattices one was below.
 _STALE = 1e-4
 _NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
 
@@ -277,8 +277,8 @@ class _Subspace:
     def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
         """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals."""
         k, m = self.count, len(energies)
-        # A Ritz value above what its eigenvalue may be (from random vectors) draws to an eigenvector in the midst of the
-        # spectrum, which may even converge; from a shift below, it sinks.
+        # A Ritz value above what its eigenvalue may be (from random vectors) draws to an eigenvector in the midst of
+        # the spectrum, which may even converge; from a shift below, it sinks.
         ceilings = self.ceilings[:m]
         self.shifts = np.where(energies > ceilings, ceilings - _DENOMINATOR_FLOOR, energies)
         squares, corrections, overlaps, products = self.operator.vectors.residuals(

@@ -53,6 +53,7 @@ class ModelSpace:
         energies: (n_states,) lowest eigenvalues in hartree, ascending.
         vectors: (n, n_states) their eigenvectors in columns.
         mine: (n,) int64, position in this rank's slice, -1 if another rank's.
+        diagonal: (n,) hartree, elements of the determinants.
         edge: lowest diagonal element (hartree) of the determinants outside; infinite if there is none.
         clean: (n_states,) which eigenvectors the penalty does not touch, None for all.
         bounds: with a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through.
@@ -61,6 +62,7 @@ class ModelSpace:
     energies: FloatArray = field(repr=False)
     vectors: FloatArray = field(repr=False)
     mine: NDArray[np.int64] = field(repr=False)
+    diagonal: FloatArray = field(repr=False)
     edge: float = float("inf")
     clean: NDArray[np.bool_] | None = field(repr=False, default=None)
     bounds: tuple[FloatArray, ...] | None = field(repr=False, default=None)
@@ -115,26 +117,38 @@ class ModelSpace:
                 added = added @ added
             bounds = tuple(_lowest_eigenpairs(matrix + factor * added, last + 1)[0] for factor in (0.0, _WALL))
             matrix += penalty.strength * added
+        elements = np.diag(matrix).copy()
         energies, vectors = _lowest_eigenpairs(matrix, last + 1)
         clean = np.ones(len(energies), bool)
         if penalty is not None:
             clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
-        return cls(energies, vectors, mine, edge if len(mine) < layout.dimension else np.inf, clean, bounds)
+        return cls(energies, vectors, mine, elements, edge if len(mine) < layout.dimension else np.inf, clean, bounds)
 
     @property
     def complete(self) -> bool:
         """Whether it is the whole sector."""
         return bool(np.isinf(self.edge))
 
-    def weight_outside(self, grid: ProcessGrid, vectors: FloatArray) -> FloatArray:
-        """(n,) weight of normalised vectors outside of the model space. Collective over the grid.
+    def shares(self, grid: ProcessGrid, vectors: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What the model space holds of normalised vectors. Collective over the grid.
 
         Args:
             vectors: (n, size) slices of this rank, in host memory.
+
+        Returns:
+            (n,) weights outside of it; (n,) energies, hartree, of the eigenvectors that they are most like; (n,)
+            diagonal elements, hartree, of their main determinants. Of several alike the highest.
         """
-        inside = (vectors[:, self.mine[self.mine >= 0]] ** 2).sum(axis=1)
+        local = self.mine >= 0
+        inside = np.zeros((len(vectors), len(self.mine)))
+        inside[:, local] = vectors[:, self.mine[local]]
         grid.sum_over_all(inside)
-        return np.maximum(1.0 - inside, 0.0)
+        outside = np.maximum(1.0 - (inside**2).sum(axis=1), 0.0)
+        return outside, _of_the_main(inside @ self.vectors, self.energies), _of_the_main(inside, self.diagonal)
+
+    def weight_outside(self, grid: ProcessGrid, vectors: FloatArray) -> FloatArray:
+        """(n,) weight of normalised vectors outside of the model space, see `shares`."""
+        return self.shares(grid, vectors)[0]
 
     def fill(self, out: Array, n_vectors: int, memory: Memory = HOST, first: int = 0) -> int:
         """Put start vectors into the first rows of `out` (rows, size); returns how many.
@@ -172,6 +186,13 @@ class ModelSpace:
         amounts /= np.maximum(self.energies[first:] - energy, _LEAST_DENOMINATOR)
         if len(amounts):
             out[self.mine[local]] += self.vectors[local, first:] @ (amounts / np.linalg.norm(amounts))
+
+
+def _of_the_main(amounts: FloatArray, values: FloatArray) -> FloatArray:
+    """For every row of amounts the highest value among those with at least half of the largest weight."""
+    weights = amounts**2
+    main = weights >= 0.5 * weights.max(axis=1, initial=0.0)[:, None]
+    return np.where(main, values, -np.inf).max(axis=1, initial=-np.inf)
 
 
 def _lowest_eigenpairs(matrix: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:

@@ -6,7 +6,8 @@ hold another state below the highest wanted root. It says how that was decided:
 * `solved`: all its states are known;
 * `exact`: its model space is the whole sector;
 * `model`: its next model state, lowered by several times what the model spaces missed in the sectors that were solved,
-  lies above; believed only where the model spaces hold nearly all of the weight of every state that was solved;
+  lies above, and so does every determinant outside, lowered by several times what the states that were solved lie below
+  their main determinants; believed only where the model spaces hold nearly all of the weight of every such state;
 * `ritz`: iterations from the model state, where its first-order vector is small, or from random vectors, which leave
   no state out, have led to a Ritz value above;
 * `undecided`: iterations ended too early. Then the result is not proven.
@@ -113,6 +114,17 @@ class Outlook:
         return bool(np.isinf(self.edge))
 
 
+class ModelShare(NamedTuple):
+    """What a model space holds of eigenvectors."""
+
+    outside: FloatArray
+    """(n,) weight outside."""
+    energies: FloatArray
+    """(n,) of the model states that they are most like, hartree."""
+    diagonals: FloatArray
+    """(n,) elements of their main determinants, hartree."""
+
+
 @dataclass
 class _Sector:
     """What is known about a sector."""
@@ -126,6 +138,8 @@ class _Sector:
     """Which of them may be wanted roots."""
     missed: float = 0.0
     """By how much model states lie above them at most, hartree."""
+    depth: float = 0.0
+    """By how much their main determinants lie above them at most, hartree."""
     outside: float = 0.0
     """Their largest weight outside of the model space."""
     hard: bool = False
@@ -179,7 +193,13 @@ class SectorSearch:
         """Whether the model space is believed and puts the next state of a sector above the bound."""
         if state.hard or not self.believed:
             return False
-        return self._next_energy(state) > bound + max(CAUTION * self._missed, LEAST_MARGIN)
+        k, outlook = len(state.energies), state.outlook
+        missed = max((each.missed for each in self._all), default=0.0)
+        depth = max((max(each.depth, each.missed) for each in self._all), default=0.0)
+        return (
+            float(outlook.energies[min(k, len(outlook.energies) - 1)]) > bound + max(CAUTION * missed, LEAST_MARGIN)
+            and outlook.edge > bound + max(CAUTION * depth, LEAST_MARGIN)
+        )
 
     def _order(self, sector: Sector) -> tuple[bool, float]:
         """Cheap looks first, and what may lower the bound."""
@@ -214,7 +234,7 @@ class SectorSearch:
         return Verdict.ABOVE if small and above else Verdict.OPEN
 
     def note(
-        self, task: Task, verdict: Verdict, energies: FloatArray, converged: NDArray[np.bool_], outside: FloatArray,
+        self, task: Task, verdict: Verdict, energies: FloatArray, converged: NDArray[np.bool_], share: ModelShare,
         wanted: NDArray[np.bool_] | None = None,
     ) -> bool:  # fmt: skip
         """Take in what the iterations of a task have led to.
@@ -222,7 +242,7 @@ class SectorSearch:
         Args:
             energies: (count,) hartree, ascending; Ritz values where a root did not converge.
             converged: (count,) whether each did.
-            outside: (count,) weight of their vectors outside of the model space.
+            share: what the model space holds of their vectors.
             wanted: (count,) which of them may be wanted roots; by default all.
 
         Returns:
@@ -235,27 +255,29 @@ class SectorSearch:
         if task.aim is not Aim.ROOTS and energies[-1] > bound + SAME_ENERGY:
             if not converged.all():
                 state.how = "undecided"
-            elif task.aim is Aim.GUARD or outside[-1] <= LARGEST_OUTSIDE:
+            elif task.aim is Aim.GUARD or share.outside[-1] <= LARGEST_OUTSIDE:
                 state.how = "ritz"
             else:
                 state.hard = True
             return False
-        self.found(task.sector, energies, outside, wanted)
+        self.found(task.sector, energies, share, wanted)
         if not converged.all():
             state.how = "undecided"
         return True
 
     def found(
-        self, sector: Sector, energies: FloatArray, outside: FloatArray, wanted: NDArray[np.bool_] | None = None
+        self, sector: Sector, energies: FloatArray, share: ModelShare, wanted: NDArray[np.bool_] | None = None
     ) -> None:
         """Note the lowest roots of a sector; arguments as of `note`."""
         state = self._sectors[sector]
         state.energies = np.array(energies, float)
         state.wanted = np.ones(len(energies), bool) if wanted is None else np.array(wanted, bool)
         state.lowest = min([state.lowest, *state.energies])
-        state.outside = float(np.max(outside, initial=0.0))
+        state.outside = float(np.max(share.outside, initial=0.0))
         k = min(len(energies), len(state.outlook.energies))
-        state.missed = float(np.max(state.outlook.energies[:k] - state.energies[:k], initial=0.0))
+        missed = np.concatenate([state.outlook.energies[:k] - state.energies[:k], share.energies - state.energies])
+        state.missed = float(np.max(missed, initial=0.0))
+        state.depth = float(np.max(share.diagonals - state.energies, initial=0.0))
         state.hard = state.hard or state.outside > LARGEST_OUTSIDE
 
     def n_found(self, sector: Sector) -> int:
@@ -300,17 +322,6 @@ class SectorSearch:
             each.outside <= LARGEST_OUTSIDE and each.outlook.size <= LARGEST_PART * each.outlook.dimension
             for each in solved
         )
-
-    @property
-    def _missed(self) -> float:
-        """By how much model spaces missed the energies of roots that were solved, at most; hartree."""
-        return max((each.missed for each in self._all), default=0.0)
-
-    @staticmethod
-    def _next_energy(state: _Sector) -> float:
-        """Lowest energy that the model space gives another state of a sector, hartree."""
-        k, outlook = len(state.energies), state.outlook
-        return float(min(outlook.energies[k], outlook.edge) if k < len(outlook.energies) else outlook.edge)
 
 
 def decides(energy: float, residual_norm: float, bound: float) -> bool:

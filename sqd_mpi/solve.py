@@ -38,7 +38,7 @@ from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, parity_of, string_weights
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
 from sqd_mpi.progress import RemainingTime
-from sqd_mpi.sectors import HOW_DECIDED, Aim, Decision, Outlook, Sector, SectorSearch, Task, Verdict
+from sqd_mpi.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sector, SectorSearch, Task, Verdict
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
 from sqd_mpi.start_vectors import StartVectors
@@ -731,9 +731,9 @@ class _Solve:
         operator.plan.free()
         if self.asked_to_stop and task.aim is not Aim.ROOTS:
             return
-        outside = model.weight_outside(self.grid, pairs.vectors)
+        share = ModelShare(*model.shares(self.grid, pairs.vectors))
         wanted = self._wanted_roots(layout, pairs.vectors)
-        if search.note(task, verdict, pairs.energies, pairs.converged, outside, wanted):
+        if search.note(task, verdict, pairs.energies, pairs.converged, share, wanted):
             self.solved[sector], self.wanted[sector] = pairs, wanted
             if np.isfinite(bound):
                 self.log.info(f"also solved: {_name(sector)}, energy {pairs.energies[-1]:.10f}")
@@ -816,8 +816,8 @@ class _Solve:
         self.solved[sector] = Eigenpairs(energies, vectors, norms, norms <= self.options.tol, 0, 0, False)
         self.n_restored[sector] = n_found
         self.wanted[sector] = self._wanted_roots(layout, vectors)
-        outside = self.models[sector].weight_outside(self.grid, vectors)
-        self.search.found(sector, energies, outside, self.wanted[sector])
+        share = ModelShare(*self.models[sector].shares(self.grid, vectors))
+        self.search.found(sector, energies, share, self.wanted[sector])
         return True
 
     def _canonical_strings(self) -> list[NDArray[np.uint64]]:
