@@ -98,7 +98,9 @@ class BatchResult:
     densities: DensityMatrices | None = field(default=None, repr=False)
     """Density matrices, if they were asked for."""
     vector_file: Path | None = None
-    """File with the eigenvector, if one was asked for."""
+    """File with the eigenvector, if one was asked for and could be written."""
+    vector_trouble: str | None = None
+    """Why it could not be written."""
     n_iterations: int = 0
     """Iterations of the eigensolver."""
     n_sigma: int = 0
@@ -175,22 +177,23 @@ def _solve(comm: Any, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Ca
         if not np.isfinite(root.energy):
             raise BatchError("not finite", f"the energy is {root.energy}")
         strings = [bitstrings.canonical(each)[0] for each in (task.strings_a, task.strings_b)]
-        if task.vector_file is not None:
-            _write_vector(result, task.vector_file, strings, hamiltonian)
+        trouble = None if task.vector_file is None else _write_vector(result, task.vector_file, strings, hamiltonian)
         return BatchResult(
             task.number, strings[0], strings[1], None, root.energy, root.residual_norm, root.converged,
             np.nan if root.spin_square is None else root.spin_square, root.sector, root.occupancies, root.weights,
             result.gather() if task.amplitudes else None,
             density_matrices(result, 0, task.rdm) if task.rdm else None,
-            task.vector_file, result.n_iterations, result.n_sigma, perf_counter() - began, result.grid.n_ranks,
-            result.n_threads, result.proven,
+            None if trouble else task.vector_file, trouble, result.n_iterations, result.n_sigma, perf_counter() - began,
+            result.grid.n_ranks, result.n_threads, result.proven,
         )  # fmt: skip
     finally:
         result.grid.free()
 
 
-def _write_vector(result: SubspaceResult, path: Path, strings: list[Strings], hamiltonian: Hamiltonian) -> None:
-    """Write the lowest root as a checkpoint of its solve. Collective over the grid."""
+def _write_vector(
+    result: SubspaceResult, path: Path, strings: list[Strings], hamiltonian: Hamiltonian
+) -> str | None:
+    """Write the lowest root as a checkpoint of its solve; why that failed, on all ranks. Collective over the grid."""
     root = result.roots[0]
 
     def fill(file: Any) -> None:
@@ -200,7 +203,11 @@ def _write_vector(result: SubspaceResult, path: Path, strings: list[Strings], ha
             residual_norms=[root.residual_norm],
         )  # fmt: skip
 
-    vector_io.write_file(result.grid, path, files.CHECKPOINT, fill, [(root.layout, root.vector)])
+    try:
+        vector_io.write_file(result.grid, path, files.CHECKPOINT, fill, [(root.layout, root.vector)])
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def isolated(

@@ -129,6 +129,8 @@ def solve_batches(
     for result in results:
         if log is not None and result.failure is not None:
             log.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
+        if log is not None and result.vector_trouble is not None:
+            log.warning(f"the eigenvector of batch {result.number} is not kept: {result.vector_trouble}")
     return results
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, islice
 from math import log2
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from sqd_mpi import bench_device, grid
 from sqd_mpi.log import Log
 from sqd_mpi.machine import MachineProfile, processor_name, write_profile
+from sqd_mpi.new_files import check_output
 from sqd_mpi.options import InputError
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
@@ -87,8 +89,11 @@ def run(
     from sqd_mpi.threads import set_up
 
     engine, message = _engine(backend, say)
-    if output is not None and not os.access(Path(output).resolve().parent, os.W_OK):
-        message = f"cannot write {output}: there is no such folder, or it is not writable"
+    if output is not None:
+        try:
+            check_output(output)
+        except InputError as error:
+            message = str(error)
     grid.agree_on_error(comm, message)
     local_rank, n_local = grid.local_ranks(comm)
     log = Log(-1)  # which keeps the warnings
@@ -112,13 +117,8 @@ def run(
     profile = _profile(means, n_local, n_threads, engine, described)
     site, warnings = check_site(comm, n_threads, n_local)
     warnings = [*log.warnings, *warnings]
-    message = None
-    if output is not None and (comm is None or comm.rank == 0):
-        try:
-            write_profile(output, profile)
-        except InputError as error:
-            message = str(error)
-    grid.agree_on_error(comm, message)
+    if output is not None:
+        grid.from_rank_0(comm, partial(write_profile, output, profile))
     return {"profile": profile.model_dump(), "site": site, "warnings": warnings}
 
 

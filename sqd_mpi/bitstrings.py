@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -119,6 +120,19 @@ def from_integers(integers: Iterable[int] | NDArray[np.integer], norb: int) -> S
         octets += integer.to_bytes(width, "little")
         count = number
     return np.frombuffer(bytes(octets), dtype="<u8").reshape(count, n_words(norb)).astype(np.uint64)
+
+
+def from_sequence(strings: Any, norb: int) -> Strings:
+    """Strings of one spin from whatever a user has for (n,) integers: an array, a list, a tuple.
+
+    Lists are taken as they are: numpy makes floats of lists with integers of more than 63 bits, which lose bits.
+
+    Raises:
+        InputError: they are no integers, such as texts and floats, or do not fit the orbitals.
+    """
+    if np.ndim(strings) != 1:
+        raise InputError(f"strings of one spin are (n,) integers; got an array {np.shape(strings)}")
+    return from_integers(strings if isinstance(strings, np.ndarray) else list(strings), norb)
 
 
 def to_integers(strings: Strings) -> list[int]:

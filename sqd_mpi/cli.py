@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             parsed, unknown = build_parser().parse_known_args(words, parsed)
             parsed.words = words
+            if "" in words:
+                raise InputError(f"argument {words.index('') + 1} is empty; is a variable of the shell not set?")
             if unknown:
                 parsed.parser.refuse_unknown(unknown, words)
             verb: Callable[[argparse.Namespace], int] = parsed.verb

@@ -9,9 +9,9 @@ Nothing numerical is imported at the top: the number of threads must be settled 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from sqd_mpi import grid
 from sqd_mpi.log import Log
+from sqd_mpi.new_files import new_binary_file
 from sqd_mpi.options import InputError, SolveOptions, input_warnings_to
 
 # The distance of a point from zero below this share of the largest one does not raise its weight any more.
@@ -209,6 +210,7 @@ def run_file(
 
     Raises:
         InputError: the same on all ranks.
+        WriteError: the table cannot be written.
     """
     values = parse_thresholds(thresholds)
     log = log or Log(0 if comm is None else comm.rank)
@@ -226,12 +228,13 @@ def run_file(
         error = "" if fit.uncertainty is None else f" +- {fit.uncertainty:.1e}"
         log.info(f"{name.replace('_', ' ')}: {fit.energy:.8f}{error} hartree")
     data = {"points": [asdict(point) for point in points], "fits": {name: asdict(fit) for name, fit in fits.items()}}
-    if comm is None or comm.rank == 0:
-        target = Path(folder) / "extrapolation.json"
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(data, indent=1) + "\n")
-        os.replace(temporary, target)
+    grid.from_rank_0(comm, partial(_write, Path(folder) / "extrapolation.json", data))
     return data
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    with new_binary_file(path) as stream:
+        stream.write((json.dumps(data, indent=1) + "\n").encode())
 
 
 def _read(comm: Any, input_path: str, folder: str, given: dict[str, Any], log: Log) -> tuple[Any, SolveOptions]:

@@ -28,7 +28,8 @@ from sqd_mpi.hdf5_items import opened as _open
 from sqd_mpi.hdf5_items import plain as _plain
 from sqd_mpi.hdf5_items import read_tree as _read_tree
 from sqd_mpi.hdf5_items import write_tree as _write_tree
-from sqd_mpi.hdf5_writing import AtomicFile, check_output, new_binary_file
+from sqd_mpi.hdf5_writing import AtomicFile
+from sqd_mpi.new_files import check_output, new_binary_file
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.vector_files import VectorFile, VectorReader, create_vectors, write_block
 
@@ -283,9 +284,6 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
         if alpha.shape != shape or beta.shape != shape or alpha.dtype != np.uint64 or beta.dtype != np.uint64:
             raise InputError(f"samples are {shape} numbers of uint64 for each spin; got {alpha.shape}, {beta.shape}")
         samples = sampling.merge(alpha, beta, weights, norb)
-        for half in (samples.alpha, samples.beta):
-            if not np.array_equal(bitstrings.pack(bitstrings.unpack(half, norb)), half):
-                raise InputError(f"a sample occupies an orbital that does not exist; there are {norb}")
     return hamiltonian, samples
 
 

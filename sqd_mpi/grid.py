@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.options import InputError, available_cores
+from sqd_mpi.options import InputError, RunError, available_cores
 from sqd_mpi.terminal import settle
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def broadcast(comm: Communicator | None, value: Any, root: int = 0) -> Any:
 
 
 def from_rank_0(comm: Communicator | None, work: Callable[[], Any]) -> Any:
-    """What work() returns on rank 0, on all ranks; if it raises an InputError there, all ranks raise it.
+    """What work() returns on rank 0, on all ranks; if it raises an InputError or a RunError there, all ranks raise it.
 
     Collective over the communicator.
     """
@@ -178,10 +178,10 @@ def from_rank_0(comm: Communicator | None, work: Callable[[], Any]) -> Any:
     if comm is None or comm.rank == 0:
         try:
             outcome = work()
-        except InputError as error:
+        except (InputError, RunError) as error:
             outcome = error
     outcome = broadcast(comm, outcome)
-    if isinstance(outcome, InputError):
+    if isinstance(outcome, InputError | RunError):
         raise outcome
     return outcome
 

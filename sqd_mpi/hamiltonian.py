@@ -66,7 +66,7 @@ class Hamiltonian:
     """Overlap <alpha orbital p|beta orbital s> (norb, norb); None: unity if spin-free, else unknown, and <S^2> too."""
 
     def __post_init__(self) -> None:
-        norb, nelec = _checked_norb(self.norb), _checked_nelec(self.nelec, self.norb)
+        norb, nelec = _checked_norb(self.norb), checked_nelec(self.nelec, self.norb)
         h1e, eri = _real(self.h1e, "one-electron integrals"), _real(self.eri, "two-electron integrals")
         ecore = _real(self.ecore, "core energy")
         if h1e.shape != (norb, norb):
@@ -395,7 +395,12 @@ def _checked_norb(norb: Any) -> int:
     return int(norb)
 
 
-def _checked_nelec(nelec: Any, norb: int) -> tuple[int, int]:
+def checked_nelec(nelec: Any, norb: int) -> tuple[int, int]:
+    """(n_alpha, n_beta) as plain integers.
+
+    Raises:
+        InputError: they are none, or do not fit the orbitals.
+    """
     try:
         n_alpha, n_beta = (value.__index__() for value in nelec)
     except (AttributeError, TypeError, ValueError):

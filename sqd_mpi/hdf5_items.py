@@ -31,12 +31,15 @@ PathLike = str | os.PathLike[str]
 
 def _check_there(path: PathLike) -> None:
     """Raises InputError unless there is an ordinary file."""
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist")
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a directory; a file is needed")
-    if not Path(path).is_file():
-        raise InputError(f"{path} is no ordinary file")
+    try:
+        if not Path(path).exists():
+            raise InputError(f"{path} does not exist")
+        if Path(path).is_dir():
+            raise InputError(f"{path} is a directory; a file is needed")
+        if not Path(path).is_file():
+            raise InputError(f"{path} is no ordinary file")
+    except OSError as error:  # a directory that may not be searched, a name too long
+        raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
 
 
 def look(path: PathLike) -> bool:
@@ -154,14 +157,19 @@ def write_tree(group: h5py.Group, values: Mapping[str, Any]) -> None:
         elif isinstance(value, list | tuple | np.ndarray):
             _write_list(group, name, value)
         else:
-            group.attrs[name] = h5py.Empty("f8") if value is None else value
+            group.attrs[name] = h5py.Empty("f8") if value is None else _storable(value)
+
+
+def _storable(value: Any) -> Any:
+    """Returns a value as HDF5 takes it: names of files may have bytes that are no UTF-8, which become escapes."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _write_list(group: h5py.Group, name: str, values: Sequence[Any] | NDArray[Any]) -> None:
     """Writes a list; None becomes NaN, and a mark says that the other numbers are integers."""
     array = np.array(values)
     if array.dtype.kind in "U":
-        array = np.array(values, dtype=object)
+        array = np.array([_storable(value) for value in array.ravel().tolist()], dtype=object).reshape(array.shape)
         group.create_dataset(name, data=array, dtype=h5py.string_dtype())
     elif array.dtype.kind == "O":
         known = {type(value) for value in array.ravel() if value is not None}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import h5py
 
 from sqd_mpi import __version__, checksums
 from sqd_mpi.hdf5_items import FORMAT_VERSION, PathLike
-from sqd_mpi.options import InputError
+from sqd_mpi.new_files import into_place, temporary_name, write_error
 
 _HEAD = checksums.HEAD_BYTES
 
@@ -40,14 +37,25 @@ class AtomicFile:
         self._stream: Stream | None = None
 
     def __enter__(self) -> h5py.File:
-        """Returns the file, open for writing."""
-        self._stream = Stream(self._temporary)
+        """Returns the file, open for writing.
+
+        Raises:
+            WriteError: it cannot be made.
+        """
+        try:
+            self._stream = Stream(self._temporary)
+        except OSError as failure:
+            raise write_error(self.path, failure) from None
         self._file = h5py.File(self._stream, "w", libver=("earliest", "v110"), userblock_size=_HEAD)
         write_format(self._file, self.file_format)
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Renames the complete file or removes the incomplete one."""
+        """Renames the complete file or removes the incomplete one.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
         try:
             if self._file is not None and self._stream is not None:
                 self._file.close()
@@ -56,7 +64,7 @@ class AtomicFile:
                 write_head(self._temporary, checksums.file_sum(self._temporary, [(_HEAD, size_of(self._temporary))]))
                 into_place(self._temporary, self.path)
         except OSError as failure:
-            raise OSError(f"cannot write {self.path}: {failure.strerror or failure}") from None
+            raise write_error(self.path, failure) from None
         finally:
             self._temporary.unlink(missing_ok=True)
 
@@ -151,62 +159,3 @@ def write_format(file: h5py.File, file_format: str) -> None:
     file.attrs["format"] = file_format
     file.attrs["version"] = FORMAT_VERSION
     file.attrs["creator"] = f"sqd_mpi {__version__}"
-
-
-@contextmanager
-def new_binary_file(path: PathLike) -> Iterator[Any]:
-    """Gives a new file of bytes, packed by gzip if its name ends in .gz, that appears when it is complete."""
-    target = Path(path)
-    temporary = temporary_name(target)
-    try:
-        with gzip.open(temporary, "wb") if target.suffix == ".gz" else open(temporary, "wb") as stream:
-            yield stream
-        into_place(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_output(path: PathLike, *inputs: PathLike | None) -> None:
-    """Checks, before any work, that a file can be written.
-
-    Args:
-        path: file that is to be written.
-        inputs: files that are read and must not be replaced by it.
-
-    Raises:
-        InputError: if the directory is missing or not writable, or the file is a directory or one of the inputs.
-    """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"cannot write {target}: the directory {target.parent} does not exist")
-    if target.is_dir():
-        raise InputError(f"cannot write {target}: it is a directory")
-    if target.exists() and not target.is_file():
-        raise InputError(f"cannot write {target}: it is no ordinary file")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"cannot write {target}: the directory {target.parent} is not writable")
-    for source in inputs:
-        if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
-            raise InputError(f"cannot write {target}: it would replace the input file {source}")
-
-
-def temporary_name(path: Path) -> Path:
-    """Returns the name under which a file is written before it is complete."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def into_place(temporary: Path, path: Path) -> None:
-    """Gives a complete file its name, once it is on the disk."""
-    to_disk(temporary)
-    os.replace(temporary, path)
-    with suppress(OSError):
-        to_disk(path.parent)
-
-
-def to_disk(path: Path) -> None:
-    """Waits until a file or directory is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

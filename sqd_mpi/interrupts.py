@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sqd_mpi.new_files import behind_links
 from sqd_mpi.options import InputError
 
 # How long a killed job may still hold its lock: a launcher can return before its ranks are gone.
@@ -94,7 +95,7 @@ class OutputLock:
         """Removes temporary files of killed jobs: with the lock held nobody can be writing them."""
         if not self.held:
             return
-        for output in outputs:
+        for output in map(behind_links, outputs):
             for path in output.parent.glob(f".{_escaped(output.name)}.*.tmp"):
                 if path.name[len(output.name) + 2 : -len(".tmp")].isdigit():
                     with suppress(OSError):

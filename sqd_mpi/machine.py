@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sqd_mpi.new_files import check_output, new_binary_file
 from sqd_mpi.options import InputError
 from sqd_mpi.text_files import read_text
 
@@ -137,12 +138,12 @@ def write_profile(path: str | Path, profile: MachineProfile) -> None:
     """Write a profile that `read_profile` reads.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the folder is missing or not writable.
+        WriteError: the file cannot be written.
     """
-    try:
-        Path(path).write_text(json.dumps(profile.model_dump(), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    check_output(path)
+    with new_binary_file(path) as stream:
+        stream.write((json.dumps(profile.model_dump(), indent=1) + "\n").encode())
 
 
 def processor_name() -> str:

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sqd_mpi import bitstrings
 from sqd_mpi._jit import n_threads, parallel_jit
+from sqd_mpi.hamiltonian import checked_nelec
 from sqd_mpi.options import InputError
 from sqd_mpi.text_files import read_bytes, read_text, text_of
 
@@ -34,6 +35,8 @@ _NPY = b"\x93NUMPY"
 _NUMBER = re.compile(r"(0x([0-9a-f]+))|(0b([01]+))", re.IGNORECASE | re.ASCII)
 # Weight, relative to 1, of flipping a bit that agrees with the mean occupations: the constant of the published rule.
 _RELUCTANCE = 0.01
+# By how much the occupation of an orbital may lie outside 0 to 1.
+_ROUNDING = 1e-6
 # Weights that differ by less come from the same number: rounding must not decide the order of strings.
 _SAME_WEIGHT_DIGITS = 11
 
@@ -70,11 +73,17 @@ def merge(alpha: Strings, beta: Strings, weights: ArrayLike, norb: int) -> Sampl
         norb: number of spatial orbitals.
 
     Raises:
-        InputError: there are no samples, or the weights do not fit.
+        InputError: there are no samples, they do not fit the orbitals, or the weights do not fit them.
     """
     numbers = np.asarray(weights, dtype=np.float64)
     if len(alpha) == 0:
         raise InputError("there are no samples; at least one bit-string is needed")
+    shape = len(alpha), bitstrings.n_words(norb)
+    if alpha.shape != shape or beta.shape != shape:
+        raise InputError(f"samples of {norb} orbitals are two arrays {shape}; got {alpha.shape} and {beta.shape}")
+    beyond = np.uint64(norb - 64 * (shape[1] - 1))  # of the last word
+    if beyond < 64 and any((half[:, -1] >> beyond).any() for half in (alpha, beta)):
+        raise InputError(f"a sample occupies an orbital that does not exist; there are {norb}")
     if numbers.shape != (len(alpha),) or not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.max() <= 0:
         raise InputError("every sample needs a finite count of at least 0, and not all may be 0")
     # a power of two keeps every bit, and the sum finite
@@ -298,18 +307,34 @@ def recover(samples: Samples, occupancies: FloatArray, nelec: tuple[int, int], r
         random: source of one uniform number per flipped bit.
 
     Raises:
-        InputError: occupancies of another shape, or that are not finite.
+        InputError: occupancies of another shape or not from 0 to 1, or more electrons than orbitals.
     """
-    means = np.asarray(occupancies, np.float64)
-    if means.shape != (2, samples.norb):
-        raise InputError(f"occupancies are (2, {samples.norb}), of alpha and of beta orbitals; got shape {means.shape}")
-    if not np.isfinite(means).all():
-        raise InputError("occupancies contain a value that is not finite (NaN or infinity)")
+    means = _checked_occupancies(occupancies, samples.norb)
+    n_electrons = checked_nelec(nelec, samples.norb)
     halves = [
-        _corrected(strings, flip_weights(means[spin], nelec[spin]), nelec[spin], random)
+        _corrected(strings, flip_weights(means[spin], n_electrons[spin]), n_electrons[spin], random)
         for spin, strings in enumerate((samples.alpha, samples.beta))
     ]
     return merge(halves[0], halves[1], samples.probabilities, samples.norb)
+
+
+def _checked_occupancies(occupancies: ArrayLike, norb: int) -> FloatArray:
+    """(2, norb) mean occupations; see `recover` for what is refused."""
+    try:
+        given = np.asarray(occupancies)
+        means = given.real.astype(np.float64) if given.dtype.kind != "U" else None
+    except (TypeError, ValueError):
+        means = None
+    if means is None or given.imag.any():
+        raise InputError(f"occupancies are real numbers, (2, {norb}) of alpha and of beta orbitals")
+    if means.shape != (2, norb):
+        raise InputError(f"occupancies are (2, {norb}), of alpha and of beta orbitals; got shape {means.shape}")
+    if not np.isfinite(means).all():
+        raise InputError("occupancies contain a value that is not finite (NaN or infinity)")
+    outside = means[(means < -_ROUNDING) | (means > 1 + _ROUNDING)]
+    if len(outside):
+        raise InputError(f"occupancies of alpha and of beta orbitals are numbers from 0 to 1; one is {outside[0]:g}")
+    return means
 
 
 def _corrected(strings: Strings, weights: FloatArray, n_electrons: int, random: np.random.Generator) -> Strings:
@@ -370,9 +395,13 @@ def subsample(
 ) -> list[NDArray[np.int64]]:
     """Rows of n_batches batches, each drawn without replacement by probability; all rows if there are not more.
 
+    A batch needs one row at least.
+
     The smallest of exponential waiting times with rates p are such a draw: P. S. Efraimidis and P. G. Spirakis,
     Information Processing Letters 97, 181 (2006).
     """
+    if samples_per_batch < 1:
+        raise InputError(f"a batch needs at least one sample; got {samples_per_batch}")
     if samples_per_batch >= len(samples):
         return [np.arange(len(samples))] * n_batches
     batches = []

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from contextlib import ExitStack, suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,8 @@ from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
-from sqd_mpi.options import InputError, input_warnings_to
+from sqd_mpi.new_files import WriteError, write_error
+from sqd_mpi.options import InputError, RunError, input_warnings_to
 from sqd_mpi.provenance import about_run, library_versions, new_run_name
 from sqd_mpi.threads import check_processor
 
@@ -90,11 +92,13 @@ class _LoopJob(Job):
         self.options = LoopOptions(**given)
         self.input_path, self.extra = problem_path, extra
         self.signals, self._stack = signals, stack
+        self.has_checkpoint = False  # of this run, or the one that it goes on from
 
     def run(self) -> int:
         """Run the loop and write."""
         grid.from_rank_0(self.comm, check_processor)  # before numba is imported
         hamiltonian, state, included, occupancies = self._read_problem()
+        self.has_checkpoint = state is not None
         if self.n_ranks > 1 or self.options.workers == 0:
             self.set_up_threads()
         from sqd_mpi.batches import shared_on_nodes
@@ -114,16 +118,15 @@ class _LoopJob(Job):
                 log=self.log,
             )  # fmt: skip
             if result.stopped:
-                self._write_state(result.state)
+                self._write_state(result.state, last=True)
                 why = "signal" if self.signals.number else "time limit"
                 self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
                 return STOPPED
             converged = result.state.converged
-            if self.rank == 0:
-                self._write(shared, result.state)
-                if converged:
-                    self.checkpoint.unlink(missing_ok=True)
-                    shutil.rmtree(self.vectors, ignore_errors=True)
+            grid.from_rank_0(self.comm, partial(self._write, shared, result.state))
+            if self.rank == 0 and converged:
+                self.checkpoint.unlink(missing_ok=True)
+                shutil.rmtree(self.vectors, ignore_errors=True)
             grid.barrier(self.comm)
         best = result.state.best
         assert best is not None
@@ -159,7 +162,10 @@ class _LoopJob(Job):
             raise InputError(f"{self.vectors} must be a folder for eigenvectors; there is another file")
         if state is None:
             shutil.rmtree(self.vectors, ignore_errors=True)
-        self.vectors.mkdir(exist_ok=True)
+        try:
+            self.vectors.mkdir(exist_ok=True)
+        except OSError as error:
+            raise write_error(self.vectors, error) from None
         self.hamiltonian = hamiltonian
         return state, included, occupancies
 
@@ -196,10 +202,29 @@ class _LoopJob(Job):
         limit = self.options.time_limit
         return bool(self.signals.number) or (limit is not None and perf_counter() - self.began >= limit)
 
-    def _write_state(self, state: Any) -> None:
-        """Write the checkpoint; on rank 0."""
-        if self.rank != 0:
+    def _write_state(self, state: Any, last: bool = False) -> None:
+        """Write the checkpoint, or go on without. Collective.
+
+        Raises:
+            RunError: the run ends here and would be lost.
+        """
+        trouble: str | None = None
+        if self.rank == 0:
+            try:
+                self._write_state_here(state)
+            except WriteError as error:
+                trouble = str(error)
+        trouble = grid.broadcast(self.comm, trouble)
+        if trouble is None:
+            self.has_checkpoint = True
             return
+        if last and not self.has_checkpoint:
+            raise RunError(f"{trouble}; the run was to stop and has no earlier checkpoint")
+        kept = "the checkpoint before it stays" if self.has_checkpoint else "there is none of this run yet"
+        self.log.warning(f"{trouble}; {kept}")
+
+    def _write_state_here(self, state: Any) -> None:
+        """Write the checkpoint; on rank 0."""
         from sqd_mpi import files
 
         values = {"iteration": state.iteration, "energy": state.energy, "random": state.random}
@@ -279,8 +304,12 @@ class _LoopJob(Job):
             warnings=self.log.warnings,
             run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
-        with files.AtomicFile(self.output, files.RESULT) as file:
-            files.write_record(file, record)
+        try:
+            with files.AtomicFile(self.output, files.RESULT) as file:
+                files.write_record(file, record)
+        except WriteError as error:
+            there = f"; go on with --resume ({self.checkpoint})" if self.has_checkpoint else ""
+            raise RunError(f"the result could not be written: {error}{there}") from None
 
     def _loop_summary(self, hamiltonian: Any, state: Any) -> dict[str, Any]:
         from sqd_mpi.solve import peak_rss_bytes

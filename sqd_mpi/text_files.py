@@ -65,9 +65,9 @@ def text_of(content: bytes, complaint: str) -> str:
 
 def read_bytes(path: str | os.PathLike[str], complaint: str) -> bytes:
     """The content of a file, unpacked if it is packed with gzip; arguments and errors as of `read_text`."""
-    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
-        raise InputError(f"{complaint}: it is no ordinary file")
     try:
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise InputError(f"{complaint}: it is no ordinary file")
         _check_size(os.stat(path).st_size, complaint)
         content = Path(path).read_bytes()
     except OSError as error:

@@ -24,7 +24,8 @@ from sqd_mpi.hdf5_items import (
     read_tree,
     reading,
 )
-from sqd_mpi.hdf5_writing import Stream, into_place, size_of, temporary_name, to_disk, write_format, write_head
+from sqd_mpi.hdf5_writing import Stream, size_of, write_format, write_head
+from sqd_mpi.new_files import into_place, temporary_name, to_disk
 from sqd_mpi.options import InputError
 
 _HEAD = checksums.HEAD_BYTES

@@ -136,6 +136,32 @@ def test_wrong_text_is_refused(lines: list[str], message: str) -> None:
         bitstrings.from_text(lines, 4)
 
 
+@pytest.mark.parametrize("made", [list, tuple, lambda values: np.array(values, object)])
+def test_sequences_of_integers_keep_every_bit(made) -> None:
+    """numpy makes floats of a list with 2^63 and -1, and of some without."""
+    values = [2**64 - 1, 2**63 + 1, 2**53 + 1, 1]
+    assert bitstrings.to_integers(bitstrings.from_sequence(made(values), 64)) == values
+    assert len(bitstrings.from_sequence(made([]), 64)) == 0
+    assert bitstrings.to_integers(bitstrings.from_sequence(np.array([3, 5], np.uint8), 4)) == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("strings", "message"),
+    [
+        (["0011", "0101"], "string 1: '0011' is not an integer"),
+        (np.array(["0011"]), "must be integers; this array is of type <U4"),
+        ([3, 5.5], "string 2: 5.5 is not an integer"),
+        (np.array([3.0]), "must be integers; this array is of type float64"),
+        (np.array([True]), "must be integers; this array is of type bool"),
+        ([[3], [5]], r"strings of one spin are \(n,\) integers; got an array \(2, 1\)"),
+        (3, r"strings of one spin are \(n,\) integers; got an array \(\)"),
+    ],
+)
+def test_sequences_of_something_else_are_refused(strings, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bitstrings.from_sequence(strings, 4)
+
+
 def test_pack_refuses_a_vector() -> None:
     with pytest.raises(InputError, match="two dimensions"):
         bitstrings.pack(np.zeros(4, dtype=bool))

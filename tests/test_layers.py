@@ -19,7 +19,7 @@ LAYERS = (
     ("suggestions", "terminal", "progress", "spelling", "compile_notice"),
     ("options", "log"),
     ("_jit",),
-    ("fortran_text", "permutations", "text_files"),
+    ("fortran_text", "permutations", "text_files", "new_files"),
     ("fcidump_table",),
     ("fcidump",),
     ("bitstrings", "hamiltonian", "interrupts", "machine", "watchdog", "loop_options"),

@@ -138,6 +138,32 @@ def test_arguments_of_pyscf_and_of_our_own(integrals):
         ours.solve_sci(strings, *integrals, NORB, NELEC, nroots=2)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"strings": (["000111"], ["000011"])}, "string 1: '000111' is not an integer"),
+        ({"strings": (np.array([7.0]), np.array([3]))}, "must be integers; this array is of type float64"),
+        ({"strings": (np.array([[7]]), np.array([3]))}, r"strings of one spin are \(n,\) integers"),
+        ({"norb": 7}, "norb = 7 needs integrals of as many orbitals; these are of 6"),
+        ({"nelec": 5}, r"nelec is a pair of integers \(n_alpha, n_beta\); got 5"),
+        ({"nelec": (2.5, 2)}, "nelec is a pair of integers"),
+        ({"rdm": 3}, "rdm needs 0, 1 or 2, the order of density matrices; got 3"),
+        ({"rdm": "2"}, "rdm needs 0, 1 or 2, the order of density matrices; got '2'"),
+        ({"tol": -1e-8}, "tol needs a positive number; got -1e-08"),
+        ({"tol": float("nan")}, "tol needs a positive number; got nan"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_before_the_solve(integrals, monkeypatch, change, says):
+    """Texts were read as decimal numbers, floats cut to integers, norb and a negative tol passed over."""
+    monkeypatch.setattr(ours, "solve_batches", lambda *_, **__: pytest.fail("solved"))
+    given = {"strings": (np.array([7]), np.array([3])), "norb": NORB, "nelec": NELEC, **change}
+    strings, norb, nelec = (given.pop(name) for name in ("strings", "norb", "nelec"))
+    with pytest.raises(InputError, match=says):
+        ours.solve_sci(strings, *integrals, norb, nelec, **given)
+    with pytest.raises(InputError, match=says):
+        ours.solve_sci_batch([strings], *integrals, norb, nelec, **given)
+
+
 def test_a_solver_for_their_loop():
     mine, other = loop(ours.solve_sci_batch), loop(lambda *given: theirs.solve_sci_batch(*given, tol=1e-13))
     assert mine.energy == pytest.approx(other.energy, abs=1e-8)

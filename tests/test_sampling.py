@@ -201,9 +201,60 @@ def test_recovery_refuses_occupancies_that_are_none():
         (np.where(np.eye(2, 3), np.inf, good), "contain a value that is not finite"),
         (good[:, :2], r"occupancies are \(2, 3\), of alpha and of beta orbitals; got shape \(2, 2\)"),
         (good[0], "got shape"),
+        (2 * good + 1e-3, "are numbers from 0 to 1; one is 1.001"),  # spin-summed ones
+        (good - 0.6, "are numbers from 0 to 1; one is -0.1"),
+        (good + 1e-3j, "occupancies are real numbers"),
+        (good.astype(str), "occupancies are real numbers"),
+        (np.full((2, 3), "x", object), "occupancies are real numbers"),
     ):
-        with pytest.raises(InputError, match=says):
-            sampling.recover(samples, wrong, (1, 1), np.random.default_rng(0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(InputError, match=says):
+                sampling.recover(samples, wrong, (1, 1), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("rounded", [np.full((2, 3), 1 + 1e-9), np.full((2, 3), -1e-9), np.ones((2, 3), complex)])
+def test_recovery_takes_occupancies_with_rounding_errors(rounded):
+    found = sampling.recover(sampling.from_matrix(matrix(10, 3)), rounded, (1, 2), np.random.default_rng(0))
+    assert (bitstrings.counts(found.alpha) == 1).all() and (bitstrings.counts(found.beta) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("nelec", "says"),
+    [
+        ((4, 1), "3 orbitals hold 0 to 3 alpha electrons; got 4"),
+        ((1, -1), "3 orbitals hold 0 to 3 beta electrons; got -1"),
+        ((1.5, 1), "nelec is a pair of integers"),
+        (2, "nelec is a pair of integers"),
+    ],
+)
+def test_recovery_refuses_electrons_that_do_not_fit(nelec, says):
+    """Its kernel would read beyond the orbitals."""
+    samples = sampling.from_matrix(matrix(10, 3))
+    with pytest.raises(InputError, match=says):
+        sampling.recover(samples, np.full((2, 3), 0.5), nelec, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("norb", [3, 64, 65])
+def test_samples_beyond_the_orbitals_are_refused(norb):
+    whole, words = np.zeros((2, bitstrings.n_words(norb)), np.uint64), bitstrings.n_words(norb)
+    assert len(sampling.merge(whole, whole, [1, 1], norb)) == 1
+    beyond = whole.copy()
+    beyond[1, -1] = 1 << norb % 64
+    for halves in ((beyond, whole), (whole, beyond)):
+        if norb % 64:
+            with pytest.raises(InputError, match=f"a sample occupies an orbital that does not exist; there are {norb}"):
+                sampling.merge(*halves, [1, 1], norb)
+    with pytest.raises(InputError, match=f"samples of {norb} orbitals are two arrays .2, {words}.; got"):
+        sampling.merge(whole, whole[:1], [1, 1], norb)
+    with pytest.raises(InputError, match="are two arrays"):
+        sampling.merge(np.zeros((2, words + 1), np.uint64), whole, [1, 1], norb)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_batch_of_nothing_is_refused(number):
+    with pytest.raises(InputError, match=f"a batch needs at least one sample; got {number}"):
+        sampling.subsample(sampling.from_matrix(matrix(10, 3)), number, 1, np.random.default_rng(0))
 
 
 def test_a_matrix_of_another_shape_is_refused(tmp_path):

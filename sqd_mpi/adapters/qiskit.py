@@ -60,8 +60,9 @@ def solve_sci(
         RuntimeError: the solve failed otherwise.
     """
     found = _solve(
-        [ci_strings], one_body_tensor, two_body_tensor, nelec, spin_sq, _SHIFT, rdm, amplitudes, {"workers": 0}, kwargs
-    )[0]
+        [ci_strings], one_body_tensor, two_body_tensor, norb, nelec, spin_sq, _SHIFT, rdm, amplitudes, {"workers": 0},
+        kwargs,
+    )[0]  # fmt: skip
     _warn(found, spin_sq)
     return _result(_whole(found), nelec)
 
@@ -114,7 +115,9 @@ def solve_sci_batch(
     """
     place: dict[str, Any] = {"pool": workers} if isinstance(workers, WorkerPool) else {"workers": workers}
     place |= {"timeout": timeout, "retries": retries}
-    found = _solve(ci_strings, one_body_tensor, two_body_tensor, nelec, spin_sq, _SHIFT, rdm, amplitudes, place, kwargs)
+    found = _solve(
+        ci_strings, one_body_tensor, two_body_tensor, norb, nelec, spin_sq, _SHIFT, rdm, amplitudes, place, kwargs
+    )
     whole = [result for result in found if result.failure is None]
     for result in found:
         if result.failure is not None:
@@ -161,7 +164,7 @@ def solve_fermion(
         strings = bitstring_matrix_to_ci_strs(bitstring_matrix, open_shell=open_shell)
     norb = np.shape(hcore)[0]
     nelec = (_electrons(strings[0], norb, "up"), _electrons(strings[1], norb, "down"))
-    found = _whole(_solve([strings], hcore, eri, nelec, spin_sq, shift, 0, True, {"workers": 0}, kwargs)[0])
+    found = _whole(_solve([strings], hcore, eri, norb, nelec, spin_sq, shift, 0, True, {"workers": 0}, kwargs)[0])
     _warn(found, spin_sq)
     state = _result(found, nelec).sci_state
     assert found.occupancies is not None
@@ -169,12 +172,16 @@ def solve_fermion(
 
 
 def _solve(
-    ci_strings: Sequence[tuple[ArrayLike, ArrayLike]], h1e: Any, eri: Any, nelec: tuple[int, int],
+    ci_strings: Sequence[tuple[ArrayLike, ArrayLike]], h1e: Any, eri: Any, norb: int, nelec: tuple[int, int],
     spin_sq: float | None, shift: float, rdm: int, amplitudes: bool, place: dict[str, Any],
     kwargs: dict[str, Any],
 ) -> list[BatchResult]:  # fmt: skip
     """Results of all subspaces on this process, or on all ranks of the job."""
-    hamiltonian = Hamiltonian.from_arrays(h1e, eri, 0.0, (int(nelec[0]), int(nelec[1])))
+    hamiltonian = Hamiltonian.from_arrays(h1e, eri, 0.0, nelec)
+    if norb != hamiltonian.norb:
+        raise InputError(f"norb = {norb} needs integrals of as many orbitals; these are of {hamiltonian.norb}")
+    if rdm not in (0, 1, 2):
+        raise InputError(f"rdm needs 0, 1 or 2, the order of density matrices; got {rdm!r}")
     batches = [(_packed(alpha, hamiltonian.norb), _packed(beta, hamiltonian.norb)) for alpha, beta in ci_strings]
     options = _options(kwargs, spin_sq, shift)
     comm = grid.world() if is_mpi_execution() else None
@@ -192,7 +199,7 @@ def _options(kwargs: dict[str, Any], spin_sq: float | None, shift: float) -> Sol
     options: dict[str, Any] = {}
     for name, value in kwargs.items():
         if name == "tol":
-            options.setdefault("tol", min(_LOOSEST_TOLERANCE, float(np.sqrt(value))))
+            options.setdefault("tol", min(_LOOSEST_TOLERANCE, float(np.sqrt(value))) if value > 0 else value)
         elif name == "max_space":
             options["max_subspace"] = max(value, fewest_krylov_vectors(1))  # PySCF takes one that is too small, too
         elif name in names:
@@ -216,7 +223,7 @@ def _packed(strings: ArrayLike, norb: int) -> NDArray[np.uint64]:
     if array.ndim == 1 and array.dtype.kind in "iu" and norb < 64 and len(array):
         if array.min() >= 0 and int(array.max()) < 1 << norb:
             return np.ascontiguousarray(array.astype(np.uint64)[:, None])
-    return bitstrings.from_integers([int(each) for each in array], norb)
+    return bitstrings.from_sequence(strings, norb)
 
 
 def _electrons(strings: ArrayLike, norb: int, spin: str) -> int:

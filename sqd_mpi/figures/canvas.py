@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqd_mpi.new_files import check_output, new_binary_file
 from sqd_mpi.options import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+_SMALL: dict[str, dict[str, Any]] = {".png": {"pil_kwargs": {"optimize": True}}, ".svg": {}}
 WIDTH = 10.0  # inches
 NARROW = 5.0  # inches, in a page: letters stay readable on a telephone
 
@@ -76,10 +78,17 @@ def curve_style(number: int) -> dict[str, Any]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes a figure as PNG and SVG; returns the files."""
+    """Writes a figure as PNG and SVG; returns the files.
+
+    Raises:
+        InputError: the folder is not writable.
+        WriteError: a file cannot be written.
+    """
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    figure.savefig(paths[0], dpi=DPI, pil_kwargs={"optimize": True})
-    figure.savefig(paths[1], dpi=DPI)
+    for path in paths:
+        check_output(path)
+        with new_binary_file(path) as stream:
+            figure.savefig(stream, format=path.suffix[1:], dpi=DPI, **_SMALL[path.suffix])
     return paths
 
 

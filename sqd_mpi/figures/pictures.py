@@ -53,9 +53,9 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
     target = Path(folder)
     try:
         target.mkdir(exist_ok=True)
-        return [path for name, figure in figures.items() for path in save(figure, target, name)]
     except OSError as error:
         raise InputError(f"cannot write into {target}: {error.strerror or error}") from None
+    return [path for name, figure in figures.items() for path in save(figure, target, name)]
 
 
 def _of_the_loop(history: dict[str, Any]) -> dict[str, Figure]:

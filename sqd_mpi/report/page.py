@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sqd_mpi import __version__, files
 from sqd_mpi.figures import need_matplotlib
-from sqd_mpi.options import InputError
 from sqd_mpi.report import data, loop_sections, machine_sections, solve_sections
 from sqd_mpi.report.html import Markup, escaped, joined, tag
 from sqd_mpi.report.style import STYLE
@@ -24,17 +23,15 @@ def write_report(path: str | Path, result: str | None = None, trace: str | None 
         trace: trace file, or None.
 
     Raises:
-        InputError: a file is missing, damaged or of another kind, the two belong to different runs, the page cannot be
-            written, or there is no matplotlib.
+        InputError: a file is missing, damaged or of another kind, the two belong to different runs, the folder of the
+            page is missing, or there is no matplotlib.
+        WriteError: the page cannot be written.
     """
     need_matplotlib()
     files.check_output(path, result, trace)
     content = page(data.read(result, trace))
-    try:
-        with files.new_binary_file(path) as stream:
-            stream.write(content.encode("utf-8", "replace"))
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    with files.new_binary_file(path) as stream:
+        stream.write(content.encode("utf-8", "replace"))
     return Path(path)
 
 

@@ -212,6 +212,14 @@ def test_what_does_not_fit_is_refused(nitrogen):
     active_space.fcisolver = SubspaceSolver((all_strings(4, 1), all_strings(4, 2)))
     with pytest.raises(InputError, match="has 1 electrons; the Hamiltonian has 2"):
         active_space.kernel()
+    for strings, says in (
+        (["0011", "0101"], "string 1: '0011' is not an integer"),
+        ([3, 5.5], "string 2: 5.5 is not an integer"),
+        (np.array([[3.0], [5.0]]), r"strings of one spin are \(n,\) integers"),
+    ):
+        active_space.fcisolver = SubspaceSolver((strings, strings))
+        with pytest.raises(InputError, match=says):
+            active_space.kernel()
 
 
 def test_drive_in_one_process_calls_the_function():

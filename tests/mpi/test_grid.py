@@ -9,7 +9,8 @@ import pytest
 
 from sqd_mpi import grid as grid_module
 from sqd_mpi.grid import KetExchange, ProcessGrid, cores_of_node
-from sqd_mpi.options import InputError
+from sqd_mpi.new_files import WriteError
+from sqd_mpi.options import InputError, RunError
 from tests.mpi.test_sigma import shapes
 
 pytestmark = pytest.mark.mpi
@@ -219,6 +220,16 @@ def test_errors_of_one_rank_reach_all(comm):
         grid_module.agree_on_error(comm, f"rank {comm.rank} has bad news" if comm.rank == comm.size - 1 else None)
     with pytest.raises(InputError, match="rank 0 has bad news"):
         grid_module.agree_on_error(comm, f"rank {comm.rank} has bad news")
+
+
+@pytest.mark.parametrize("kind", [InputError, RunError, WriteError])
+def test_what_rank_0_finds_is_given_or_raised_on_all(comm, kind):
+    def fail():
+        raise kind("rank 0 has bad news about --nroots")
+
+    assert grid_module.from_rank_0(comm, lambda: comm.rank) == 0
+    with pytest.raises(kind, match="^rank 0 has bad news about nroots$"):
+        grid_module.from_rank_0(comm, fail)
 
 
 def test_minimum_mean_and_maximum(comm):

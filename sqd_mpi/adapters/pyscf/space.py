@@ -113,11 +113,15 @@ def all_strings(norb: int, n_electrons: int) -> NDArray[np.uint64]:
 
 
 def as_strings(strings: ArrayLike, norb: int) -> NDArray[np.uint64]:
-    """(n, nwords) uint64 from that or from (n,) integers."""
+    """(n, nwords) uint64 from that or from (n,) integers.
+
+    Raises:
+        InputError: they are neither, or do not fit the orbitals.
+    """
     array = np.asarray(strings)
-    if array.ndim == 2:
+    if array.ndim == 2 and array.dtype.kind in "iu":
         return np.ascontiguousarray(array, np.uint64)
-    return bitstrings.from_integers([int(each) for each in array], norb)
+    return bitstrings.from_sequence(strings, norb)
 
 
 def _strings(chosen: Any, norb: int, nelec: tuple[int, int], h1e: Any, eri: Any) -> Strings:
