@@ -347,12 +347,12 @@ class _Solve:
         while not self.asked_to_stop and (task := self.search.next()) is not None:
             self._solve_sector(task)
         decisions = self.search.decisions()
-        if not self.asked_to_stop:
-            self._tell(decisions)
         timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
         task_seconds = minimum_mean_maximum(self.grid.comm, {"tasks": self.task_seconds})["tasks"]
         solve_seconds = self.seconds
         roots = self._roots()
+        if not self.asked_to_stop:
+            self._tell(decisions, roots)
         if self.target is not None and not self.asked_to_stop:
             self._warn_about_spin(self.target, roots)
         if self.hamiltonian.spin_dependent and self.hamiltonian.overlap_ab is None:
@@ -370,7 +370,7 @@ class _Solve:
         """Since the solve began, those before a restart included."""
         return perf_counter() - self.began + self.seconds_before
 
-    def _tell(self, decisions: dict[Sector, Decision]) -> None:
+    def _tell(self, decisions: dict[Sector, Decision], roots: list[Root]) -> None:
         """Say how the sectors without wanted roots were left out, and which may still hold one."""
         if isinstance(self.stored, StoredVectors) and not self.used_stored and not self.n_restored:
             self.log.warning(f"the vectors of {self.options.start} have no part in the sectors of the roots; not used")
@@ -379,7 +379,8 @@ class _Solve:
         if told:
             total = sum(counts.values())
             self.log.info(f"{total} other symmetry sectors lie above: {', '.join(told)}")
-        open_roots = {s for s, pairs in self.solved.items() if not pairs.converged.all()}  # reported as such
+        # Where a root that is reported has not converged that is said of the root.
+        open_roots = {(root.sector, root.parity) for root in roots if root.residual_norm > self.options.tol}
         unknown = [_name(s) for s, decision in decisions.items() if not decision.proven and s not in open_roots]
         if unknown:
             self.log.warning(
