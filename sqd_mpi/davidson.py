@@ -291,8 +291,12 @@ class _Subspace:
         return np.sqrt(packed[:, 0])
 
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
-        """Orthonormalise the wanted expansion vectors against the basis; False if nothing new is left."""
+        """Take in the wanted expansion vectors; False if nothing new is left."""
         self._replace_stale(wanted)
+        return self._accept(wanted)
+
+    def _accept(self, wanted: NDArray[np.bool_]) -> bool:
+        """Orthonormalise wanted vectors behind the basis against it and append them; False if nothing new is left."""
         k, m = self.count, len(wanted)
         overlaps, products = self.overlaps, self.products
         selection = np.eye(m)[wanted]
@@ -346,7 +350,7 @@ class _Subspace:
         self.memory.fill_random(self.random, self.basis[k])
         both = self._reduced(self.operator.vectors.gram(self.basis[k : k + 1], self.basis[: k + 1]))
         self.overlaps, self.products = both[:, :k], both[:, k:]
-        return self.accept(np.ones(1, bool))
+        return self._accept(np.ones(1, bool))
 
     def _append(self, n_new: int) -> None:
         """Apply the operator to the n_new rows behind the basis and take them in."""
