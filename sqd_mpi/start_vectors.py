@@ -116,11 +116,10 @@ class StartVectors:
     def _fill_guards(self, out: Array, count: int, limit: int) -> int:
         """Random vectors, from which no state is out of reach; together in one row where there is no room."""
         n_guards = max(1, min(_N_RANDOM, limit - count))
-        for number in range(_N_RANDOM):
-            with self._memory.filling(out[count + min(number, n_guards - 1)]) as vector:
-                if number < n_guards:
-                    self._make_guard(number, vector)
-                else:
+        for row in range(n_guards):
+            with self._memory.filling(out[count + row]) as vector:
+                self._make_guard(row, vector)
+                for number in range(n_guards, _N_RANDOM) if row == n_guards - 1 else ():
                     vector += self._make_guard(number, np.empty_like(vector))
         return count + n_guards
 

@@ -74,7 +74,7 @@ class DeviceMemory:
     @contextmanager
     def filling(self, array: DeviceArray) -> Iterator[FloatArray]:
         """See `Memory`."""
-        host = np.empty(array.shape)
+        host = np.full(array.shape, np.nan)  # what is not filled shows
         yield host
         self.from_host(host, array)
 
