@@ -321,7 +321,11 @@ def first_residuals(result: Any, last: dict[str, Any], stop_at: int) -> Any:
         return None
     norms = np.concatenate([history["residual_norm"][stop_at + first] for first in firsts])
     norms = norms[np.isfinite(norms)]
-    return np.array([norms[np.argmin(abs(norms - each))] for each in last["norms"]]) if len(norms) >= count else None
+    if len(norms) < count:
+        return None
+    from scipy.optimize import linear_sum_assignment
+
+    return norms[linear_sum_assignment(abs(last["norms"][:, None] - norms[None, :]))[1]]
 
 
 def leaks(comm: Any, n_repeats: int) -> int:
