@@ -36,6 +36,7 @@ EXACT = 1e-9  # hartree
 SAME_ENERGY, SAME_MATRICES = 1e-8, 1e-5
 NOT_DEGENERATE = 1e-3  # hartree to the neighbours of a state whose vector is compared
 DEGENERATE = 1e-7  # hartree
+HARDLY_BEGUN = 0.1  # residual norm, hartree
 SAME_RESIDUAL, NEARLY_THE_SAME = 0.02, 0.1
 MOST_GROWTH = 8 * 2**20  # bytes over all repeats after the first tenth
 BACKENDS = ("cpu", "cpu", "reference")
@@ -313,19 +314,22 @@ def first_residuals(result: Any, last: dict[str, Any], stop_at: int) -> Any:
         norms = norms[np.isfinite(norms)]
         here = (history["sector"][stop_at], history["parity"][stop_at])
         return norms if here == (last["sector"], last["parity"]) and len(norms) == count else None
-    # With other sectors the same roots stand among others, in one or both of the parities.
+    # With other sectors the same roots stand among others, in one or both of the parities, some from later on.
     keys = np.column_stack([history["sector"], history["parity"]])[stop_at:]
-    unique = np.unique(keys[keys[:, 0] == last["sector"]], axis=0)
-    firsts = [np.flatnonzero((keys == key).all(axis=1))[0] for key in unique]
-    if not firsts:
-        return None
-    norms = np.concatenate([history["residual_norm"][stop_at + first] for first in firsts])
-    norms = norms[np.isfinite(norms)]
-    if len(norms) < count:
+    seen = []
+    for key in np.unique(keys[keys[:, 0] == last["sector"]], axis=0):
+        rows = stop_at + np.flatnonzero((keys == key).all(axis=1))
+        for energies, norms in zip(history["energy"][rows].T, history["residual_norm"][rows].T, strict=True):
+            first = np.flatnonzero(np.isfinite(energies))[:1]
+            seen.extend(zip(energies[first], norms[first], strict=True))
+    # What had hardly begun is changed by the projection on a parity.
+    last["norms"], last["energies"] = (last[name][last["norms"] < HARDLY_BEGUN] for name in ("norms", "energies"))
+    if len(seen) < len(last["norms"]):
         return None
     from scipy.optimize import linear_sum_assignment
 
-    return norms[linear_sum_assignment(abs(last["norms"][:, None] - norms[None, :]))[1]]
+    energies, norms = np.array(seen).reshape(-1, 2).T
+    return norms[linear_sum_assignment(abs(last["energies"][:, None] - energies[None, :]))[1]]
 
 
 def leaks(comm: Any, n_repeats: int) -> int:
