@@ -36,7 +36,7 @@ EXACT = 1e-9  # hartree
 SAME_ENERGY, SAME_MATRICES = 1e-8, 1e-5
 NOT_DEGENERATE = 1e-3  # hartree to the neighbours of a state whose vector is compared
 DEGENERATE = 1e-7  # hartree
-HARDLY_BEGUN = 0.1  # residual norm, hartree
+HARDLY_BEGUN, CONVERGED = 0.1, 1e-7  # residual norms, hartree
 SAME_RESIDUAL, NEARLY_THE_SAME = 0.02, 0.1
 MOST_GROWTH = 8 * 2**20  # bytes over all repeats after the first tenth
 BACKENDS = ("cpu", "cpu", "reference")
@@ -298,7 +298,7 @@ def same_residuals(norms: Any, last: dict[str, Any], exactly: bool) -> bool:
         level = np.cumsum(np.diff(last["energies"], prepend=-np.inf) > DEGENERATE)
         after, at_last = (np.sqrt(np.bincount(level, each**2)) for each in (norms, before))
         return bool(np.allclose(after, at_last, rtol=SAME_RESIDUAL, atol=1e-12))
-    return bool(np.linalg.norm(norms) <= (1.0 + NEARLY_THE_SAME) * np.linalg.norm(before) + 1e-12)
+    return bool(np.linalg.norm(norms) <= (1.0 + NEARLY_THE_SAME) * np.linalg.norm(before) + CONVERGED)
 
 
 def first_residuals(result: Any, last: dict[str, Any], stop_at: int) -> Any:
