@@ -206,7 +206,7 @@ class _Subspace:
         self.random = np.random.default_rng(1)
         self.previous: FloatArray = np.zeros((0, 0))  # Ritz coefficients of the iteration before
         self.current: FloatArray = np.zeros((0, 0))
-        self.ceilings: FloatArray = np.zeros(0)  # no eigenvalue lies above that element of the diagonal
+        self.ceilings: FloatArray = np.zeros(0)  # each eigenvalue is at most that element (a guide for a mean)
         self.shifts: FloatArray = np.zeros(0)  # of the preconditioner
         self.ritz_rows: FloatArray = np.zeros((0, 0))  # coefficients of all Ritz vectors
         self.corrections: FloatArray = np.zeros(0)  # second-order estimates of what the Ritz values miss
