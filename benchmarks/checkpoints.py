@@ -29,7 +29,8 @@ def main() -> int:
         parser.error("--data, or SQD_MPI_DATA, must name the directory of the published inputs")
     import h5py
 
-    from sqd_mpi import Hamiltonian, bitstrings, files
+    from sqd_mpi import Hamiltonian, files
+    from sqd_mpi.problem import bitstrings
 
     source = Path(arguments.data) / "h2o"
     hamiltonian = Hamiltonian.from_fcidump(source / "fcidump.txt")

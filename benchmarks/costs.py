@@ -75,7 +75,8 @@ def main() -> None:
     from sqd_mpi import _jit
 
     _jit.set_threads(arguments.threads)
-    from sqd_mpi import Hamiltonian, bitstrings
+    from sqd_mpi import Hamiltonian
+    from sqd_mpi.problem import bitstrings
 
     table: list[dict[str, Any]] = []
     print(f"| input | strings | mode | sigma (s) | {' | '.join(COSTS)} |\n|---|---|---|---|{'---|' * len(COSTS)}")

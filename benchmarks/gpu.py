@@ -122,10 +122,10 @@ class Sigma:
     def create(cls, hamiltonian: Any, strings: Any, device: Any) -> Sigma:
         """Prepared blocks of both backends; spin-flip symmetry is used as in a solve."""
         from sqd_mpi import layout as layouts
-        from sqd_mpi import symmetry
         from sqd_mpi.backends import Interaction, cpu
         from sqd_mpi.backends.gpu.block import GpuBlock
         from sqd_mpi.backends.gpu.share import GpuShare
+        from sqd_mpi.problem import symmetry
 
         labels = symmetry.find_labels(hamiltonian)
         alpha, beta = (
@@ -229,7 +229,8 @@ def read_problem(name: str, data: Path) -> tuple[Any, tuple[Any, Any]]:
     if name.startswith(MADE_UP):
         return gpu_forms.made_up(name)
     if Path(name).suffix == ".h5":
-        from sqd_mpi import bitstrings, files
+        from sqd_mpi import files
+        from sqd_mpi.problem import bitstrings
 
         source = files.read_input(name)
         return source.hamiltonian, tuple(bitstrings.canonical(each)[0] for each in (source.strings_a, source.strings_b))

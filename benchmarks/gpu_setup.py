@@ -113,8 +113,8 @@ def prepare(path: Path, n_threads: int) -> dict[str, Any]:
 
     _jit.set_threads(n_threads)
     from sqd_mpi import files
-    from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.job import seconds_since_start
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
 
     strings = np.array([[3], [5], [6]], np.uint64)
     toy = Hamiltonian(np.diag([-2.0, -1.0, -0.5]), np.full(21, 0.01), 0.0, 3, (2, 2))
@@ -128,10 +128,11 @@ def prepare(path: Path, n_threads: int) -> dict[str, Any]:
 
 def prepare_problem(steps: Steps, hamiltonian: Any, strings_a: Any, strings_b: Any) -> dict[str, Any]:
     """The steps of one problem."""
-    from sqd_mpi import bitstrings, layout, symmetry
+    from sqd_mpi import layout
     from sqd_mpi.backends import Interaction
     from sqd_mpi.backends.gpu.block import GpuBlock
     from sqd_mpi.backends.gpu.share import GpuShare
+    from sqd_mpi.problem import bitstrings, symmetry
 
     labels = steps("labels", lambda: symmetry.find_labels(hamiltonian))
 
@@ -174,7 +175,7 @@ def model_space(steps: Steps, layout: Any, hamiltonian: Any, interaction: Any) -
     from sqd_mpi.backends.memory import HostMemory, smallest
     from sqd_mpi.grid import ProcessGrid
     from sqd_mpi.model_space import ModelSpace
-    from sqd_mpi.symmetry import find_labels
+    from sqd_mpi.problem.symmetry import find_labels
 
     share = cpu.create_share(layout, PLACE, hamiltonian, find_labels(hamiltonian))
     diagonal = np.empty(layout.dimension)

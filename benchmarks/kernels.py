@@ -96,8 +96,8 @@ def streamed(block: Any, task: Any) -> float:
 def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str, dict[str, float]]:
     """Useful multiply-adds and seconds of every kind of task in one mode."""
     from sqd_mpi import layout as layouts
-    from sqd_mpi import symmetry
     from sqd_mpi.backends import Interaction, cpu
+    from sqd_mpi.problem import symmetry
 
     labels = symmetry.trivial_labels(hamiltonian.norb) if mode == "off" else symmetry.find_labels(hamiltonian)
     alpha = layouts.SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
@@ -119,8 +119,8 @@ def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str
 
 def load(name: str, data: Path) -> tuple[Any, Any]:
     """Hamiltonian and strings of a published input; /5 takes every fifth string, :5514 the first 5,514 of the file."""
-    from sqd_mpi import bitstrings
-    from sqd_mpi.hamiltonian import Hamiltonian
+    from sqd_mpi.problem import bitstrings
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
 
     base, _, step = name.partition("/")
     base, _, first = base.partition(":")

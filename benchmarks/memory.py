@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sqd_mpi import bitstrings, files
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi import files
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 GRIDS = ["1,1,1,1", "1,1,1,2", "2,1,1,1", "1,1,2,1", "1,2,1,1", "2,2,1,1", "4,1,1,1", "1,1,2,2", "2,1,1,2", "2,2,2,1"]
 

@@ -201,8 +201,8 @@ class Fcidump(Reader):
     def read(self) -> str:
         import numpy as np
 
-        from sqd_mpi import fortran_text
-        from sqd_mpi.hamiltonian import Hamiltonian
+        from sqd_mpi.problem import fortran_text
+        from sqd_mpi.problem.hamiltonian import Hamiltonian
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -249,7 +249,7 @@ class Strings(Reader):
             self.good.append("\n".join(rows).encode())
 
     def read(self) -> str:
-        from sqd_mpi import bitstrings
+        from sqd_mpi.problem import bitstrings
 
         strings = bitstrings.read_text_file(self.path)
         lines = [line.strip() for line in self.path.read_text("utf-8-sig", errors="replace").split("\n")]
@@ -288,7 +288,7 @@ class Counts(Reader):
     def read(self) -> str:
         import numpy as np
 
-        from sqd_mpi import sampling
+        from sqd_mpi.problem import sampling
 
         samples = sampling.read_samples(self.path, 4)
         assert samples.norb == 4 and len(samples.alpha) > 0
@@ -320,8 +320,8 @@ def problem() -> tuple[Any, Any]:
     """A small Hamiltonian and its strings."""
     import numpy as np
 
-    from sqd_mpi import bitstrings
-    from sqd_mpi.hamiltonian import Hamiltonian
+    from sqd_mpi.problem import bitstrings
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
 
     rng = np.random.default_rng(0)
     h1e = np.diag([-1.0, -0.5, 0.5, 1.0]) + 0.01
@@ -341,7 +341,8 @@ class InputFile(Hdf5):
         self.good = [(folder / "good.h5").read_bytes()]
 
     def read(self) -> str:
-        from sqd_mpi import bitstrings, files
+        from sqd_mpi import files
+        from sqd_mpi.problem import bitstrings
 
         found = files.read_input(self.path)
         for strings, count, spin in zip((found.strings_a, found.strings_b), found.hamiltonian.nelec, "ab", strict=True):

@@ -36,8 +36,9 @@ def make_input(path: Path) -> None:
     """A problem that takes some seconds: all strings of 4 electrons near the lowest of 14 orbitals."""
     from itertools import combinations
 
-    from sqd_mpi import bitstrings, files
-    from sqd_mpi.hamiltonian import Hamiltonian
+    from sqd_mpi import files
+    from sqd_mpi.problem import bitstrings
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
 
     norb, n_electrons, n_strings = 12, 4, 250
     rng = np.random.default_rng(0)

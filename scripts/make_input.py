@@ -301,7 +301,7 @@ def string_weights(n_electrons: int, single: Any, of_mixed: Any, double: Any) ->
 
 def heaviest(weights: dict[int, float], norb: int, options: argparse.Namespace) -> Any:
     """Strings above the threshold in canonical order, at most --max-strings."""
-    from sqd_mpi import bitstrings
+    from sqd_mpi.problem import bitstrings
 
     chosen = [bits for bits in weights if weights[bits] > options.threshold]
     chosen.sort(key=lambda bits: (-round(weights[bits], SAME_WEIGHT_DIGITS), bits))
@@ -313,8 +313,8 @@ def heaviest(weights: dict[int, float], norb: int, options: argparse.Namespace) 
 
 def grow(comm: Any, molecule: Molecule, options: argparse.Namespace) -> tuple[list[Any], Any]:
     """Strings of the last round and its result. Collective over the communicator."""
-    from sqd_mpi import bitstrings
     from sqd_mpi.observables import carry_over
+    from sqd_mpi.problem import bitstrings
 
     hamiltonian = molecule.hamiltonian
     carried = [bitstrings.from_integers([(1 << n) - 1], hamiltonian.norb) for n in hamiltonian.nelec]
@@ -341,9 +341,9 @@ def with_singles(strings: Any, largest: Any, norb: int, options: argparse.Namesp
 
     Excitations of heavy strings go first; among equals the seed decides.
     """
-    from sqd_mpi import bitstrings
-    from sqd_mpi.excitations import find_singles
-    from sqd_mpi.external_strings import external_strings
+    from sqd_mpi.problem import bitstrings
+    from sqd_mpi.problem.excitations import find_singles
+    from sqd_mpi.problem.outside_strings import external_strings
 
     kept = strings[: options.max_strings]
     new = external_strings(kept, norb, 1)
@@ -385,7 +385,8 @@ def sample(result: Any, options: argparse.Namespace) -> dict[str, int]:
 
     Collective over the grid: the vector is put together on every rank.
     """
-    from sqd_mpi import InputError, bitstrings
+    from sqd_mpi import InputError
+    from sqd_mpi.problem import bitstrings
 
     layout, norb = result.roots[0].layout, len(result.symmetry.labels)
     if layout.alpha.size * layout.beta.size > MOST_GATHERED:

@@ -9,9 +9,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sqd_mpi.files import Problem, read_input, read_summary, write_input
-    from sqd_mpi.hamiltonian import Hamiltonian
     from sqd_mpi.log import Log
     from sqd_mpi.options import InputError, InputWarning, SolveOptions
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
     from sqd_mpi.solve import SubspaceResult, solve_subspace
 
 # Where the public names lie. They are imported when they are first used, so that `import sqd_mpi` costs nothing and

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import _jit, bitstrings, files, vector_io
+from sqd_mpi import _jit, files, vector_io
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.density_matrices import DensityMatrices, density_matrices
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.observables import StringWeights
 from sqd_mpi.options import InputError, Recalled, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solve import Progress, SubspaceResult, solve_subspace
 
 Strings = NDArray[np.uint64]

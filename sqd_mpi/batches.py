@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import bitstrings, grid
+from sqd_mpi import grid
 from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
-from sqd_mpi.excitations import find_singles
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.excitations import find_singles
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.workers import WorkerPool, most_workers
 
 if TYPE_CHECKING:

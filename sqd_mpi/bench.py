@@ -190,10 +190,11 @@ class KernelCase:
     @classmethod
     def create(cls, n_strings: int, norb: int, n_electrons: int) -> KernelCase:
         """The lowest strings of equally spaced orbitals, which carry labels as in a molecule of C2v symmetry."""
-        from sqd_mpi import bitstrings, planner
-        from sqd_mpi.hamiltonian import Hamiltonian
+        from sqd_mpi import planner
         from sqd_mpi.layout import SpinStrings
-        from sqd_mpi.symmetry import OrbitalLabels
+        from sqd_mpi.problem import bitstrings
+        from sqd_mpi.problem.hamiltonian import Hamiltonian
+        from sqd_mpi.problem.symmetry import OrbitalLabels
 
         occupied = sorted(combinations(range(norb), n_electrons), key=lambda chosen: (sum(chosen), chosen))
         integers = [sum(1 << k for k in chosen) for chosen in islice(occupied, n_strings)]

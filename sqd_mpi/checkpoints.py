@@ -126,7 +126,7 @@ class Checkpoints:
             )
         told = f"(iteration {reader.state()['iteration']})"
         if reader.fingerprint != self.fingerprint:
-            from sqd_mpi import bitstrings
+            from sqd_mpi.problem import bitstrings
 
             known = [
                 f"{int((bitstrings.find(old, new) >= 0).sum())} of {len(new)} {spin}"

@@ -145,8 +145,8 @@ def truncated_series(
         InputError: the integrals depend on spin; the same on all ranks.
     """
     hamiltonian.check_pt2()
-    from sqd_mpi import bitstrings
     from sqd_mpi.observables import carry_over
+    from sqd_mpi.problem import bitstrings
     from sqd_mpi.pt2 import second_order
     from sqd_mpi.solve import solve_subspace
 

@@ -16,8 +16,6 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi import bitstrings
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.hdf5_items import CHECKPOINT, INPUT, LOOP, PROBLEM, RESULT, PathLike
 from sqd_mpi.hdf5_items import array_of as _array
 from sqd_mpi.hdf5_items import attribute as _attribute
@@ -31,10 +29,12 @@ from sqd_mpi.hdf5_items import write_tree as _write_tree
 from sqd_mpi.hdf5_writing import AtomicFile
 from sqd_mpi.new_files import check_output, new_binary_file
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.vector_files import VectorFile, VectorReader, create_vectors, write_block
 
 if TYPE_CHECKING:
-    from sqd_mpi.sampling import Samples
+    from sqd_mpi.problem.sampling import Samples
 
 __all__ = [
     "CHECKPOINT",
@@ -270,7 +270,7 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
     Raises:
         InputError: if the file is missing, truncated or of another kind, or its contents do not fit each other.
     """
-    from sqd_mpi import sampling
+    from sqd_mpi.problem import sampling
 
     _look(path)
     with _open(path, PROBLEM) as file:

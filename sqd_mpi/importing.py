@@ -6,9 +6,10 @@ import argparse
 import json
 from typing import Any
 
-from sqd_mpi import bitstrings, files, sampling
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi import files
 from sqd_mpi.options import InputError, input_warnings_to
+from sqd_mpi.problem import bitstrings, sampling
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.terminal import show, tell
 
 

@@ -530,7 +530,7 @@ def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
 
 def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
     """Compile or load every kernel of a solve by solving a toy problem in this process."""
-    from sqd_mpi.hamiltonian import Hamiltonian
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
     from sqd_mpi.solve import solve_subspace
 
     h1e = -np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.1], [0.0, 0.1, 0.5]])

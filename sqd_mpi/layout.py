@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.symmetry import string_labels
+from sqd_mpi.problem.symmetry import string_labels
 
 IntArray = NDArray[np.int64]
 Shape = tuple[int, int, int, int]

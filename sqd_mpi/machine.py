@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sqd_mpi.new_files import check_output, new_binary_file
 from sqd_mpi.options import InputError
-from sqd_mpi.text_files import read_text
+from sqd_mpi.problem.text_files import read_text
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

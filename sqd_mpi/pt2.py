@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from sqd_mpi.backends import FloatArray, get_external_tile
 from sqd_mpi.backends.external import Columns, ExternalTile, Integrals
-from sqd_mpi.bitstrings import counts
-from sqd_mpi.external_strings import external_strings, most_external
 from sqd_mpi.grid import KetExchange, ProcessGrid, local_ranks
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.options import available_memory
+from sqd_mpi.problem.bitstrings import counts
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.outside_strings import external_strings, most_external
 from sqd_mpi.sigma import whole_block
 from sqd_mpi.solve import Root, SubspaceResult
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import _jit, bitstrings, checksums, files, hdf5_checks, planner
+from sqd_mpi import _jit, checksums, files, hdf5_checks, planner
 from sqd_mpi.backends import FloatArray, Interaction, device_is_there, get_backend
 from sqd_mpi.backends.memory import HOST, Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
@@ -30,19 +30,20 @@ from sqd_mpi.grid import (
     minimum_mean_maximum,
     no_messages_from,
 )
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, parity_of, string_weights
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 from sqd_mpi.progress import RemainingTime
 from sqd_mpi.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sector, SectorSearch, Task, Verdict
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
 from sqd_mpi.start_vectors import StartVectors
-from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
 from sqd_mpi.vector_io import StoredVectors
 
 _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors

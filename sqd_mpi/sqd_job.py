@@ -171,7 +171,7 @@ class _LoopJob(Job):
 
     def _read_extra(self, hamiltonian: Any) -> tuple[Any, Any]:
         """Strings that every batch has, and occupancies to begin with."""
-        from sqd_mpi import bitstrings, sampling
+        from sqd_mpi.problem import bitstrings, sampling
 
         norb = hamiltonian.norb
         sets = []
@@ -281,7 +281,8 @@ class _LoopJob(Job):
 
     def _write(self, hamiltonian: Any, state: Any) -> None:
         """Write the result file; on rank 0."""
-        from sqd_mpi import files, sampling
+        from sqd_mpi import files
+        from sqd_mpi.problem import sampling
 
         best, threshold = state.best, self.options.carry_over_threshold
         weights = best.weights
@@ -348,7 +349,7 @@ class _LoopJob(Job):
 
     def _count_samples(self, nelec: tuple[int, int]) -> dict[str, Any]:
         """How many different samples there are, and how many, with which share, need no recovery; on rank 0."""
-        from sqd_mpi import bitstrings
+        from sqd_mpi.problem import bitstrings
 
         samples = self.samples
         right = (bitstrings.counts(samples.alpha) == nelec[0]) & (bitstrings.counts(samples.beta) == nelec[1])

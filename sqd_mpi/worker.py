@@ -83,7 +83,7 @@ def _serve(connection: Connection, setup: Setup) -> None:
 
 def _map_hamiltonian(setup: Setup) -> Any:
     """The Hamiltonian on the shared integrals."""
-    from sqd_mpi.hamiltonian import Hamiltonian
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
 
     norb = setup.fields["norb"]
     n_pairs = norb * (norb + 1) // 2

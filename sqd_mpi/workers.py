@@ -21,8 +21,8 @@ import numpy as np
 
 from sqd_mpi._jit import threads_of_environment
 from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, solve_one
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, RunError, available_cores, available_memory
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.spelling import is_typed
 from sqd_mpi.threads import check_processor
 from sqd_mpi.worker import READY, Setup

@@ -17,7 +17,7 @@ os.environ.setdefault("PRTE_MCA_hwloc_default_binding_policy", "none")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 HEADER = "&FCI NORB=2,NELEC=2,MS2=0,\n ORBSYM=1,1,\n ISYM=1,\n&END\n"
 BODY = """\

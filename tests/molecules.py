@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.problems import all_strings
 
 # name: geometry in angstrom, 2 M of the mean field, orbitals and electrons of the active space

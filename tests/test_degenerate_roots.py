@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, dense_matrix
 

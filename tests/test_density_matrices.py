@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, density_matrices
+from sqd_mpi import density_matrices
 from sqd_mpi.backends.density import Accumulators
 from sqd_mpi.density_matrices import (
     natural_occupations,
@@ -14,8 +14,9 @@ from sqd_mpi.density_matrices import (
     rdm1s,
     transition_density_matrices,
 )
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solve import SubspaceResult, solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
 

@@ -104,7 +104,8 @@ def needed(tmp_path_factory):
 
 def write_strings(folder: Path) -> None:
     """Writes the alpha strings of made.h5 as text."""
-    from sqd_mpi import bitstrings, read_input
+    from sqd_mpi import read_input
+    from sqd_mpi.problem import bitstrings
 
     problem = read_input(folder / "made.h5")
     (folder / "alpha.txt").write_text("\n".join(bitstrings.to_text(problem.strings_a, problem.hamiltonian.norb)) + "\n")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings
-from sqd_mpi.excitations import choose_method, find_doubles, find_singles, occupied_between, occupied_orbitals
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.excitations import choose_method, find_doubles, find_singles, occupied_between, occupied_orbitals
 from tests.problems import all_strings, close_strings, random_strings
 
 METHODS = ["compare", "look-up", "auto"]

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from sqd_mpi import checkpoints, checksums, files, job, vector_io
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Timers
 from sqd_mpi.options import InputError, RunError
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.watchdog import Watchdog
 from tests.problems import all_strings, dense_matrix, make_hamiltonian
 from tests.test_job import launch, run_here, summary

@@ -26,11 +26,12 @@ import pytest
 from pyscf import ao2mo, fci, gto, lib, mcscf, scf
 from pyscf.tools import fcidump
 
-from sqd_mpi import bitstrings, files, grid, sampling
+from sqd_mpi import files, grid
 from sqd_mpi.adapters.pyscf import SubspaceSolver
 from sqd_mpi.cli import main
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings, sampling
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.fcidump_files import HUBBARD, HUBBARD_ENERGY, six_parts
 from tests.problems import dense_matrix
 from tests.test_cli import check_refusal, environment, sqd_mpi

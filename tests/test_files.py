@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, files
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi import files
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 NORB, NELEC = 5, (2, 3)
 

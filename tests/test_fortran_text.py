@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sqd_mpi import fortran_text
-from sqd_mpi.fcidump_table import read_table
+from sqd_mpi.problem import fortran_text
+from sqd_mpi.problem.fcidump_table import read_table
 
 # What a FCIDUMP reader in Fortran does: READ (10, fci), then READ (10, *) x, i, j, k, l until the end.
 PROGRAM = """

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pyscf import ao2mo, dft, fci, gto, mcscf, scf
 
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, InputWarning
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 
 def n2(spin: int = 0) -> gto.Mole:

@@ -10,9 +10,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from sqd_mpi import _jit
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.sectors import HOW_DECIDED
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, dense_matrix

@@ -19,9 +19,10 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, files, job
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi import files, job
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.pt2 import of_all_roots
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian

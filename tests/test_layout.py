@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqd_mpi.layout import Layout, SpinStrings, owners, sectors
-from sqd_mpi.symmetry import string_labels
+from sqd_mpi.problem.symmetry import string_labels
 from tests.problems import all_strings, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import Hamiltonian, SolveOptions, bitstrings, files, solve_subspace
+from sqd_mpi import Hamiltonian, SolveOptions, files, solve_subspace
+from sqd_mpi.problem import bitstrings
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
 from tests.waiting import HANG
 

@@ -13,10 +13,11 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import batch, bitstrings, files, grid, machine, new_files, sampling, trace
+from sqd_mpi import batch, files, grid, machine, new_files, trace
 from sqd_mpi.cli import main
 from sqd_mpi.interrupts import OutputLock
 from sqd_mpi.options import InputError, RunError
+from sqd_mpi.problem import bitstrings, sampling
 from tests.fcidump_files import BODY, HEADER, expected_small
 from tests.problems import dense_matrix
 

@@ -16,8 +16,8 @@ from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner import predict_memory, shapes_of
 from sqd_mpi.planner.report import plan_text
+from sqd_mpi.problem.symmetry import trivial_labels
 from sqd_mpi.sigma import SigmaOperator
-from sqd_mpi.symmetry import trivial_labels
 from tests.problems import close_strings, make_hamiltonian
 
 

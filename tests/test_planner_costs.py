@@ -17,7 +17,7 @@ from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
 from sqd_mpi.planner import device_costs, devices, opposite_spin
 from sqd_mpi.planner.work import Work
-from sqd_mpi.symmetry import find_labels
+from sqd_mpi.problem.symmetry import find_labels
 from tests.problems import close_strings, make_hamiltonian
 
 H100 = devices.assumed_profile(devices.data_sheet("h100"))

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, planner
+from sqd_mpi import planner
 from sqd_mpi.backends import Interaction, get_backend
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
@@ -16,8 +16,9 @@ from sqd_mpi.planner.connections import connected_parts, connections
 from sqd_mpi.planner.prediction import structure_bytes
 from sqd_mpi.planner.simulation import block_costs, dealt, simulate
 from sqd_mpi.planner.work import Work, padded
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.symmetry import OrbitalLabels, trivial_labels
 from sqd_mpi.sigma import SigmaOperator
-from sqd_mpi.symmetry import OrbitalLabels, trivial_labels
 from tests.problems import close_strings, make_hamiltonian
 
 NORB = 8

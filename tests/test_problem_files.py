@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import cli, files
-from sqd_mpi.sampling import from_matrix
+from sqd_mpi.problem.sampling import from_matrix
 from tests.problems import make_hamiltonian
 from tests.waiting import HANG
 

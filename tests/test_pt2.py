@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, pt2
+from sqd_mpi import pt2
 from sqd_mpi.backends import Interaction, plain_kernels
 from sqd_mpi.backends.external import ExternalTile
 from sqd_mpi.backends.reference import matrix_element
-from sqd_mpi.external_strings import external_strings, most_external
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.outside_strings import external_strings, most_external
 from sqd_mpi.solve import SubspaceResult, solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi.batches import WorkerPool
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, InputWarning
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests import faulty
 from tests.problems import all_strings, make_hamiltonian, random_strings
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec

@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, cli, files
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi import cli, files
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.waiting import HANG
 
 NORB, NELEC = 6, (3, 2)

@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, sampling
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings, sampling
 
 
 def matrix(n: int, norb: int, seed: int = 0) -> np.ndarray:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.sectors import HOW_DECIDED
 from sqd_mpi.solve import Progress, solve_subspace
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings

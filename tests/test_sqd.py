@@ -10,10 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, files, sampling
+from sqd_mpi import files
 from sqd_mpi.cli import main
 from sqd_mpi.loop_options import LoopOptions
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.solve import solve_subspace
 from sqd_mpi.sqd import LATEST, run_loop
 from tests import faulty

@@ -12,9 +12,9 @@ from sqd_mpi.backends.memory import HOST
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.model_space import ModelSpace
+from sqd_mpi.problem.symmetry import trivial_labels
 from sqd_mpi.sectors import Aim, Task
 from sqd_mpi.start_vectors import StartVectors
-from sqd_mpi.symmetry import trivial_labels
 from tests.problems import close_strings, make_hamiltonian
 
 PLACE = (0, 0, 0, 0)

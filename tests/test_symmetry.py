@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sqd_mpi import bitstrings
-from sqd_mpi.hamiltonian import Hamiltonian
-from sqd_mpi.symmetry import MAX_TOLERANCE, choose_tolerance, find_labels, string_labels, trivial_labels
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.symmetry import MAX_TOLERANCE, choose_tolerance, find_labels, string_labels, trivial_labels
 from tests.problems import all_strings, dense_matrix, make_hamiltonian, random_strings
 
 FOUR = np.array([0, 1, 2, 3, 0, 1, 2])

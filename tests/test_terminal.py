@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, files, terminal
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi import files, terminal
 from sqd_mpi.log import Iteration, Log, Timers
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.terminal import MessageStream, OutputError, colored, show, tell
 from sqd_mpi.watchdog import Watchdog
 from tests.test_cli import environment

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, sampling, text_files
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings, sampling, text_files
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.fcidump_files import BODY, HEADER, expected_small
 
 TEXTS = {

@@ -189,8 +189,8 @@ def test_workers_have_cores_for_their_threads(monkeypatch):
 
 def test_a_worker_that_cannot_compute_says_why(monkeypatch, random_hamiltonian):
     """As the caller would."""
-    from sqd_mpi import bitstrings
     from sqd_mpi.batches import solve_batches
+    from sqd_mpi.problem import bitstrings
 
     strings = bitstrings.from_integers([1, 2], 2)
     monkeypatch.setenv("NUMBA_THREADING_LAYER", "foo")

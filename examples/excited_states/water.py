@@ -14,8 +14,9 @@ import argparse
 import numpy as np
 from pyscf import ao2mo, fci, gto, mcscf, scf
 
-from sqd_mpi import Hamiltonian, SolveOptions, bitstrings, grid, solve_subspace
+from sqd_mpi import Hamiltonian, SolveOptions, grid, solve_subspace
 from sqd_mpi.density_matrices import transition_density_matrices
+from sqd_mpi.problem import bitstrings
 
 HARTREE_IN_EV = 27.211386
 WATER = "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587"

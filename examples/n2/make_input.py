@@ -13,7 +13,8 @@ import argparse
 import numpy as np
 from pyscf import ao2mo, fci, gto, scf
 
-from sqd_mpi import Hamiltonian, bitstrings, write_input
+from sqd_mpi import Hamiltonian, write_input
+from sqd_mpi.problem import bitstrings
 
 
 def main() -> None:

@@ -13,9 +13,10 @@ import argparse
 import numpy as np
 from pyscf import gto, scf
 
-from sqd_mpi import Hamiltonian, SolveOptions, bitstrings, grid
+from sqd_mpi import Hamiltonian, SolveOptions, grid
 from sqd_mpi.batches import WorkerPool, solve_batches
-from sqd_mpi.sampling import carry_over
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.sampling import carry_over
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--orbitals", type=int, default=26)

@@ -14,7 +14,7 @@ from pyscf import gto, mcscf, scf
 
 from sqd_mpi import Hamiltonian, Log
 from sqd_mpi.loop_options import LoopOptions
-from sqd_mpi.sampling import from_matrix
+from sqd_mpi.problem.sampling import from_matrix
 from sqd_mpi.sqd import run_loop
 
 parser = argparse.ArgumentParser()

@@ -21,10 +21,11 @@ try:
 except ImportError as error:
     raise ImportError(f"{error}; install it with: pip install 'sqd_mpi[qiskit]'") from error
 
-from sqd_mpi import _jit, bitstrings, grid, sampling, threads
+from sqd_mpi import _jit, grid, threads
 from sqd_mpi.batches import BatchResult, WorkerPool, solve_batches
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions, fewest_krylov_vectors
+from sqd_mpi.problem import bitstrings, sampling
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 IntegerStrings = NDArray[Any]
 Occupancies = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 FloatArray = NDArray[np.float64]
 

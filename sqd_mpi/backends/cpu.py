@@ -17,11 +17,11 @@ from sqd_mpi.backends import FloatArray, Interaction, Task, structure, vector_ke
 from sqd_mpi.backends.memory import HostMemory, host_memory
 from sqd_mpi.backends.mirror import MirroredSum, half_of_kets
 from sqd_mpi.backends.simd import LANES
-from sqd_mpi.excitations import Singles, find_singles
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import BraRows, Layout, owners
 from sqd_mpi.planner.work import EMPTY_LANES, RAGGED_TWINS, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS
-from sqd_mpi.symmetry import OrbitalLabels
+from sqd_mpi.problem.excitations import Singles, find_singles
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.symmetry import OrbitalLabels
 
 IntArray = NDArray[np.int64]
 Place = tuple[int, int, int, int]

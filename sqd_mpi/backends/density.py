@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit
 from sqd_mpi.backends import FloatArray, density_kernels, structure
-from sqd_mpi.excitations import find_doubles, find_singles, occupied_orbitals, pair_index
 from sqd_mpi.layout import Layout, owners
 from sqd_mpi.planner.densities import packed_size
+from sqd_mpi.problem.excitations import find_doubles, find_singles, occupied_orbitals, pair_index
 
 IntArray = NDArray[np.int64]
 Place = tuple[int, int, int, int]

@@ -20,9 +20,9 @@ from sqd_mpi import _jit
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.backends import FloatArray, structure, vector_kernels
 from sqd_mpi.backends.reference import matrix_element
-from sqd_mpi.excitations import find_singles, occupied_orbitals
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import BraRows, Layout, SpinStrings
+from sqd_mpi.problem.excitations import find_singles, occupied_orbitals
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 IntArray = NDArray[np.int64]
 

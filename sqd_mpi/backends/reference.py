@@ -15,9 +15,9 @@ from sqd_mpi._jit import jit
 from sqd_mpi.backends import FloatArray, Interaction, Task
 from sqd_mpi.backends.memory import HostMemory, host_memory
 from sqd_mpi.backends.mirror import MirroredSum, half_of_kets
-from sqd_mpi.excitations import differing_orbitals, occupied_between, occupied_orbitals, pair_index
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import BraRows, Layout, SpinStrings
+from sqd_mpi.problem.excitations import differing_orbitals, occupied_between, occupied_orbitals, pair_index
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 _KINDS = {"mixed": 0, "alpha": 1, "beta": 2}
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.backends.gather_sharing import share_gathers
-from sqd_mpi.excitations import Singles, find_doubles, find_singles, n_moved, occupied_orbitals, pair_index
 from sqd_mpi.layout import BraRows, Layout, SpinStrings, owners
+from sqd_mpi.problem.excitations import Singles, find_doubles, find_singles, n_moved, occupied_orbitals, pair_index
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

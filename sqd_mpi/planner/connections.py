@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit
-from sqd_mpi.excitations import find_doubles, find_singles
 from sqd_mpi.layout import SpinStrings
 from sqd_mpi.planner.blocks import weights_of_counts
+from sqd_mpi.problem.excitations import find_doubles, find_singles
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

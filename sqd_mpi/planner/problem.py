@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import bitstrings
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, Shape, SpinStrings, sectors
 from sqd_mpi.planner.blocks import deal_strings
 from sqd_mpi.planner.connections import Connections, connections
-from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 
 IntArray = NDArray[np.int64]
 

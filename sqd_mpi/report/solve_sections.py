@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import bitstrings, figures
+from sqd_mpi import figures
 from sqd_mpi.figures import canvas
+from sqd_mpi.problem import bitstrings
 from sqd_mpi.report import words
 from sqd_mpi.report.data import MOST_DRAWN_ROOTS, Run, Summary
 from sqd_mpi.report.html import Markup, fold, joined, picture, section, table, tag

@@ -9,10 +9,10 @@ import pytest
 from pyscf import gto, lib, mcscf, scf
 from pyscf.fci import direct_spin1
 
-from sqd_mpi import bitstrings
 from sqd_mpi.adapters.pyscf import SubspaceArray, SubspaceSolver, SubspaceVector, drive
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, close_strings
 

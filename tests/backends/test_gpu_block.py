@@ -20,7 +20,7 @@ from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout, SpinStrings
-from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
+from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings, spin_dependent
 from tests.waiting import HANG
 

@@ -7,8 +7,8 @@ import pytest
 
 from sqd_mpi.backends import structure
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.excitations import find_singles
 from sqd_mpi.layout import Layout, SpinStrings, owners
+from sqd_mpi.problem.excitations import find_singles
 from tests.problems import random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, 0])

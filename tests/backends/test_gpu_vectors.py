@@ -20,8 +20,8 @@ from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.memory import HOST
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.problem.symmetry import find_labels
 from sqd_mpi.sigma import SigmaOperator
-from sqd_mpi.symmetry import find_labels
 from tests.problems import make_hamiltonian, random_strings
 from tests.waiting import HANG
 

@@ -9,7 +9,7 @@ from sqd_mpi import _jit
 from sqd_mpi.backends import cpu, structure
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.layout import Layout, SpinStrings, owners
-from sqd_mpi.symmetry import OrbitalLabels
+from sqd_mpi.problem.symmetry import OrbitalLabels
 from tests.problems import close_strings, make_hamiltonian
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, 0])

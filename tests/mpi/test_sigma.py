@@ -11,8 +11,8 @@ from sqd_mpi.backends import Interaction, get_backend
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.planner import order_strings
+from sqd_mpi.problem.symmetry import find_labels, trivial_labels
 from sqd_mpi.sigma import SigmaOperator
-from sqd_mpi.symmetry import find_labels, trivial_labels
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
 
 pytestmark = pytest.mark.mpi

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import bitstrings, checksums, files
+from sqd_mpi import checksums, files
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError
-from sqd_mpi.symmetry import string_labels
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.symmetry import string_labels
 from sqd_mpi.vector_io import StoredVectors, labels_in_canonical_order, write_file
 from tests.mpi.test_sigma import shapes
 from tests.problems import random_strings

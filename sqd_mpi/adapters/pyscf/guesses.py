@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import bitstrings
 from sqd_mpi.adapters.pyscf.session import Reference, Session
 from sqd_mpi.adapters.pyscf.space import Space, all_strings, as_strings
 from sqd_mpi.adapters.pyscf.start import Strings, placed, positions, same_strings
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings
 
 
 def start_vectors(ci0: Any, last: Any, space: Space, session: Session, must_fit: bool) -> list[Reference | FloatArray]:

@@ -16,10 +16,10 @@ import numpy as np
 from pyscf.fci import direct_spin1, direct_spin1_symm, direct_uhf, spin_op
 from pyscf.fci.direct_spin1 import _unpack_nelec
 
-from sqd_mpi import bitstrings
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector, of_complete_space, why_no_array
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings
 
 # What these make is as long as a vector over all strings.
 _OF_ALL_STRINGS = ("make_hdiag", "pspace")

@@ -18,8 +18,8 @@ from pyscf.symm.param import IRREP_ID_TABLE
 
 from sqd_mpi.adapters.pyscf.space import Space
 from sqd_mpi.options import InputError
+from sqd_mpi.problem.symmetry import OrbitalLabels
 from sqd_mpi.suggestions import did_you_mean
-from sqd_mpi.symmetry import OrbitalLabels
 
 LINEAR = ("Dooh", "Coov")
 

@@ -18,9 +18,9 @@ from sqd_mpi import density_matrices, grid, threads
 from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVectors, Strings, congruent, placed
 from sqd_mpi.backends import FloatArray, get_density_backend
 from sqd_mpi.density_matrices import DensityMatrices
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions, available_memory
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solve import SubspaceResult, solve_subspace
 
 T = TypeVar("T")

@@ -15,13 +15,13 @@ from pyscf import lib
 from pyscf.fci import cistring
 from pyscf.fci.direct_spin1 import _unpack_nelec
 
-from sqd_mpi import bitstrings
 from sqd_mpi.adapters.pyscf.start import Strings
 from sqd_mpi.backends import FloatArray
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import SpinStrings
 from sqd_mpi.options import InputError
-from sqd_mpi.symmetry import OrbitalLabels, find_labels, trivial_labels
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 
 Rule = Callable[[int, tuple[int, int], Any, Any], tuple[ArrayLike, ArrayLike]]
 

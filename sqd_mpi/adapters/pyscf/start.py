@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import bitstrings
 from sqd_mpi.backends import FloatArray
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import bitstrings
 from sqd_mpi.solve import SubspaceResult
 
 Strings = tuple[NDArray[np.uint64], NDArray[np.uint64]]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi.backends.gpu import list_kernels
 from sqd_mpi.backends.structure import BetaSingles, SparseRows
-from sqd_mpi.excitations import Singles
+from sqd_mpi.problem.excitations import Singles
 
 IntArray = NDArray[np.int64]
 

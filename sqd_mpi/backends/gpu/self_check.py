@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sqd_mpi import bitstrings
 from sqd_mpi.backends import FloatArray, Interaction, cpu, mirror
 from sqd_mpi.backends import vectors as host_vectors
 from sqd_mpi.backends.gpu import sources
@@ -19,10 +18,11 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Device
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.gpu.vectors import DeviceVectors
-from sqd_mpi.hamiltonian import Hamiltonian
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError
-from sqd_mpi.symmetry import trivial_labels
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.symmetry import trivial_labels
 
 MOST = 1e-10  # largest deviation, relative to the largest element
 _NORB, _N_ELECTRONS = 12, 3  # 220 strings: several tiles of ket columns and chunks of orbital pairs

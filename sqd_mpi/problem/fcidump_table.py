@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import fortran_text
 from sqd_mpi.options import InputError
+from sqd_mpi.problem import fortran_text
 
 _FAR = 2**62
 _ROW = np.dtype([("value", np.float64), ("indices", np.int64, (4,))])

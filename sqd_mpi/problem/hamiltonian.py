@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi import permutations
-from sqd_mpi.fcidump import read_fcidump
 from sqd_mpi.options import InputError, InputWarning
-from sqd_mpi.permutations import n_eri, n_pairs
+from sqd_mpi.problem import permutations
+from sqd_mpi.problem.fcidump import read_fcidump
+from sqd_mpi.problem.permutations import n_eri, n_pairs
 
 # How far twice the spin that belongs to a given S(S+1) may be from an integer.
 _SPIN_TOLERANCE = 1e-4

@@ -12,9 +12,9 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import bitstrings
 from sqd_mpi._jit import jit
-from sqd_mpi.excitations import _flip, occupied_orbitals
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.excitations import _flip, occupied_orbitals
 
 Strings = NDArray[np.uint64]
 

@@ -14,11 +14,11 @@ from typing import Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import fortran_text, permutations
-from sqd_mpi.fcidump_table import Table, read_table
 from sqd_mpi.options import InputError, InputWarning, available_memory
-from sqd_mpi.permutations import full, n_eri, n_pairs, pair_index
-from sqd_mpi.text_files import read_text
+from sqd_mpi.problem import fortran_text, permutations
+from sqd_mpi.problem.fcidump_table import Table, read_table
+from sqd_mpi.problem.permutations import full, n_eri, n_pairs, pair_index
+from sqd_mpi.problem.text_files import read_text
 
 SpinOrbitals = Literal["auto", "interleaved", "blocked"]
 SPIN_ORBITALS: tuple[SpinOrbitals, ...] = ("auto", "interleaved", "blocked")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit
-from sqd_mpi.hamiltonian import Hamiltonian
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 MAX_TOLERANCE = 1e-10  # integrals above this are never taken for zero
 _NOISE_FLOOR = 1e-15

@@ -1,0 +1,1 @@
+"""What is diagonalised: integrals, strings, symmetry, samples; no MPI, no HDF5."""
