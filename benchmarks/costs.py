@@ -28,9 +28,10 @@ def measure(hamiltonian: Any, strings: Any, options: dict[str, Any], repeats: in
     """Seconds of one sigma and of everything else for the lowest root."""
     import numpy as np
 
-    from sqd_mpi.backends import Interaction, get_backend
+    from sqd_mpi.backends import get_backend
     from sqd_mpi.density_matrices import density_matrices
     from sqd_mpi.options import SolveOptions
+    from sqd_mpi.problem.interaction import Interaction
     from sqd_mpi.pt2 import second_order
     from sqd_mpi.sigma import SigmaOperator
     from sqd_mpi.solve import solve_subspace

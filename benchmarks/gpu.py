@@ -122,10 +122,11 @@ class Sigma:
     def create(cls, hamiltonian: Any, strings: Any, device: Any) -> Sigma:
         """Prepared blocks of both backends; spin-flip symmetry is used as in a solve."""
         from sqd_mpi import layout as layouts
-        from sqd_mpi.backends import Interaction, cpu
+        from sqd_mpi.backends import cpu
         from sqd_mpi.backends.gpu.block import GpuBlock
         from sqd_mpi.backends.gpu.share import GpuShare
         from sqd_mpi.problem import symmetry
+        from sqd_mpi.problem.interaction import Interaction
 
         labels = symmetry.find_labels(hamiltonian)
         alpha, beta = (

@@ -129,10 +129,10 @@ def prepare(path: Path, n_threads: int) -> dict[str, Any]:
 def prepare_problem(steps: Steps, hamiltonian: Any, strings_a: Any, strings_b: Any) -> dict[str, Any]:
     """The steps of one problem."""
     from sqd_mpi import layout
-    from sqd_mpi.backends import Interaction
     from sqd_mpi.backends.gpu.block import GpuBlock
     from sqd_mpi.backends.gpu.share import GpuShare
     from sqd_mpi.problem import bitstrings, symmetry
+    from sqd_mpi.problem.interaction import Interaction
 
     labels = steps("labels", lambda: symmetry.find_labels(hamiltonian))
 

@@ -96,8 +96,9 @@ def streamed(block: Any, task: Any) -> float:
 def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str, dict[str, float]]:
     """Useful multiply-adds and seconds of every kind of task in one mode."""
     from sqd_mpi import layout as layouts
-    from sqd_mpi.backends import Interaction, cpu
+    from sqd_mpi.backends import cpu
     from sqd_mpi.problem import symmetry
+    from sqd_mpi.problem.interaction import Interaction
 
     labels = symmetry.trivial_labels(hamiltonian.norb) if mode == "off" else symmetry.find_labels(hamiltonian)
     alpha = layouts.SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)

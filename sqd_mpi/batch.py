@@ -10,18 +10,15 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sqd_mpi import _jit, files, vector_io
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray, Strings
 from sqd_mpi.density_matrices import DensityMatrices, density_matrices
 from sqd_mpi.observables import StringWeights
 from sqd_mpi.options import InputError, Recalled, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solve import Progress, SubspaceResult, solve_subspace
-
-Strings = NDArray[np.uint64]
 
 _LOG_LINES = 12
 # Determinants below which starting threads costs more than they save.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sqd_mpi import grid
+from sqd_mpi.arrays import Strings
 from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
@@ -27,7 +27,6 @@ from sqd_mpi.workers import WorkerPool, most_workers
 if TYPE_CHECKING:
     from sqd_mpi.recall import Group as RankGroup
 
-Strings = NDArray[np.uint64]
 Pair = tuple[Strings, Strings]
 
 # A batch on r ranks is taken to be r to this power times as fast as on one.

@@ -209,9 +209,9 @@ class KernelCase:
     def seconds_by_kind(self, shape: tuple[int, int, int, int], engine: Any = None) -> tuple[Any, dict[str, float]]:
         """What a plan counts on a grid, and for each kind of task the seconds of its first place."""
         from sqd_mpi import _jit, planner
-        from sqd_mpi.backends import Interaction
         from sqd_mpi.layout import Layout
         from sqd_mpi.planner.work import Work
+        from sqd_mpi.problem.interaction import Interaction
 
         problem, engine = self.problem, CpuEngine() if engine is None else engine
         work = Work(problem, shape, engine.start, engine.start.kernel_threads(_jit.n_threads()))

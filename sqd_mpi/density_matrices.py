@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import planner
-from sqd_mpi.backends import FloatArray, get_density_backend
+from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends import get_density_backend
 from sqd_mpi.backends.density import Accumulators
+from sqd_mpi.fold import whole_block
 from sqd_mpi.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
 from sqd_mpi.layout import Layout
 from sqd_mpi.options import available_memory
-from sqd_mpi.sigma import whole_block
 from sqd_mpi.solve import Root, SubspaceResult
 
 # Largest share of the available memory that the matrices may take.

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sqd_mpi.arrays import Strings
 from sqd_mpi.hdf5_items import CHECKPOINT, INPUT, LOOP, PROBLEM, RESULT, PathLike
 from sqd_mpi.hdf5_items import array_of as _array
 from sqd_mpi.hdf5_items import attribute as _attribute
@@ -66,7 +67,6 @@ __all__ = [
     "write_record",
 ]
 
-Strings = NDArray[np.uint64]
 
 # What `info --json` prints for a result, in this order; a field that the file lacks is null.
 SUMMARY_FIELDS = (

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import Shape
 from sqd_mpi.options import InputError, RunError, available_cores
 from sqd_mpi.terminal import settle
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     Communicator = MPI.Intracomm
 
-Shape = tuple[int, int, int, int]
 
 _CLOCK_QUESTIONS = 16
 # Where MPI libraries keep shared memory, and how much of what is free there may be taken: a file system that fills up

@@ -25,10 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import IntArray, Shape
 from sqd_mpi.problem.symmetry import string_labels
-
-IntArray = NDArray[np.int64]
-Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)

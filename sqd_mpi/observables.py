@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import n_threads, parallel_jit
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.memory import smallest
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SliceGeometry

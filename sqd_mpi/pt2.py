@@ -20,18 +20,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import FloatArray, get_external_tile
+from sqd_mpi.arrays import FloatArray, IntArray
+from sqd_mpi.backends import get_external_tile
 from sqd_mpi.backends.external import Columns, ExternalTile, Integrals
+from sqd_mpi.fold import whole_block
 from sqd_mpi.grid import KetExchange, ProcessGrid, local_ranks
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.options import available_memory
 from sqd_mpi.problem.bitstrings import counts
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.outside_strings import external_strings, most_external
-from sqd_mpi.sigma import whole_block
 from sqd_mpi.solve import Root, SubspaceResult
-
-IntArray = NDArray[np.int64]
 
 # A tile takes at most this share of the memory that is left, and no more than these bytes or two blocks of the vector:
 # larger tiles save slides of ket blocks, which matters only where there are several.

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.davidson import Step
 
-FloatArray = NDArray[np.float64]
 Sector = tuple[int, int]  # label, and parity of the spin flip or 0
 
 # A state of a model space is lowered by so many times what the model spaces missed in states that were solved, or by so

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi import _jit, checksums, files, hdf5_checks, planner
-from sqd_mpi.backends import FloatArray, Interaction, device_is_there, get_backend
+from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends import device_is_there, get_backend
 from sqd_mpi.backends.memory import HOST, Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
 from sqd_mpi.grid import (
@@ -38,6 +39,7 @@ from sqd_mpi.observables import StringWeights, carry_over, occupancies, parity_o
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 from sqd_mpi.progress import RemainingTime
 from sqd_mpi.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sector, SectorSearch, Task, Verdict

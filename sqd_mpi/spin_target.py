@@ -25,13 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import parallel_jit
-from sqd_mpi.backends import FloatArray, Interaction, SigmaBlock
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.memory import HOST, Array, Memory
+from sqd_mpi.backends.protocol import SigmaBlock
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout
 from sqd_mpi.log import Timers
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.sigma import SigmaOperator
 
 _DEFAULT_LIFT = 0.5  # hartree by which the spin next to the wanted one is lifted

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.memory import Array, Memory
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout

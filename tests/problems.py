@@ -7,10 +7,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import Interaction
 from sqd_mpi.backends.reference import spin_integrals, spin_matrix_element, twist_of
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.interaction import Interaction
 
 
 def make_hamiltonian(

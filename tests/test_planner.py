@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.backends import Interaction, get_backend
+from sqd_mpi.backends import get_backend
 from sqd_mpi.davidson import default_subspace
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner import predict_memory, shapes_of
 from sqd_mpi.planner.report import plan_text
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import trivial_labels
 from sqd_mpi.sigma import SigmaOperator
 from tests.problems import close_strings, make_hamiltonian

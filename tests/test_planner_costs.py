@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.backends import Interaction
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
@@ -17,6 +16,7 @@ from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
 from sqd_mpi.planner import device_costs, devices, opposite_spin
 from sqd_mpi.planner.work import Work
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
 from tests.problems import close_strings, make_hamiltonian
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.backends import Interaction, get_backend
+from sqd_mpi.backends import get_backend
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.machine import MachineProfile
@@ -17,6 +17,7 @@ from sqd_mpi.planner.prediction import structure_bytes
 from sqd_mpi.planner.simulation import block_costs, dealt, simulate
 from sqd_mpi.planner.work import Work, padded
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels, trivial_labels
 from sqd_mpi.sigma import SigmaOperator
 from tests.problems import close_strings, make_hamiltonian

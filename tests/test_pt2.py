@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from sqd_mpi import pt2
-from sqd_mpi.backends import Interaction, plain_kernels
+from sqd_mpi.backends import plain_kernels
 from sqd_mpi.backends.external import ExternalTile
 from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.outside_strings import external_strings, most_external
 from sqd_mpi.solve import SubspaceResult, solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings

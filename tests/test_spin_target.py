@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from sqd_mpi import files, job, solve
-from sqd_mpi.backends import Interaction
 from sqd_mpi.cli import main
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solve import solve_subspace
 from sqd_mpi.spin_target import SpinTarget, is_pure
 from tests.molecules import MOLECULES, exact_states, molecule, strings

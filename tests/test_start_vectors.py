@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import Interaction, get_backend
+from sqd_mpi.backends import get_backend
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.memory import HOST
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.model_space import ModelSpace
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import trivial_labels
 from sqd_mpi.sectors import Aim, Task
 from sqd_mpi.start_vectors import StartVectors

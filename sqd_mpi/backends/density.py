@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit
-from sqd_mpi.backends import FloatArray, density_kernels, structure
+from sqd_mpi.arrays import FloatArray, IntArray, Place
+from sqd_mpi.backends import density_kernels, structure
 from sqd_mpi.layout import Layout, owners
 from sqd_mpi.planner.densities import packed_size
 from sqd_mpi.problem.excitations import find_doubles, find_singles, occupied_orbitals, pair_index
-
-IntArray = NDArray[np.int64]
-Place = tuple[int, int, int, int]
 
 _ROWS_AT_A_TIME = 4096  # bounds the doubles that exist at one time
 _LARGEST_GROUP = 512  # pairs; larger groups are cut so that threads get equal shares

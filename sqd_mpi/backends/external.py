@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit, parallel_jit
-from sqd_mpi.backends import FloatArray, structure, vector_kernels
+from sqd_mpi.arrays import FloatArray, IntArray
+from sqd_mpi.backends import structure, vector_kernels
 from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.layout import BraRows, Layout, SpinStrings
 from sqd_mpi.problem.excitations import find_singles, occupied_orbitals
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-
-IntArray = NDArray[np.int64]
 
 _NOISE = 1e-24  # squares of amplitudes (hartree^2) up to which they may be rounding of an exact zero
 

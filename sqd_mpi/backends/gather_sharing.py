@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
+from sqd_mpi.arrays import IntArray
 
 # Shorter common lists do not pay for the two further tables of values.
 SHORTEST_TWIN = 16
 
-IntArray = NDArray[np.int64]
 Rows = NDArray[np.int32]
 
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import FloatArray, vectors
+from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends import vectors
 from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.layout import Layout
 from sqd_mpi.options import InputError

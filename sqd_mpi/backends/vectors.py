@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
-
-FloatArray = NDArray[np.float64]
+from sqd_mpi.arrays import FloatArray
 
 _RANGES = 128  # parts of a sum; fixed, so that results do not depend on threads
 _CHUNK = 1024  # elements of every vector that stay in cache while all combinations are formed

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit
+from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.layout import SpinStrings
 from sqd_mpi.planner.blocks import weights_of_counts
 from sqd_mpi.problem.excitations import find_doubles, find_singles
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _SAMPLED_ROWS = 256  # of each label; fewer strings are counted exactly
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.planner.same_spin import FULL_DEVICE
 from sqd_mpi.planner.tiled_shape import CHUNK, DEPTH, PAIRS, TiledShape
 
-FloatArray = NDArray[np.float64]
 Cost = tuple[FloatArray, FloatArray, FloatArray]  # executed multiply-adds, bytes and seconds
 
 DIRECT, PRODUCT, TILED = range(3)  # forms of opposite spin

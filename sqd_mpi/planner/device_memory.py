@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.layout import SpinStrings
 from sqd_mpi.planner.blocks import Memory
 from sqd_mpi.planner.opposite_spin import used_pairs
 from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.tiled_shape import CHUNK
 from sqd_mpi.planner.work import Work
-
-FloatArray = NDArray[np.float64]
 
 SLICE = 32  # columns of beta that stand side by side in a list, filled up to the longest of them
 WINDOW = 256  # columns are sorted by length inside windows of so many before

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sqd_mpi.layout import Shape
+from sqd_mpi.arrays import FloatArray, Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
 from sqd_mpi.planner.device_costs import RATES, Rates
@@ -15,8 +14,6 @@ from sqd_mpi.planner.opposite_spin import opposite_floor, used_pairs
 from sqd_mpi.planner.prediction import Limits, Messages, Needed
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
-
-FloatArray = NDArray[np.float64]
 
 # The rates of an H100 in `device_costs` hold for other devices in proportion to what bounds the kernel on its data
 # sheet: reads from shared memory, the vector or the matrix units, or memory. Nothing of it is measured.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
 from sqd_mpi.planner.device_costs import PRODUCT, PRODUCT_LAUNCHES, RATES, ListSizes, Rates, opposite_forms
@@ -21,7 +21,6 @@ from sqd_mpi.planner.tiled_shape import TiledShape
 if TYPE_CHECKING:
     from sqd_mpi.planner.work import Work
 
-FloatArray = NDArray[np.float64]
 
 _GROUPS = 8  # of rows with similar numbers of singles
 _MOST_SIZES = 2_000_000  # combinations that are looked at one by one; beyond, rows are one group

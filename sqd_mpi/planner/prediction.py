@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi.layout import Shape
+from sqd_mpi.arrays import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.blocks import Memory, predict_memory
 from sqd_mpi.planner.densities import density_bytes

@@ -8,14 +8,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.layout import Layout, Shape, SpinStrings, sectors
+from sqd_mpi.arrays import IntArray, Shape
+from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.planner.blocks import deal_strings
 from sqd_mpi.planner.connections import Connections, connections
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

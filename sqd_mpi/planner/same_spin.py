@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import FloatArray
+
 if TYPE_CHECKING:
     from sqd_mpi.planner.work import Work
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 MEMORY_SHARE = 0.125  # of a device's memory that the matrices may take
 # A product of fewer elements takes as long as one of so many: a tile of 64 x 64 on each of some 128 processors.

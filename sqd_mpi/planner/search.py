@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqd_mpi.layout import Shape
+from sqd_mpi.arrays import Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
 from sqd_mpi.planner.problem import Problem

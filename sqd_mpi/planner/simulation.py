@@ -12,9 +12,8 @@ from math import log2
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sqd_mpi.layout import Shape
+from sqd_mpi.arrays import FloatArray, IntArray, Shape
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import Connections
 from sqd_mpi.planner.prediction import (
@@ -26,9 +25,6 @@ from sqd_mpi.planner.prediction import (
 )
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.work import Work
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,15 +14,13 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.layout import Shape, diagonal_blocks_meet_half, stands_for_mirror_image
+from sqd_mpi.arrays import FloatArray, IntArray, Shape
+from sqd_mpi.layout import diagonal_blocks_meet_half, stands_for_mirror_image
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import connected_parts
 from sqd_mpi.planner.opposite_spin import opposite_seconds
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.same_spin import MEMORY_SHARE, SameSpinCounts, SameSpinPlan
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 # Two groups of alpha singles with common ket rows are treated together (`backends.gather_sharing`): from about so many
 # singles in a group on; what that saves of the time of multiply-adds and of gathered rows.

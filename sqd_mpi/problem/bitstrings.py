@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sqd_mpi.arrays import Strings
 from sqd_mpi.options import InputError
 from sqd_mpi.problem.text_files import described, read_text
-
-Strings = NDArray[np.uint64]
 
 _WORD_BITS = 64
 _ZERO, _ONE = ord("0"), ord("1")

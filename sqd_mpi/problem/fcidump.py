@@ -14,6 +14,7 @@ from typing import Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.options import InputError, InputWarning, available_memory
 from sqd_mpi.problem import fortran_text, permutations
 from sqd_mpi.problem.fcidump_table import Table, read_table
@@ -35,8 +36,6 @@ _UNSUPPORTED = {
 # for two.
 _ARRAYS, _ARRAYS_OF_TWO = 5, 10
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

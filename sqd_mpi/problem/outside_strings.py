@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit
+from sqd_mpi.arrays import Strings
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.excitations import _flip, occupied_orbitals
-
-Strings = NDArray[np.uint64]
 
 _FIRST_CAPACITY = 4096
 

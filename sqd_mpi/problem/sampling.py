@@ -22,13 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sqd_mpi._jit import n_threads, parallel_jit
+from sqd_mpi.arrays import FloatArray, Strings
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import checked_nelec
 from sqd_mpi.problem.text_files import read_bytes, read_text, text_of
 
-Strings = NDArray[np.uint64]
-FloatArray = NDArray[np.float64]
 Pair = tuple[Strings, Strings]
 
 _NPY = b"\x93NUMPY"

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.backends import Task
 from sqd_mpi.backends.gpu import block as gpu_block
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.block import GpuBlock
@@ -18,6 +17,7 @@ from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.rows import contiguous
 from sqd_mpi.backends.gpu.same_spin import SameSpin
+from sqd_mpi.backends.protocol import Task
 from sqd_mpi.davidson import subspace_sizes
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import device_costs, device_memory, devices, same_spin

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from sqd_mpi import _jit
-from sqd_mpi.backends import Interaction, get_backend
-from sqd_mpi.backends.mirror import MirroredSum
+from sqd_mpi.backends import get_backend
+from sqd_mpi.backends.mirrored import MirroredSum
 from sqd_mpi.layout import Layout, SpinStrings, diagonal_blocks_meet_half, sectors
 from sqd_mpi.planner import order_strings
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
-from sqd_mpi.sigma import assign
+from sqd_mpi.tasks import assign
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

@@ -7,10 +7,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import Interaction, get_backend
+from sqd_mpi.backends import get_backend
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout, SpinStrings, sectors
 from sqd_mpi.planner import order_strings
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
 from sqd_mpi.sigma import SigmaOperator
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings

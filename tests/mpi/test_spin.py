@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import Interaction
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solve import solve_subspace
 from tests.mpi.test_sigma import shapes
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, spin_dependent

@@ -9,9 +9,9 @@ import numpy as np
 
 from sqd_mpi.adapters.pyscf.session import Reference, Session
 from sqd_mpi.adapters.pyscf.space import Space, all_strings, as_strings
-from sqd_mpi.adapters.pyscf.start import Strings, placed, positions, same_strings
+from sqd_mpi.adapters.pyscf.start import StringPair, placed, positions, same_strings
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 
@@ -80,10 +80,10 @@ def _one_start(given: Any, space: Space, session: Session) -> Reference | FloatA
     return values.reshape(shape)
 
 
-def _strings_of(given: Any, space: Space) -> Strings | None:
+def _strings_of(given: Any, space: Space) -> StringPair | None:
     """The strings of an array, if it says which, or if it has the size of all strings and the space is smaller."""
     norb, nelec = space.hamiltonian.norb, space.hamiltonian.nelec
-    strings: Strings | None = getattr(given, "strings", None)
+    strings: StringPair | None = getattr(given, "strings", None)
     if strings is None and getattr(given, "_strs", None) is not None:  # PySCF's selected CI
         strings = as_strings(given._strs[0], norb), as_strings(given._strs[1], norb)
         if not same_strings(strings, (bitstrings.canonical(strings[0])[0], bitstrings.canonical(strings[1])[0])):

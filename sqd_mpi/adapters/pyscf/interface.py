@@ -17,7 +17,7 @@ from pyscf.fci import direct_spin1, direct_spin1_symm, direct_uhf, spin_op
 from pyscf.fci.direct_spin1 import _unpack_nelec
 
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector, of_complete_space, why_no_array
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 

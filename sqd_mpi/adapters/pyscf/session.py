@@ -15,8 +15,9 @@ import numpy as np
 import threadpoolctl
 
 from sqd_mpi import density_matrices, grid, threads
-from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVectors, Strings, congruent, placed
-from sqd_mpi.backends import FloatArray, get_density_backend
+from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVectors, StringPair, congruent, placed
+from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends import get_density_backend
 from sqd_mpi.density_matrices import DensityMatrices
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions, available_memory
@@ -137,7 +138,7 @@ class Session:
             )
         return self.results[number], len(start) - len(vectors) + (starts.left_out if starts is not None else 0)
 
-    def _start_vector(self, source: Reference | FloatArray, wanted: Strings) -> Source | None:
+    def _start_vector(self, source: Reference | FloatArray, wanted: StringPair) -> Source | None:
         """A start vector on the strings of the new solve, or None where that needs too large an array."""
         if isinstance(source, np.ndarray):
             return source

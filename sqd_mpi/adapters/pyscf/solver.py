@@ -20,7 +20,7 @@ from sqd_mpi.adapters.pyscf.session import Handle, Reference, current, lack_of_m
 from sqd_mpi.adapters.pyscf.settings import Settings, check_options
 from sqd_mpi.adapters.pyscf.space import Rule, Space, make_space
 from sqd_mpi.adapters.pyscf.vectors import SubspaceArray, SubspaceVector, why_no_array
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, RunError, SolveOptions, fewest_krylov_vectors
 from sqd_mpi.solve import Root, SubspaceResult

@@ -15,8 +15,8 @@ from pyscf import lib
 from pyscf.fci import cistring
 from pyscf.fci.direct_spin1 import _unpack_nelec
 
-from sqd_mpi.adapters.pyscf.start import Strings
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.adapters.pyscf.start import StringPair
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.layout import SpinStrings
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
@@ -41,7 +41,7 @@ class Space:
     """
 
     hamiltonian: Hamiltonian = field(repr=False)
-    strings: Strings = field(repr=False)
+    strings: StringPair = field(repr=False)
     labelled: bool
 
     @property
@@ -124,7 +124,7 @@ def as_strings(strings: ArrayLike, norb: int) -> NDArray[np.uint64]:
     return bitstrings.from_sequence(strings, norb)
 
 
-def _strings(chosen: Any, norb: int, nelec: tuple[int, int], h1e: Any, eri: Any) -> Strings:
+def _strings(chosen: Any, norb: int, nelec: tuple[int, int], h1e: Any, eri: Any) -> StringPair:
     """Both spins' strings in canonical order."""
     if chosen is None or (isinstance(chosen, str) and chosen == "all"):
         alpha = all_strings(norb, nelec[0])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.grid import ProcessGrid
 from sqd_mpi.layout import Layout
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.solve import SubspaceResult
 
-Strings = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+StringPair = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 Source = tuple[SubspaceResult, int] | FloatArray
 
 # Vectors up to this many bytes are put together to start a solve whose layout differs from theirs.
@@ -55,7 +55,7 @@ class StartVectors:
         _take_slice(process_grid, layout, source, out)
 
 
-def placed(values: FloatArray, given: Strings, wanted: Strings) -> FloatArray:
+def placed(values: FloatArray, given: StringPair, wanted: StringPair) -> FloatArray:
     """Coefficients over some strings on other strings, zero where they are new.
 
     Args:
@@ -71,7 +71,7 @@ def placed(values: FloatArray, given: Strings, wanted: Strings) -> FloatArray:
     return out
 
 
-def positions(given: Strings, wanted: Strings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def positions(given: StringPair, wanted: StringPair) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where the wanted strings of both spins stand among the given ones, -1 where they are new.
 
     Raises:
@@ -84,7 +84,7 @@ def positions(given: Strings, wanted: Strings) -> tuple[NDArray[np.int64], NDArr
     raise InputError("ci0 has no determinant in common with the space of this solve")
 
 
-def same_strings(one: Strings, other: Strings) -> bool:
+def same_strings(one: StringPair, other: StringPair) -> bool:
     """Whether two spaces are the same."""
     return all(np.array_equal(mine, yours) for mine, yours in zip(one, other, strict=True))
 

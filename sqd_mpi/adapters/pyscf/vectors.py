@@ -13,8 +13,8 @@ from pyscf.fci.direct_spin1 import FCIvector
 
 from sqd_mpi.adapters.pyscf import callers
 from sqd_mpi.adapters.pyscf.session import Handle, Reference
-from sqd_mpi.adapters.pyscf.start import Strings
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.adapters.pyscf.start import StringPair
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.density_matrices import DensityMatrices
 from sqd_mpi.options import InputError
 from sqd_mpi.solve import Root
@@ -39,7 +39,7 @@ class SubspaceVector:
         shape: (number of alpha strings, number of beta strings) of the whole vector.
     """
 
-    def __init__(self, handle: Handle, number: int, root: Root, strings: Strings, norb: int, nelec: tuple[int, int]):
+    def __init__(self, handle: Handle, number: int, root: Root, strings: StringPair, norb: int, nelec: tuple[int, int]):
         self._handle = handle
         self._number = number
         self._matrices: DensityMatrices | None = None
@@ -69,7 +69,7 @@ class SubspaceVector:
         found: DensityMatrices = self._handle.session.call("matrices", self.reference, ket.reference, order)
         return found
 
-    def large(self, threshold: float) -> tuple[FloatArray, Strings]:
+    def large(self, threshold: float) -> tuple[FloatArray, StringPair]:
         """Coefficients above a threshold in magnitude, or the largest one, and the strings of their determinants."""
         values, alpha, beta = self._handle.session.call("large", self.reference, threshold)
         return values, (self.strings[0][alpha], self.strings[1][beta])
@@ -132,10 +132,10 @@ class SubspaceArray(FCIvector):
     spin_square: float | None = None
     residual_norm: float | None = None
     converged: bool | None = None
-    strings: Strings | None = None
+    strings: StringPair | None = None
 
     @classmethod
-    def create(cls, whole: FloatArray, root: Root, strings: Strings) -> SubspaceArray:
+    def create(cls, whole: FloatArray, root: Root, strings: StringPair) -> SubspaceArray:
         """The array of a root."""
         found: SubspaceArray = whole.view(cls)  # type: ignore[assignment]
         found.energy, found.spin_square = root.energy, root.spin_square

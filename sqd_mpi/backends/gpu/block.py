@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi.backends import FloatArray, Interaction, Task, structure
-from sqd_mpi.backends.cpu import Place
+from sqd_mpi.arrays import FloatArray, Place
+from sqd_mpi.backends import structure
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
 from sqd_mpi.backends.gpu.opposite_spin import OppositeSpin
 from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.gpu.share import GpuShare
+from sqd_mpi.backends.protocol import Task
 from sqd_mpi.layout import Layout
 from sqd_mpi.planner.device_costs import Work
+from sqd_mpi.problem.interaction import Interaction
 
 _SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
 _THREADS = 256

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import FloatArray
-from sqd_mpi.backends.density import Accumulators, DensityBlock, IntArray, Place
+from sqd_mpi.arrays import FloatArray, IntArray, Place
+from sqd_mpi.backends.density import Accumulators, DensityBlock
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, open_device
 from sqd_mpi.layout import Layout
 from sqd_mpi.options import RunError

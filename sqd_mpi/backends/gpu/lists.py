@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import IntArray
 from sqd_mpi.backends.gpu import list_kernels
 from sqd_mpi.backends.structure import BetaSingles, SparseRows
 from sqd_mpi.problem.excitations import Singles
-
-IntArray = NDArray[np.int64]
 
 SLICE = 32  # columns of a slice
 WINDOW = 256  # columns are sorted by length inside windows of so many; as in sigma.cu

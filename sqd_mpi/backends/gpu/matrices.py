@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.arrays import IntArray
 from sqd_mpi.backends.cpu import Rows, StringStructure
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 from sqd_mpi.backends.structure import BetaSingles, SparseRows
 
-IntArray = NDArray[np.int64]
 Matrices = dict[int, DeviceArray]
 Stretches = dict[int, list[tuple[int, int, int]]]  # of ket rows, by label (`rows.BlockRows.ket_stretches`)
 

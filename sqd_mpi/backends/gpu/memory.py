@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 from sqd_mpi.backends.gpu.vectors import DeviceVectors, Line
 from sqd_mpi.backends.memory import Arrivals, Port, smallest

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import FloatArray, Interaction, Task
+from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends.cpu import Rows
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
@@ -17,6 +17,7 @@ from sqd_mpi.backends.gpu.products import AlphaSide, Products, add_products
 from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.gpu.tiled import Fold, add_tiled
+from sqd_mpi.backends.protocol import Task
 from sqd_mpi.planner.device_costs import (
     DIRECT,
     PRODUCT,
@@ -28,8 +29,7 @@ from sqd_mpi.planner.device_costs import (
     Work,
     opposite_forms,
 )
-
-IntArray = NDArray[np.int64]
+from sqd_mpi.problem.interaction import Interaction
 
 _FORMS = {"direct": DIRECT, "product": PRODUCT, "tiled": TILED}
 _FEW_ROWS = 20  # for every processor of the device

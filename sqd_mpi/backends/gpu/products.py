@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sqd_mpi.backends import Interaction
+from sqd_mpi.arrays import IntArray
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
 from sqd_mpi.backends.gpu.share import DeviceBeta
-
-IntArray = NDArray[np.int64]
+from sqd_mpi.problem.interaction import Interaction
 
 _MOST_STACKED = 32768  # matrices in one product
 _THREADS = 256

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sqd_mpi.arrays import IntArray, Place
 from sqd_mpi.backends import structure
-from sqd_mpi.backends.cpu import Place
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 from sqd_mpi.layout import Layout
-
-IntArray = NDArray[np.int64]
 
 COLUMNS = 4  # bra columns of a thread, as in sigma.cu
 

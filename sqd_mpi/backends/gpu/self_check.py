@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sqd_mpi.backends import FloatArray, Interaction, cpu, mirror
+from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends import cpu, mirror
 from sqd_mpi.backends import vectors as host_vectors
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.block import GpuBlock
@@ -22,6 +23,7 @@ from sqd_mpi.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import trivial_labels
 
 MOST = 1e-10  # largest deviation, relative to the largest element

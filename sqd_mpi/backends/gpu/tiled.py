@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sqd_mpi.backends import Interaction
 from sqd_mpi.backends.gpu import tiled_lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
 from sqd_mpi.backends.structure import BetaSingles
 from sqd_mpi.layout import BraRows
 from sqd_mpi.planner.tiled_shape import TiledShape
+from sqd_mpi.problem.interaction import Interaction
 
 if TYPE_CHECKING:
     from sqd_mpi.backends.gpu.products import AlphaSide
 
-IntArray = NDArray[np.int64]
 
 _TURN = 32  # rows of a thread block of fold_rows
 

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
+from sqd_mpi.arrays import IntArray
 from sqd_mpi.backends.structure import BetaSingles
 from sqd_mpi.planner.tiled_shape import CHUNK, PAIRS
-
-IntArray = NDArray[np.int64]
 
 LIST, CELLS = 6, 3  # numbers of a list and of a chunk, as in tiled.cu
 NONE = 2**32 - 1  # an empty place

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.backends import FloatArray
+from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 
 _MOST_PARTS = 1024  # ranges of a sum
