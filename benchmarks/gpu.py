@@ -121,10 +121,10 @@ class Sigma:
     @classmethod
     def create(cls, hamiltonian: Any, strings: Any, device: Any) -> Sigma:
         """Prepared blocks of both backends; spin-flip symmetry is used as in a solve."""
-        from sqd_mpi import layout as layouts
         from sqd_mpi.backends import cpu
         from sqd_mpi.backends.gpu.block import GpuBlock
         from sqd_mpi.backends.gpu.share import GpuShare
+        from sqd_mpi.distribution import layout as layouts
         from sqd_mpi.problem import symmetry
         from sqd_mpi.problem.interaction import Interaction
 

@@ -49,7 +49,7 @@ def some_ket(layout: Any) -> Any:
     random = np.random.default_rng(0).normal
     whole = random(size=layout.block_size(0, 0))
     if layout.parity:
-        from sqd_mpi.backends.mirror import Unfolding
+        from sqd_mpi.distribution.mirror import Unfolding
 
         unfolding = Unfolding(layout, 0, 0)
         half = random(size=unfolding.own.size)

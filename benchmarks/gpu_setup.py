@@ -128,9 +128,9 @@ def prepare(path: Path, n_threads: int) -> dict[str, Any]:
 
 def prepare_problem(steps: Steps, hamiltonian: Any, strings_a: Any, strings_b: Any) -> dict[str, Any]:
     """The steps of one problem."""
-    from sqd_mpi import layout
     from sqd_mpi.backends.gpu.block import GpuBlock
     from sqd_mpi.backends.gpu.share import GpuShare
+    from sqd_mpi.distribution import layout
     from sqd_mpi.problem import bitstrings, symmetry
     from sqd_mpi.problem.interaction import Interaction
 
@@ -172,8 +172,8 @@ def prepare_problem(steps: Steps, hamiltonian: Any, strings_a: Any, strings_b: A
 def model_space(steps: Steps, layout: Any, hamiltonian: Any, interaction: Any) -> None:
     """The part of a model space that the host makes; the diagonal and its smallest elements are the device's."""
     from sqd_mpi.backends import cpu
-    from sqd_mpi.backends.memory import HostMemory, smallest
-    from sqd_mpi.grid import ProcessGrid
+    from sqd_mpi.distribution.grid import ProcessGrid
+    from sqd_mpi.distribution.memory import HostMemory, smallest
     from sqd_mpi.model_space import ModelSpace
     from sqd_mpi.problem.symmetry import find_labels
 

@@ -47,7 +47,7 @@ def machine_rates(threads: int, repeats: int) -> tuple[float, float]:
     a, b, c = (np.ones((n, n)) for _ in range(3))
     with threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
         gemm = n**3 / median_seconds(lambda: np.matmul(a, b, out=c), repeats)
-    from sqd_mpi.backends import vectors
+    from sqd_mpi.distribution import vectors
 
     sleep(0.5)  # threads of BLAS go on spinning for a while
     x, y, zero = np.ones(20_000_000), np.ones(20_000_000), np.zeros(20_000_000)
@@ -95,8 +95,8 @@ def streamed(block: Any, task: Any) -> float:
 
 def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str, dict[str, float]]:
     """Useful multiply-adds and seconds of every kind of task in one mode."""
-    from sqd_mpi import layout as layouts
     from sqd_mpi.backends import cpu
+    from sqd_mpi.distribution import layout as layouts
     from sqd_mpi.problem import symmetry
     from sqd_mpi.problem.interaction import Interaction
 

@@ -71,7 +71,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Make the file; returns the exit code: 0, 2 for bad input, 1 for anything else."""
     options = parse_options(arguments)
-    from sqd_mpi import InputError, grid
+    from sqd_mpi import InputError
+    from sqd_mpi.distribution import grid
 
     comm = grid.world()
     try:
@@ -125,7 +126,8 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def work(comm: Any, options: argparse.Namespace) -> None:
     """Molecule on rank 0, strings on all ranks, files from rank 0."""
-    from sqd_mpi import InputError, files, grid, threads
+    from sqd_mpi import InputError, files, threads
+    from sqd_mpi.distribution import grid
 
     first = comm is None or comm.rank == 0
     threads.set_up(comm)

@@ -370,7 +370,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    from sqd_mpi import _jit, grid
+    from sqd_mpi import _jit
+    from sqd_mpi.distribution import grid
 
     _jit.set_threads(1)
     comm = grid.world()

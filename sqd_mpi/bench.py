@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import bench_device, grid
+from sqd_mpi import bench_device
+from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.machine import MachineProfile, processor_name, write_profile
 from sqd_mpi.new_files import check_output
@@ -191,7 +192,7 @@ class KernelCase:
     def create(cls, n_strings: int, norb: int, n_electrons: int) -> KernelCase:
         """The lowest strings of equally spaced orbitals, which carry labels as in a molecule of C2v symmetry."""
         from sqd_mpi import planner
-        from sqd_mpi.layout import SpinStrings
+        from sqd_mpi.distribution.layout import SpinStrings
         from sqd_mpi.problem import bitstrings
         from sqd_mpi.problem.hamiltonian import Hamiltonian
         from sqd_mpi.problem.symmetry import OrbitalLabels
@@ -209,7 +210,7 @@ class KernelCase:
     def seconds_by_kind(self, shape: tuple[int, int, int, int], engine: Any = None) -> tuple[Any, dict[str, float]]:
         """What a plan counts on a grid, and for each kind of task the seconds of its first place."""
         from sqd_mpi import _jit, planner
-        from sqd_mpi.layout import Layout
+        from sqd_mpi.distribution.layout import Layout
         from sqd_mpi.planner.work import Work
         from sqd_mpi.problem.interaction import Interaction
 
@@ -262,7 +263,7 @@ def _least(function: Callable[[], object], clock: Callable[[], float] = perf_cou
 
 def _vector_seconds() -> float:
     """Seconds for one element that a vector operation reads or writes."""
-    from sqd_mpi.backends import vectors
+    from sqd_mpi.distribution import vectors
 
     one, two, out = np.ones(4 * _LARGE), np.ones(4 * _LARGE), np.zeros(4 * _LARGE)
     return _least(lambda: vectors.scale_and_add(one, two, 1.0, out)) / (16 * _LARGE)

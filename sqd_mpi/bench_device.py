@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import grid
+from sqd_mpi.distribution import grid
 from sqd_mpi.planner import devices
 
 RATE = "device_rates."  # before the names of measured rates of forms

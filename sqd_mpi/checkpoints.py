@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqd_mpi import checksums, files, grid
+from sqd_mpi import checksums, files
+from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import grid
+from sqd_mpi.distribution import grid
 from sqd_mpi.options import InputError
 
 HEAD_BYTES = 512  # the smallest user block of HDF5

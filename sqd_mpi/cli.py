@@ -439,7 +439,7 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
 
 def _on_all_ranks(parsed: argparse.Namespace, work: Callable[[Any], int]) -> int:
     """Returns what work(communicator) returns; ends all ranks if one alone finds its input bad or fails."""
-    from sqd_mpi import grid
+    from sqd_mpi.distribution import grid
 
     communicator = grid.world()
     try:

@@ -32,7 +32,7 @@ class Operator(Protocol):
     """A symmetric operator on distributed vectors; what `davidson` needs.
 
     Attributes:
-        memory: where vectors live (`backends.memory`).
+        memory: where vectors live (`distribution.memory`).
         vectors: functions on vectors there.
     """
 

@@ -20,9 +20,9 @@ from sqd_mpi import planner
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
 from sqd_mpi.backends.density import Accumulators
-from sqd_mpi.fold import whole_block
-from sqd_mpi.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.fold import whole_block
+from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.options import available_memory
 from sqd_mpi.solve import Root, SubspaceResult
 

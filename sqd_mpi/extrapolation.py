@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sqd_mpi import grid
+from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.new_files import new_binary_file
 from sqd_mpi.options import InputError, SolveOptions, input_warnings_to

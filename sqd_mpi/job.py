@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import __version__, grid, trace
+from sqd_mpi import __version__, trace
 from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
+from sqd_mpi.distribution import grid
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.options import InputError, RunError, SolveOptions, input_warnings_to

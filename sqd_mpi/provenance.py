@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sqd_mpi import __version__, grid
+from sqd_mpi import __version__
+from sqd_mpi.distribution import grid
 from sqd_mpi.machine import processor_name
 
 

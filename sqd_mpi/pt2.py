@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends import get_external_tile
 from sqd_mpi.backends.external import Columns, ExternalTile, Integrals
-from sqd_mpi.fold import whole_block
-from sqd_mpi.grid import KetExchange, ProcessGrid, local_ranks
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.fold import whole_block
+from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, local_ranks
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.options import available_memory
 from sqd_mpi.problem.bitstrings import counts
 from sqd_mpi.problem.hamiltonian import Hamiltonian

@@ -7,7 +7,7 @@ import numpy as np
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.layout import Layout
 
 _LEAST_DENOMINATOR = 0.3  # hartree
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.backends.memory import HOST, Array, Memory
 from sqd_mpi.backends.protocol import SigmaBlock, Task
-from sqd_mpi.grid import ProcessGrid
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.log import Timed, Timers
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.tasks import TaskPlan

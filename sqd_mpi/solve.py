@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit, checksums, files, hdf5_checks, planner
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import device_is_there, get_backend
-from sqd_mpi.backends.memory import HOST, Memory
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
-from sqd_mpi.grid import (
+from sqd_mpi.distribution.grid import (
     ProcessGrid,
     agree_on_error,
     broadcast,
@@ -31,7 +30,8 @@ from sqd_mpi.grid import (
     minimum_mean_maximum,
     no_messages_from,
 )
-from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.memory import HOST, Memory
 from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty

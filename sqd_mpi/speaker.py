@@ -54,7 +54,7 @@ def speaking(collective: bool) -> Iterator[bool]:
     Args:
         collective: whether all processes of a job come here, or to the start of MPI.
     """
-    from sqd_mpi import grid
+    from sqd_mpi.distribution import grid
 
     rank = grid.started_rank()
     if rank is not None:
@@ -85,7 +85,7 @@ def _word(child: subprocess.Popen[str]) -> str:
 
 def answer() -> None:
     """Starts MPI and prints whether this rank speaks; one that is alone with its error then ends the job."""
-    from sqd_mpi import grid
+    from sqd_mpi.distribution import grid
 
     communicator = grid.world()
     together = communicator is None or communicator.size == 1 or all_arrive(communicator)

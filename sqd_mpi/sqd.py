@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import grid
 from sqd_mpi._jit import threads_of_environment
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.batches import BatchResult, Pair, solve_batches
+from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.loop_options import LoopOptions
 from sqd_mpi.options import InputError, RunError, available_cores

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import __version__, grid
+from sqd_mpi import __version__
 from sqd_mpi.checkpoints import checkpoint_path
+from sqd_mpi.distribution import grid
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.backends.memory import HOST, Array, Memory
 from sqd_mpi.backends.protocol import SigmaBlock, Task
-from sqd_mpi.fold import Fold
-from sqd_mpi.grid import KetExchange, ProcessGrid
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.fold import Fold
+from sqd_mpi.distribution.grid import KetExchange, ProcessGrid
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.problem.interaction import Interaction
 
 # A task is cut between two task groups only where both pieces are larger than this part of a group's share.

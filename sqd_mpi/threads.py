@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqd_mpi import _jit, grid
+from sqd_mpi import _jit
+from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, available_cores
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import __version__, files, grid
-from sqd_mpi.grid import ProcessGrid
+from sqd_mpi import __version__, files
+from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.log import NO_DETAIL, Timers
 from sqd_mpi.options import InputError, available_memory
 

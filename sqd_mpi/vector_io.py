@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sqd_mpi import files
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.checksums import word_sum
-from sqd_mpi.fold import whole_block
-from sqd_mpi.grid import ProcessGrid, broadcast, gather_objects, largest_of_all, sum_of_words
-from sqd_mpi.layout import Layout, SliceGeometry, SpinStrings
+from sqd_mpi.distribution.fold import whole_block
+from sqd_mpi.distribution.grid import ProcessGrid, broadcast, gather_objects, largest_of_all, sum_of_words
+from sqd_mpi.distribution.layout import Layout, SliceGeometry, SpinStrings
 from sqd_mpi.problem import bitstrings
 
 _PIECE_BYTES = 32 * 2**20  # written or read at a time

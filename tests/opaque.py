@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi.backends import cpu, vectors
-from sqd_mpi.backends.memory import HOST, HostBuffers
-from sqd_mpi.backends.mirror import Unfolding
+from sqd_mpi.backends import cpu
+from sqd_mpi.distribution import vectors
+from sqd_mpi.distribution.memory import HOST, HostBuffers
+from sqd_mpi.distribution.mirror import Unfolding
 
 
 class OpaqueArray:
@@ -42,7 +43,7 @@ def uncover(array: Any) -> Any:
 
 
 class OpaqueVectors:
-    """`backends.vectors` on opaque arrays; refuses any other vector."""
+    """`distribution.vectors` on opaque arrays; refuses any other vector."""
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(vectors, name)
@@ -112,7 +113,7 @@ class OpaqueUnfolding(Unfolding):
 
 
 class OpaqueMemory:
-    """See `backends.memory.Memory`."""
+    """See `distribution.memory.Memory`."""
 
     device = "opaque"
     identity = None

@@ -38,7 +38,7 @@ CHECKPOINT, PREVIOUS = Path("result.h5.checkpoint"), Path("result.h5.checkpoint.
 INJECT = """
 import os, resource, signal, sys, time
 import numpy as np
-from sqd_mpi import checksums, files, grid, vector_files, vector_io
+from sqd_mpi import checksums, files, vector_files, vector_io; from sqd_mpi.distribution import grid
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
 

@@ -26,9 +26,10 @@ import pytest
 from pyscf import ao2mo, fci, gto, lib, mcscf, scf
 from pyscf.tools import fcidump
 
-from sqd_mpi import files, grid
+from sqd_mpi import files
 from sqd_mpi.adapters.pyscf import SubspaceSolver
 from sqd_mpi.cli import main
+from sqd_mpi.distribution import grid
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqd_mpi.layout import Layout, SpinStrings, owners, sectors
+from sqd_mpi.distribution.layout import Layout, SpinStrings, owners, sectors
 from sqd_mpi.problem.symmetry import string_labels
 from tests.problems import all_strings, random_strings
 

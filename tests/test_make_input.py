@@ -30,7 +30,7 @@ def _folder(tmp_path, monkeypatch):
     """Work in an empty directory, on one thread."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sqd_mpi.threads.available_cores", lambda: 1)
-    monkeypatch.setattr("sqd_mpi.grid.world", lambda: None)
+    monkeypatch.setattr("sqd_mpi.distribution.grid.world", lambda: None)
 
 
 def energy_of(path: str) -> float:

@@ -13,8 +13,9 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import batch, files, grid, machine, new_files, trace
+from sqd_mpi import batch, files, machine, new_files, trace
 from sqd_mpi.cli import main
+from sqd_mpi.distribution import grid
 from sqd_mpi.interrupts import OutputLock
 from sqd_mpi.options import InputError, RunError
 from sqd_mpi.problem import bitstrings, sampling

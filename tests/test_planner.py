@@ -11,8 +11,8 @@ import pytest
 from sqd_mpi import planner
 from sqd_mpi.backends import get_backend
 from sqd_mpi.davidson import default_subspace
-from sqd_mpi.grid import ProcessGrid
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner import predict_memory, shapes_of
 from sqd_mpi.planner.report import plan_text

@@ -11,7 +11,7 @@ from sqd_mpi import planner
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
 from sqd_mpi.planner import device_costs, devices, opposite_spin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.random_vectors import fill_random
 from tests.problems import random_strings
 

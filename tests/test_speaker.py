@@ -112,7 +112,7 @@ def test_bad_input_on_one_rank_only_is_noticed():
 def test_mpi_starts_after_its_version_was_asked_for():
     """A result names the MPI library also where MPI does not run; later work in the same process may need it."""
     program = (
-        "from sqd_mpi import grid\n"
+        "from sqd_mpi.distribution import grid\n"
         "version = grid.library_version()\n"
         "before = grid.started_rank()\n"
         "comm = grid.world()\n"

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from sqd_mpi import _jit, files, grid, threads
+from sqd_mpi import _jit, files, threads
+from sqd_mpi.distribution import grid
 from sqd_mpi.options import InputError
 from tests.test_cli import environment, sqd_mpi
 from tests.test_run import MPIEXEC

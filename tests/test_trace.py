@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import figures, files, trace
-from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.log import Timed, Timers
 from sqd_mpi.options import InputError
 from sqd_mpi.trace import COMMUNICATION, COMPUTE, Trace, Tracer

@@ -14,8 +14,9 @@ import argparse
 import numpy as np
 from pyscf import ao2mo, fci, gto, mcscf, scf
 
-from sqd_mpi import Hamiltonian, SolveOptions, grid, solve_subspace
+from sqd_mpi import Hamiltonian, SolveOptions, solve_subspace
 from sqd_mpi.density_matrices import transition_density_matrices
+from sqd_mpi.distribution import grid
 from sqd_mpi.problem import bitstrings
 
 HARTREE_IN_EV = 27.211386

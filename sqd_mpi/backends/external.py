@@ -21,7 +21,7 @@ from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends import structure, vector_kernels
 from sqd_mpi.backends.reference import matrix_element
-from sqd_mpi.layout import BraRows, Layout, SpinStrings
+from sqd_mpi.distribution.layout import BraRows, Layout, SpinStrings
 from sqd_mpi.problem.excitations import find_singles, occupied_orbitals
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 

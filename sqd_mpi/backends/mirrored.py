@@ -10,7 +10,7 @@ import numpy as np
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.layout import BraRows, Layout, stands_for_mirror_image
+from sqd_mpi.distribution.layout import BraRows, Layout, stands_for_mirror_image
 
 _ROWS = 32  # rows that a thread turns at a time: their cache lines stay in the first-level cache
 

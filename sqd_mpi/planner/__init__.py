@@ -1,6 +1,6 @@
 """Plans a run before it starts: work, memory, messages and time of every process grid, by counting connections."""
 
-from sqd_mpi.planner.blocks import Memory, order_strings, predict_memory, string_weights
+from sqd_mpi.distribution.dealing import Memory, order_strings, predict_memory, string_weights
 from sqd_mpi.planner.densities import matrix_bytes
 from sqd_mpi.planner.device_memory import most_bytes
 from sqd_mpi.planner.devices import assumed_device, rank_bytes

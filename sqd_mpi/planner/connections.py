@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.layout import SpinStrings
-from sqd_mpi.planner.blocks import weights_of_counts
+from sqd_mpi.distribution.dealing import weights_of_counts
+from sqd_mpi.distribution.layout import SpinStrings
 from sqd_mpi.problem.excitations import find_doubles, find_singles
 
 _SAMPLED_ROWS = 256  # of each label; fewer strings are counted exactly

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.layout import SpinStrings
-from sqd_mpi.planner.blocks import Memory
+from sqd_mpi.distribution.dealing import Memory
+from sqd_mpi.distribution.layout import SpinStrings
 from sqd_mpi.planner.opposite_spin import used_pairs
 from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.tiled_shape import CHUNK

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.arrays import Shape
+from sqd_mpi.distribution.dealing import Memory, predict_memory
 from sqd_mpi.machine import MachineProfile
-from sqd_mpi.planner.blocks import Memory, predict_memory
 from sqd_mpi.planner.densities import density_bytes
 from sqd_mpi.planner.device_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
 from sqd_mpi.planner.problem import Problem

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray, Shape
-from sqd_mpi.layout import Layout, SpinStrings, sectors
-from sqd_mpi.planner.blocks import deal_strings
+from sqd_mpi.distribution.dealing import deal_strings
+from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.planner.connections import Connections, connections
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian

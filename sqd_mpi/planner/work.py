@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
-from sqd_mpi.layout import diagonal_blocks_meet_half, stands_for_mirror_image
+from sqd_mpi.distribution.layout import diagonal_blocks_meet_half, stands_for_mirror_image
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import connected_parts
 from sqd_mpi.planner.opposite_spin import opposite_seconds

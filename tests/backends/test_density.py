@@ -12,7 +12,7 @@ import pytest
 from sqd_mpi import _jit
 from sqd_mpi.backends import density_kernels, plain_density_kernels
 from sqd_mpi.backends.density import Accumulators, DensityBlock
-from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from tests.problems import all_strings, close_strings, random_strings
 from tests.waiting import HANG
 

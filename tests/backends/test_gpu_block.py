@@ -18,9 +18,9 @@ from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.share import GpuShare, Tiles
-from sqd_mpi.backends.mirror import Unfolding
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.mirror import Unfolding
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings, spin_dependent

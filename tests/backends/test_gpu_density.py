@@ -17,7 +17,7 @@ from sqd_mpi.backends.gpu import density as gpu_density
 from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.density import DeviceProducts, GpuDensityBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.options import RunError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings

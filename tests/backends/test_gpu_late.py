@@ -12,7 +12,7 @@ from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.late_device import LateDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, Problem, check

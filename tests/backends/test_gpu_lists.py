@@ -7,7 +7,7 @@ import pytest
 
 from sqd_mpi.backends import structure
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.layout import Layout, SpinStrings, owners
+from sqd_mpi.distribution.layout import Layout, SpinStrings, owners
 from sqd_mpi.problem.excitations import find_singles
 from tests.problems import random_strings
 

@@ -20,7 +20,7 @@ from sqd_mpi import files
 from sqd_mpi.backends import density
 from sqd_mpi.backends.gpu.device import close_device, is_there, open_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, Case, Problem, check

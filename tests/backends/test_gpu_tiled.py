@@ -12,7 +12,7 @@ from sqd_mpi.backends.gpu import tiled_lists
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.structure import BetaSingles
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.planner import tiled_shape
 from sqd_mpi.planner.device_costs import ListSizes
 from sqd_mpi.planner.tiled_shape import TiledShape

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import mirror, vectors
 from sqd_mpi.backends.gpu import memory as gpu_memory
 from sqd_mpi.backends.gpu import vectors as device_vectors
 from sqd_mpi.backends.gpu.block import GpuBlock
@@ -17,9 +16,10 @@ from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.share import GpuShare
-from sqd_mpi.backends.memory import HOST
-from sqd_mpi.grid import ProcessGrid
-from sqd_mpi.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution import mirror, vectors
+from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.memory import HOST
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
 from sqd_mpi.sigma import SigmaOperator

@@ -8,7 +8,7 @@ import pytest
 from sqd_mpi import _jit
 from sqd_mpi.backends import cpu, structure
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.layout import Layout, SpinStrings, owners
+from sqd_mpi.distribution.layout import Layout, SpinStrings, owners
 from sqd_mpi.problem.symmetry import OrbitalLabels
 from tests.problems import close_strings, make_hamiltonian
 

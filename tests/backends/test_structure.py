@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends import structure
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.problem.excitations import find_singles
 from sqd_mpi.problem.symmetry import string_labels
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from sqd_mpi import batches, grid
+from sqd_mpi import batches
 from sqd_mpi.batches import Group, shared_on_nodes, solve_batches
+from sqd_mpi.distribution import grid
 from tests import faulty
 from tests.problems import make_hamiltonian, random_strings
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from sqd_mpi.distribution.cancellable import Group
 from sqd_mpi.options import Recalled
-from sqd_mpi.recall import Group
 
 pytestmark = pytest.mark.mpi
 

@@ -7,9 +7,9 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from sqd_mpi import grid as grid_module
 from sqd_mpi import trace
-from sqd_mpi.grid import ProcessGrid
+from sqd_mpi.distribution import grid as grid_module
+from sqd_mpi.distribution.grid import ProcessGrid
 
 pytestmark = pytest.mark.mpi
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi import checksums, files
-from sqd_mpi.grid import ProcessGrid
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.symmetry import string_labels

@@ -14,11 +14,12 @@ import numba
 import numpy as np
 import threadpoolctl
 
-from sqd_mpi import density_matrices, grid, threads
+from sqd_mpi import density_matrices, threads
 from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVectors, StringPair, congruent, placed
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
 from sqd_mpi.density_matrices import DensityMatrices
+from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions, available_memory
 from sqd_mpi.problem.hamiltonian import Hamiltonian

@@ -14,7 +14,7 @@ from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.planner.device_costs import Work
 from sqd_mpi.problem.interaction import Interaction
 

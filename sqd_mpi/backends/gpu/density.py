@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import FloatArray, IntArray, Place
 from sqd_mpi.backends.density import Accumulators, DensityBlock
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, open_device
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.options import RunError
 
 _CHUNK = 8  # as in density.cu

@@ -1,4 +1,4 @@
-"""The memory of a device, as operator and eigensolver see it (`backends.memory.Memory`), and messages from and to it.
+"""The memory of a device, as operator and eigensolver see it (`distribution.memory`), and messages from and to it.
 
 Messages are staged through pinned host memory, or go from the device's own memory where the MPI library can do that
 (--gpu-aware-mpi). Ket blocks are uploaded on streams of their own, into two buffers in turn: the next block comes in
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 from sqd_mpi.backends.gpu.vectors import DeviceVectors, Line
-from sqd_mpi.backends.memory import Arrivals, Port, smallest
-from sqd_mpi.backends.mirror import Unfolding
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.memory import Arrivals, Port, smallest
+from sqd_mpi.distribution.mirror import Unfolding
 from sqd_mpi.planner.same_spin import spare_bytes
 
 _CHUNK = 1 << 22  # random numbers made at a time
@@ -31,7 +31,7 @@ _SHARE = 0.95  # of the memory that is free, to be taken
 
 
 class DeviceMemory:
-    """Arrays of a device; see `backends.memory.Memory`.
+    """Arrays of a device; see `distribution.memory.Memory`.
 
     Args:
         device: the device.

@@ -9,7 +9,7 @@ import numpy as np
 from sqd_mpi.arrays import IntArray, Place
 from sqd_mpi.backends import structure
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.layout import Layout
 
 COLUMNS = 4  # bra columns of a thread, as in sigma.cu
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.backends import cpu, mirror
-from sqd_mpi.backends import vectors as host_vectors
+from sqd_mpi.backends import cpu
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Device
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.gpu.vectors import DeviceVectors
-from sqd_mpi.layout import Layout, SpinStrings
+from sqd_mpi.distribution import mirror
+from sqd_mpi.distribution import vectors as host_vectors
+from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian

@@ -20,7 +20,7 @@ from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
 from sqd_mpi.backends.gpu.matrices import DeviceDoubles, DeviceRows, Stretches, alpha_matrices, beta_matrices
 from sqd_mpi.backends.gpu.tiled import DeviceTiled
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.layout import Layout, owners
+from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.options import InputError
 from sqd_mpi.planner.device_costs import ListSizes
 from sqd_mpi.planner.tiled_shape import TiledShape

@@ -1,4 +1,4 @@
-"""Operations on the local parts of Krylov vectors on a device: twin of `backends.vectors`, the loops in vectors.cu.
+"""Operations on the local parts of Krylov vectors on a device: twin of `distribution.vectors`, the loops in vectors.cu.
 
 Coefficients, energies and sums are small host arrays; everything of the length of a vector is on the device.
 """
@@ -31,7 +31,7 @@ class Line:
 
 
 class DeviceVectors:
-    """The functions of `backends.vectors` for arrays of a device.
+    """The functions of `distribution.vectors` for arrays of a device.
 
     Args:
         device: the device.
@@ -41,7 +41,7 @@ class DeviceVectors:
         self.device = device
 
     def gram(self, first: DeviceArray, second: DeviceArray) -> FloatArray:
-        """Local part of first second^T; see `backends.vectors.gram`."""
+        """Local part of first second^T; see `distribution.vectors.gram`."""
         m, size = first.shape
         k = second.shape[0]
         if m * k * size == 0:
@@ -71,7 +71,7 @@ class DeviceVectors:
         floor: float,
         out: DeviceArray,
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Preconditioned residuals and their inner products; see `backends.vectors.residuals`."""
+        """Preconditioned residuals and their inner products; see `distribution.vectors.residuals`."""
         m, k = coefficients.shape
         size = basis.shape[1]
         if m * size == 0:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.layout import Layout
 
 _HALF = float(np.sqrt(0.5))
 _ROWS = 32  # rows that a thread turns at a time: their cache lines stay in the first-level cache

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.layout import SpinStrings, diagonal_blocks_meet_half
+from sqd_mpi.distribution.layout import SpinStrings, diagonal_blocks_meet_half
 from sqd_mpi.problem.excitations import find_singles
 
 # Work of a row that does not depend on its singles, as a share of that of a mean row.

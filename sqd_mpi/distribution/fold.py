@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.backends.memory import HOST, Array, Memory
-from sqd_mpi.grid import ProcessGrid
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.memory import HOST, Array, Memory
 
 
 class Fold:

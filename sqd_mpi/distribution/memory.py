@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.backends import vectors
-from sqd_mpi.backends.mirror import Unfolding
-from sqd_mpi.layout import Layout
+from sqd_mpi.distribution import vectors
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.mirror import Unfolding
 from sqd_mpi.options import InputError
 
 _CHUNK = 1 << 20  # elements that are looked at together for the smallest ones
@@ -60,7 +60,7 @@ class Memory(Protocol):
     kind: str
     """What messages that are sent from its arrays in place are sent from: "host", "cuda" or "hip"."""
     vectors: Any
-    """Functions on vectors, as in `backends.vectors`."""
+    """Functions on vectors, as in `distribution.vectors`."""
 
     def empty(self, shape: int | tuple[int, ...]) -> Array:
         """A C-contiguous float64 array with any elements."""

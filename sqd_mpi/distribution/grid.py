@@ -28,7 +28,7 @@ from sqd_mpi.terminal import settle
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from sqd_mpi.recall import Group
+    from sqd_mpi.distribution.cancellable import Group
 
     Communicator = MPI.Intracomm
 
@@ -256,7 +256,7 @@ def split(comm: Communicator, color: int) -> Communicator:
 
 def group_with_recall(comm: Communicator) -> Group:
     """The ranks of a communicator as a group that can call its members back. Collective over the communicator."""
-    from sqd_mpi.recall import Group
+    from sqd_mpi.distribution.cancellable import Group
 
     return Group(comm)
 
