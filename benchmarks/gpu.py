@@ -121,7 +121,7 @@ class Sigma:
     @classmethod
     def create(cls, hamiltonian: Any, strings: Any, device: Any) -> Sigma:
         """Prepared blocks of both backends; spin-flip symmetry is used as in a solve."""
-        from sqd_mpi.backends import cpu
+        from sqd_mpi.backends.cpu import block as cpu
         from sqd_mpi.backends.gpu.block import GpuBlock
         from sqd_mpi.backends.gpu.share import GpuShare
         from sqd_mpi.distribution import layout as layouts

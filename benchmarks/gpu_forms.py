@@ -129,8 +129,8 @@ def forms_text(found: dict[str, dict[str, Any]]) -> str:
 
 
 def suggested_rates(report: dict[str, Any]) -> dict[str, float]:
-    """Values for `planner.device_costs.Rates`: the assumed ones, scaled to the largest input with that form."""
-    from sqd_mpi.planner.device_costs import RATES
+    """Values for `backends.gpu.costs.Rates`: the assumed ones, scaled to the largest input with that form."""
+    from sqd_mpi.backends.gpu.costs import RATES
 
     rates = asdict(RATES)
     for result in report["inputs"]:  # the largest come last

@@ -95,7 +95,7 @@ def streamed(block: Any, task: Any) -> float:
 
 def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str, dict[str, float]]:
     """Useful multiply-adds and seconds of every kind of task in one mode."""
-    from sqd_mpi.backends import cpu
+    from sqd_mpi.backends.cpu import block as cpu
     from sqd_mpi.distribution import layout as layouts
     from sqd_mpi.problem import symmetry
     from sqd_mpi.problem.interaction import Interaction

@@ -19,7 +19,7 @@ import numpy as np
 from sqd_mpi import planner
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
-from sqd_mpi.backends.density import Accumulators
+from sqd_mpi.backends.cpu.density import Accumulators
 from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
 from sqd_mpi.distribution.layout import Layout

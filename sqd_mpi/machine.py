@@ -80,7 +80,7 @@ class MachineProfile(BaseModel):
     staging_bytes_per_second: _Positive | None = None
     """Copies between a GPU and pinned host memory, which messages go through; None where there is no GPU."""
     device_rates: dict[str, _Positive] | None = None
-    """Rates of the forms of opposite spin on a GPU by name (`planner.device_costs.Rates`), as far as they do not follow
+    """Rates of the forms of opposite spin on a GPU by name (`backends.gpu.costs.Rates`), as far as they do not follow
     from the seconds of a multiply-add."""
 
     @property

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends import get_external_tile
-from sqd_mpi.backends.external import Columns, ExternalTile, Integrals
+from sqd_mpi.backends.cpu.outside import Columns, ExternalTile, Integrals
 from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, local_ranks
 from sqd_mpi.distribution.layout import Layout, SpinStrings

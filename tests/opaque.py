@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi.backends import cpu
+from sqd_mpi.backends.cpu import block as cpu
 from sqd_mpi.distribution import vectors
 from sqd_mpi.distribution.memory import HOST, HostBuffers
 from sqd_mpi.distribution.mirror import Unfolding

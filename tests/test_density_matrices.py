@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import density_matrices
-from sqd_mpi.backends.density import Accumulators
+from sqd_mpi.backends.cpu.density import Accumulators
 from sqd_mpi.density_matrices import (
     natural_occupations,
     orbital_entropies,

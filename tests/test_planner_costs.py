@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
+from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
-from sqd_mpi.planner import device_costs, devices, opposite_spin
+from sqd_mpi.planner import devices, opposite_spin
 from sqd_mpi.planner.work import Work
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
@@ -69,7 +70,7 @@ def test_expected_seconds_are_those_of_the_backend(symmetry, shape, factor, spin
 def test_plans_follow_the_costs(monkeypatch):
     _, problem = make_problem(True, True)
     before = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).compute_seconds["mixed"]
-    forms = device_costs.opposite_forms
+    forms = costs.opposite_forms
 
     def dearer(*arguments, **names):
         return [(executed, moved, 3.0 * seconds) for executed, moved, seconds in forms(*arguments, **names)]
@@ -97,10 +98,10 @@ def test_no_form_beats_the_floor():
 
 def test_rates_of_profiles():
     for name, value in vars(opposite_spin.rates_of(H100)).items():
-        assert value == pytest.approx(getattr(device_costs.RATES, name)), name
-    assert set(vars(device_costs.RATES)) - {"launch"} <= set(devices._BOUND_BY)
+        assert value == pytest.approx(getattr(costs.RATES, name)), name
+    assert set(vars(costs.RATES)) - {"launch"} <= set(devices._BOUND_BY)
     slower = H100.model_copy(update={"mixed_seconds": 2.0 * H100.mixed_seconds, "device_rates": None})
-    assert opposite_spin.rates_of(slower).product == pytest.approx(0.5 * device_costs.RATES.product)
+    assert opposite_spin.rates_of(slower).product == pytest.approx(0.5 * costs.RATES.product)
     with pytest.raises(InputError, match="device_rates of a machine profile are among direct, .*; got sideways"):
         opposite_spin.rates_of(H100.model_copy(update={"device_rates": {"sideways": 1.0}}))
     assert MachineProfile().device_rates is None

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sqd_mpi import pt2
-from sqd_mpi.backends import plain_kernels
-from sqd_mpi.backends.external import ExternalTile
+from sqd_mpi.backends.cpu.outside import ExternalTile
 from sqd_mpi.backends.reference import matrix_element
+from sqd_mpi.backends.slow import kernels
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -158,7 +158,7 @@ def test_plain_kernels_give_the_same(monkeypatch):
     fast = pt2.second_order(result, hamiltonian)
 
     def plain(*arguments):
-        return ExternalTile(*arguments, kernels=plain_kernels)
+        return ExternalTile(*arguments, kernels=kernels)
 
     monkeypatch.setattr(pt2, "get_external_tile", lambda _: plain)
     slow = pt2.second_order(result, hamiltonian)

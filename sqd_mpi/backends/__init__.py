@@ -17,9 +17,9 @@ def get_backend(name: str) -> Any:
             pays (`planner.choose_backend`).
     """
     if name in ("auto", "cpu"):
-        from sqd_mpi.backends import cpu
+        from sqd_mpi.backends.cpu import block
 
-        return cpu
+        return block
     if name == "gpu":
         from sqd_mpi.backends import gpu
 
@@ -52,7 +52,7 @@ def get_density_backend(name: str) -> Any:
         from sqd_mpi.backends.gpu import density as gpu_density
 
         return gpu_density
-    from sqd_mpi.backends import density
+    from sqd_mpi.backends.cpu import density
 
     return density
 
@@ -63,6 +63,6 @@ def get_external_tile(name: str) -> Any:
     Args:
         name: as for `get_backend`; every backend but "reference" uses the CPU for them.
     """
-    from sqd_mpi.backends import external
+    from sqd_mpi.backends.cpu import outside
 
-    return external.ReferenceTile if name == "reference" else external.ExternalTile
+    return outside.ReferenceTile if name == "reference" else outside.ExternalTile

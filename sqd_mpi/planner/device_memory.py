@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends.gpu.tiled_shape import CHUNK
 from sqd_mpi.distribution.dealing import Memory
 from sqd_mpi.distribution.layout import SpinStrings
 from sqd_mpi.planner.opposite_spin import used_pairs
 from sqd_mpi.planner.same_spin import SameSpinPlan
-from sqd_mpi.planner.tiled_shape import CHUNK
 from sqd_mpi.planner.work import Work
 
 SLICE = 32  # columns of beta that stand side by side in a list, filled up to the longest of them

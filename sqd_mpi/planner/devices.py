@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray, Shape
+from sqd_mpi.backends.gpu.costs import RATES, Rates
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
-from sqd_mpi.planner.device_costs import RATES, Rates
 from sqd_mpi.planner.opposite_spin import opposite_floor, used_pairs
 from sqd_mpi.planner.prediction import Limits, Messages, Needed
 from sqd_mpi.planner.problem import Problem

@@ -22,7 +22,7 @@ from sqd_mpi.planner.opposite_spin import opposite_seconds
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.same_spin import MEMORY_SHARE, SameSpinCounts, SameSpinPlan
 
-# Two groups of alpha singles with common ket rows are treated together (`backends.gather_sharing`): from about so many
+# Two groups of alpha singles with common ket rows are treated together (`backends.cpu.twins`): from about so many
 # singles in a group on; what that saves of the time of multiply-adds and of gathered rows.
 SHARED_GROUP = 24.0
 SHARED_TERMS, SHARED_GATHER = 0.35, 0.5

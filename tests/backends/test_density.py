@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sqd_mpi import _jit
-from sqd_mpi.backends import density_kernels, plain_density_kernels
-from sqd_mpi.backends.density import Accumulators, DensityBlock
+from sqd_mpi.backends.cpu import density_kernels
+from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
+from sqd_mpi.backends.slow import density_kernels as plain_density_kernels
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from tests.problems import all_strings, close_strings, random_strings
 from tests.waiting import HANG

@@ -11,7 +11,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import cpu, reference
+from sqd_mpi.backends import reference
+from sqd_mpi.backends.cpu import block as cpu
 from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from sqd_mpi import density_matrices
-from sqd_mpi.backends import density, get_density_backend, plain_density_kernels, reference
-from sqd_mpi.backends.density import Accumulators
+from sqd_mpi.backends import get_density_backend, reference
+from sqd_mpi.backends.cpu import density
+from sqd_mpi.backends.cpu.density import Accumulators
 from sqd_mpi.backends.gpu import density as gpu_density
 from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.density import DeviceProducts, GpuDensityBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.backends.slow import density_kernels
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.options import RunError, SolveOptions
 from sqd_mpi.solve import solve_subspace
@@ -137,7 +139,7 @@ def test_inner_products_cut_into_parts(n_rows, n_columns):
         indptr = np.concatenate([[0], np.cumsum(dense.sum(axis=1))]).astype(np.int64)
         column = np.nonzero(dense)[1].astype(np.int32)
         values = np.ones((2, len(column)))  # what is there is added to
-        for each, arrays, value in ((products, vectors, values[0]), (plain_density_kernels, (bra, ket), values[1])):
+        for each, arrays, value in ((products, vectors, values[0]), (density_kernels, (bra, ket), values[1])):
             arrays = vectors if each is products else (bra.ravel(), ket.ravel())
             patterns = [(indptr, column, value), (np.zeros(count + 1, np.int64), column[:0], np.zeros(0))]
             if name == "alpha":

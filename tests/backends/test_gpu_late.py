@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import density
+from sqd_mpi.backends.cpu import density
 from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.late_device import LateDevice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import structure
+from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.distribution.layout import Layout, SpinStrings, owners
 from sqd_mpi.problem.excitations import find_singles

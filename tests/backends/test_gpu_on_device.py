@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import files
-from sqd_mpi.backends import density
+from sqd_mpi.backends.cpu import density
 from sqd_mpi.backends.gpu.device import close_device, is_there, open_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.distribution.layout import Layout, SpinStrings

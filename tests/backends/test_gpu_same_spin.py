@@ -11,6 +11,7 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends.gpu import block as gpu_block
+from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
@@ -20,7 +21,7 @@ from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.davidson import subspace_sizes
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.planner import device_costs, device_memory, devices, same_spin
+from sqd_mpi.planner import device_memory, devices, same_spin
 from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solve import solve_subspace
@@ -129,15 +130,15 @@ def test_counted_work(case: str, form: str, monkeypatch) -> None:
             assert share == pytest.approx(30 / 31 * 0.5 * (1 + 5 / 30) * 31 / 30)
         assert work.bytes > 0.0 and work.seconds > 0.0
         if form == "dense":
-            assert work.seconds > (work.executed - field) / device_costs.RATES.dense
+            assert work.seconds > (work.executed - field) / costs.RATES.dense
 
 
 def test_products_that_do_not_fill_a_device_take_as_long_as_those_that_do() -> None:
     sizes = [np.array([float(n)]) for n in (64, 512, 4096)]
-    flat = [device_costs.dense_work(0.0, n, n, 1000.0, np.array([True])).seconds for n in sizes]
+    flat = [costs.dense_work(0.0, n, n, 1000.0, np.array([True])).seconds for n in sizes]
     assert flat[0] == pytest.approx(flat[1], rel=0.2) and flat[2] > 10 * flat[1]
-    added = device_costs.dense_work(0.0, sizes[1], sizes[1], 1000.0, np.array([False]))
-    assert added.seconds > flat[1] + 0.9 * device_costs.RATES.launch
+    added = costs.dense_work(0.0, sizes[1], sizes[1], 1000.0, np.array([False]))
+    assert added.seconds > flat[1] + 0.9 * costs.RATES.launch
 
 
 def test_dense_is_chosen_where_it_is_predicted_to_be_faster(monkeypatch) -> None:
@@ -146,11 +147,11 @@ def test_dense_is_chosen_where_it_is_predicted_to_be_faster(monkeypatch) -> None
     plans = [*block._same_spin._alpha.values(), *block._same_spin._beta.values()]
     assert len(plans) == 5 and not any(plan.dense for plan in plans)
     before = {task: block.row_costs(task) for task in block.tasks(problem.interactions["energy"])}
-    monkeypatch.setattr(device_costs, "FULL_DEVICE", 1)
-    fast = device_costs.Rates(dense=1e30, launch=0.0, bytes=1e30, sparse=1e3)
+    monkeypatch.setattr(costs, "FULL_DEVICE", 1)
+    fast = costs.Rates(dense=1e30, launch=0.0, bytes=1e30, sparse=1e3)
     for module in ("planner.device_costs", "backends.gpu.same_spin"):
         monkeypatch.setattr(f"sqd_mpi.{module}.RATES", fast)
-    monkeypatch.setattr(device_costs.dense_work, "__defaults__", (fast,))
+    monkeypatch.setattr(costs.dense_work, "__defaults__", (fast,))
     block, _ = prepared(CASES["grid of sectors"], None)
     plans = [*block._same_spin._alpha.values(), *block._same_spin._beta.values()]
     assert all(plan.dense and plan.products for plan in plans)

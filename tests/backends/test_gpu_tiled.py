@@ -7,15 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import structure
-from sqd_mpi.backends.gpu import tiled_lists
+from sqd_mpi.backends.cpu import lists
+from sqd_mpi.backends.cpu.lists import BetaSingles
+from sqd_mpi.backends.gpu import tiled_lists, tiled_shape
+from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.backends.structure import BetaSingles
+from sqd_mpi.backends.gpu.tiled_shape import TiledShape
 from sqd_mpi.distribution.layout import Layout, SpinStrings
-from sqd_mpi.planner import tiled_shape
-from sqd_mpi.planner.device_costs import ListSizes
-from sqd_mpi.planner.tiled_shape import TiledShape
 from tests.backends.test_gpu_block import CASES, LABELS, LONG, Case, Problem, assert_close, check
 from tests.problems import random_strings
 
@@ -31,7 +30,7 @@ def beta_singles(n_labels: int) -> list[BetaSingles]:
         SpinStrings.from_canonical(random_strings(NORB, n, 400, seed=seed), labels, n_labels)
         for n, seed in ((4, 0), (5, 1))
     ]
-    return structure.beta_singles(Layout.create(*sides, 0, (1, 2, 1, 1)), 1, NORB, pair_labels)
+    return lists.beta_singles(Layout.create(*sides, 0, (1, 2, 1, 1)), 1, NORB, pair_labels)
 
 
 def read(found: tiled_lists.TiledLists, q: int) -> list[tuple[int, int, int, int]]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import plain_kernels, vector_kernels
-from sqd_mpi.backends.gather_sharing import SHORTEST_TWIN, share_gathers
+from sqd_mpi.backends.cpu import vector_kernels
+from sqd_mpi.backends.cpu.twins import SHORTEST_TWIN, share_gathers
+from sqd_mpi.backends.slow import kernels
 
 NORB = 5
 N_PAIR = NORB * (NORB + 1) // 2
-MODULES = [plain_kernels, vector_kernels]
+MODULES = [kernels, vector_kernels]
 
 
 @dataclass(frozen=True)

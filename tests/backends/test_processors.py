@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 import numba
 import pytest
 
-from sqd_mpi.backends import simd
+from sqd_mpi.backends.cpu import simd
 from tests.waiting import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def test_kernels_agree_with_their_definition_without_avx512(tmp_path: Path) -> N
         "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)
     }  # fmt: skip
     program = (
-        "from sqd_mpi.backends.simd import MAX_WIDTH; assert MAX_WIDTH == 4, MAX_WIDTH; import pytest, sys; "
+        "from sqd_mpi.backends.cpu.simd import MAX_WIDTH; assert MAX_WIDTH == 4, MAX_WIDTH; import pytest, sys; "
         "sys.exit(pytest.main(['-q', '-x', '-p', 'no:cacheprovider', 'tests/backends/test_kernels.py', '-k', "
         "'dense_definition and (divisible or penalty or empty or wide or tiles or ragged)']))"
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi import _jit
-from sqd_mpi.backends import cpu, structure
+from sqd_mpi.backends.cpu import block as cpu
+from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.distribution.layout import Layout, SpinStrings, owners
 from sqd_mpi.problem.symmetry import OrbitalLabels

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sqd_mpi.backends import structure
+from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.problem.excitations import find_singles
 from sqd_mpi.problem.symmetry import string_labels

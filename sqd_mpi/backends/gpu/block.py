@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray, Place
-from sqd_mpi.backends import structure
+from sqd_mpi.backends.cpu import lists
+from sqd_mpi.backends.gpu.costs import Work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
 from sqd_mpi.backends.gpu.opposite_spin import OppositeSpin
 from sqd_mpi.backends.gpu.rows import BlockRows
@@ -15,7 +16,6 @@ from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.distribution.layout import Layout
-from sqd_mpi.planner.device_costs import Work
 from sqd_mpi.problem.interaction import Interaction
 
 _SCRATCH_BYTES = 512 * 1024**2  # of the matrix products, at most; and not more than an eighth of what is free
@@ -90,13 +90,13 @@ class GpuBlock:
         alpha, beta = layout.alpha.strings[where.alpha], layout.beta.strings[where.beta]
         energies_a, energies_b = np.zeros(len(alpha)), np.zeros(len(beta))
         if interaction.same_spin:
-            energies_a = structure.string_energies(alpha, *strings.integrals[0])
-            energies_b = structure.string_energies(beta, *strings.integrals[1])
+            energies_a = lists.string_energies(alpha, *strings.integrals[0])
+            energies_b = lists.string_energies(beta, *strings.integrals[1])
         pairs = np.arange(strings.norb, dtype=np.int64)
         pairs = pairs * (pairs + 1) // 2 + pairs
         density = interaction.coupling[np.ix_(pairs, pairs)] - interaction.swap * np.eye(len(pairs))
-        occupied_a = structure.occupied_orbitals(alpha).astype(np.int32)
-        occupied_b = structure.occupied_orbitals(beta).astype(np.int32)
+        occupied_a = lists.occupied_orbitals(alpha).astype(np.int32)
+        occupied_b = lists.occupied_orbitals(beta).astype(np.int32)
         rows = np.flatnonzero((where.row_offset < where.stop) & (where.row_offset + where.row_length > where.start))
         up = self.device.upload
         self._kernel("diagonal_rows")(

@@ -1,4 +1,4 @@
-"""Density matrices on a device: twin of `backends.density`, the loops in density.cu.
+"""Density matrices on a device: twin of `backends.cpu.density`, the loops in density.cu.
 
 Vectors arrive on the host, where roots live, and are uploaded; string lists are made on the host as for the CPU. The
 opposite-spin matrix stays on the device until `finish`. Of the same-spin terms the inner products of rows or columns
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends.density import Accumulators, DensityBlock
+from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, open_device
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.options import RunError

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray
+from sqd_mpi.backends.cpu.lists import BetaSingles, SparseRows
 from sqd_mpi.backends.gpu import list_kernels
-from sqd_mpi.backends.structure import BetaSingles, SparseRows
 from sqd_mpi.problem.excitations import Singles
 
 SLICE = 32  # columns of a slice

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray
-from sqd_mpi.backends.cpu import Rows, StringStructure
+from sqd_mpi.backends.cpu.block import Rows, StringStructure
+from sqd_mpi.backends.cpu.lists import BetaSingles, SparseRows
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
-from sqd_mpi.backends.structure import BetaSingles, SparseRows
 
 Matrices = dict[int, DeviceArray]
 Stretches = dict[int, list[tuple[int, int, int]]]  # of ket rows, by label (`rows.BlockRows.ket_stretches`)

@@ -10,15 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.backends.cpu import Rows
+from sqd_mpi.backends.cpu.block import Rows
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.backends.gpu.device import DeviceArray, Stream
-from sqd_mpi.backends.gpu.products import AlphaSide, Products, add_products
-from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks
-from sqd_mpi.backends.gpu.share import GpuShare
-from sqd_mpi.backends.gpu.tiled import Fold, add_tiled
-from sqd_mpi.backends.protocol import Task
-from sqd_mpi.planner.device_costs import (
+from sqd_mpi.backends.gpu.costs import (
     DIRECT,
     PRODUCT,
     PRODUCT_LAUNCHES,
@@ -29,6 +23,12 @@ from sqd_mpi.planner.device_costs import (
     Work,
     opposite_forms,
 )
+from sqd_mpi.backends.gpu.device import DeviceArray, Stream
+from sqd_mpi.backends.gpu.products import AlphaSide, Products, add_products
+from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks
+from sqd_mpi.backends.gpu.share import GpuShare
+from sqd_mpi.backends.gpu.tiled import Fold, add_tiled
+from sqd_mpi.backends.protocol import Task
 from sqd_mpi.problem.interaction import Interaction
 
 _FORMS = {"direct": DIRECT, "product": PRODUCT, "tiled": TILED}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sqd_mpi.arrays import IntArray, Place
-from sqd_mpi.backends import structure
+from sqd_mpi.backends.cpu import lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 from sqd_mpi.distribution.layout import Layout
 
@@ -44,7 +44,7 @@ class BlockRows:
         self.label = np.repeat(np.arange(layout.n_labels), np.diff(self.bra.label_start))
         self.offset, self.stop = device.upload(self.bra.offset), device.upload(self.bra.stop)
         self.label_there = device.upload(self.label.astype(np.int32))
-        occupied = structure.diagonal_pairs(layout.alpha.strings[self.bra.alpha])
+        occupied = lists.diagonal_pairs(layout.alpha.strings[self.bra.alpha])
         self.alpha_pair, self.n_alpha = device.upload(occupied), occupied.shape[1]
         self._ket_offset: dict[tuple[int, int], tuple[IntArray, DeviceArray]] = {}
         self._own_offset: dict[int, DeviceArray] = {}

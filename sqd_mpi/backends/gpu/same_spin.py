@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.backends.cpu import Rows
+from sqd_mpi.backends.cpu.block import Rows
 from sqd_mpi.backends.gpu import lists
+from sqd_mpi.backends.gpu.costs import RATES, Work, alpha_work, beta_work, dense_work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
 from sqd_mpi.backends.gpu.matrices import DeviceDoubles, DeviceRows, Stretches
 from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks, contiguous
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.planner.device_costs import RATES, Work, alpha_work, beta_work, dense_work
 from sqd_mpi.planner.same_spin import MEMORY_SHARE, choose, chunk_rows
 from sqd_mpi.problem.interaction import Interaction
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.backends import cpu
+from sqd_mpi.backends.cpu import block as cpu
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Device

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import Place
-from sqd_mpi.backends.cpu import Rows, StringStructure
+from sqd_mpi.backends.cpu.block import Rows, StringStructure
 from sqd_mpi.backends.gpu import lists, tiled_lists
+from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
 from sqd_mpi.backends.gpu.matrices import DeviceDoubles, DeviceRows, Stretches, alpha_matrices, beta_matrices
 from sqd_mpi.backends.gpu.tiled import DeviceTiled
+from sqd_mpi.backends.gpu.tiled_shape import TiledShape
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.options import InputError
-from sqd_mpi.planner.device_costs import ListSizes
-from sqd_mpi.planner.tiled_shape import TiledShape
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sqd_mpi.backends.cpu.lists import BetaSingles
 from sqd_mpi.backends.gpu import tiled_lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
-from sqd_mpi.backends.structure import BetaSingles
+from sqd_mpi.backends.gpu.tiled_shape import TiledShape
 from sqd_mpi.distribution.layout import BraRows
-from sqd_mpi.planner.tiled_shape import TiledShape
 from sqd_mpi.problem.interaction import Interaction
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import IntArray
-from sqd_mpi.backends.structure import BetaSingles
-from sqd_mpi.planner.tiled_shape import CHUNK, PAIRS
+from sqd_mpi.backends.cpu.lists import BetaSingles
+from sqd_mpi.backends.gpu.tiled_shape import CHUNK, PAIRS
 
 LIST, CELLS = 6, 3  # numbers of a list and of a chunk, as in tiled.cu
 NONE = 2**32 - 1  # an empty place

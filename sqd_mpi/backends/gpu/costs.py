@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends.gpu.tiled_shape import CHUNK, DEPTH, PAIRS, TiledShape
 from sqd_mpi.planner.same_spin import FULL_DEVICE
-from sqd_mpi.planner.tiled_shape import CHUNK, DEPTH, PAIRS, TiledShape
 
 Cost = tuple[FloatArray, FloatArray, FloatArray]  # executed multiply-adds, bytes and seconds
 

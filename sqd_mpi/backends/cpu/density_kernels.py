@@ -11,9 +11,9 @@ import numba
 import numpy as np
 
 from sqd_mpi._jit import jit, parallel_jit
-from sqd_mpi.backends.dot_simd import dot_row_table, dot_row_value
-from sqd_mpi.backends.simd import MAX_WIDTH, gather_tile, prefetch_lanes
-from sqd_mpi.backends.vector_kernels import LANES, _fill_kets, _gather, _width
+from sqd_mpi.backends.cpu.dot_simd import dot_row_table, dot_row_value
+from sqd_mpi.backends.cpu.simd import MAX_WIDTH, gather_tile, prefetch_lanes
+from sqd_mpi.backends.cpu.vector_kernels import LANES, _fill_kets, _gather, _width
 
 # Doubles of G that stay in the second-level cache, and in all threads' shared cache.
 _MIXED_TILE = 44_000

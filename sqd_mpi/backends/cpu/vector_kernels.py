@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 from sqd_mpi._jit import jit, parallel_jit
-from sqd_mpi.backends.simd import (
+from sqd_mpi.backends.cpu.simd import (
     MAX_TWIN_WIDTH,
     MAX_WIDTH,
     copy_vector,

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends import structure, vector_kernels
+from sqd_mpi.backends.cpu import lists as structure
+from sqd_mpi.backends.cpu import vector_kernels
+from sqd_mpi.backends.cpu.simd import LANES
 from sqd_mpi.backends.mirrored import MirroredSum, half_of_kets
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.backends.simd import LANES
 from sqd_mpi.distribution.layout import BraRows, Layout, owners
 from sqd_mpi.distribution.memory import HostMemory, host_memory
 from sqd_mpi.planner.work import EMPTY_LANES, RAGGED_TWINS, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS

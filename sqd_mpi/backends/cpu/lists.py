@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.backends.gather_sharing import share_gathers
+from sqd_mpi.backends.cpu.twins import share_gathers
 from sqd_mpi.distribution.layout import BraRows, Layout, SpinStrings, owners
 from sqd_mpi.problem.excitations import Singles, find_doubles, find_singles, n_moved, occupied_orbitals, pair_index
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends import density_kernels, structure
+from sqd_mpi.backends.cpu import density_kernels
+from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.planner.densities import packed_size
 from sqd_mpi.problem.excitations import find_doubles, find_singles, occupied_orbitals, pair_index

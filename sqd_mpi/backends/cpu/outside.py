@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.backends import structure, vector_kernels
+from sqd_mpi.backends.cpu import lists, vector_kernels
 from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.distribution.layout import BraRows, Layout, SpinStrings
 from sqd_mpi.problem.excitations import find_singles, occupied_orbitals
@@ -81,23 +81,23 @@ class Columns:
     strings: NDArray[np.uint64] = field(repr=False)
     start: IntArray = field(repr=False)
     block: int
-    singles: list[structure.BetaSingles] = field(repr=False)
+    singles: list[lists.BetaSingles] = field(repr=False)
 
     @classmethod
     def of_block(cls, layout: Layout, ib: int, norb: int, pair_labels: IntArray, singles_too: bool) -> Columns:
         """The columns of a block of the vector."""
         rows, start = layout.beta_rows(ib)
         strings = np.ascontiguousarray(layout.beta.strings[rows])
-        singles = structure.column_singles(layout, strings, start, ib, norb, pair_labels) if singles_too else []
+        singles = lists.column_singles(layout, strings, start, ib, norb, pair_labels) if singles_too else []
         return cls(strings, start, ib, singles)
 
     @classmethod
     def outside(cls, layout: Layout, strings: SpinStrings, norb: int, pair_labels: IntArray) -> Columns:
         """Strings that are not in the vector."""
-        singles = structure.column_singles(layout, strings.strings, strings.label_start, 0, norb, pair_labels, False)
+        singles = lists.column_singles(layout, strings.strings, strings.label_start, 0, norb, pair_labels, False)
         return cls(strings.strings, strings.label_start, -1, singles)
 
-    def table(self, jb: int) -> structure.BetaSingles:
+    def table(self, jb: int) -> lists.BetaSingles:
         """Connections to the columns of ket block jb."""
         return self.singles[(jb - max(self.block, 0)) % len(self.singles)]
 
@@ -139,18 +139,18 @@ class ExternalTile:
                 for ja in range(layout.grid[0])
             ]
             self._same_spin = [
-                structure.same_spin_between(self.rows, self.row_start, layout.alpha.strings, each, *self.integrals.rows)
+                lists.same_spin_between(self.rows, self.row_start, layout.alpha.strings, each, *self.integrals.rows)
                 for each in ranges
             ]
 
-    def _alpha_groups(self, n_threads: int) -> list[structure.Groups]:
+    def _alpha_groups(self, n_threads: int) -> list[lists.Groups]:
         """Singles from the rows to the rows of every ket block, in groups of equal orbital pair."""
         layout, labels = self.layout, np.arange(self.layout.n_labels)
         entries = sum(table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.columns.singles)
         row_cost = 1.0 + 7.0 * np.diff(self.columns.start)[labels ^ layout.sector] + entries[labels ^ layout.sector]
         n_rows = len(self.rows)
         bra = BraRows(np.arange(n_rows), np.arange(n_rows), self.row_start, self._offset, self._length, self._length)
-        found = structure.alpha_singles(
+        found = lists.alpha_singles(
             layout, 0, bra, find_singles(self.rows, layout.alpha.strings, self.integrals.norb), (0, n_rows),
             set(range(layout.grid[0])), self.pair_labels, row_cost, n_threads,
         )  # fmt: skip
@@ -189,14 +189,14 @@ class ExternalTile:
         pairs = pairs * (pairs + 1) // 2 + pairs
         out = np.zeros((len(self.rows), 3))
         _sum_rows(
-            self.amplitudes, self._offset, first_column, structure.string_energies(self.rows, *integrals.rows),
-            structure.string_energies(self.columns.strings, *integrals.columns), occupied_orbitals(self.rows),
+            self.amplitudes, self._offset, first_column, lists.string_energies(self.rows, *integrals.rows),
+            lists.string_energies(self.columns.strings, *integrals.columns), occupied_orbitals(self.rows),
             occupied_orbitals(self.columns.strings), integrals.coupling[np.ix_(pairs, pairs)],
             energy - integrals.constant, _NOISE, out,
         )  # fmt: skip
         return np.array([out[:, 0].sum(), out[:, 1].sum(), out[:, 2].min(initial=np.inf)])
 
-    def _blocks(self, groups: structure.Groups) -> NDArray[np.int32]:
+    def _blocks(self, groups: lists.Groups) -> NDArray[np.int32]:
         """Block of the column table of every group: columns of label x XOR sector, orbital pairs of label d."""
         n_labels = self.layout.n_labels
         pair_label = self.pair_labels[groups.pair >> 1]

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from sqd_mpi.backends.simd import (
+from sqd_mpi.backends.cpu.simd import (
     _DOUBLE,
     _INT,
     _INT32,

@@ -1,0 +1,1 @@
+"""Kernels of the CPU, each beside its price."""

@@ -1,0 +1,1 @@
+"""Plain twins of the fast kernels, which tests compare them with."""
