@@ -29,7 +29,8 @@ def main() -> int:
         parser.error("--data, or SQD_MPI_DATA, must name the directory of the published inputs")
     import h5py
 
-    from sqd_mpi import Hamiltonian, files
+    from sqd_mpi import Hamiltonian
+    from sqd_mpi.files import records
     from sqd_mpi.problem import bitstrings
 
     source = Path(arguments.data) / "h2o"
@@ -37,13 +38,13 @@ def main() -> int:
     strings = bitstrings.read_text_file(source / "h2o-1em6-alpha.txt", hamiltonian.norb)[: arguments.strings]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        files.write_input(folder / "input.h5", hamiltonian, strings, strings)
+        records.write_input(folder / "input.h5", hamiltonian, strings, strings)
         python = Path(sys.executable)
         launcher = [str(python.parent / "mpiexec"), "-n", str(arguments.ranks)] if arguments.ranks > 1 else []
         command = [*launcher, str(python), "-m", "sqd_mpi", "run", str(folder / "input.h5"), "-o", "result.h5"]
         command += ["--checkpoint-every", "1", "--max-iterations", "8", "--threads", arguments.threads]
         subprocess.run(command, cwd=folder, check=False)
-        summary = files.read_summary(folder / "result.h5")
+        summary = records.read_summary(folder / "result.h5")
         size = (folder / "result.h5.checkpoint").stat().st_size
         with h5py.File(folder / "result.h5") as file:
             whole = float(file["timings"].attrs["checkpoint"][2])

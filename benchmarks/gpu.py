@@ -187,7 +187,7 @@ class Sigma:
 
 def solve(path: Path, backend: str, folder: Path, limit: float, tol: float) -> dict[str, Any]:
     """A whole solve in a process of its own: what its result says, the shares of its phases, and the wall time."""
-    from sqd_mpi import files
+    from sqd_mpi.files import records
 
     output, memory = folder / f"{backend}.h5", folder / "memory.json"
     program = [str(HERE / "gpu_child.py"), str(memory)] if backend == "gpu" else ["-m", "sqd_mpi"]
@@ -203,7 +203,7 @@ def solve(path: Path, backend: str, folder: Path, limit: float, tol: float) -> d
     wall = perf_counter() - began
     if done.returncode != 0:
         return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    run = files.read_run(output)
+    run = records.read_run(output)
     summary = run["summary"]
     names = "energy", "n_sigma", "sigma_seconds", "solve_seconds", "peak_rss_bytes", "memory", "all_converged"
     chosen = {name: summary.get(name) for name in names}
@@ -230,10 +230,10 @@ def read_problem(name: str, data: Path) -> tuple[Any, tuple[Any, Any]]:
     if name.startswith(MADE_UP):
         return gpu_forms.made_up(name)
     if Path(name).suffix == ".h5":
-        from sqd_mpi import files
+        from sqd_mpi.files import records
         from sqd_mpi.problem import bitstrings
 
-        source = files.read_input(name)
+        source = records.read_input(name)
         return source.hamiltonian, tuple(bitstrings.canonical(each)[0] for each in (source.strings_a, source.strings_b))
     hamiltonian, strings = load(name, data)
     return hamiltonian, (strings, strings)
@@ -346,11 +346,11 @@ def run_solves(
     name: str, hamiltonian: Any, strings: Any, options: argparse.Namespace, budget: Budget, report: dict[str, Any]
 ) -> None:
     """Whole solves on both backends."""
-    from sqd_mpi import files
+    from sqd_mpi.files import records
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "input.h5"
-        files.write_input(path, hamiltonian, *strings)
+        records.write_input(path, hamiltonian, *strings)
         limit = budget.left
         report["gpu"] = solve(path, "gpu", Path(folder), limit, options.tol)
         report["cpu"] = solve(path, "cpu", Path(folder), min(limit / 2, budget.left), options.tol)

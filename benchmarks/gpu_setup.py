@@ -112,7 +112,7 @@ def prepare(path: Path, n_threads: int) -> dict[str, Any]:
     from sqd_mpi import _jit
 
     _jit.set_threads(n_threads)
-    from sqd_mpi import files
+    from sqd_mpi.files import records
     from sqd_mpi.job import seconds_since_start
     from sqd_mpi.problem.hamiltonian import Hamiltonian
 
@@ -121,7 +121,7 @@ def prepare(path: Path, n_threads: int) -> dict[str, Any]:
     prepare_problem(Steps(), toy, strings, strings)  # loads kernels, or compiles them first
     steps = Steps()
     steps.seconds[START_UP] = seconds_since_start()
-    source = steps("reading", lambda: files.read_input(path))
+    source = steps("reading", lambda: records.read_input(path))
     found = prepare_problem(steps, source.hamiltonian, source.strings_a, source.strings_b)
     return {"input": path.name, "threads": n_threads, **found}
 
@@ -204,11 +204,12 @@ def extrapolated(seconds: dict[int, float], n_cores: int) -> float:
 
 def predicted(path: Path, runs: Sequence[dict[str, Any]], keys: Sequence[str], options: Any) -> list[dict[str, Any]]:
     """Whole solves on several GPUs, from the measured preparation."""
-    from sqd_mpi import files, planner
+    from sqd_mpi import planner
     from sqd_mpi.davidson import subspace_sizes
+    from sqd_mpi.files import records
     from sqd_mpi.planner import devices
 
-    source = files.read_input(path)
+    source = records.read_input(path)
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)
     names = runs[0]["seconds"]
     parts = {

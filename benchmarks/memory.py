@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sqd_mpi import files
+from sqd_mpi.files import records
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 
@@ -35,7 +35,7 @@ def make_input(path: Path, n_strings: int, norb: int = 24, n_electrons: int = 5)
     h1e = np.diag(np.linspace(-2.0, 2.0, norb))
     eri = 0.01 * rng.normal(size=n_pairs * (n_pairs + 1) // 2)
     packed = bitstrings.from_integers(integers, norb)
-    files.write_input(path, Hamiltonian(h1e, eri, 0.0, norb, (n_electrons,) * 2), packed, packed)
+    records.write_input(path, Hamiltonian(h1e, eri, 0.0, norb, (n_electrons,) * 2), packed, packed)
 
 
 def run(path: Path, grid: str, folder: Path) -> dict[str, object]:
@@ -48,7 +48,7 @@ def run(path: Path, grid: str, folder: Path) -> dict[str, object]:
     done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return files.read_summary(output)
+    return records.read_summary(output)
 
 
 def row(grid: str, summary: dict[str, object], base: int) -> dict[str, object]:

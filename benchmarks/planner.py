@@ -36,7 +36,7 @@ def launch(n_ranks: int, arguments: list[str]) -> str:
 
 def measure(path: Path, grid: str, folder: Path, repeats: int) -> dict[str, Any]:
     """Result summary of the fastest of some short runs on one grid."""
-    from sqd_mpi.files import read_summary
+    from sqd_mpi.files.records import read_summary
 
     n_ranks = prod(int(n) for n in grid.split(","))
     output = folder / "result.h5"
@@ -99,7 +99,7 @@ def main() -> int:
     options = parser.parse_args()
     from sqd_mpi import planner
     from sqd_mpi.davidson import subspace_sizes
-    from sqd_mpi.files import read_input
+    from sqd_mpi.files.records import read_input
     from sqd_mpi.machine import read_profile
     from sqd_mpi.options import available_cores, available_memory, parse_grid
 

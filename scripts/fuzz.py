@@ -333,22 +333,22 @@ class InputFile(Hdf5):
     """Input files; what is read unchanged must be the problem, what was changed must be called so."""
 
     def prepare(self, folder: Path) -> None:
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
         hamiltonian, strings = problem()
-        self.fingerprint = files.fingerprint(hamiltonian, strings, strings)
-        files.write_input(folder / "good.h5", hamiltonian, strings, strings, {"tol": 1e-4, "grid": "1,1,2,1"})
+        self.fingerprint = records.fingerprint(hamiltonian, strings, strings)
+        records.write_input(folder / "good.h5", hamiltonian, strings, strings, {"tol": 1e-4, "grid": "1,1,2,1"})
         self.good = [(folder / "good.h5").read_bytes()]
 
     def read(self) -> str:
-        from sqd_mpi import files
+        from sqd_mpi.files import records
         from sqd_mpi.problem import bitstrings
 
-        found = files.read_input(self.path)
+        found = records.read_input(self.path)
         for strings, count, spin in zip((found.strings_a, found.strings_b), found.hamiltonian.nelec, "ab", strict=True):
             bitstrings.check(strings, found.hamiltonian.norb, count, spin)
-        same = files.fingerprint(found.hamiltonian, found.strings_a, found.strings_b) == self.fingerprint
-        files.read_summary(self.path)
+        same = records.fingerprint(found.hamiltonian, found.strings_a, found.strings_b) == self.fingerprint
+        records.read_summary(self.path)
         assert same or found.changed or not self.path.read_bytes().startswith(b"sqd_mpi checksum")
         return "read, the same" if same else "read, known as changed"
 
@@ -360,39 +360,40 @@ class ResultFile(Hdf5):
     name = "result.h5"
 
     def prepare(self, folder: Path) -> None:
-        from sqd_mpi import files, job
+        from sqd_mpi import job
+        from sqd_mpi.files import records
 
         hamiltonian, strings = problem()
-        files.write_input(folder / "good.h5", hamiltonian, strings, strings, {"threads": 1, "model_space": 2})
+        records.write_input(folder / "good.h5", hamiltonian, strings, strings, {"threads": 1, "model_space": 2})
         job.run_file(None, str(folder / "good.h5"), str(folder / "result.h5"), self.options)
         self.good = [(folder / self.name).read_bytes()]
         self.vectors = self.contents(folder / self.name)
 
     def contents(self, path: Path) -> list[bytes]:
         """All vectors."""
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
-        with files.VectorReader(path) as reader:
+        with records.VectorReader(path) as reader:
             shapes = [(r, x, *reader.piece_shape(r, x)) for r in range(reader.nroots) for x in range(reader.n_labels)]
             return [reader.read_block(r, x, 0, rows, 0, columns).tobytes() for r, x, rows, columns in shapes]
 
     def read(self) -> str:
-        from sqd_mpi import checksums, files
+        from sqd_mpi.files import checksums, records
         from sqd_mpi.options import InputError
 
         outcome = "info refused"
         try:
-            json.dumps(files.read_summary(self.path), allow_nan=False)
-            files.read_run(self.path)
+            json.dumps(records.read_summary(self.path), allow_nan=False)
+            records.read_run(self.path)
             outcome = "info read"
         except InputError:
             pass
         try:
             with_sum = checksums.verify(None, self.path, needed=False)
             if not with_sum:
-                from sqd_mpi import hdf5_checks
+                from sqd_mpi.files import inspection
 
-                hdf5_checks.look(self.path)
+                inspection.look(self.path)
             found = self.contents(self.path)
         except InputError:
             return f"{outcome}, vectors refused"
@@ -407,11 +408,11 @@ class Checkpoint(ResultFile):
     name = "result.h5.checkpoint"
 
     def read(self) -> str:
-        from sqd_mpi import checksums, files
+        from sqd_mpi.files import checksums, records
 
         checksums.verify(None, self.path)
         assert self.contents(self.path) == self.vectors
-        with files.VectorReader(self.path) as reader:
+        with records.VectorReader(self.path) as reader:
             reader.state()
         return "read, the same"
 
@@ -420,10 +421,11 @@ class TraceFile(Reader):
     """Time-lines in JSON."""
 
     def prepare(self, folder: Path) -> None:
-        from sqd_mpi import files, job
+        from sqd_mpi import job
+        from sqd_mpi.files import records
 
         hamiltonian, strings = problem()
-        files.write_input(folder / "good.h5", hamiltonian, strings, strings, {"threads": 1, "model_space": 2})
+        records.write_input(folder / "good.h5", hamiltonian, strings, strings, {"threads": 1, "model_space": 2})
         for name in ("trace.json", "trace.json.gz"):
             options = {"trace": str(folder / name)}
             job.run_file(None, str(folder / "good.h5"), str(folder / "result.h5"), options)
@@ -473,11 +475,11 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 def work(name: str, seed: int, first: int, last: int) -> None:
     """The child: one line for every input."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from sqd_mpi import hdf5_checks
+    from sqd_mpi.files import inspection
     from sqd_mpi.options import InputError
 
     warnings.simplefilter("ignore")
-    hdf5_checks._CHILD_SECONDS = 0.5  # type: ignore[misc]
+    inspection._CHILD_SECONDS = 0.5  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         reader = READERS[name](Path(folder))
         if name in ("result", "checkpoint", "trace"):  # they have run a solve, whose compiler takes memory

@@ -36,7 +36,7 @@ def make_input(path: Path) -> None:
     """A problem that takes some seconds: all strings of 4 electrons near the lowest of 14 orbitals."""
     from itertools import combinations
 
-    from sqd_mpi import files
+    from sqd_mpi.files import records
     from sqd_mpi.problem import bitstrings
     from sqd_mpi.problem.hamiltonian import Hamiltonian
 
@@ -48,7 +48,7 @@ def make_input(path: Path) -> None:
     eri = 0.03 * rng.normal(size=n_pairs * (n_pairs + 1) // 2)
     chosen = sorted(combinations(range(norb), n_electrons), key=lambda orbitals: (sum(orbitals), orbitals))
     strings = bitstrings.from_integers([sum(1 << k for k in orbitals) for orbitals in chosen[:n_strings]], norb)
-    files.write_input(path, Hamiltonian(h1e, eri, 0.0, norb, (n_electrons,) * 2), strings, strings)
+    records.write_input(path, Hamiltonian(h1e, eri, 0.0, norb, (n_electrons,) * 2), strings, strings)
 
 
 def start(source: Path, output: Path, n_ranks: int, *more: str) -> subprocess.Popen[str]:
@@ -96,9 +96,9 @@ def finish(job: subprocess.Popen[str], seconds: float) -> tuple[int, str]:
 
 def energy(output: Path) -> float:
     """Lowest energy of a result."""
-    from sqd_mpi import files
+    from sqd_mpi.files import records
 
-    return float(files.read_summary(output)["energy"][0])
+    return float(records.read_summary(output)["energy"][0])
 
 
 def one_round(source: Path, folder: Path, n_ranks: int, n_resume: int, delay: float, rng: random.Random) -> Any:

@@ -126,8 +126,9 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def work(comm: Any, options: argparse.Namespace) -> None:
     """Molecule on rank 0, strings on all ranks, files from rank 0."""
-    from sqd_mpi import InputError, files, threads
+    from sqd_mpi import InputError, threads
     from sqd_mpi.distribution import grid
+    from sqd_mpi.files import records
 
     first = comm is None or comm.rank == 0
     threads.set_up(comm)
@@ -136,7 +137,7 @@ def work(comm: Any, options: argparse.Namespace) -> None:
         try:
             for path in (options.output, options.counts, options.fcidump):
                 if path is not None:
-                    files.check_output(path)
+                    records.check_output(path)
             outcome = prepare(options)
         except InputError as error:
             outcome = error
@@ -158,7 +159,7 @@ def work(comm: Any, options: argparse.Namespace) -> None:
     samples = sample(result, options) if options.counts is not None else {}
     if not first:
         return
-    files.write_input(options.output, hamiltonian, *strings)
+    records.write_input(options.output, hamiltonian, *strings)
     print(
         f"{options.output}: {hamiltonian.norb} orbitals, {hamiltonian.nelec[0]} + {hamiltonian.nelec[1]} electrons, "
         f"{len(strings[0])} x {len(strings[1])} strings"

@@ -27,9 +27,10 @@ from sqd_mpi.options import InputError, available_cores, parse_grid  # noqa: E40
 
 def predict_input(path: Path, keys: Sequence[str], shape: Any) -> dict[str, Any]:
     """What one input asks of GPUs, and how long each kind takes: seconds of one sigma, bytes of a rank."""
-    from sqd_mpi import _jit, files
+    from sqd_mpi import _jit
+    from sqd_mpi.files import records
 
-    source = files.read_input(path)
+    source = records.read_input(path)
     _jit.set_threads(min(available_cores(), 4))
     from sqd_mpi import planner
     from sqd_mpi.davidson import subspace_sizes

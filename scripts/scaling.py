@@ -177,7 +177,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], int | None]:
     Raises:
         StudyError: there are none.
     """
-    from sqd_mpi.files import read_summary
+    from sqd_mpi.files.records import read_summary
 
     runs, cores = [], None
     for path in paths:

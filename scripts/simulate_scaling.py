@@ -36,9 +36,10 @@ PUBLISHED = (
 
 def read_problem(path: Path, spin_flip: str) -> Any:
     """What the planner knows about an input file."""
-    from sqd_mpi import _jit, files
+    from sqd_mpi import _jit
+    from sqd_mpi.files import records
 
-    source = files.read_input(path)
+    source = records.read_input(path)
     _jit.set_threads(min(available_cores(), 4))
     from sqd_mpi import planner
 
@@ -85,7 +86,7 @@ def validate(
         paths: result files.
         print_: fingerprint of the input, or None not to look.
     """
-    from sqd_mpi.files import read_run
+    from sqd_mpi.files.records import read_run
     from sqd_mpi.planner.simulation import simulate
 
     rows = []
@@ -218,10 +219,10 @@ def _run(options: argparse.Namespace) -> int:
     problem = read_problem(options.input, options.spin_flip)
     title = f"{options.input.name}: {problem.alpha.size} x {problem.beta.size} strings; predicted for {profile.name}"
     if options.validate:
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
-        source = files.read_input(options.input)
-        print_ = files.fingerprint(source.hamiltonian, source.strings_a, source.strings_b)
+        source = records.read_input(options.input)
+        print_ = records.fingerprint(source.hamiltonian, source.strings_a, source.strings_b)
         rows = validate(problem, profile, options.validate, print_)
         print(f"{title}\n{validation_text(rows)}")
     else:

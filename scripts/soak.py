@@ -240,8 +240,8 @@ def restarts(comm: Any, n_problems: int, seed: int) -> int:
 
 def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple[str, Any] | None:
     """Stop a solve, go on elsewhere: what is wrong with its start, and its energies; None if it had ended before."""
-    from sqd_mpi import files
     from sqd_mpi.checkpoints import Checkpoints
+    from sqd_mpi.files import records
     from sqd_mpi.log import Log
 
     _, n_ranks = ranks_of(comm)
@@ -250,9 +250,9 @@ def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple
     some = int(random.integers(1, n_ranks + 1))  # ranks that go on
     grids[1] = shapes(some)[random.integers(len(shapes(some)))]
     stop_at = int(random.integers(1, 25))
-    known = files.Problem(problem.hamiltonian, *problem.strings, {}, (0, 0))
+    known = records.Problem(problem.hamiltonian, *problem.strings, {}, (0, 0))
     writer = Checkpoints(
-        comm, folder / "result.h5", known, files.fingerprint(problem.hamiltonian, *problem.strings), Log.silent()
+        comm, folder / "result.h5", known, records.fingerprint(problem.hamiltonian, *problem.strings), Log.silent()
     )
     last: dict[str, Any] = {}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sqd_mpi.files import Problem, read_input, read_summary, write_input
+    from sqd_mpi.files.records import Problem, read_input, read_summary, write_input
     from sqd_mpi.log import Log
     from sqd_mpi.options import InputError, InputWarning, SolveOptions
     from sqd_mpi.problem.hamiltonian import Hamiltonian

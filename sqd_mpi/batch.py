@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import _jit, files, vector_io
+from sqd_mpi import _jit
 from sqd_mpi.arrays import FloatArray, Strings
 from sqd_mpi.density_matrices import DensityMatrices, density_matrices
+from sqd_mpi.files import distributed, records
 from sqd_mpi.observables import StringWeights
 from sqd_mpi.options import InputError, Recalled, SolveOptions
 from sqd_mpi.problem import bitstrings
@@ -195,14 +196,14 @@ def _write_vector(
     root = result.roots[0]
 
     def fill(file: Any) -> None:
-        files.write_checkpoint_state(
-            file, fingerprint=files.fingerprint(hamiltonian, *strings), hamiltonian=hamiltonian.fingerprint(),
+        records.write_checkpoint_state(
+            file, fingerprint=records.fingerprint(hamiltonian, *strings), hamiltonian=hamiltonian.fingerprint(),
             strings_a=strings[0], strings_b=strings[1], iteration=result.n_iterations, energies=[root.energy],
             residual_norms=[root.residual_norm],
         )  # fmt: skip
 
     try:
-        vector_io.write_file(result.grid, path, files.CHECKPOINT, fill, [(root.layout, root.vector)])
+        distributed.write_file(result.grid, path, records.CHECKPOINT, fill, [(root.layout, root.vector)])
     except OSError as error:
         return str(error)
     return None

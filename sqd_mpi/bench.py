@@ -17,9 +17,9 @@ import numpy as np
 
 from sqd_mpi import bench_device
 from sqd_mpi.distribution import grid
+from sqd_mpi.files.new_files import check_output
 from sqd_mpi.log import Log
 from sqd_mpi.machine import MachineProfile, processor_name, write_profile
-from sqd_mpi.new_files import check_output
 from sqd_mpi.options import InputError
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqd_mpi import checksums, files
 from sqd_mpi.distribution import grid
+from sqd_mpi.files import checksums, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError
 
@@ -53,7 +53,7 @@ class Checkpoints:
         Returns:
             None, or on all ranks one sentence on why there is no new checkpoint; the former ones are whole then.
         """
-        from sqd_mpi import vector_io  # with numba, which must not come before the number of threads is settled
+        from sqd_mpi.files import distributed  # with numba, which must not come before the number of threads is settled
 
         step = progress.step
         found = step.vectors()
@@ -66,15 +66,15 @@ class Checkpoints:
             residuals += list(kept_norms)
 
         def fill(file: Any) -> None:
-            files.write_checkpoint_state(
+            records.write_checkpoint_state(
                 file, fingerprint=self.fingerprint, hamiltonian=self.problem.hamiltonian.fingerprint(),
                 strings_a=self.problem.strings_a, strings_b=self.problem.strings_b, iteration=progress.iteration,
                 energies=energies, residual_norms=residuals, state=progress.state(),
             )  # fmt: skip
 
         try:
-            vector_io.write_file(
-                progress.grid, self.newest, files.CHECKPOINT, fill, [*vectors, *directions], self._keep_newest,
+            distributed.write_file(
+                progress.grid, self.newest, records.CHECKPOINT, fill, [*vectors, *directions], self._keep_newest,
                 len(directions),
             )  # fmt: skip
         except OSError as error:
@@ -117,10 +117,10 @@ class Checkpoints:
 
     def _described(self, path: Path) -> str:
         """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""
-        with files.VectorReader(path) as reader:
+        with records.VectorReader(path) as reader:
             return self._told(reader)
 
-    def _told(self, reader: files.VectorReader) -> str:
+    def _told(self, reader: records.VectorReader) -> str:
         if reader.hamiltonian != self.problem.hamiltonian.fingerprint():
             raise InputError(
                 f"--resume needs a checkpoint of this input; {reader.path} was written for another Hamiltonian"

@@ -359,7 +359,7 @@ def _import_counts(parsed: argparse.Namespace) -> int:
 
 def _print_summary(path: str) -> None:
     """Prints the summary of a file as one JSON object."""
-    from sqd_mpi.files import read_summary
+    from sqd_mpi.files.records import read_summary
 
     show(json.dumps(read_summary(path), allow_nan=False) + "\n")
 
@@ -514,7 +514,7 @@ def _info(parsed: argparse.Namespace) -> int:
 
         title, summary = "this installation", describe()
     else:
-        from sqd_mpi.files import read_summary
+        from sqd_mpi.files.records import read_summary
 
         title, summary = parsed.file, read_summary(parsed.file)
     show((json.dumps(summary, allow_nan=False) if parsed.json else _table(title, summary)) + "\n")

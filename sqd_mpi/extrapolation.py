@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sqd_mpi.distribution import grid
+from sqd_mpi.files.new_files import new_binary_file
 from sqd_mpi.log import Log
-from sqd_mpi.new_files import new_binary_file
 from sqd_mpi.options import InputError, SolveOptions, input_warnings_to
 
 # The distance of a point from zero below this share of the largest one does not raise its weight any more.
@@ -241,11 +241,11 @@ def _read(comm: Any, input_path: str, folder: str, given: dict[str, Any], log: L
     """Rank 0 reads, checks and makes the folder; all ranks get the problem or the same error."""
     outcome: Any = None
     if comm is None or comm.rank == 0:
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
         try:
             with input_warnings_to(log.warning):
-                problem = files.read_input(input_path)
+                problem = records.read_input(input_path)
             options = SolveOptions(**{**problem.options, **given})
             problem.hamiltonian.check_pt2()
             try:

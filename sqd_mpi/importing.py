@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from sqd_mpi import files
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError, input_warnings_to
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -15,7 +15,7 @@ from sqd_mpi.terminal import show, tell
 
 def from_fcidump(parsed: argparse.Namespace) -> int:
     """Writes an input file; returns the exit code."""
-    files.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
+    records.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
     with input_warnings_to(_warn):
         hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump, parsed.spin_orbitals)
     n_alpha, n_beta = hamiltonian.nelec
@@ -35,18 +35,18 @@ def from_fcidump(parsed: argparse.Namespace) -> int:
         if n_duplicates:
             _warn(f"{path}: {n_duplicates} duplicate {spin_name} strings merged")
         sets.append(unique)
-    files.write_input(parsed.output, hamiltonian, sets[0], sets[1])
+    records.write_input(parsed.output, hamiltonian, sets[0], sets[1])
     _say_what_was_made(parsed, hamiltonian, f"{len(sets[0])} x {len(sets[1])} strings")
     return 0
 
 
 def from_counts(parsed: argparse.Namespace) -> int:
     """Writes a problem file; returns the exit code."""
-    files.check_output(parsed.output, parsed.hamiltonian, parsed.counts)
+    records.check_output(parsed.output, parsed.hamiltonian, parsed.counts)
     with input_warnings_to(_warn):
         hamiltonian = Hamiltonian.from_fcidump(parsed.hamiltonian, parsed.spin_orbitals)
     samples = sampling.read_samples(parsed.counts, hamiltonian.norb)
-    files.write_problem(parsed.output, hamiltonian, samples)
+    records.write_problem(parsed.output, hamiltonian, samples)
     _say_what_was_made(parsed, hamiltonian, f"{len(samples)} different samples")
     return 0
 
@@ -59,7 +59,7 @@ def _warn(text: str) -> None:
 def _say_what_was_made(parsed: argparse.Namespace, hamiltonian: Any, content: str) -> None:
     """Prints a line on a new file, or its summary."""
     if parsed.json:
-        show(json.dumps(files.read_summary(parsed.output), allow_nan=False) + "\n")
+        show(json.dumps(records.read_summary(parsed.output), allow_nan=False) + "\n")
     elif not parsed.quiet:
         n_alpha, n_beta = hamiltonian.nelec
         unlike = ", spin-dependent integrals" if hamiltonian.spin_dependent else ""

@@ -159,12 +159,12 @@ class Job:
         return grid.from_rank_0(self.comm, lambda: self._read_here(input_path, given, stack))
 
     def _read_here(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
         with input_warnings_to(self.log.warning):
-            problem = files.read_input(input_path)
+            problem = records.read_input(input_path)
         options = SolveOptions(**{**problem.options, **given})
-        files.check_output(self.output, input_path, options.start)
+        records.check_output(self.output, input_path, options.start)
         self._check_trace(options, input_path)
         self._check_grid(options)
         if options.spin_square is not None:
@@ -174,7 +174,7 @@ class Job:
         lock = OutputLock(self.output)
         stack.callback(lock.release)
         lock.remove_remains(self.output, self.checkpoint)
-        return problem, options, files.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
+        return problem, options, records.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
 
     def _check_grid(self, options: SolveOptions) -> None:
         n_ranks = 1 if self.comm is None else self.comm.size
@@ -183,11 +183,11 @@ class Job:
             raise InputError(f"--grid {text} needs {int(np.prod(options.grid))} ranks; this run has {n_ranks}")
 
     def _check_trace(self, options: SolveOptions, input_path: str) -> None:
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
         if options.trace is None:
             return
-        files.check_output(options.trace, input_path, options.start)
+        records.check_output(options.trace, input_path, options.start)
         for other, what in ((self.output, "result"), (self.checkpoint, "checkpoint")):
             if options.trace.resolve() == other.resolve():
                 raise InputError(f"--trace needs a file of its own; {options.trace} is the {what} file")
@@ -296,7 +296,7 @@ class Job:
 
     def _write_result(self, result: Any) -> None:
         """All ranks write the result, or raise the same RunError."""
-        from sqd_mpi import files, vector_io
+        from sqd_mpi.files import distributed, records
         from sqd_mpi.solve import peak_rss_bytes
 
         peak = np.array([peak_rss_bytes()], np.int64)
@@ -305,15 +305,15 @@ class Job:
         corrections = self._corrections(result)
 
         def fill(file: Any) -> None:
-            files.write_record(file, self._record(result, int(peak[0]), densities, corrections))
+            records.write_record(file, self._record(result, int(peak[0]), densities, corrections))
 
         trouble: str | None = None
         try:
             if self.options.save_vector:
                 vectors = [(root.layout, root.vector) for root in result.roots]
-                vector_io.write_file(result.grid, self.output, files.RESULT, fill, vectors)
+                distributed.write_file(result.grid, self.output, records.RESULT, fill, vectors)
             elif self.rank == 0:
-                with files.AtomicFile(self.output, files.RESULT) as file:
+                with records.AtomicFile(self.output, records.RESULT) as file:
                     fill(file)
         except OSError as error:
             trouble = str(error)
@@ -372,7 +372,7 @@ class Job:
         return corrections
 
     def _record(self, result: Any, peak: int, densities: list[Any], corrections: list[Any]) -> Any:
-        from sqd_mpi.files import Record
+        from sqd_mpi.files.records import Record
         from sqd_mpi.observables import carry_over
 
         roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sqd_mpi.new_files import check_output, new_binary_file
+from sqd_mpi.files.new_files import check_output, new_binary_file
 from sqd_mpi.options import InputError
 from sqd_mpi.problem.text_files import read_text
 

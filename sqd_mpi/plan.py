@@ -38,12 +38,12 @@ def plan_file(
     Raises:
         InputError: a file or an option does not fit.
     """
-    from sqd_mpi import files
+    from sqd_mpi.files import records
 
     ranks = _number_of_ranks(n_ranks)
     profile = None if profile_path is None else read_profile(profile_path)
     with input_warnings_to(Log().warning):
-        problem_file = files.read_input(input_path)
+        problem_file = records.read_input(input_path)
     options = SolveOptions(**{**problem_file.options, **given})
     profile = _profile(options.backend, profile, str(profile_path))
     device_bytes = _device_bytes(device_memory, profile)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import _jit, checksums, files, hdf5_checks, planner
+from sqd_mpi import _jit, planner
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import device_is_there, get_backend
 from sqd_mpi.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
@@ -32,6 +32,8 @@ from sqd_mpi.distribution.grid import (
 )
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.distribution.memory import HOST, Memory
+from sqd_mpi.files import checksums, inspection, records
+from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
@@ -46,7 +48,6 @@ from sqd_mpi.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sec
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
 from sqd_mpi.start_vectors import StartVectors
-from sqd_mpi.vector_io import StoredVectors
 
 _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
 # Above that dimension of a sector a larger model space costs nothing.
@@ -633,7 +634,7 @@ class _Solve:
         comm, stored, trouble = self.grid.comm, None, None
         if not checksums.verify(comm, self.options.start, needed=False) and self.grid.rank == 0:
             try:
-                hdf5_checks.look(self.options.start)
+                inspection.look(self.options.start)
             except InputError as error:
                 trouble = str(error)
         agree_on_error(comm, trouble)
@@ -784,7 +785,7 @@ class _Solve:
             return
         state = reader.state()
         known = state.get("solver", {})
-        same = reader.fingerprint == files.fingerprint(self.hamiltonian, *self._canonical_strings())
+        same = reader.fingerprint == records.fingerprint(self.hamiltonian, *self._canonical_strings())
         if not same or known.get("settings") != self._settings:
             return
         self.n_iterations, self.n_sigma_before = int(state["iteration"]), int(known["n_sigma"])

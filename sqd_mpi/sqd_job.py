@@ -19,11 +19,11 @@ import numpy as np
 from sqd_mpi import __version__
 from sqd_mpi.checkpoints import checkpoint_path
 from sqd_mpi.distribution import grid
+from sqd_mpi.files.new_files import WriteError, write_error
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
-from sqd_mpi.new_files import WriteError, write_error
 from sqd_mpi.options import InputError, RunError, input_warnings_to
 from sqd_mpi.provenance import about_run, library_versions, new_run_name
 from sqd_mpi.threads import check_processor
@@ -148,14 +148,14 @@ class _LoopJob(Job):
 
     def _read_problem_here(self) -> tuple[Any, Any, Any]:
         """(state to go on from or None, included strings, occupancies); the problem is kept on this rank."""
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
-        files.check_output(self.output, self.input_path, *self.extra.values())
+        records.check_output(self.output, self.input_path, *self.extra.values())
         lock = OutputLock(self.output)
         self._stack.callback(lock.release)
         lock.remove_remains(self.output, self.checkpoint)
         with input_warnings_to(self.log.warning):
-            hamiltonian, self.samples = files.read_problem(self.input_path)
+            hamiltonian, self.samples = records.read_problem(self.input_path)
         included, occupancies = self._read_extra(hamiltonian)
         self.fingerprint = self._fingerprint(hamiltonian, self.samples, included, occupancies)
         state = self._read_state(hamiltonian) if self.options.resume else None
@@ -226,7 +226,7 @@ class _LoopJob(Job):
 
     def _write_state_here(self, state: Any) -> None:
         """Write the checkpoint; on rank 0."""
-        from sqd_mpi import files
+        from sqd_mpi.files import records
 
         values = {"iteration": state.iteration, "energy": state.energy, "random": state.random}
         values |= {"converged": state.converged, "failures": [text for row in state.history["failure"] for text in row]}
@@ -240,7 +240,7 @@ class _LoopJob(Job):
             arrays |= {f"weight_{name}": getattr(best.weights, name) for name in _WEIGHTS}
             plain = {f.name: getattr(best, f.name) for f in fields(best)}
             values["best"] = {k: v for k, v in plain.items() if isinstance(v, int | float | bool)}
-        files.write_loop(self.checkpoint, self.fingerprint, values, arrays)
+        records.write_loop(self.checkpoint, self.fingerprint, values, arrays)
 
     def _read_state(self, hamiltonian: Any) -> Any:
         """The state of the checkpoint, or None if there is none.
@@ -248,15 +248,15 @@ class _LoopJob(Job):
         Raises:
             InputError: the checkpoint belongs to another problem or cannot be read.
         """
-        from sqd_mpi import files
         from sqd_mpi.batch import BatchResult
+        from sqd_mpi.files import records
         from sqd_mpi.observables import StringWeights
         from sqd_mpi.sqd import LoopState
 
         if not self.checkpoint.exists():
             self.log.warning(f"--resume: there is no checkpoint {self.checkpoint}; starting from the beginning")
             return None
-        fingerprint, values, arrays = files.read_loop(self.checkpoint)
+        fingerprint, values, arrays = records.read_loop(self.checkpoint)
         if fingerprint != self.fingerprint:
             raise InputError(
                 f"--resume needs a checkpoint of this problem and these options; {self.checkpoint} was written for "
@@ -282,7 +282,7 @@ class _LoopJob(Job):
 
     def _write(self, hamiltonian: Any, state: Any) -> None:
         """Write the result file; on rank 0."""
-        from sqd_mpi import files
+        from sqd_mpi.files import records
         from sqd_mpi.problem import sampling
 
         best, threshold = state.best, self.options.carry_over_threshold
@@ -291,9 +291,9 @@ class _LoopJob(Job):
             (best.strings_a, best.strings_b), (weights.alpha, weights.beta),
             (weights.largest_alpha, weights.largest_beta), threshold, False,
         )  # fmt: skip
-        record = files.Record(
+        record = records.Record(
             summary=self._loop_summary(hamiltonian, state),
-            fingerprint=files.fingerprint(hamiltonian, best.strings_a, best.strings_b),
+            fingerprint=records.fingerprint(hamiltonian, best.strings_a, best.strings_b),
             strings_a=best.strings_a,
             strings_b=best.strings_b,
             weights_a=weights.alpha,
@@ -307,8 +307,8 @@ class _LoopJob(Job):
             run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
         try:
-            with files.AtomicFile(self.output, files.RESULT) as file:
-                files.write_record(file, record)
+            with records.AtomicFile(self.output, records.RESULT) as file:
+                records.write_record(file, record)
         except WriteError as error:
             there = f"; go on with --resume ({self.checkpoint})" if self.has_checkpoint else ""
             raise RunError(f"the result could not be written: {error}{there}") from None

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import __version__, files
+from sqd_mpi import __version__
 from sqd_mpi.distribution import grid
 from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.files import records
 from sqd_mpi.log import NO_DETAIL, Timers
 from sqd_mpi.options import InputError, available_memory
 
@@ -134,7 +135,7 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
     }
     try:
         if process_grid.rank == 0:
-            with files.new_binary_file(path) as stream:
+            with records.new_binary_file(path) as stream:
                 stream.write(f'{{"displayTimeUnit":"ms","otherData":{json.dumps(head)},\n"traceEvents":[\n'.encode())
                 for piece in incoming:
                     stream.write(piece)

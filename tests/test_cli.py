@@ -11,7 +11,9 @@ from pathlib import Path
 import h5py
 import pytest
 
-from sqd_mpi import cli, files
+import sqd_mpi
+from sqd_mpi import cli
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 from tests.waiting import HANG
 
@@ -43,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def environment(**changes: str) -> dict[str, str]:
     """Returns the environment without what a launcher sets."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_", "SLURM_", "PYTEST", "HYD"))}
-    root = str(Path(cli.__file__).parents[1])
+    root = str(Path(sqd_mpi.__file__).parents[1])
     return {**plain, "PYTHONPATH": os.pathsep.join(filter(None, [root, plain.get("PYTHONPATH")])), **changes}
 
 
@@ -84,7 +86,7 @@ def test_import_closed_shell(folder):
     run = sqd_mpi(folder, *import_command())
     assert (run.returncode, run.stderr) == (0, "")
     assert "3 orbitals, 1 alpha and 1 beta electrons, 3 x 3 strings" in run.stdout
-    problem = files.read_input(folder / "input.h5")
+    problem = records.read_input(folder / "input.h5")
     assert problem.strings_a.ravel().tolist() == problem.strings_b.ravel().tolist() == [1, 2, 4]
     assert problem.hamiltonian.ecore == 0.25
     assert problem.options == {}
@@ -94,7 +96,7 @@ def test_import_open_shell(folder):
     """Alpha and beta strings of their own."""
     run = sqd_mpi(folder, *import_command("doublet.txt", "two.txt", "--beta", "one.txt"))
     assert run.returncode == 0
-    problem = files.read_input(folder / "input.h5")
+    problem = records.read_input(folder / "input.h5")
     assert problem.strings_a.ravel().tolist() == [3, 5]
     assert problem.strings_b.ravel().tolist() == [1, 2, 4]
     assert problem.hamiltonian.nelec == (2, 1)
@@ -105,7 +107,7 @@ def test_import_merges_duplicates_with_a_warning(folder):
     run = sqd_mpi(folder, *import_command(alpha="twice.txt"))
     assert run.returncode == 0
     assert run.stderr == "sqd_mpi: warning: twice.txt: 2 duplicate alpha strings merged\n"
-    assert len(files.read_input(folder / "input.h5").strings_a) == 2
+    assert len(records.read_input(folder / "input.h5").strings_a) == 2
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_info_of_an_input(folder):
     """A table for people, an object for programs."""
     sqd_mpi(folder, *import_command())
     found = json.loads(sqd_mpi(folder, "info", "input.h5", "--json").stdout)
-    assert found == files.read_summary(folder / "input.h5")
+    assert found == records.read_summary(folder / "input.h5")
     assert (found["dimension"], found["nelec"]) == (9, [1, 1])
     lines = sqd_mpi(folder, "info", "input.h5").stdout.splitlines()
     assert lines[0] == "input.h5"
@@ -311,9 +313,9 @@ def test_table_of_a_result():
 def test_info_reproduces_floats(folder):
     """The last bit survives the way through file and JSON."""
     summary = {"energy": [-76.2359466308 / 3, 0.1 + 0.2], "n_sigma": 5, "all_converged": True}
-    with files.AtomicFile(folder / "result.h5", files.RESULT) as file:
+    with records.AtomicFile(folder / "result.h5", records.RESULT) as file:
         group = file.create_group("summary")
-        files._write_tree(group, summary)
+        records._write_tree(group, summary)
     with h5py.File(folder / "result.h5") as file:
         assert file["summary/energy"].dtype == "f8"
     found = json.loads(sqd_mpi(folder, "info", "result.h5", "--json").stdout)
@@ -351,7 +353,7 @@ def test_examples_are_right(capsys):
 def test_import_as_json_or_quietly(folder):
     """One object, or nothing, on standard output."""
     run = sqd_mpi(folder, *import_command(), "--json")
-    assert json.loads(run.stdout) == files.read_summary(folder / "input.h5")
+    assert json.loads(run.stdout) == records.read_summary(folder / "input.h5")
     run = sqd_mpi(folder, *import_command(alpha="twice.txt"), "--quiet")
     assert (run.returncode, run.stdout) == (0, "")
     assert run.stderr.startswith("sqd_mpi: warning: ")
@@ -362,7 +364,7 @@ def test_run_as_json_quietly_and_verbosely(folder):
     sqd_mpi(folder, *import_command())
     run = sqd_mpi(folder, "run", "input.h5", "--threads", "1", "--json", "--quiet")
     assert (run.returncode, run.stderr) == (0, "")
-    assert json.loads(run.stdout) == files.read_summary(folder / "result.h5")
+    assert json.loads(run.stdout) == records.read_summary(folder / "result.h5")
     run = sqd_mpi(folder, "run", "input.h5", "--threads", "1", "--verbose")
     assert (run.returncode, run.stdout) == (0, "")
     for text in ("options: grid", "tol 1e-06", "largest memory of a rank", "mean of the ranks", "left"):

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import files
+from sqd_mpi.files import records
 from tests.problems import close_strings, make_hamiltonian
 from tests.waiting import HANG
 
@@ -23,7 +23,7 @@ def solve(folder: Path, name: str, threads: int) -> tuple[float, np.ndarray, np.
         [*command, "--threads", str(threads), "--tol", "1e-8"], capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    summary = files.read_summary(output)
+    summary = records.read_summary(output)
     assert summary["n_threads"] == threads
     with h5py.File(output) as file:
         vector = np.concatenate([np.ravel(piece[:]) for piece in file["vectors/0"].values()])
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an input of two unequal sets of strings."""
     place = tmp_path_factory.mktemp("determinism")
     hamiltonian = make_hamiltonian(9, (4, 3), seed=4, labels=np.array([0, 1, 2, 3, 0, 1, 2, 0, 3]))
-    files.write_input(place / "input.h5", hamiltonian, close_strings(9, 4, 90), close_strings(9, 3, 60))
+    records.write_input(place / "input.h5", hamiltonian, close_strings(9, 4, 90), close_strings(9, 3, 60))
     return place
 
 

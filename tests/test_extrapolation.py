@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, figures, files, pt2
+from sqd_mpi import cli, figures, pt2
 from sqd_mpi.extrapolation import Point, fit_to_zero, fits_of, parse_thresholds, truncated_series
+from sqd_mpi.files import records
 from sqd_mpi.observables import carry_over
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
@@ -76,7 +77,7 @@ def molecule_input(path: Path) -> float:
     kept = bitstrings.from_integers(integers[abs(vector).max(axis=1) > 1e-3], 8)
     kept = bitstrings.canonical(kept)[0]
     assert 10 < len(kept) < 56
-    files.write_input(path, hamiltonian, kept, kept, {"threads": 1})
+    records.write_input(path, hamiltonian, kept, kept, {"threads": 1})
     return float(energy + hamiltonian.ecore)
 
 
@@ -132,7 +133,7 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sqd_mpi.distribution.grid.world", lambda: None)
     strings = all_strings(4, 2)
-    files.write_input("full.h5", make_hamiltonian(4, (2, 2)), strings[:1], strings[:1], {"threads": 1})
+    records.write_input("full.h5", make_hamiltonian(4, (2, 2)), strings[:1], strings[:1], {"threads": 1})
     for arguments, words in (
         (["missing.h5"], "missing.h5"),
         (["full.h5", "--thresholds", "x"], "--thresholds needs"),

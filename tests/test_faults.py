@@ -20,7 +20,9 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import checkpoints, checksums, files, job, vector_io
+import sqd_mpi
+from sqd_mpi import checkpoints
+from sqd_mpi.files import checksums, distributed, records
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Timers
 from sqd_mpi.options import InputError, RunError
@@ -38,7 +40,8 @@ CHECKPOINT, PREVIOUS = Path("result.h5.checkpoint"), Path("result.h5.checkpoint.
 INJECT = """
 import os, resource, signal, sys, time
 import numpy as np
-from sqd_mpi import checksums, files, vector_files, vector_io; from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import grid
+from sqd_mpi.files import checksums, records as files, vectors as vector_files, distributed as vector_io
 from sqd_mpi.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
 
@@ -85,7 +88,7 @@ def exact(hamiltonian) -> float:
 @pytest.fixture
 def folder(tmp_path, hamiltonian, monkeypatch) -> Path:
     """A working directory with an input file; the threads of this process are put back afterwards."""
-    files.write_input(tmp_path / "input.h5", hamiltonian, *STRINGS, {"threads": 1, "model_space": 40})
+    records.write_input(tmp_path / "input.h5", hamiltonian, *STRINGS, {"threads": 1, "model_space": 40})
     monkeypatch.chdir(tmp_path)
     before = numba.get_num_threads()
     yield tmp_path
@@ -179,8 +182,13 @@ def test_a_signal_before_the_first_iteration(folder, exact):
 
 
 def test_a_signal_while_the_result_is_written_does_not_lose_it(folder, exact, monkeypatch):
-    plain = files.write_record
-    monkeypatch.setattr(files, "write_record", lambda *given: (os.kill(os.getpid(), signal.SIGTERM), plain(*given))[1])
+    plain = records.write_record
+
+    def interrupted(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*given)
+
+    monkeypatch.setattr(records, "write_record", interrupted)
     assert run_here() == 0
     assert summary()["energy"] == pytest.approx([exact], abs=1e-10)
 
@@ -199,7 +207,7 @@ def test_signals_are_remembered_and_handlers_put_back():
 
 def test_disk_full_at_a_checkpoint(folder, exact, monkeypatch, capfd):
     """A warning, and the run goes on; the generation before stays whole."""
-    plain, calls = vector_io._write_share, [0]
+    plain, calls = distributed._write_share, [0]
 
     def full(*given: Any) -> int:
         calls[0] += 1
@@ -207,7 +215,7 @@ def test_disk_full_at_a_checkpoint(folder, exact, monkeypatch, capfd):
             raise OSError(28, "No space left on device")
         return plain(*given)
 
-    monkeypatch.setattr(vector_io, "_write_share", full)
+    monkeypatch.setattr(distributed, "_write_share", full)
     assert run_here(checkpoint_every=1, max_iterations=4) == 3
     said = capfd.readouterr().err
     assert "cannot write result.h5.checkpoint: No space left on device; the checkpoint before it stays" in said
@@ -222,7 +230,7 @@ def test_disk_full_at_the_only_checkpoint_of_a_run_that_must_stop(folder, monkey
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(vector_io, "_write_share", full)
+    monkeypatch.setattr(distributed, "_write_share", full)
     with pytest.raises(RunError, match="No space left on device; the run was to stop and has no earlier checkpoint"):
         run_here(time_limit=1e-3)
     assert [path.name for path in folder.iterdir()] == ["input.h5"]
@@ -258,7 +266,7 @@ def test_unwritable_directory(folder):
         pytest.skip("another user may not run this Python")
     folder.chmod(0o555)
     account = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-    root = Path(job.__file__).parents[1]
+    root = Path(sqd_mpi.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-m", "sqd_mpi", "run", "input.h5"], capture_output=True, text=True, timeout=HANG, check=False,
         env={**os.environ, "PYTHONPATH": str(root), "HOME": "/nonexistent"}, **account,
@@ -342,7 +350,7 @@ def test_every_bit_counts(folder):
 
 def test_a_result_with_a_damaged_vector_is_no_start(folder):
     assert run_here("first.h5", save_vector=True) == 0
-    with files.VectorReader("first.h5") as reader:
+    with records.VectorReader("first.h5") as reader:
         place = reader._file["vectors/0/0"].id.get_offset()
     flip(Path("first.h5"), place + 5)
     with pytest.raises(InputError, match="first.h5 is damaged: its checksum is wrong"):
@@ -399,7 +407,7 @@ def test_the_lock_of_a_killed_job_is_free(folder):
         "import os, signal; from pathlib import Path; from sqd_mpi.interrupts import OutputLock\n"
         "lock = OutputLock(Path('result.h5')); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    root = Path(job.__file__).parents[1]
+    root = Path(sqd_mpi.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, check=False)
     assert Path(".result.h5.lock").exists()
     assert run_here() == 0

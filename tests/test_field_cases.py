@@ -26,10 +26,10 @@ import pytest
 from pyscf import ao2mo, fci, gto, lib, mcscf, scf
 from pyscf.tools import fcidump
 
-from sqd_mpi import files
 from sqd_mpi.adapters.pyscf import SubspaceSolver
 from sqd_mpi.cli import main
 from sqd_mpi.distribution import grid
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -94,7 +94,7 @@ def make(text: str | bytes, alpha: str | bytes, beta: str | bytes | None = None,
 def solve(*options: str, source: str = "input.h5", output: str = "result.h5") -> dict[str, Any]:
     """The summary after `run`."""
     assert main(["run", source, "-o", output, "--threads", "1", *options]) == 0
-    return files.read_summary(output)
+    return records.read_summary(output)
 
 
 def energy_of(text: str | bytes, alpha: str | bytes, beta: str | bytes | None = None) -> float:
@@ -218,7 +218,7 @@ def test_more_orbitals_than_bits_of_a_word():
     pairs = (0, 1), (0, 63), (1, 64), (63, 64), (64, 69), (2, 69)
     integers = [1 << p | 1 << q for p, q in pairs]
     assert make(text, "".join(f"{k:070b}\n" for k in integers)) == 0
-    problem = files.read_input("input.h5")
+    problem = records.read_input("input.h5")
     matrix = dense_matrix(problem.hamiltonian, problem.strings_a, problem.strings_b)
     assert bitstrings.to_integers(problem.strings_a) == sorted(integers)
     assert np.count_nonzero(matrix) > len(matrix)
@@ -299,7 +299,7 @@ def test_energies_of_density_matrices_in_a_file(lih):
     """GQCP and v2rdm #15: conventions of density matrices."""
     assert make(lih[0], LIH_STRINGS) == 0
     found = solve("--nroots", "4", "--rdm", "2", "--tol", "1e-8")["energy"]
-    hamiltonian, pair = files.read_input("input.h5").hamiltonian, pair_matrix(6)
+    hamiltonian, pair = records.read_input("input.h5").hamiltonian, pair_matrix(6)
     eri = hamiltonian.eri_pairs()[pair[:, :, None, None], pair[None, None]]
     with h5py.File("result.h5") as file:
         for root, energy in enumerate(found):
@@ -318,8 +318,8 @@ def test_the_energy_of_a_state_is_not_the_penalised_one(h2, capsys):
     assert make(text, "01\n", "10\n") == 0
     capsys.readouterr()
     assert main(["run", "input.h5", "--spin-square", "0"]) == 3
-    found = files.read_summary("result.h5")
-    hamiltonian = files.read_input("input.h5").hamiltonian
+    found = records.read_summary("result.h5")
+    hamiltonian = records.read_input("input.h5").hamiltonian
     energy = hamiltonian.ecore + np.trace(hamiltonian.h1e) + hamiltonian.eri_pairs()[0, 2]
     assert found["energy"][0] == pytest.approx(energy, abs=1e-10)
     assert energy == pytest.approx(-0.3495628950, abs=1e-9)
@@ -353,7 +353,7 @@ def test_resume_with_another_hamiltonian_and_with_fewer_strings(h2, lih, capsys)
     assert "another Hamiltonian" in capsys.readouterr().err
     some = "".join(LIH_STRINGS.splitlines(keepends=True)[:-2])
     assert make(lih[0], some) == 0
-    problem = files.read_input("input.h5")
+    problem = records.read_input("input.h5")
     exact = np.linalg.eigvalsh(dense_matrix(problem.hamiltonian, problem.strings_a, problem.strings_b))[0]
     assert solve("--resume")["energy"][0] == pytest.approx(exact, abs=1e-9)
 
@@ -367,7 +367,7 @@ def test_odd_names_of_files(h2, name):
     assert make(h2[0], H2_STRINGS) == 0
     Path("input.h5").rename(name)
     assert main(["run", "-o", f"./{name}.result", "--", name]) == 0
-    assert files.read_summary(f"./{name}.result")["energy"][0] == pytest.approx(h2[1][0], abs=1e-9)
+    assert records.read_summary(f"./{name}.result")["energy"][0] == pytest.approx(h2[1][0], abs=1e-9)
 
 
 @pytest.mark.parametrize("way", ["same", "spelling", "symbolic link", "hard link", "null", "missing", "folder"])
@@ -398,7 +398,7 @@ def test_a_run_in_a_poor_environment(h2, tmp_path):
     done = sqd_mpi(tmp_path, "run", "input.h5", **poor, OMP_NUM_THREADS="0")
     assert done.returncode == 0 and "OMP_NUM_THREADS needs a positive integer; got '0'" in done.stderr
     assert "Traceback" not in done.stderr
-    assert files.read_summary("result.h5")["energy"][0] == pytest.approx(h2[1][0], abs=1e-9)
+    assert records.read_summary("result.h5")["energy"][0] == pytest.approx(h2[1][0], abs=1e-9)
 
 
 def test_more_ranks_than_cores_and_strings(h2, tmp_path):
@@ -410,7 +410,7 @@ def test_more_ranks_than_cores_and_strings(h2, tmp_path):
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = files.read_summary("result.h5")
+    found = records.read_summary("result.h5")
     assert found["n_ranks"] == 5 and found["energy"][0] == pytest.approx(h2[1][0], abs=1e-9)
 
 
@@ -455,7 +455,7 @@ def test_every_form_of_samples_is_the_same(h2):
     for number, form in enumerate(forms):
         name = f"samples{number}." + ("json" if isinstance(form, dict) else "npy")
         assert problem_of(h2[0], form, name) == 0
-        found.append(files.read_problem("problem.h5")[1])
+        found.append(records.read_problem("problem.h5")[1])
     for each in found:
         assert np.array_equal(each.alpha, expected.alpha) and np.array_equal(each.beta, expected.beta)
         assert each.probabilities == pytest.approx(expected.probabilities, abs=1e-15)
@@ -485,13 +485,13 @@ def test_loops_of_few_samples(lih, capsys):
     """qiskit-addon-sqd #337 and #360: one sample, batches larger than all samples, the smallest space."""
     assert problem_of(lih[0], {"000011000011": 7}) == 0
     assert loop("--max-dim", "1") == 0
-    mean_field = dense_matrix(files.read_problem("problem.h5")[0], *2 * [bitstrings.from_integers([3], 6)])[0, 0]
-    assert files.read_summary("result.h5")["energy"][0] == pytest.approx(mean_field, abs=1e-9)
+    mean_field = dense_matrix(records.read_problem("problem.h5")[0], *2 * [bitstrings.from_integers([3], 6)])[0, 0]
+    assert records.read_summary("result.h5")["energy"][0] == pytest.approx(mean_field, abs=1e-9)
     assert mean_field == pytest.approx(LIH_MEAN_FIELD, abs=1e-8)
     everything = {a + b: 1 for a in LIH_STRINGS.split() for b in LIH_STRINGS.split()}
     assert problem_of(lih[0], everything) == 0
     assert loop("--samples-per-batch", "1000000", "--batches", "2") == 0
-    assert files.read_summary("result.h5")["energy"][0] == pytest.approx(lih[1][0], abs=1e-8)
+    assert records.read_summary("result.h5")["energy"][0] == pytest.approx(lih[1][0], abs=1e-8)
     assert problem_of(lih[0], {"000111000001": 7}) == 0
     capsys.readouterr()
     assert loop() == 2

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, figures, files, trace
+from sqd_mpi import cli, figures, trace
 from sqd_mpi.figures import COMPUTE, LOOKS
 from sqd_mpi.figures.time_lines import row_image
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 from sqd_mpi.trace import Trace
 from tests.test_trace import make_trace
@@ -271,12 +272,12 @@ def folder(tmp_path: Path) -> Path:
     summary = {"grid": [1, 1, 2, 1], "n_ranks": 2, "n_threads": 3}
     timings = {"mixed": (0.5, 0.6, 0.7), "wait": (0.1, 0.2, 0.3)}
     some = np.zeros((1, 1))
-    with files.AtomicFile(tmp_path / "result.h5", files.RESULT) as file:
-        record = files.Record(
+    with records.AtomicFile(tmp_path / "result.h5", records.RESULT) as file:
+        record = records.Record(
             summary, FINGERPRINT, np.ones((1, 1), np.uint64), np.ones((1, 1), np.uint64), some, some, timings=timings,
             history={name: np.array(values, float) for name, values in history().items()}, options={"tol": 1e-4},
         )  # fmt: skip
-        files.write_record(file, record)
+        records.write_record(file, record)
     event = {"ph": "X", "pid": 0, "tid": 0, "name": "sigma", "args": {}, "ts": 0.0, "dur": 1e6}
     for name, fingerprint in (("run.json", FINGERPRINT), ("other.json", "4567")):
         about = {"creator": "sqd_mpi 0.1.0", "fingerprint": fingerprint, "input": "input.h5", **summary}
@@ -333,4 +334,4 @@ def test_report_says_what_to_install(folder, monkeypatch, capsys):
 def test_read_run_refuses_other_files(folder):
     """A trace is no result."""
     with pytest.raises(InputError, match="not an HDF5 file"):
-        files.read_run(folder / "run.json")
+        records.read_run(folder / "run.json")

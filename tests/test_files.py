@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import files
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -44,7 +44,7 @@ def input_path(tmp_path: Path, hamiltonian: Hamiltonian, strings: tuple[np.ndarr
     """Returns the path of a good input file."""
     path = tmp_path / "input.h5"
     options = {"tol": 1e-4, "grid": (1, 1, 2, 1), "max_subspace": None}
-    files.write_input(path, hamiltonian, strings[0], strings[1], options)
+    records.write_input(path, hamiltonian, strings[0], strings[1], options)
     return path
 
 
@@ -55,7 +55,7 @@ def temporary_files(folder: Path) -> list[Path]:
 
 def test_input_keeps_every_digit(input_path, hamiltonian, strings):
     """What is read is what was written, bit for bit."""
-    problem = files.read_input(input_path)
+    problem = records.read_input(input_path)
     assert problem.hamiltonian.fingerprint() == hamiltonian.fingerprint()
     assert problem.hamiltonian.nelec == NELEC
     np.testing.assert_array_equal(problem.strings_a, strings[0])
@@ -71,8 +71,8 @@ def test_input_of_many_orbitals(tmp_path, norb):
     npair = norb * (norb + 1) // 2
     hamiltonian = Hamiltonian(np.eye(norb), np.zeros(npair * (npair + 1) // 2), 0.0, norb, (1, 0))
     strings_a = bitstrings.from_integers([1, 1 << (norb - 1)], norb)
-    files.write_input(tmp_path / "input.h5", hamiltonian, strings_a, bitstrings.from_integers([0], norb))
-    problem = files.read_input(tmp_path / "input.h5")
+    records.write_input(tmp_path / "input.h5", hamiltonian, strings_a, bitstrings.from_integers([0], norb))
+    problem = records.read_input(tmp_path / "input.h5")
     assert bitstrings.to_integers(problem.strings_a) == [1, 1 << (norb - 1)]
     assert bitstrings.to_integers(problem.strings_b) == [0]
 
@@ -83,14 +83,14 @@ def test_strings_are_sorted_and_merged(tmp_path, input_path, hamiltonian, string
         del file["strings"]
         file["strings/alpha"] = strings[0][[3, 0, 1, 2, 6, 5, 4, 3, 3]]
         file["strings/beta"] = strings[1][::-1]
-    problem = files.read_input(input_path)
+    problem = records.read_input(input_path)
     assert problem.n_duplicates == (2, 0)
     np.testing.assert_array_equal(problem.strings_a, strings[0])
     np.testing.assert_array_equal(problem.strings_b, strings[1])
-    assert files.read_summary(input_path)["n_alpha_strings"] == 7
+    assert records.read_summary(input_path)["n_alpha_strings"] == 7
 
-    files.write_input(tmp_path / "b.h5", hamiltonian, strings[0][[3, 0, 1, 2, 6, 5, 4, 3]], strings[1])
-    assert files.read_input(tmp_path / "b.h5").n_duplicates == (0, 0)
+    records.write_input(tmp_path / "b.h5", hamiltonian, strings[0][[3, 0, 1, 2, 6, 5, 4, 3]], strings[1])
+    assert records.read_input(tmp_path / "b.h5").n_duplicates == (0, 0)
 
 
 def _set(name: str, value: Any) -> Callable[[h5py.File], None]:
@@ -167,7 +167,7 @@ def test_bad_input_is_one_sentence(input_path, change, sentence):
     with h5py.File(input_path, "r+") as file:
         change(file)
     with pytest.raises(InputError, match=sentence) as error:
-        files.read_input(input_path)
+        records.read_input(input_path)
     assert str(error.value).startswith(str(input_path))
     assert "\n" not in str(error.value)
 
@@ -175,9 +175,9 @@ def test_bad_input_is_one_sentence(input_path, change, sentence):
 def test_missing_file(tmp_path):
     """A file that is not there, and a directory."""
     with pytest.raises(InputError, match="nothing.h5 does not exist"):
-        files.read_input(tmp_path / "nothing.h5")
+        records.read_input(tmp_path / "nothing.h5")
     with pytest.raises(InputError, match="is a directory"):
-        files.read_input(tmp_path)
+        records.read_input(tmp_path)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -185,7 +185,7 @@ def test_truncated_file(input_path, fraction):
     """A file that was cut anywhere is refused."""
     content = input_path.read_bytes()
     input_path.write_bytes(content[: int(fraction * len(content))])
-    for read in (files.read_input, files.read_summary, files.VectorReader):
+    for read in (records.read_input, records.read_summary, records.VectorReader):
         with pytest.raises(InputError, match="is not an HDF5 file, or it is truncated"):
             read(input_path)
 
@@ -195,35 +195,35 @@ def test_text_file(tmp_path):
     path = tmp_path / "fcidump.txt"
     path.write_text("&FCI NORB=2,NELEC=2,MS2=0, &END\n")
     with pytest.raises(InputError, match="not an HDF5 file"):
-        files.read_input(path)
+        records.read_input(path)
 
 
 def test_write_input_checks_first(tmp_path, hamiltonian, strings):
     """Nothing is written if something does not fit."""
     path = tmp_path / "input.h5"
     with pytest.raises(InputError, match="alpha string 1 has 3 electrons"):
-        files.write_input(path, hamiltonian, strings[1], strings[1])
+        records.write_input(path, hamiltonian, strings[1], strings[1])
     with pytest.raises(InputError, match="unknown option"):
-        files.write_input(path, hamiltonian, strings[0], strings[1], {"foo": 1})
+        records.write_input(path, hamiltonian, strings[0], strings[1], {"foo": 1})
     with pytest.raises(InputError, match="directory .* does not exist"):
-        files.write_input(tmp_path / "missing" / "input.h5", hamiltonian, *strings)
+        records.write_input(tmp_path / "missing" / "input.h5", hamiltonian, *strings)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_check_output(tmp_path, input_path):
     """An output must be writable and must not replace an input."""
-    files.check_output(tmp_path / "result.h5", input_path, None)
-    files.check_output(input_path)
+    records.check_output(tmp_path / "result.h5", input_path, None)
+    records.check_output(input_path)
     with pytest.raises(InputError, match="is a directory"):
-        files.check_output(tmp_path)
+        records.check_output(tmp_path)
     with pytest.raises(InputError, match="would replace the input file"):
-        files.check_output(tmp_path / "." / "input.h5", input_path)
+        records.check_output(tmp_path / "." / "input.h5", input_path)
 
 
 def test_atomic_file_appears_when_complete(tmp_path):
     """The target does not exist before the end and is complete then."""
     path = tmp_path / "result.h5"
-    with files.AtomicFile(path, files.RESULT) as file:
+    with records.AtomicFile(path, records.RESULT) as file:
         file["data"] = np.arange(3)
         assert not path.exists()
         assert str(os.getpid()) in Path(file.filename).name
@@ -238,7 +238,7 @@ def test_atomic_file_keeps_the_old_one_on_failure(tmp_path):
     """An exception leaves the former file and nothing else."""
     path = tmp_path / "result.h5"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), files.AtomicFile(path, files.RESULT) as file:
+    with pytest.raises(ZeroDivisionError), records.AtomicFile(path, records.RESULT) as file:
         file["data"] = np.arange(3)
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -249,15 +249,15 @@ def test_fingerprint_sees_everything(hamiltonian, strings, random_hamiltonian):
     """Another Hamiltonian, other strings or exchanged spins give another fingerprint."""
     strings_a, strings_b = strings
     prints = {
-        files.fingerprint(hamiltonian, strings_a, strings_b),
-        files.fingerprint(random_hamiltonian(NORB, NELEC, seed=4), strings_a, strings_b),
-        files.fingerprint(hamiltonian, strings_a[1:], strings_b),
-        files.fingerprint(hamiltonian, strings_a, strings_b[1:]),
-        files.fingerprint(hamiltonian, strings_b, strings_a),
-        files.fingerprint(hamiltonian, strings_a[:4], np.concatenate([strings_a[4:], strings_b])),
+        records.fingerprint(hamiltonian, strings_a, strings_b),
+        records.fingerprint(random_hamiltonian(NORB, NELEC, seed=4), strings_a, strings_b),
+        records.fingerprint(hamiltonian, strings_a[1:], strings_b),
+        records.fingerprint(hamiltonian, strings_a, strings_b[1:]),
+        records.fingerprint(hamiltonian, strings_b, strings_a),
+        records.fingerprint(hamiltonian, strings_a[:4], np.concatenate([strings_a[4:], strings_b])),
     }
     assert len(prints) == 6
-    assert files.fingerprint(hamiltonian, strings_a.copy(), strings_b) in prints
+    assert records.fingerprint(hamiltonian, strings_a.copy(), strings_b) in prints
 
 
 SUMMARY: dict[str, Any] = {
@@ -307,9 +307,9 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def make_record(strings: tuple[np.ndarray, np.ndarray], summary: dict[str, Any]) -> files.Record:
+def make_record(strings: tuple[np.ndarray, np.ndarray], summary: dict[str, Any]) -> records.Record:
     """Returns a record of two roots."""
-    return files.Record(
+    return records.Record(
         summary=summary,
         fingerprint="f" * 64,
         strings_a=strings[0],
@@ -330,11 +330,11 @@ def make_record(strings: tuple[np.ndarray, np.ndarray], summary: dict[str, Any])
 def test_summary_is_recovered_exactly(tmp_path, strings):
     """Every float comes back with its last bit, and None as None."""
     path = tmp_path / "result.h5"
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, make_record(strings, SUMMARY))
-    summary = files.read_summary(path)
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, SUMMARY))
+    summary = records.read_summary(path)
     assert summary == SUMMARY
-    assert list(summary) == list(SUMMARY) == list(files.SUMMARY_FIELDS)
+    assert list(summary) == list(SUMMARY) == list(records.SUMMARY_FIELDS)
     assert json.loads(json.dumps(summary, allow_nan=False)) == SUMMARY
     assert [type(value) for value in summary["spin_flip_parity"]] == [type(None), int]
     assert [type(value) for value in summary["converged"]] == [bool, bool]
@@ -344,21 +344,21 @@ def test_what_is_missing_or_not_finite_is_none(tmp_path, strings):
     """JSON knows no NaN."""
     path = tmp_path / "result.h5"
     summary = {"energy": [np.float64(np.nan)], "spin_square": [None], "solve_seconds": np.inf, "n_sigma": np.int64(3)}
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, make_record(strings, summary))
-    found = files.read_summary(path)
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, summary))
+    found = records.read_summary(path)
     assert found["energy"] == found["spin_square"] == [None]
     assert found["solve_seconds"] is None
     assert found["backend"] is None
     assert found["n_sigma"] == 3
-    assert set(found) == set(files.SUMMARY_FIELDS)
+    assert set(found) == set(records.SUMMARY_FIELDS)
 
 
 def test_record_holds_the_rest(tmp_path, strings):
     """Weights, carry-over, history, timings, options and versions stand where docs/files.md says."""
     path = tmp_path / "result.h5"
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, make_record(strings, SUMMARY))
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, SUMMARY))
     with h5py.File(path) as file:
         assert file.attrs["fingerprint"] == "f" * 64
         assert file["weights/alpha"].shape == (2, 7)
@@ -384,23 +384,23 @@ SECTORS = [0, 3]
 
 def write_vectors(file: h5py.File, vectors: np.ndarray) -> None:
     """Writes vectors (nroots, n_alpha, n_beta) in small blocks, in an odd order."""
-    files.create_vectors(file, LABELS_A, LABELS_B, SECTORS)
+    records.create_vectors(file, LABELS_A, LABELS_B, SECTORS)
     for root, sector in enumerate(SECTORS):
         for label in range(4):
             piece = vectors[root][np.ix_(LABELS_A == label, LABELS_B == label ^ sector)]
             for row in reversed(range(0, len(piece), 2)):
                 for col in range(piece.shape[1]):
-                    files.write_block(file, root, label, row, col, piece[row : row + 2, col : col + 1])
+                    records.write_block(file, root, label, row, col, piece[row : row + 2, col : col + 1])
 
 
 def test_vectors_in_blocks(tmp_path, strings):
     """What is written in one set of blocks can be read in another."""
     path = tmp_path / "result.h5"
     vectors = np.random.default_rng(5).normal(size=(2, 7, 4))
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, make_record(strings, SUMMARY))
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, SUMMARY))
         write_vectors(file, vectors)
-    with files.VectorReader(path) as reader, files.VectorReader(path) as second:
+    with records.VectorReader(path) as reader, records.VectorReader(path) as second:
         assert (reader.nroots, reader.n_labels, reader.sectors) == (2, 4, SECTORS)
         np.testing.assert_array_equal(reader.labels_a, LABELS_A)
         np.testing.assert_array_equal(reader.strings_b, strings[1])
@@ -419,12 +419,12 @@ def test_vectors_without_symmetry(tmp_path, strings):
     """One label is the ordinary case: one piece."""
     path = tmp_path / "result.h5"
     vector = np.random.default_rng(6).normal(size=(7, 4))
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, make_record(strings, SUMMARY))
-        files.create_vectors(file, np.zeros(7, dtype=np.int64), np.zeros(4, dtype=np.int64), [0])
-        files.write_block(file, 0, 0, 0, 0, vector)
-        files.write_block(file, 0, 0, 3, 0, vector[:0])
-    with files.VectorReader(path) as reader:
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, SUMMARY))
+        records.create_vectors(file, np.zeros(7, dtype=np.int64), np.zeros(4, dtype=np.int64), [0])
+        records.write_block(file, 0, 0, 0, 0, vector)
+        records.write_block(file, 0, 0, 3, 0, vector[:0])
+    with records.VectorReader(path) as reader:
         assert reader.n_labels == 1
         np.testing.assert_array_equal(reader.read_block(0, 0, 0, 7, 0, 4), vector)
 
@@ -432,16 +432,16 @@ def test_vectors_without_symmetry(tmp_path, strings):
 def test_result_without_vectors(tmp_path, strings):
     """The sentence says which option was missing."""
     path = tmp_path / "result.h5"
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, make_record(strings, SUMMARY))
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, SUMMARY))
     with pytest.raises(InputError, match="holds no vectors; write them with save_vector"):
-        files.VectorReader(path)
+        records.VectorReader(path)
 
 
 def test_input_holds_no_vectors(input_path):
     """An input file is no start."""
     with pytest.raises(InputError, match="sqd_mpi-result or sqd_mpi-checkpoint is needed"):
-        files.VectorReader(input_path)
+        records.VectorReader(input_path)
 
 
 @pytest.mark.parametrize(
@@ -457,21 +457,21 @@ def test_input_holds_no_vectors(input_path):
 def test_damaged_vectors(tmp_path, strings, change, sentence):
     """Half a vector is never read silently."""
     path = tmp_path / "result.h5"
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, make_record(strings, SUMMARY))
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, SUMMARY))
         write_vectors(file, np.ones((2, 7, 4)))
     with h5py.File(path, "r+") as file:
         change(file)
     with pytest.raises(InputError, match=sentence):
-        files.VectorReader(path)
+        records.VectorReader(path)
 
 
 def test_checkpoint(tmp_path, strings):
     """A checkpoint holds vectors, what the user wants to know and the state of the solver."""
     path = tmp_path / "result.h5.checkpoint"
     state = {"n_sigma": 7, "history": {"energy": [0.1 + 0.2, -1.0]}, "note": "text", "nothing": None, "flag": True}
-    with files.AtomicFile(path, files.CHECKPOINT) as file:
-        files.write_checkpoint_state(
+    with records.AtomicFile(path, records.CHECKPOINT) as file:
+        records.write_checkpoint_state(
             file,
             fingerprint="a" * 64,
             strings_a=strings[0],
@@ -482,11 +482,11 @@ def test_checkpoint(tmp_path, strings):
             state=state,
         )
         write_vectors(file, np.ones((2, 7, 4)))
-    with files.VectorReader(path) as reader:
+    with records.VectorReader(path) as reader:
         stored = reader.state()
         assert reader.fingerprint == "a" * 64
     assert stored == {"iteration": 6, "energies": [-1 / 3, 2.0], "residual_norms": [1e-3, 1e-4], "solver": state}
-    assert files.read_summary(path) == {
+    assert records.read_summary(path) == {
         "format": "sqd_mpi-checkpoint",
         "iteration": 6,
         "energies": [-1 / 3, 2.0],
@@ -499,7 +499,7 @@ def test_checkpoint(tmp_path, strings):
 
 def test_summary_of_an_input(input_path):
     """What `info` says about an input file."""
-    assert files.read_summary(input_path) == {
+    assert records.read_summary(input_path) == {
         "format": "sqd_mpi-input",
         "norb": NORB,
         "nelec": list(NELEC),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sqd_mpi import files
 from sqd_mpi.cli import main
+from sqd_mpi.files import records
 from sqd_mpi.machine import read_profile
 from tests.problems import close_strings, make_hamiltonian
 
@@ -28,7 +28,7 @@ BENCHMARK = ROOT / "benchmarks" / "gpu.py"
 def input_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("gpu") / "input.h5"
     strings = close_strings(8, 4, 40)
-    files.write_input(path, make_hamiltonian(8, (4, 4)), strings, strings)
+    records.write_input(path, make_hamiltonian(8, (4, 4)), strings, strings)
     return path
 
 

@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import files, planner
+from sqd_mpi import planner
 from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.block import GpuBlock
+from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.machine import MachineProfile, write_profile
 from sqd_mpi.options import InputError, RunError, SolveOptions
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     """A directory with an input of 30 x 30 strings, which a model space does not solve."""
     strings = close_strings(8, 4, 30)
     options = {"threads": 1, "model_space": 4}
-    files.write_input(tmp_path / "input.h5", make_hamiltonian(8, (4, 4), seed=6), strings, strings, options)
+    records.write_input(tmp_path / "input.h5", make_hamiltonian(8, (4, 4), seed=6), strings, strings, options)
     return tmp_path
 
 
@@ -89,7 +90,7 @@ def test_a_checkpoint_of_one_backend_is_taken_up_by_the_other(folder: Path, host
     assert stopped.returncode == 3, stopped.stderr
     finished = run(folder, "input.h5", "--backend", second, "--resume")
     assert finished.returncode == 0 and "resuming from" in finished.stderr, finished.stderr
-    problem = files.read_input(folder / "input.h5")
+    problem = records.read_input(folder / "input.h5")
     exact = solve_subspace(None, problem.hamiltonian, problem.strings_a, problem.strings_b, SolveOptions())
     np.testing.assert_allclose(info(folder)["energy"], exact.energies, rtol=0, atol=1e-10)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from sqd_mpi import hdf5_checks
+from sqd_mpi.files import inspection
 from sqd_mpi.options import InputError
 
 
@@ -23,28 +23,28 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def fork(monkeypatch) -> None:
     """The child is a fork, which has what a test has changed."""
-    monkeypatch.setattr(hdf5_checks, "_may_fork", lambda: True)
+    monkeypatch.setattr(inspection, "_may_fork", lambda: True)
 
 
-def busy(walk: hdf5_checks._Walk, *_: object) -> None:
+def busy(walk: inspection._Walk, *_: object) -> None:
     """What HDF5 does with some damaged files."""
     while True:
         pass
 
 
-def idle(walk: hdf5_checks._Walk, *_: object) -> None:
+def idle(walk: inspection._Walk, *_: object) -> None:
     """As on a machine whose processors are busy with something else."""
     time.sleep(1.0)
 
 
 def test_a_file_with_which_hdf5_does_not_end_is_refused(monkeypatch, path: Path) -> None:
-    monkeypatch.setattr(hdf5_checks._Walk, "group", busy)
-    monkeypatch.setattr(hdf5_checks, "_CHILD_SECONDS", 0.1)
+    monkeypatch.setattr(inspection._Walk, "group", busy)
+    monkeypatch.setattr(inspection, "_CHILD_SECONDS", 0.1)
     with pytest.raises(InputError, match=r"is damaged: HDF5 did not come to an end with it in 0 s"):
-        hdf5_checks.look_in_child(path)
+        inspection.look_in_child(path)
 
 
 def test_waiting_for_a_processor_is_no_damage(monkeypatch, path: Path) -> None:
-    monkeypatch.setattr(hdf5_checks._Walk, "group", idle)
-    monkeypatch.setattr(hdf5_checks, "_CHILD_SECONDS", 0.5)
-    hdf5_checks.look_in_child(path)
+    monkeypatch.setattr(inspection._Walk, "group", idle)
+    monkeypatch.setattr(inspection, "_CHILD_SECONDS", 0.5)
+    inspection.look_in_child(path)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import files
 from sqd_mpi.cli import main
+from sqd_mpi.files import records
 from tests.fcidump_files import BODY, HEADER, HUBBARD, HUBBARD_ENERGY, expected_small, header, spin_orbital_lines
 from tests.problems import dense_matrix, make_hamiltonian
 from tests.test_spin_dependent import spin_dependent
@@ -35,7 +35,7 @@ def test_packed_and_marked_files(capsys):
     Path("strings.txt").write_bytes(codecs.BOM_UTF16_LE + "01\r\n10\r\n".encode("utf-16-le"))
     assert imported() == 0
     assert capsys.readouterr() == ("input.h5: 2 orbitals, 1 alpha and 1 beta electrons, 2 x 2 strings\n", "")
-    found = files.read_input("input.h5")
+    found = records.read_input("input.h5")
     assert found.hamiltonian.fingerprint() == expected_small().fingerprint()
     assert found.strings_a.ravel().tolist() == found.strings_b.ravel().tolist() == [1, 2]
 
@@ -45,7 +45,7 @@ def test_zeros_that_are_left_out_are_said(capsys):
     assert imported() == 0
     warning = "sqd_mpi: warning: FCIDUMP has no core energy; 0 is taken. Is the file whole?\n"
     assert capsys.readouterr().err == warning
-    found = files.read_input("input.h5")
+    found = records.read_input("input.h5")
     lowest = np.linalg.eigvalsh(dense_matrix(found.hamiltonian, found.strings_a, found.strings_b))[0]
     assert lowest == pytest.approx(HUBBARD_ENERGY, abs=1e-12)
     Path("counts.json").write_text('{"0110": 3, "0x9": 1}')
@@ -62,13 +62,13 @@ def test_the_order_of_spin_orbitals_can_be_given(capsys, layout):
     assert imported("--beta", "beta.txt", "--spin-orbitals", layout) == 0
     said = "input.h5: 4 orbitals, 2 alpha and 1 beta electrons, 2 x 2 strings, spin-dependent integrals\n"
     assert capsys.readouterr() == (said, "")
-    found = files.read_input("input.h5").hamiltonian
+    found = records.read_input("input.h5").hamiltonian
     for name in ("h1e", "eri", "h1e_b", "eri_bb", "eri_ab"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
     Path("counts.json").write_text(json.dumps({"0001 0011": 1}))
     command = ["import", "counts", "--hamiltonian", "FCIDUMP", "--counts", "counts.json", "-o", "problem.h5"]
     assert main([*command, "--spin-orbitals", layout]) == 0
-    assert files.read_problem("problem.h5")[0].fingerprint() == found.fingerprint()
+    assert records.read_problem("problem.h5")[0].fingerprint() == found.fingerprint()
 
 
 def test_what_does_not_tell_is_refused_with_the_name_of_the_option(capsys):
@@ -87,10 +87,10 @@ def test_noise_of_an_input_file_reaches_log_and_result(capfd):
 
     hamiltonian = make_hamiltonian(3, (1, 1))
     strings = np.array([[1], [2], [4]], np.uint64)
-    files.write_input("input.h5", hamiltonian, strings, strings)
+    records.write_input("input.h5", hamiltonian, strings, strings)
     with h5py.File("input.h5", "r+") as file:
         file["hamiltonian/h1e"][0, 1] += 1e-8
     assert job.run_file(None, "input.h5", "result.h5", {"threads": 1}) == 0
     sentence = "one-electron integrals are not symmetric: they differ by up to 1.0e-08; the mean is taken"
     assert f"warning: {sentence}" in capfd.readouterr().err
-    assert sentence in files.read_run("result.h5")["warnings"]
+    assert sentence in records.read_run("result.h5")["warnings"]

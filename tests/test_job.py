@@ -19,7 +19,8 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import files, job
+from sqd_mpi import job
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -82,7 +83,7 @@ def exact(hamiltonian) -> np.ndarray:
 @pytest.fixture
 def folder(tmp_path, hamiltonian, monkeypatch) -> Path:
     """A working directory with an input file; threads and environment of this process are put back afterwards."""
-    files.write_input(tmp_path / "input.h5", hamiltonian, *STRINGS, OPTIONS)
+    records.write_input(tmp_path / "input.h5", hamiltonian, *STRINGS, OPTIONS)
     monkeypatch.chdir(tmp_path)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
@@ -117,7 +118,7 @@ def launch(n_ranks: int, *arguments: str, script: str | None = None) -> subproce
 
 def summary(name: str = "result.h5") -> dict[str, Any]:
     """What `info --json` prints."""
-    return json.loads(json.dumps(files.read_summary(name), allow_nan=False))
+    return json.loads(json.dumps(records.read_summary(name), allow_nan=False))
 
 
 def test_summary_has_the_fields_of_the_interface(folder, exact):
@@ -150,7 +151,7 @@ def test_summary_has_the_fields_of_the_interface(folder, exact):
 def test_result_holds_vectors_weights_and_carry_over(folder, hamiltonian, exact):
     assert run_here(nroots=2, tol=1e-8, save_vector=True) == 0
     matrix = dense_matrix(hamiltonian, *STRINGS)
-    with h5py.File("result.h5") as file, files.VectorReader("result.h5") as reader:
+    with h5py.File("result.h5") as file, records.VectorReader("result.h5") as reader:
         for root in range(2):
             whole = np.zeros((33, 33))
             for label in range(reader.n_labels):
@@ -272,7 +273,7 @@ def test_start_from_a_result_takes_fewer_iterations(folder, hamiltonian, exact):
     # Without labels, and in a larger space than that of the vector (its lowest state has the same label).
     assert run_here(start="first.h5", symmetry="off") == 0
     assert first_residual() == pytest.approx(first["residual_norm"][0], rel=0.02)
-    files.write_input("input.h5", hamiltonian, all_strings(7, 3), STRINGS[1], OPTIONS)
+    records.write_input("input.h5", hamiltonian, all_strings(7, 3), STRINGS[1], OPTIONS)
     assert run_here("plain.h5") == 0
     assert run_here(start="first.h5") == 0
     assert summary()["n_iterations"] <= summary("plain.h5")["n_iterations"]
@@ -311,9 +312,9 @@ def test_resume_after_the_last_iteration(folder, exact, nroots):
 
 def test_checkpoint_interval(folder, monkeypatch):
     written = []
-    plain = files.write_checkpoint_state
+    plain = records.write_checkpoint_state
     monkeypatch.setattr(
-        files,
+        records,
         "write_checkpoint_state",
         lambda file, **state: written.append(state["iteration"]) or plain(file, **state),
     )
@@ -356,7 +357,8 @@ def test_resume_without_a_checkpoint_starts_from_what_is_given(folder, exact, ca
 def test_residuals_of_start_vectors_stand_beside_those_of_their_file(folder, capfd, max_iterations):
     """Root by root, also where those of two sectors that were kept apart come together."""
     strings = close_strings(NORB, 3, 20)
-    files.write_input("input.h5", make_hamiltonian(NORB, (3, 3), 4), strings, strings, {"threads": 1, "model_space": 6})
+    options = {"threads": 1, "model_space": 6}
+    records.write_input("input.h5", make_hamiltonian(NORB, (3, 3), 4), strings, strings, options)
     assert run_here(nroots=3, max_iterations=max_iterations, checkpoint_every=1) == 3
     capfd.readouterr()
     assert run_here(nroots=3, resume=True, spin_flip="off") == 0

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import Hamiltonian, SolveOptions, files, solve_subspace
+from sqd_mpi import Hamiltonian, SolveOptions, solve_subspace
+from sqd_mpi.files import records
 from sqd_mpi.problem import bitstrings
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
 from tests.waiting import HANG
@@ -34,7 +35,7 @@ def _folder(tmp_path, monkeypatch):
 
 
 def energy_of(path: str) -> float:
-    problem = files.read_input(path)
+    problem = records.read_input(path)
     strings = problem.strings_a, problem.strings_b
     return solve_subspace(None, problem.hamiltonian, *strings, SolveOptions(tol=1e-7)).energies[0]
 
@@ -69,7 +70,7 @@ def test_every_round_grows_and_keeps_to_the_limit(capsys):
     assert int(lines[-1][1]) == 40
     assert energy_of("one.h5") == pytest.approx(energies[-1], abs=1e-7)
     assert make_input.main([*arguments, "--seed", "1", "-o", "same.h5"]) == 0
-    first, second = files.read_input("one.h5"), files.read_input("same.h5")
+    first, second = records.read_input("one.h5"), records.read_input("same.h5")
     np.testing.assert_array_equal(first.strings_a, second.strings_a)
     np.testing.assert_array_equal(first.strings_a, first.strings_b)
 
@@ -107,7 +108,7 @@ def test_open_shells_and_an_active_space():
     arguments = ["o2", "--basis", "sto-3g", "--spin", "2", "--ncas", "6", "--nelecas", "8"]
     for method in ("cisd", "ccsd", "grow"):
         assert make_input.main([*arguments, "--strings", method, "-o", f"{method}.h5"]) == 0
-        problem = files.read_input(f"{method}.h5")
+        problem = records.read_input(f"{method}.h5")
         assert (problem.hamiltonian.norb, problem.hamiltonian.nelec) == (6, (5, 3))
         assert 1 < len(problem.strings_a) <= 6 and 1 < len(problem.strings_b) <= 20
 
@@ -117,7 +118,7 @@ def test_samples_follow_the_ground_state():
     assert make_input.main([*arguments, "-o", "h2.h5"]) == 0
     counts = json.loads(Path("counts.json").read_text())
     assert sum(counts.values()) == 20000
-    problem = files.read_input("h2.h5")
+    problem = records.read_input("h2.h5")
     result = solve_subspace(None, problem.hamiltonian, problem.strings_a, problem.strings_b)
     weight = result.gather() ** 2
     names = bitstrings.to_text(problem.strings_a, 4)
@@ -154,7 +155,7 @@ def test_several_ranks_make_the_same_file():
     output = run_ranks(2, *arguments, "-o", "two.h5")
     assert output.count("two.h5:") == 1
     assert make_input.main([*arguments, "-o", "one.h5"]) == 0
-    one, two = files.read_input("one.h5"), files.read_input("two.h5")
+    one, two = records.read_input("one.h5"), records.read_input("two.h5")
     np.testing.assert_array_equal(one.strings_a, two.strings_a)
 
 

@@ -13,9 +13,10 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import batch, files, machine, new_files, trace
+from sqd_mpi import batch, machine, trace
 from sqd_mpi.cli import main
 from sqd_mpi.distribution import grid
+from sqd_mpi.files import new_files, records
 from sqd_mpi.interrupts import OutputLock
 from sqd_mpi.options import InputError, RunError
 from sqd_mpi.problem import bitstrings, sampling
@@ -32,8 +33,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Path("strings.txt").write_text("01\n10\n")
     Path("counts.json").write_text(json.dumps({"0110": 1, "1001": 1, "0101": 1, "1010": 1}))
     strings, hamiltonian = bitstrings.from_integers([1, 2], 2), expected_small()
-    files.write_input("input.h5", hamiltonian, strings, strings, {"threads": 1})
-    files.write_problem("problem.h5", hamiltonian, sampling.read_samples("counts.json", 2))
+    records.write_input("input.h5", hamiltonian, strings, strings, {"threads": 1})
+    records.write_problem("problem.h5", hamiltonian, sampling.read_samples("counts.json", 2))
     before = numba.get_num_threads()
     yield
     numba.set_num_threads(before)
@@ -60,7 +61,7 @@ def test_a_result_behind_a_link_goes_where_it_leads(exact, there, options):
         Path("scratch/real.h5").write_text("a former result")
     assert main(["run", "input.h5", "--threads", "1", *options]) == 0
     assert os.readlink("result.h5") == "middle" and os.readlink("middle") == "scratch/real.h5"
-    assert files.read_summary("scratch/real.h5")["energy"][0] == pytest.approx(exact, abs=1e-10)
+    assert records.read_summary("scratch/real.h5")["energy"][0] == pytest.approx(exact, abs=1e-10)
     assert os.listdir("scratch") == ["real.h5"]
 
 
@@ -71,10 +72,10 @@ def test_every_kind_of_file_goes_behind_links():
     machine.write_profile("machine.json", machine.MachineProfile(name="here"))
     assert main(["import", "fcidump", "FCIDUMP", "--alpha", "strings.txt", "-o", "input2.h5"]) == 0
     assert main(["import", "counts", "--hamiltonian", "FCIDUMP", "--counts", "counts.json", "-o", "problem2.h5"]) == 0
-    with files.new_binary_file("run.json") as stream:
+    with records.new_binary_file("run.json") as stream:
         stream.write(b"{}")
     assert machine.read_profile("scratch/machine.json").name == "here"
-    assert files.read_input("scratch/input2.h5").hamiltonian.fingerprint() == expected_small().fingerprint()
+    assert records.read_input("scratch/input2.h5").hamiltonian.fingerprint() == expected_small().fingerprint()
     assert all(Path(name).is_symlink() for name in os.listdir("scratch")) and len(os.listdir("scratch")) == 4
 
 
@@ -86,7 +87,7 @@ def test_links_that_lead_nowhere_or_back(capsys):
     Path("back.h5").symlink_to("input.h5")
     with pytest.raises(InputError, match="it would replace the input file input.h5"):
         new_files.check_output("back.h5", "input.h5")
-    assert files.read_input("input.h5").options == {"threads": 1}
+    assert records.read_input("input.h5").options == {"threads": 1}
 
 
 def test_remains_behind_links_are_removed():
@@ -144,7 +145,7 @@ def test_names_that_are_no_text(exact):
     os.rename("input.h5", name)
     assert main(["run", name, "--threads", "1", "-o", f"{name}.out", "--trace", f"{name}.json", "--save-vector"]) == 0
     assert main(["run", name, "--threads", "1", "--start", f"{name}.out"]) == 0
-    found = files.read_run("result.h5")
+    found = records.read_run("result.h5")
     assert found["summary"]["energy"][0] == pytest.approx(exact, abs=1e-10)
     assert found["options"]["start"] == "\\udcff\\udcfe.out" and Path(f"{name}.json").is_file()
 
@@ -163,13 +164,13 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_bytes(path: str) -> None:
-    with files.new_binary_file(path) as stream:
+    with records.new_binary_file(path) as stream:
         stream.write(b"new")
 
 
 WRITERS: dict[str, Callable[[str], Any]] = {
-    "input": lambda path: files.write_input(path, expected_small(), *2 * [bitstrings.from_integers([1], 2)]),
-    "problem": lambda path: files.write_problem(path, expected_small(), sampling.read_samples("counts.json", 2)),
+    "input": lambda path: records.write_input(path, expected_small(), *2 * [bitstrings.from_integers([1], 2)]),
+    "problem": lambda path: records.write_problem(path, expected_small(), sampling.read_samples("counts.json", 2)),
     "profile": lambda path: machine.write_profile(path, machine.MachineProfile()),
     "bytes": write_bytes,
 }
@@ -231,7 +232,7 @@ def test_a_loop_goes_on_without_its_vectors(exact, monkeypatch, capsys):
 
     monkeypatch.setattr(batch.vector_io, "write_file", fail)
     assert main(["sqd", "problem.h5", "--workers", "0", "--threads", "1", "--batches", "1"]) == 0
-    assert files.read_summary("result.h5")["energy"][0] == pytest.approx(exact, abs=1e-10)
+    assert records.read_summary("result.h5")["energy"][0] == pytest.approx(exact, abs=1e-10)
     said = capsys.readouterr().err
     assert "the eigenvector of batch 0 is not kept: cannot write the vector: No space left on device" in said
 
@@ -242,10 +243,10 @@ def test_a_loop_goes_on_without_its_checkpoint(exact, monkeypatch, capsys):
     def fail(*given: Any) -> None:
         raise new_files.WriteError("cannot write result.h5.checkpoint: No space left on device")
 
-    monkeypatch.setattr(files, "write_loop", fail)
+    monkeypatch.setattr(records, "write_loop", fail)
     command = ["sqd", "problem.h5", "--workers", "0", "--threads", "1", "--batches", "1"]
     assert main(command) == 0
-    assert files.read_summary("result.h5")["energy"][0] == pytest.approx(exact, abs=1e-10)
+    assert records.read_summary("result.h5")["energy"][0] == pytest.approx(exact, abs=1e-10)
     assert "No space left on device; there is none of this run yet" in capsys.readouterr().err
     assert main([*command, "--time-limit", "1e-9"]) == 1
     assert "the run was to stop and has no earlier checkpoint" in capsys.readouterr().err

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import files
 from sqd_mpi.cli import main
+from sqd_mpi.files import records
 from sqd_mpi.machine import MachineProfile, write_profile
 from sqd_mpi.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
@@ -25,7 +25,7 @@ MPIEXEC = Path(sys.executable).parent / "mpiexec"
 def input_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "input.h5"
     strings = close_strings(9, 4, 80)
-    files.write_input(path, make_hamiltonian(9, (4, 4)), strings, strings)
+    records.write_input(path, make_hamiltonian(9, (4, 4)), strings, strings)
     return path
 
 
@@ -138,7 +138,7 @@ def test_two_ranks_run_on_the_planned_grid_and_bench_measures_them(input_path, t
     alone = ("--threads", "1", "--memory", "8GB", "--share-blocks", "off")
     run = launch("run", str(input_path), "-o", str(result), *alone)
     assert run.returncode == 0, run.stderr
-    summary = files.read_summary(result)
+    summary = records.read_summary(result)
     plan = [sys.executable, "-m", "sqd_mpi", "plan", str(input_path), "--ranks", "2", "--memory", "8GB", "--json"]
     done = subprocess.run(plan, capture_output=True, text=True, timeout=HANG, cwd=ROOT, check=False)
     assert json.loads(done.stdout)["chosen"] == summary["grid"]

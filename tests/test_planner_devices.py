@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import files, planner
+from sqd_mpi import planner
 from sqd_mpi.backends.gpu import block as gpu_block
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.cli import main
 from sqd_mpi.davidson import subspace_sizes
+from sqd_mpi.files import records
 from sqd_mpi.machine import MachineProfile, read_profile, write_profile
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.planner import device_memory, devices
@@ -134,7 +135,7 @@ def test_a_small_device_means_fewer_vectors_before_it_means_no():
 def input_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("devices") / "input.h5"
     strings = close_strings(9, 4, 60)
-    files.write_input(path, make_hamiltonian(9, (4, 4)), strings, strings)
+    records.write_input(path, make_hamiltonian(9, (4, 4)), strings, strings)
     return path
 
 

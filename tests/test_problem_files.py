@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, files
+from sqd_mpi import cli
+from sqd_mpi.files import records
 from sqd_mpi.problem.sampling import from_matrix
 from tests.problems import make_hamiltonian
 from tests.waiting import HANG
@@ -29,7 +30,7 @@ ATTRIBUTES = {"norb": 2, "nelec": np.array([1, 1]), "ecore": 0.0}
 def write(path: Path, changes: dict[str, object]) -> Path:
     """A problem file by hand: two orbitals, one electron of each spin, two samples; None leaves an item out."""
     with h5py.File(path, "w") as file:
-        file.attrs["format"], file.attrs["version"] = changes.get("format", files.PROBLEM), 1
+        file.attrs["format"], file.attrs["version"] = changes.get("format", records.PROBLEM), 1
         file.create_group("hamiltonian")
         for name, value in {**DATASETS, **changes}.items():
             if "/" in name and value is not None:
@@ -84,7 +85,7 @@ def problem(tmp_path_factory) -> bytes:
     """A problem file as `import counts` writes it."""
     path = tmp_path_factory.mktemp("problem") / "p.h5"
     bits = np.random.default_rng(5).integers(2, size=(50, 8)).astype(bool)
-    files.write_problem(path, make_hamiltonian(4, (2, 2)), from_matrix(bits))
+    records.write_problem(path, make_hamiltonian(4, (2, 2)), from_matrix(bits))
     return path.read_bytes()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import pytest
 
-from sqd_mpi import files
+from sqd_mpi.files import records
 from sqd_mpi.loop_options import LoopOptions
 from sqd_mpi.options import SolveOptions
 from tests.test_mpi_driver import ROOT
@@ -99,11 +99,11 @@ def test_every_item_of_a_result_is_described(tmp_path: Path) -> None:
 
     hamiltonian = make_hamiltonian(4, (2, 2), seed=1, labels=np.zeros(4, int))
     strings = bitstrings.from_integers([3, 5, 6, 9], 4)
-    files.write_input(tmp_path / "input.h5", hamiltonian, strings, strings)
+    records.write_input(tmp_path / "input.h5", hamiltonian, strings, strings)
     given = {"save_vector": True, "rdm": "2", "pt2": True, "threads": 1}
     assert run_file(None, str(tmp_path / "input.h5"), str(tmp_path / "result.h5"), given) == 0
     page = (DOCS / "files.md").read_text(encoding="utf-8")
-    summary = files.read_summary(tmp_path / "result.h5")
+    summary = records.read_summary(tmp_path / "result.h5")
     missing = [name for name in summary if f"`{name}`" not in page and name != "format"]
     for name, value in summary.items():
         if isinstance(value, dict):

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, files
+from sqd_mpi import cli
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError, SolveOptions
 from tests.test_figures import fake_trace
 
@@ -85,7 +86,7 @@ def record(n_roots: int = 1, n_strings: int = 20, n_ranks: int = 2, converged: b
         "run": {"input": "input.h5", "command": "run input.h5", "started": "2026-01-01", "host": "node1",
                 "processor": "Some CPU", "system": "Linux", "n_nodes": 1},
     }  # fmt: skip
-    return files.Record(**{**settings, **changes})
+    return records.Record(**{**settings, **changes})
 
 
 def loop_record(n_iterations: int = 5, n_batches: int = 4, failed: bool = True, **changes: Any) -> Any:
@@ -119,8 +120,8 @@ def loop_record(n_iterations: int = 5, n_batches: int = 4, failed: bool = True, 
 
 def write(path: Path, content: Any) -> Path:
     """Writes a result file."""
-    with files.AtomicFile(path, files.RESULT) as file:
-        files.write_record(file, content)
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, content)
     return path
 
 
@@ -342,7 +343,7 @@ def test_everything_from_files_is_escaped(tmp_path):
     plain = loop_record()
     summary = {**plain.summary, "failed_batches": [EVIL], "backend": EVIL}
     content = loop_record()
-    content = files.Record(**{
+    content = records.Record(**{
         **{name: getattr(content, name) for name in content.__dataclass_fields__},
         "summary": summary, "warnings": [EVIL, "\x1b[31m"], "options": {"tol": 1e-6, EVIL: EVIL},
         "versions": {EVIL: EVIL}, "run": {"input": EVIL, "command": EVIL}, "history": record().history,

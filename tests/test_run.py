@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, files
+import sqd_mpi
+from sqd_mpi.files import records
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.waiting import HANG
@@ -27,7 +28,7 @@ MPIEXEC = Path(sys.executable).parent / "mpiexec"
 def environment() -> dict[str, str]:
     """Returns the environment without what a launcher sets."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_", "SLURM_", "PYTEST", "HYD"))}
-    root = str(Path(cli.__file__).parents[1])
+    root = str(Path(sqd_mpi.__file__).parents[1])
     return {**plain, "PYTHONPATH": os.pathsep.join(filter(None, [root, plain.get("PYTHONPATH")]))}
 
 
@@ -76,7 +77,7 @@ def hamiltonian(random_hamiltonian: Callable[..., Hamiltonian]) -> Hamiltonian:
 def folder(tmp_path: Path, hamiltonian: Hamiltonian) -> Path:
     """Returns a directory with an input of the whole space, 20 x 15 strings, that a model space does not solve."""
     options = {"threads": 1, "model_space": 4}
-    files.write_input(tmp_path / "input.h5", hamiltonian, all_strings(3), all_strings(2), options)
+    records.write_input(tmp_path / "input.h5", hamiltonian, all_strings(3), all_strings(2), options)
     return tmp_path
 
 
@@ -100,7 +101,7 @@ def test_run_to_the_result(folder, exact):
     assert finished.returncode == 0, finished.stderr
     check_only(folder, "result.h5")
     found = info(folder)
-    assert set(files.SUMMARY_FIELDS) <= set(found)
+    assert set(records.SUMMARY_FIELDS) <= set(found)
     assert found["energy"] == pytest.approx([exact[0]], abs=1e-10)
     assert found["converged"] == [True] and found["all_converged"] is True
     assert 0 < found["residual_norm"][0] <= 1e-6
@@ -139,7 +140,7 @@ def test_result_holds_weights_and_effective_options(folder):
 def test_command_line_goes_before_the_file(folder, hamiltonian):
     """Options of the file hold where the command line says nothing."""
     strings = all_strings(3), all_strings(2)
-    files.write_input(folder / "input.h5", hamiltonian, *strings, {"nroots": 2, "backend": "reference", "threads": 1})
+    records.write_input(folder / "input.h5", hamiltonian, *strings, {"nroots": 2, "backend": "reference", "threads": 1})
     assert run(folder, "input.h5", "--nroots", "1").returncode == 0
     found = info(folder)
     assert len(found["energy"]) == 1
@@ -195,15 +196,15 @@ def test_resume_refuses_another_hamiltonian(folder, random_hamiltonian):
     """The fingerprint knows."""
     assert run(folder, "input.h5", "--time-limit", "1e-3").returncode == 4
     other = random_hamiltonian(NORB, NELEC, seed=12)
-    files.write_input(folder / "input.h5", other, all_strings(3), all_strings(2), {"threads": 1})
+    records.write_input(folder / "input.h5", other, all_strings(3), all_strings(2), {"threads": 1})
     check_refusal(run(folder, "input.h5", "--resume"), "--resume", "another Hamiltonian")
 
 
 def test_resume_on_other_strings(folder, hamiltonian, exact):
     """Strings are matched: what the checkpoint has of the new space is where the run begins."""
-    files.write_input(folder / "input.h5", hamiltonian, all_strings(3)[:-1], all_strings(2), {"threads": 1})
+    records.write_input(folder / "input.h5", hamiltonian, all_strings(3)[:-1], all_strings(2), {"threads": 1})
     assert run(folder, "input.h5", "--time-limit", "1e-3").returncode == 4
-    files.write_input(folder / "input.h5", hamiltonian, all_strings(3), all_strings(2), {"threads": 1})
+    records.write_input(folder / "input.h5", hamiltonian, all_strings(3), all_strings(2), {"threads": 1})
     finished = run(folder, "input.h5", "--resume")
     assert finished.returncode == 0, finished.stderr
     assert "written for other strings: it has 19 of 20 alpha and 15 of 15 beta strings" in finished.stderr
@@ -301,7 +302,7 @@ def test_duplicates_in_the_file_are_merged_with_a_warning(folder, exact):
 
 def test_one_determinant(tmp_path, hamiltonian):
     """The smallest space there is, on more ranks than strings."""
-    files.write_input(tmp_path / "input.h5", hamiltonian, all_strings(3)[:1], all_strings(2)[:1], {"threads": 1})
+    records.write_input(tmp_path / "input.h5", hamiltonian, all_strings(3)[:1], all_strings(2)[:1], {"threads": 1})
     for ranks in (1, 3):
         finished = run(tmp_path, "input.h5", ranks=ranks)
         assert finished.returncode == 0, finished.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import files
+from sqd_mpi.files import records
 from tests.problems import all_strings, make_hamiltonian
 from tests.test_mpi_driver import ROOT, mpiexec
 from tests.waiting import HANG
@@ -35,7 +35,7 @@ def run(n_ranks=1, solve=1.0, fingerprint="a", n_threads=1, timings=None, **fiel
 
 def tiny_input(path: Path, n_strings: int = 35) -> Path:
     strings = all_strings(7, 3)[:n_strings]
-    files.write_input(path, make_hamiltonian(7, (3, 3), 4, np.array([0, 1, 2, 3, 0, 1, 2])), strings, strings)
+    records.write_input(path, make_hamiltonian(7, (3, 3), 4, np.array([0, 1, 2, 3, 0, 1, 2])), strings, strings)
     return path
 
 

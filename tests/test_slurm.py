@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
-from sqd_mpi import files
+from sqd_mpi.files import records
 from tests.problems import all_strings, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN, ROOT
 
@@ -433,7 +433,7 @@ def jobs(cluster) -> dict[str, Path]:
     for name, change in changes.items():
         folders[name] = folder = cluster.folder / name
         folder.mkdir()
-        files.write_input(folder / "input.h5", hamiltonian, *strings, {"model_space": 40})
+        records.write_input(folder / "input.h5", hamiltonian, *strings, {"model_space": 40})
         machine = "generic-gpu" if name == "gpu" else "generic"
         settings = render.load_settings(machine, changes=[*common, *change])
         render.write_scripts(machine, settings, [job_of(folder, nodes=1)])
@@ -477,7 +477,7 @@ def finished(cluster: Cluster, folder: Path) -> tuple[dict, str]:
     """Result and log of a job, once it is there."""
     logs = lambda: sorted(folder.glob("job-*.out"))  # noqa: E731
     cluster.wait_for(lambda: any("n_iterations" in log.read_text() for log in logs()), folder / "job.out")
-    return files.read_summary(folder / "result.h5"), "\n".join(log.read_text() for log in logs())
+    return records.read_summary(folder / "result.h5"), "\n".join(log.read_text() for log in logs())
 
 
 @pytest.mark.timeout(2 * JOB_SECONDS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import files
 from sqd_mpi.cli import main
 from sqd_mpi.density_matrices import density_matrices
+from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
@@ -195,15 +195,15 @@ def test_fcidump_and_input_files(tmp_path, header, capsys):
     assert found.spin_dependent and found.nelec == (2, 1) and found.ecore == whole.ecore
     for name in ("h1e", "eri", "h1e_b", "eri_bb", "eri_ab"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
-    files.write_input(tmp_path / "input.h5", whole, all_strings(4, 2), all_strings(4, 1))
-    again = files.read_input(tmp_path / "input.h5").hamiltonian
+    records.write_input(tmp_path / "input.h5", whole, all_strings(4, 2), all_strings(4, 1))
+    again = records.read_input(tmp_path / "input.h5").hamiltonian
     assert again.fingerprint() == whole.fingerprint() != found.fingerprint()
-    assert files.read_summary(tmp_path / "input.h5")["spin_dependent"] is True
+    assert records.read_summary(tmp_path / "input.h5")["spin_dependent"] is True
     (tmp_path / "alpha.txt").write_text("0011\n0101\n")
     (tmp_path / "beta.txt").write_text("0001\n0010\n")
     arguments = ["--alpha", str(tmp_path / "alpha.txt"), "--beta", str(tmp_path / "beta.txt")]
     assert main(["import", "fcidump", str(dump), *arguments, "-o", str(tmp_path / "other.h5")]) == 0
-    assert files.read_input(tmp_path / "other.h5").hamiltonian.fingerprint() == found.fingerprint()
+    assert records.read_input(tmp_path / "other.h5").hamiltonian.fingerprint() == found.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_arrays_are_checked():
 @pytest.mark.parametrize("command", [["run", "input.h5", "--pt2"], ["extrapolate", "input.h5", "--thresholds", "1e-2"]])
 def test_second_order_is_refused_before_the_solve(tmp_path, monkeypatch, capsys, command):
     strings = [all_strings(4, n) for n in (2, 1)]
-    files.write_input(tmp_path / "input.h5", spin_dependent(4, (2, 1)), *strings)
+    records.write_input(tmp_path / "input.h5", spin_dependent(4, (2, 1)), *strings)
     monkeypatch.chdir(tmp_path)
     assert main([*command, "-o", "output"]) == 2
     sentence = "sqd_mpi: error: the second-order correction needs integrals that do not depend on spin\n"

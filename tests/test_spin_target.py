@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import files, job, solve
+from sqd_mpi import job, solve
 from sqd_mpi.cli import main
+from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem.interaction import Interaction
@@ -180,20 +181,20 @@ def input_file(tmp_path, monkeypatch):
     """An input file of stretched N2 in the working directory."""
     monkeypatch.chdir(tmp_path)
     hamiltonian = molecule("N2 2.2")
-    files.write_input("input.h5", hamiltonian, *strings(hamiltonian))
+    records.write_input("input.h5", hamiltonian, *strings(hamiltonian))
     return tmp_path / "input.h5"
 
 
 def test_run_writes_what_it_found(input_file, capsys):
     exact = exact_states(molecule("N2 2.2"), 2.0, 1)[0]
     assert job.run_file(None, "input.h5", "result.h5", {"spin_square": "2", "model_space": 30}) == 0
-    summary = files.read_summary("result.h5")
+    summary = records.read_summary("result.h5")
     assert summary["energy"][0] == pytest.approx(exact.energy, abs=1e-9)
     assert summary["penalised_energy"][0] == pytest.approx(exact.energy, abs=1e-9)
     assert summary["spin_pure"] == [True] and summary["spin_flip_parity"] == [-1]
     assert summary["spin_target"]["spin"] == 1.0 and summary["spin_target"]["linear"] is True
     assert job.run_file(None, "input.h5", "short.h5", {"spin_square": 0, "max_iterations": 1, "model_space": 5}) == 3
-    assert files.read_summary("short.h5")["all_converged"] is False
+    assert records.read_summary("short.h5")["all_converged"] is False
     assert "not converged to a residual of 1e-06" in capsys.readouterr().err
 
 

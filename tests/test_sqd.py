@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from sqd_mpi import files
 from sqd_mpi.cli import main
+from sqd_mpi.files import records
 from sqd_mpi.loop_options import LoopOptions
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings, sampling
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused(hamiltonian):
 def problem(hamiltonian, tmp_path_factory):
     """A problem file."""
     path = tmp_path_factory.mktemp("sqd") / "problem.h5"
-    files.write_problem(path, hamiltonian, uniform(NORB, 400))
+    records.write_problem(path, hamiltonian, uniform(NORB, 400))
     return path
 
 
@@ -137,7 +137,7 @@ def test_the_program_gives_the_same_on_ranks_threads_and_workers(hamiltonian, pr
         output = tmp_path / f"{name}.h5"
         code, messages = program(problem, output, "--workers", workers, ranks=ranks, threads=threads)
         assert code == 0, messages
-        found = files.read_run(output)
+        found = records.read_run(output)
         assert found["summary"]["energy"][0] == pytest.approx(wanted.best.energy, abs=1e-8), name
         assert np.array(found["history"]["batch_energy"]) == pytest.approx(
             np.array(wanted.history["energy"]), abs=1e-8
@@ -164,7 +164,7 @@ def test_a_stopped_loop_goes_on_as_if_it_had_not_stopped(problem, tmp_path):
     code, messages = program(problem, output, "--resume", ranks=2)
     assert code == 0, messages
     assert "(iteration 2)" in messages
-    parts, all_at_once = files.read_run(output), files.read_run(whole)
+    parts, all_at_once = records.read_run(output), records.read_run(whole)
     for name in ("batch_energy", "occupancies", "n_samples"):
         assert np.array(parts["history"][name]) == pytest.approx(np.array(all_at_once["history"][name]), abs=1e-6)
     assert parts["summary"]["energy"] == pytest.approx(all_at_once["summary"]["energy"], abs=1e-8)
@@ -184,7 +184,7 @@ def test_import_and_info(tmp_path, capsys, data_free_fcidump):
     command = ["import", "counts", "--hamiltonian", str(fcidump), "--counts", str(tmp_path / "counts.json")]
     assert main([*command, "-o", str(target)]) == 0
     assert "different samples" in capsys.readouterr().out
-    hamiltonian, samples = files.read_problem(target)
+    hamiltonian, samples = records.read_problem(target)
     assert len(samples) == len(set(texts))
     assert main(["info", str(target), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_samples"] == len(samples)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi import files, terminal
+from sqd_mpi import terminal
+from sqd_mpi.files import records
 from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -36,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     eri[0, 0, 0, 0] = eri[1, 1, 1, 1] = U
     hamiltonian = Hamiltonian.from_arrays(-T * (1 - np.eye(2)), eri, 0.0, (1, 1))
     strings = bitstrings.from_integers([1, 2], 2)
-    files.write_input(tmp_path / "input.h5", hamiltonian, strings, strings, {"threads": 1})
+    records.write_input(tmp_path / "input.h5", hamiltonian, strings, strings, {"threads": 1})
     return tmp_path
 
 
@@ -58,7 +59,7 @@ def test_a_run_needs_no_streams(folder, streams):
     """The log is not the product."""
     done = shell(folder, f"sqd_mpi run input.h5 -o result.h5 {streams}; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 0, done.stderr
-    assert files.read_summary(folder / "result.h5")["energy"][0] == pytest.approx(ENERGY, abs=1e-9)
+    assert records.read_summary(folder / "result.h5")["energy"][0] == pytest.approx(ENERGY, abs=1e-9)
     assert "Traceback" not in done.stderr + done.stdout and "ignored" not in done.stderr
 
 
@@ -69,7 +70,7 @@ def test_ranks_need_no_streams(folder):
         (folder / "rank.sh").write_text(inner.replace("sqd_mpi", SQD_MPI))
         done = shell(folder, f"{mpiexec()} -n 2 bash rank.sh")
         assert done.returncode == 0, done.stderr
-        assert files.read_summary(folder / "result.h5")["n_ranks"] == 2
+        assert records.read_summary(folder / "result.h5")["n_ranks"] == 2
         assert "Traceback" not in done.stderr + done.stdout
         (folder / "result.h5").unlink()
 
@@ -119,7 +120,7 @@ def test_the_result_is_kept_when_its_summary_cannot_be_printed(folder):
     """--json asks for more than the file."""
     done = shell(folder, "sqd_mpi run input.h5 -o result.h5 --quiet --json > /dev/full")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "cannot be written" in done.stderr
-    assert files.read_summary(folder / "result.h5")["all_converged"]
+    assert records.read_summary(folder / "result.h5")["all_converged"]
     assert shell(folder, "sqd_mpi run input.h5 -o other.h5 --json > /dev/full 2>&1").returncode == 1
 
 

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from sqd_mpi import _jit, files, threads
+from sqd_mpi import _jit, threads
 from sqd_mpi.distribution import grid
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 from tests.test_cli import environment, sqd_mpi
 from tests.test_run import MPIEXEC
@@ -126,11 +127,11 @@ def test_warnings_without_a_log(monkeypatch):
 )
 def test_a_run_says_where_its_threads_come_from(folder, arguments, changes, says, number):
     """In the log; the result has the number."""
-    with files.h5py.File(folder / "input.h5", "r+") as file:
+    with records.h5py.File(folder / "input.h5", "r+") as file:
         del file["options"].attrs["threads"]
     done = sqd_mpi(folder, "run", "input.h5", "-o", "result.h5", *arguments, **changes)
     assert done.returncode == 0 and says in done.stderr, done.stderr
-    assert files.read_summary(folder / "result.h5")["n_threads"] == number
+    assert records.read_summary(folder / "result.h5")["n_threads"] == number
 
 
 @pytest.mark.parametrize(

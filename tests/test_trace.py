@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi import figures, files, trace
+from sqd_mpi import figures, trace
 from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.files import records
 from sqd_mpi.log import Timed, Timers
 from sqd_mpi.options import InputError
 from sqd_mpi.trace import COMMUNICATION, COMPUTE, Trace, Tracer
@@ -189,7 +190,7 @@ def test_a_full_disk_costs_the_trace_only(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
         yield
 
-    monkeypatch.setattr(files, "new_binary_file", full)
+    monkeypatch.setattr(records, "new_binary_file", full)
     sentence = trace.write(tmp_path / "run.json", small_tracer(), alone(), {})
     assert sentence is not None and sentence.endswith("could not be written: No space left on device")
     assert list(tmp_path.iterdir()) == []
@@ -199,7 +200,7 @@ def test_new_binary_file_keeps_the_former_one(tmp_path):
     """An error on the way leaves the file of that name as it was."""
     path = tmp_path / "run.json"
     path.write_text("former")
-    with pytest.raises(ZeroDivisionError), files.new_binary_file(path) as stream:
+    with pytest.raises(ZeroDivisionError), records.new_binary_file(path) as stream:
         stream.write(b"new")
         raise ZeroDivisionError
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"] and path.read_text() == "former"
@@ -295,7 +296,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     folder = tmp_path_factory.mktemp("traced")
     hamiltonian, strings = make_hamiltonian(11, (5, 5), seed=3), random_strings(11, 5, 420, seed=3)
     options = {"threads": 1, "tol": 1e-3, "spin_flip": "off", "share_blocks": "off"}
-    files.write_input(folder / "input.h5", hamiltonian, strings, strings, options)
+    records.write_input(folder / "input.h5", hamiltonian, strings, strings, options)
     began = perf_counter()
     finished = run(folder, "input.h5", "--grid", "2,2,1,1", "--trace", "run.json.gz", ranks=N_RANKS)
     assert finished.returncode == 0, finished.stderr
@@ -309,11 +310,11 @@ def test_every_event_of_a_run_is_inside_it(traced):
     found = trace.read(folder / "run.json.gz")
     assert set(found.rank.tolist()) == set(range(N_RANKS))
     assert found.start.min() == 0.0 and np.all(found.seconds >= 0.0) and found.end < seconds
-    about, summary = found.about, files.read_summary(folder / "result.h5")
+    about, summary = found.about, records.read_summary(folder / "result.h5")
     assert (about["grid"], about["n_ranks"], about["input"]) == ([2, 2, 1, 1], N_RANKS, "input.h5")
     assert (about["n_dropped"], len(about["hosts"])) == (0, N_RANKS)
     assert about["n_events"] == len(found.name)
-    assert about["run"] == files.read_run(folder / "result.h5")["run"]["id"] != ""
+    assert about["run"] == records.read_run(folder / "result.h5")["run"]["id"] != ""
     assert found.end > summary["wall_seconds"] - 0.5
 
 
@@ -333,7 +334,7 @@ def test_phases_of_a_rank_are_nested_and_tasks_do_not_overlap(traced):
 
 def test_sums_of_the_events_are_the_timings_of_the_result(traced):
     """Minimum, mean and maximum over the ranks agree for the phases of the iterations and of the start."""
-    found, timings = trace.read(traced[0] / "run.json.gz"), files.read_run(traced[0] / "result.h5")["timings"]
+    found, timings = trace.read(traced[0] / "run.json.gz"), records.read_run(traced[0] / "result.h5")["timings"]
     names = [*TASKS, "sigma", "collect", "scatter", "wait", "reduce", "vectors", "model space", "start-up", "warm-up"]
     assert set(names) <= set(timings)
     for name in names:
@@ -386,7 +387,7 @@ def test_the_shift_and_size_of_blocks_are_told(traced):
 def test_bad_names_are_refused_before_the_work(tmp_path, arguments, words):
     """Exit code 2, one sentence, nothing written."""
     strings = random_strings(4, 2, 5)
-    files.write_input(tmp_path / "input.h5", make_hamiltonian(4, (2, 2)), strings, strings)
+    records.write_input(tmp_path / "input.h5", make_hamiltonian(4, (2, 2)), strings, strings)
     check_refusal(run(tmp_path, "input.h5", *arguments), *words)
     assert [path.name for path in tmp_path.iterdir()] == ["input.h5"]
 
@@ -395,7 +396,7 @@ def test_a_stopped_run_leaves_its_trace(tmp_path):
     """The time limit ends the run with a checkpoint and the events so far."""
     strings = random_strings(8, 4, 60)
     options = {"threads": 1, "model_space": 4, "trace": "run.json"}
-    files.write_input(tmp_path / "input.h5", make_hamiltonian(8, (4, 4)), strings, strings, options)
+    records.write_input(tmp_path / "input.h5", make_hamiltonian(8, (4, 4)), strings, strings, options)
     finished = run(tmp_path, "input.h5", "--time-limit", "0.001")
     assert finished.returncode == 4, finished.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input.h5", "result.h5.checkpoint", "run.json"]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqd_mpi import files
 from sqd_mpi.figures.canvas import need_matplotlib, save
 from sqd_mpi.figures.curves import convergence
 from sqd_mpi.figures.loops import energies, spaces
 from sqd_mpi.figures.phases import kind_of_run, mean_shares, phase_shares
 from sqd_mpi.figures.time_lines import time_line
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 from sqd_mpi.trace import Trace, read
 
@@ -34,7 +34,7 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
             or there is no matplotlib.
     """
     need_matplotlib()
-    run = None if result is None else files.read_run(result)
+    run = None if result is None else records.read_run(result)
     time_lines = None if trace is None else read(trace)
     if run is not None and time_lines is not None:
         check_same_run(run, time_lines, f"{result} and {trace}")
@@ -86,7 +86,7 @@ def check_same_run(run: Mapping[str, Any], trace: Trace, names: str) -> None:
     """Checks that a result and a trace were written by one run.
 
     Args:
-        run: what `files.read_run` returns.
+        run: what `files.records.read_run` returns.
         trace: the trace.
         names: of both files.
 

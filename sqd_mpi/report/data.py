@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sqd_mpi import files, trace
+from sqd_mpi import trace
 from sqd_mpi.figures.pictures import check_same_run
+from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 
 MOST_DRAWN_ROOTS = 10
@@ -129,7 +130,7 @@ def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
     Raises:
         InputError: a file is missing, damaged or of another kind, or the two belong to different runs.
     """
-    content = None if result is None else files.read_run(result)
+    content = None if result is None else records.read_run(result)
     time_lines = None if trace_path is None else trace.read(trace_path)
     if content is not None and time_lines is not None:
         check_same_run(content, time_lines, f"{result} and {trace_path}")
@@ -150,7 +151,7 @@ def _checked(path: str, content: dict[str, Any]) -> Run:
         if low is not None and mean is not None and high is not None:
             timings[name] = low, mean, high
     _check_roots(path, summary)
-    weights = files.read_weights(path, MOST_DRAWN_ROOTS)
+    weights = records.read_weights(path, MOST_DRAWN_ROOTS)
     return Run(
         path, summary, _history(path, content["history"], summary), timings, rest.options, rest.versions, rest.run,
         rest.warnings, weights,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqd_mpi import __version__, files
+from sqd_mpi import __version__
 from sqd_mpi.figures import need_matplotlib
+from sqd_mpi.files import records
 from sqd_mpi.report import data, loop_sections, machine_sections, solve_sections
 from sqd_mpi.report.html import Markup, escaped, joined, tag
 from sqd_mpi.report.style import STYLE
@@ -28,9 +29,9 @@ def write_report(path: str | Path, result: str | None = None, trace: str | None 
         WriteError: the page cannot be written.
     """
     need_matplotlib()
-    files.check_output(path, result, trace)
+    records.check_output(path, result, trace)
     content = page(data.read(result, trace))
-    with files.new_binary_file(path) as stream:
+    with records.new_binary_file(path) as stream:
         stream.write(content.encode("utf-8", "replace"))
     return Path(path)
 

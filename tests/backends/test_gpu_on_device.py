@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import files
 from sqd_mpi.backends.cpu import density
 from sqd_mpi.backends.gpu.device import close_device, is_there, open_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.files import records
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, Case, Problem, check
@@ -126,7 +126,7 @@ def test_a_solve_gives_the_energy_of_the_cpu(spin_flip, device, monkeypatch):
 @pytest.mark.parametrize(("n_ranks", "grid"), [(2, "2,1,1,1"), (2, "1,1,2,1"), (4, "2,2,1,1")])
 def test_ranks_that_share_a_device(n_ranks, grid, tmp_path):
     strings = close_strings(12, 5, 300)
-    files.write_input(tmp_path / "input.h5", make_hamiltonian(12, (5, 5)), strings, strings)
+    records.write_input(tmp_path / "input.h5", make_hamiltonian(12, (5, 5)), strings, strings)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     energies = []
     for backend, ranks, options in (("cpu", 1, []), ("gpu", n_ranks, ["--grid", grid])):
@@ -139,5 +139,5 @@ def test_ranks_that_share_a_device(n_ranks, grid, tmp_path):
             command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        energies.append(files.read_summary(output)["energy"][0])
+        energies.append(records.read_summary(output)["energy"][0])
     assert energies[1] == pytest.approx(energies[0], abs=1e-10)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import files, vector_io
 from sqd_mpi.checkpoints import Checkpoints
+from sqd_mpi.files import distributed, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solve import solve_subspace
@@ -42,13 +42,13 @@ def write(result, path, hamiltonian, strings):
     """A result file with the vectors of a solve."""
 
     def fill(file):
-        file.attrs["fingerprint"] = files.fingerprint(hamiltonian, *strings)
+        file.attrs["fingerprint"] = records.fingerprint(hamiltonian, *strings)
         file["strings/alpha"], file["strings/beta"] = strings
         summary = {"residual_norm": [root.residual_norm for root in result.roots]}
-        files._write_tree(file.create_group("summary"), summary)
+        records._write_tree(file.create_group("summary"), summary)
 
     vectors = [(root.layout, root.vector) for root in result.roots]
-    vector_io.write_file(result.grid, path, files.RESULT, fill, vectors)
+    distributed.write_file(result.grid, path, records.RESULT, fill, vectors)
 
 
 def first_residuals(result):
@@ -114,8 +114,8 @@ def test_a_stopped_solve_goes_on_where_it_was(comm, spins, nroots, n_iterations)
     hamiltonian, *strings = problem(spins)
     exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))[:nroots]
     options = SolveOptions(nroots=nroots, model_space=6)
-    known = files.Problem(hamiltonian, *strings, {}, (0, 0))
-    fingerprint = files.fingerprint(hamiltonian, *strings)
+    known = records.Problem(hamiltonian, *strings, {}, (0, 0))
+    fingerprint = records.fingerprint(hamiltonian, *strings)
     grids = [grid for grid in shapes(comm.size) if grid[0] == grid[1]]
     with folder_of_all(comm) as folder:
         writer = Checkpoints(comm, folder / "result.h5", known, fingerprint, Log.silent())

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import checksums, files
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.files import checksums, records
+from sqd_mpi.files.distributed import StoredVectors, labels_in_canonical_order, write_file
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.symmetry import string_labels
-from sqd_mpi.vector_io import StoredVectors, labels_in_canonical_order, write_file
 from tests.mpi.test_sigma import shapes
 from tests.problems import random_strings
 
@@ -70,7 +70,7 @@ def write(comm, path, shape, strings, labels, n_labels, wholes, sectors):
         file.attrs["fingerprint"] = "none"
         file["strings/alpha"], file["strings/beta"] = strings
 
-    write_file(grid, path, files.RESULT, fill, vectors)
+    write_file(grid, path, records.RESULT, fill, vectors)
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     checksums.verify(comm, path)
     comm.Barrier()
@@ -151,7 +151,7 @@ def test_what_cannot_be_written_is_one_error_on_all_ranks(comm, strings, wholes,
         before = path.read_bytes()
         with monkeypatch.context() as patch:
             if comm.rank == comm.size - 1:
-                patch.setattr("sqd_mpi.vector_io.os.pwrite", full)
+                patch.setattr("sqd_mpi.files.distributed.os.pwrite", full)
             with pytest.raises(OSError, match="cannot write .*vectors.h5: No space left on device"):
                 write(comm, path, (comm.size, 1, 1, 1), strings, LABELS, 4, wholes, [1, 2])
         assert path.read_bytes() == before
@@ -177,7 +177,7 @@ def test_file_does_not_depend_on_the_grid(comm, strings, wholes):
     for shape in (shapes(comm.size)[0], shapes(comm.size)[-1]):
         with shared_file(comm) as path:
             write(comm, path, shape, strings, LABELS, 4, wholes, [1, 2])
-            with files.VectorReader(path) as reader:
+            with records.VectorReader(path) as reader:
                 pieces = [
                     reader.read_block(root, x, 0, reader.piece_shape(root, x)[0], 0, reader.piece_shape(root, x)[1])
                     for root in range(2)
@@ -248,7 +248,7 @@ def test_long_strings(comm):
 
 
 def test_many_pieces_travel_one_after_the_other(comm, strings, wholes, monkeypatch):
-    monkeypatch.setattr("sqd_mpi.vector_io._PIECE_BYTES", 16)
+    monkeypatch.setattr("sqd_mpi.files.distributed._PIECE_BYTES", 16)
     with shared_file(comm) as path:
         write(comm, path, shapes(comm.size)[-1], strings, LABELS, 4, wholes, [1, 2])
         found, _ = read(comm, path, shapes(comm.size)[0], strings, LABELS, 4, 1, range(4))
@@ -263,7 +263,7 @@ def test_labels_of_the_strings_in_canonical_order(strings):
 def test_a_file_without_vectors(comm, strings):
     with shared_file(comm) as path:
         if comm.rank == 0:
-            with files.AtomicFile(path, files.RESULT) as file:
+            with records.AtomicFile(path, records.RESULT) as file:
                 file.attrs["fingerprint"] = "none"
         comm.Barrier()
         with pytest.raises(InputError, match="no vectors"):

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import files
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.checksums import word_sum
 from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.grid import ProcessGrid, broadcast, gather_objects, largest_of_all, sum_of_words
 from sqd_mpi.distribution.layout import Layout, SliceGeometry, SpinStrings
+from sqd_mpi.files import records
+from sqd_mpi.files.checksums import word_sum
 from sqd_mpi.problem import bitstrings
 
 _PIECE_BYTES = 32 * 2**20  # written or read at a time
@@ -53,7 +53,7 @@ def write_file(
     Raises:
         OSError: the same on all ranks, in one sentence: a rank could not write. There is nothing new then.
     """
-    file = files.VectorFile(path, file_format)
+    file = records.VectorFile(path, file_format)
     temporary, pieces = _laid_out(grid, file, fill, vectors, n_directions)
     total, trouble = 0, None
     try:
@@ -87,7 +87,7 @@ def write_file(
 
 def _laid_out(
     grid: ProcessGrid,
-    file: files.VectorFile,
+    file: records.VectorFile,
     fill: Callable[[Any], None],
     vectors: Sequence[tuple[Layout, FloatArray]],
     n_directions: int,
@@ -97,7 +97,7 @@ def _laid_out(
 
     def everything(target: Any) -> None:
         fill(target)
-        files.create_vectors(
+        records.create_vectors(
             target,
             labels_in_canonical_order(layout.alpha),
             labels_in_canonical_order(layout.beta),
@@ -201,7 +201,7 @@ class StoredVectors:
     """
 
     def __init__(self, path: Path | str, alpha: SpinStrings, beta: SpinStrings):
-        self.reader = files.VectorReader(path)
+        self.reader = records.VectorReader(path)
         self._rows = _positions(self.reader.strings_a, self.reader.labels_a, self.reader.order_a, alpha)
         self._columns = _positions(self.reader.strings_b, self.reader.labels_b, self.reader.order_b, beta)
 

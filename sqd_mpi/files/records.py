@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sqd_mpi.arrays import Strings
-from sqd_mpi.hdf5_items import CHECKPOINT, INPUT, LOOP, PROBLEM, RESULT, PathLike
-from sqd_mpi.hdf5_items import array_of as _array
-from sqd_mpi.hdf5_items import attribute as _attribute
-from sqd_mpi.hdf5_items import group_of as _group
-from sqd_mpi.hdf5_items import look as _look
-from sqd_mpi.hdf5_items import naming as _naming
-from sqd_mpi.hdf5_items import opened as _open
-from sqd_mpi.hdf5_items import plain as _plain
-from sqd_mpi.hdf5_items import read_tree as _read_tree
-from sqd_mpi.hdf5_items import write_tree as _write_tree
-from sqd_mpi.hdf5_writing import AtomicFile
-from sqd_mpi.new_files import check_output, new_binary_file
+from sqd_mpi.files.items import CHECKPOINT, INPUT, LOOP, PROBLEM, RESULT, PathLike
+from sqd_mpi.files.items import array_of as _array
+from sqd_mpi.files.items import attribute as _attribute
+from sqd_mpi.files.items import group_of as _group
+from sqd_mpi.files.items import look as _look
+from sqd_mpi.files.items import naming as _naming
+from sqd_mpi.files.items import opened as _open
+from sqd_mpi.files.items import plain as _plain
+from sqd_mpi.files.items import read_tree as _read_tree
+from sqd_mpi.files.items import write_tree as _write_tree
+from sqd_mpi.files.new_files import check_output, new_binary_file
+from sqd_mpi.files.vectors import VectorFile, VectorReader, create_vectors, write_block
+from sqd_mpi.files.writing import AtomicFile
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.vector_files import VectorFile, VectorReader, create_vectors, write_block
 
 if TYPE_CHECKING:
     from sqd_mpi.problem.sampling import Samples

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import checksums
-from sqd_mpi.hdf5_items import (
+from sqd_mpi.files import checksums
+from sqd_mpi.files.items import (
     CHECKPOINT,
     RESULT,
     PathLike,
@@ -24,8 +24,8 @@ from sqd_mpi.hdf5_items import (
     read_tree,
     reading,
 )
-from sqd_mpi.hdf5_writing import Stream, size_of, write_format, write_head
-from sqd_mpi.new_files import into_place, temporary_name, to_disk
+from sqd_mpi.files.new_files import into_place, temporary_name, to_disk
+from sqd_mpi.files.writing import Stream, size_of, write_format, write_head
 from sqd_mpi.options import InputError
 
 _HEAD = checksums.HEAD_BYTES

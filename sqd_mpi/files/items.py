@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import hdf5_checks
+from sqd_mpi.files import inspection
 from sqd_mpi.options import InputError
 
 FORMAT_VERSION = 1
@@ -49,7 +49,7 @@ def look(path: PathLike) -> bool:
         InputError: if it is not.
     """
     _check_there(path)
-    return hdf5_checks.look(path)
+    return inspection.look(path)
 
 
 def open_file(path: PathLike, *formats: str) -> h5py.File:
@@ -67,7 +67,7 @@ def open_file(path: PathLike, *formats: str) -> h5py.File:
         raise InputError(f"{path} is not an HDF5 file, or it is truncated") from None
     try:
         with reading(path):
-            hdf5_checks.check_structure(file)
+            inspection.check_structure(file)
             _check_format(file, path, formats)
     except BaseException:
         file.close()

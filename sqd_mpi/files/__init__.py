@@ -1,0 +1,1 @@
+"""Everything that is stored; the door to h5py."""
