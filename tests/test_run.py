@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-import sqd_mpi
+import sqd_mpi as package
 from sqd_mpi.files import records
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -28,7 +28,7 @@ MPIEXEC = Path(sys.executable).parent / "mpiexec"
 def environment() -> dict[str, str]:
     """Returns the environment without what a launcher sets."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_", "SLURM_", "PYTEST", "HYD"))}
-    root = str(Path(sqd_mpi.__file__).parents[1])
+    root = str(Path(package.__file__).parents[1])
     return {**plain, "PYTHONPATH": os.pathsep.join(filter(None, [root, plain.get("PYTHONPATH")]))}
 
 
