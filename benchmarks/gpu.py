@@ -216,10 +216,10 @@ def predicted_memory(hamiltonian: Any, strings: Any, device: Any) -> dict[str, i
     """Bytes on the GPU and in host memory that the planner predicts for one rank with all basis vectors it wants."""
     from sqd_mpi import planner
     from sqd_mpi.davidson import subspace_sizes
-    from sqd_mpi.planner import devices
+    from sqd_mpi.planner import data_sheets
 
     problem = planner.Problem.create(hamiltonian, *strings)
-    profile = devices.assumed_profile(devices.DATA_SHEETS[0]).model_copy(update={"context_bytes": 0})
+    profile = data_sheets.assumed_profile(data_sheets.DATA_SHEETS[0]).model_copy(update={"context_bytes": 0})
     limits = planner.Limits(10**15, *subspace_sizes(1), device.memory()[1])
     plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, limits)
     return {"device_bytes": plan.device_bytes, "host_bytes": plan.bytes_per_rank}

@@ -148,7 +148,7 @@ def suggested_rates(report: dict[str, Any]) -> dict[str, float]:
 def predicted_cpu_seconds(hamiltonian: Any, strings: tuple[Any, Any], n_threads: int) -> float:
     """What `--backend auto` compares with its threshold."""
     from sqd_mpi import planner
-    from sqd_mpi.machine import MachineProfile
+    from sqd_mpi.planner.profile import MachineProfile
 
     problem = planner.Problem.create(hamiltonian, *strings)
     plan = planner.predict(problem, (1, 1, 1, 1), MachineProfile(), n_threads, planner.Limits(10**15, 2, 2))

@@ -207,7 +207,7 @@ def predicted(path: Path, runs: Sequence[dict[str, Any]], keys: Sequence[str], o
     from sqd_mpi import planner
     from sqd_mpi.davidson import subspace_sizes
     from sqd_mpi.files import records
-    from sqd_mpi.planner import devices
+    from sqd_mpi.planner import data_sheets
 
     source = records.read_input(path)
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)
@@ -219,7 +219,7 @@ def predicted(path: Path, runs: Sequence[dict[str, Any]], keys: Sequence[str], o
     building = sum(seconds for name, seconds in parts.items() if name not in (START_UP, SECTORS))
     found = []
     for key in keys:
-        profile = devices.assumed_profile(devices.data_sheet(key))
+        profile = data_sheets.assumed_profile(data_sheets.data_sheet(key))
         solve = planner.predict_solve(problem, profile, options.cores, subspace_sizes(1), n_sigmas=options.sigmas)
         row = {
             START_UP: parts[START_UP], "start of the GPU": solve.start, "building": building, "copies": solve.copies,

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sqd_mpi.machine import write_profile  # noqa: E402
 from sqd_mpi.options import InputError, available_cores, parse_grid  # noqa: E402
+from sqd_mpi.planner.profile import write_profile  # noqa: E402
 
 
 def predict_input(path: Path, keys: Sequence[str], shape: Any) -> dict[str, Any]:
@@ -34,16 +34,16 @@ def predict_input(path: Path, keys: Sequence[str], shape: Any) -> dict[str, Any]
     _jit.set_threads(min(available_cores(), 4))
     from sqd_mpi import planner
     from sqd_mpi.davidson import subspace_sizes
-    from sqd_mpi.planner import devices
+    from sqd_mpi.planner import data_sheets
 
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)
     n_devices = shape[0] * shape[1] * shape[2] * shape[3]
-    work = devices.count_device_work(problem, shape)
+    work = data_sheets.count_device_work(problem, shape)
     rows = []
     for key in keys:
-        sheet = devices.data_sheet(key)
+        sheet = data_sheets.data_sheet(key)
         limits = planner.Limits(10**15, *subspace_sizes(1))
-        plan = planner.predict(problem, shape, devices.assumed_profile(sheet), 1, limits)
+        plan = planner.predict(problem, shape, data_sheets.assumed_profile(sheet), 1, limits)
         floor = work.floor_seconds(sheet, n_devices)
         rows.append(
             {
@@ -102,10 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from sqd_mpi.planner import devices
+    from sqd_mpi.planner import data_sheets
 
-    keys = options.devices.split(",") if options.devices else [sheet.key for sheet in devices.DATA_SHEETS]
-    sheets = [devices.data_sheet(key) for key in keys]
+    keys = options.devices.split(",") if options.devices else [sheet.key for sheet in data_sheets.DATA_SHEETS]
+    sheets = [data_sheets.data_sheet(key) for key in keys]
     shape = parse_grid(options.grid)
     if shape == "auto":
         raise InputError("--grid needs four positive integers A,B,T,R; got 'auto'")
@@ -113,7 +113,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("input files or --profiles DIR are needed")
     if options.profiles is not None:
         for sheet in sheets:
-            write_profile(options.profiles / f"{sheet.key}.json", devices.assumed_profile(sheet))
+            write_profile(options.profiles / f"{sheet.key}.json", data_sheets.assumed_profile(sheet))
     results = [predict_input(path, keys, shape) for path in options.inputs]
     if results:
         print(f"Predicted, not measured: seconds of one sigma on grid {options.grid}, floor / expected.\n")

@@ -23,8 +23,8 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sqd_mpi.machine import MachineProfile, read_profile  # noqa: E402
 from sqd_mpi.options import InputError, available_cores, parse_grid, parse_size  # noqa: E402
+from sqd_mpi.planner.profile import MachineProfile, read_profile  # noqa: E402
 
 DEFAULT_RANKS = tuple(2**k for k in range(11))
 # h2o 1em8 on Frontier: dies, grid, seconds of the whole diagonalization, as published with the code `sbd`.

@@ -19,8 +19,8 @@ from sqd_mpi import bench_device
 from sqd_mpi.distribution import grid
 from sqd_mpi.files.new_files import check_output
 from sqd_mpi.log import Log
-from sqd_mpi.machine import MachineProfile, processor_name, write_profile
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.profile import MachineProfile, processor_name, write_profile
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
     (3600, 20, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.distribution import grid
-from sqd_mpi.planner import devices
+from sqd_mpi.planner import data_sheets
 
 RATE = "device_rates."  # before the names of measured rates of forms
 _LARGE = 32_000_000  # elements of a large copy; fewer where the device is emulated
@@ -28,7 +28,7 @@ class DeviceEngine:
         device: the device.
     """
 
-    start = devices.assumed_profile(devices.data_sheet("h100"))
+    start = data_sheets.assumed_profile(data_sheets.data_sheet("h100"))
 
     def __init__(self, device: Any):
         self.device = device

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sqd_mpi.log import Log
-from sqd_mpi.machine import MachineProfile, read_profile
 from sqd_mpi.options import (
     InputError,
     SolveOptions,
@@ -15,8 +14,9 @@ from sqd_mpi.options import (
     input_warnings_to,
     parse_size,
 )
-from sqd_mpi.planner.report import nothing_fits, plan_text
+from sqd_mpi.planner.profile import MachineProfile, read_profile
 from sqd_mpi.planner.search import Plan
+from sqd_mpi.planner.text import nothing_fits, plan_text
 
 _MOST_RANKS = 10**6
 _MOST_THREADS = 4

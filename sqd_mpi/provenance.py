@@ -14,7 +14,7 @@ from typing import Any
 
 from sqd_mpi import __version__
 from sqd_mpi.distribution import grid
-from sqd_mpi.machine import processor_name
+from sqd_mpi.planner.profile import processor_name
 
 
 def new_run_name() -> str:

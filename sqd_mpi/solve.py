@@ -35,10 +35,10 @@ from sqd_mpi.distribution.memory import HOST, Memory
 from sqd_mpi.files import checksums, inspection, records
 from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.log import Iteration, Log, Timers
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.model_space import ModelSpace, Penalty
 from sqd_mpi.observables import StringWeights, carry_over, occupancies, parity_of, string_weights
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
+from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction

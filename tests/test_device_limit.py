@@ -16,10 +16,10 @@ from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.density_matrices import predict_bytes
 from sqd_mpi.log import Log
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError, SolveOptions
-from sqd_mpi.planner import device_memory
-from sqd_mpi.planner.densities import density_bytes
+from sqd_mpi.planner import gpu_memory
+from sqd_mpi.planner.density_memory import density_bytes
+from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
@@ -36,7 +36,7 @@ HAMILTONIAN, STRINGS = make_hamiltonian(10, (4, 4)), close_strings(10, 4, 150)
 def small_scratch(monkeypatch):
     """Scratch of the matrix products as small as the problems here."""
     monkeypatch.setattr(gpu_block, "_SCRATCH_BYTES", 8)
-    monkeypatch.setattr(device_memory, "SCRATCH_BYTES", 8)
+    monkeypatch.setattr(gpu_memory, "SCRATCH_BYTES", 8)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_no_lists_exceed_the_bound(n_labels):
     bound = planner.most_bytes(problem.alpha.strings, problem.beta.strings, 10, (4, 4))
     for shape in ((1, 1, 1, 1), (2, 2, 1, 1), (1, 3, 1, 1)):
         work = Work(problem, shape, planner.assumed_device(), 1)
-        assert device_memory.device_structure_bytes(work) + device_memory.SCRATCH_BYTES < bound
+        assert gpu_memory.device_structure_bytes(work) + gpu_memory.SCRATCH_BYTES < bound
 
 
 def test_density_matrices_are_part_of_a_plan():

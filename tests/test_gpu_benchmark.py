@@ -12,7 +12,7 @@ import pytest
 
 from sqd_mpi.cli import main
 from sqd_mpi.files import records
-from sqd_mpi.machine import read_profile
+from sqd_mpi.planner.profile import read_profile
 from tests.problems import close_strings, make_hamiltonian
 
 ROOT = Path(__file__).parent.parent

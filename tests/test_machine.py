@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sqd_mpi.machine import MachineProfile, read_profile, write_profile
 from sqd_mpi.options import InputError
+from sqd_mpi.planner.profile import MachineProfile, read_profile, write_profile
 
 
 def test_a_profile_is_read_as_it_was_written(tmp_path):

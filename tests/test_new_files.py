@@ -13,12 +13,13 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import batch, machine, trace
+from sqd_mpi import batch, trace
 from sqd_mpi.cli import main
 from sqd_mpi.distribution import grid
 from sqd_mpi.files import new_files, records
 from sqd_mpi.interrupts import OutputLock
 from sqd_mpi.options import InputError, RunError
+from sqd_mpi.planner import profile
 from sqd_mpi.problem import bitstrings, sampling
 from tests.fcidump_files import BODY, HEADER, expected_small
 from tests.problems import dense_matrix
@@ -69,12 +70,12 @@ def test_every_kind_of_file_goes_behind_links():
     Path("scratch").mkdir()
     for name in ("machine.json", "input2.h5", "problem2.h5", "run.json"):
         Path(name).symlink_to(f"scratch/{name}")
-    machine.write_profile("machine.json", machine.MachineProfile(name="here"))
+    profile.write_profile("machine.json", profile.MachineProfile(name="here"))
     assert main(["import", "fcidump", "FCIDUMP", "--alpha", "strings.txt", "-o", "input2.h5"]) == 0
     assert main(["import", "counts", "--hamiltonian", "FCIDUMP", "--counts", "counts.json", "-o", "problem2.h5"]) == 0
     with records.new_binary_file("run.json") as stream:
         stream.write(b"{}")
-    assert machine.read_profile("scratch/machine.json").name == "here"
+    assert profile.read_profile("scratch/machine.json").name == "here"
     assert records.read_input("scratch/input2.h5").hamiltonian.fingerprint() == expected_small().fingerprint()
     assert all(Path(name).is_symlink() for name in os.listdir("scratch")) and len(os.listdir("scratch")) == 4
 
@@ -171,7 +172,7 @@ def write_bytes(path: str) -> None:
 WRITERS: dict[str, Callable[[str], Any]] = {
     "input": lambda path: records.write_input(path, expected_small(), *2 * [bitstrings.from_integers([1], 2)]),
     "problem": lambda path: records.write_problem(path, expected_small(), sampling.read_samples("counts.json", 2)),
-    "profile": lambda path: machine.write_profile(path, machine.MachineProfile()),
+    "profile": lambda path: profile.write_profile(path, profile.MachineProfile()),
     "bytes": write_bytes,
 }
 

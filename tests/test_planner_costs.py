@@ -13,15 +13,15 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution.layout import Layout
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
-from sqd_mpi.planner import devices, opposite_spin
+from sqd_mpi.planner import data_sheets, gpu_work
+from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
 from tests.problems import close_strings, make_hamiltonian
 
-H100 = devices.assumed_profile(devices.data_sheet("h100"))
+H100 = data_sheets.assumed_profile(data_sheets.data_sheet("h100"))
 LABELS = np.arange(12) % 4
 
 
@@ -75,7 +75,7 @@ def test_plans_follow_the_costs(monkeypatch):
     def dearer(*arguments, **names):
         return [(executed, moved, 3.0 * seconds) for executed, moved, seconds in forms(*arguments, **names)]
 
-    monkeypatch.setattr(opposite_spin, "opposite_forms", dearer)
+    monkeypatch.setattr(gpu_work, "opposite_forms", dearer)
     after = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).compute_seconds["mixed"]
     assert 2.9 * before < after <= 3.0 * before  # launches stay
 
@@ -83,27 +83,27 @@ def test_plans_follow_the_costs(monkeypatch):
         cheap = forms(*arguments, **names)[0]
         return [*forms(*arguments, **names), (cheap[0], cheap[1], 0.0 * cheap[2])]
 
-    monkeypatch.setattr(opposite_spin, "opposite_forms", one_more)
+    monkeypatch.setattr(gpu_work, "opposite_forms", one_more)
     last = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).compute_seconds["mixed"]
     assert last < before
 
 
 def test_no_form_beats_the_floor():
     _, problem = make_problem(True, True)
-    for sheet in devices.DATA_SHEETS:
-        work = Work(problem, (1, 1, 1, 1), devices.assumed_profile(sheet), 1)
-        floor = opposite_spin.opposite_floor(work, devices.highest_rates(sheet))
+    for sheet in data_sheets.DATA_SHEETS:
+        work = Work(problem, (1, 1, 1, 1), data_sheets.assumed_profile(sheet), 1)
+        floor = gpu_work.opposite_floor(work, data_sheets.highest_rates(sheet))
         assert 0.0 < floor.sum() < work.blocks["mixed"].sum()
 
 
 def test_rates_of_profiles():
-    for name, value in vars(opposite_spin.rates_of(H100)).items():
+    for name, value in vars(gpu_work.rates_of(H100)).items():
         assert value == pytest.approx(getattr(costs.RATES, name)), name
-    assert set(vars(costs.RATES)) - {"launch"} <= set(devices._BOUND_BY)
+    assert set(vars(costs.RATES)) - {"launch"} <= set(data_sheets._BOUND_BY)
     slower = H100.model_copy(update={"mixed_seconds": 2.0 * H100.mixed_seconds, "device_rates": None})
-    assert opposite_spin.rates_of(slower).product == pytest.approx(0.5 * costs.RATES.product)
+    assert gpu_work.rates_of(slower).product == pytest.approx(0.5 * costs.RATES.product)
     with pytest.raises(InputError, match="device_rates of a machine profile are among direct, .*; got sideways"):
-        opposite_spin.rates_of(H100.model_copy(update={"device_rates": {"sideways": 1.0}}))
+        gpu_work.rates_of(H100.model_copy(update={"device_rates": {"sideways": 1.0}}))
     assert MachineProfile().device_rates is None
 
 

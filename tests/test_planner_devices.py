@@ -17,10 +17,10 @@ from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.cli import main
 from sqd_mpi.davidson import subspace_sizes
 from sqd_mpi.files import records
-from sqd_mpi.machine import MachineProfile, read_profile, write_profile
 from sqd_mpi.options import InputError, SolveOptions
-from sqd_mpi.planner import device_memory, devices
-from sqd_mpi.planner.report import plan_text
+from sqd_mpi.planner import data_sheets, gpu_memory
+from sqd_mpi.planner.profile import MachineProfile, read_profile, write_profile
+from sqd_mpi.planner.text import plan_text
 from sqd_mpi.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 
@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 import gpu_child  # noqa: E402
 import predict_devices  # noqa: E402
 
-H100 = devices.assumed_profile(devices.data_sheet("h100"))
+H100 = data_sheets.assumed_profile(data_sheets.data_sheet("h100"))
 
 
 def make_problem(spin_flip: bool = False, same: bool = True) -> planner.Problem:
@@ -46,7 +46,7 @@ def test_multiply_adds_are_those_of_the_definition(shape):
     distance_a, distance_b = (np.bitwise_count(words[:, None] ^ words) for words in (words_a, words_b))
     singles_a, singles_b = (distance_a == 2).sum(), (distance_b == 2).sum()
     same_a, same_b = ((distance > 0) & (distance <= 4) for distance in (distance_a, distance_b))
-    work = devices.count_device_work(problem, shape)
+    work = data_sheets.count_device_work(problem, shape)
     assert work.direct.sum() == pytest.approx(singles_a * (singles_b + len(words_b)))
     # singles of beta count twice: their element of H_beta, and the field of the alpha string
     assert work.same_spin == pytest.approx(same_a.sum() * 40 + (same_b.sum() + singles_b) * 60)
@@ -57,15 +57,15 @@ def test_multiply_adds_are_those_of_the_definition(shape):
 
 
 def test_spin_flip_halves_the_sum():
-    work, half = devices.count_device_work(make_problem()), devices.count_device_work(make_problem(spin_flip=True))
+    work, half = (data_sheets.count_device_work(each) for each in (make_problem(), make_problem(spin_flip=True)))
     assert half.direct.sum() == pytest.approx(0.5 * work.direct.sum())
     assert half.same_spin == pytest.approx(0.5 * work.same_spin)
     np.testing.assert_allclose(half.product, work.product)
 
 
 def test_no_kernel_beats_the_floor():
-    work = devices.count_device_work(make_problem())
-    for sheet in devices.DATA_SHEETS:
+    work = data_sheets.count_device_work(make_problem())
+    for sheet in data_sheets.DATA_SHEETS:
         floor = work.floor_seconds(sheet)
         assert set(floor) == {"opposite", "same", "vectors"} and min(floor.values()) > 0.0
         assert sum(work.floor_seconds(sheet, 8).values()) == pytest.approx(sum(floor.values()) / 8)
@@ -79,17 +79,17 @@ def test_no_kernel_beats_the_floor():
 def test_one_string_asks_for_nothing_but_its_vector():
     strings = close_strings(6, 3, 1)
     problem = planner.Problem.create(make_hamiltonian(6, (3, 3)), strings, strings)
-    work = devices.count_device_work(problem)
+    work = data_sheets.count_device_work(problem)
     assert work.useful == work.gathered.sum() == work.product.sum() == 0.0 and work.vector_bytes > 0.0
 
 
 def test_profiles_in_the_repository_are_those_of_the_data_sheets():
-    for sheet in devices.DATA_SHEETS:
+    for sheet in data_sheets.DATA_SHEETS:
         profile = read_profile(ROOT / "scripts" / "machines" / f"{sheet.key}.json")
-        assert profile == devices.assumed_profile(sheet) and profile.name.startswith("assumed: ")
+        assert profile == data_sheets.assumed_profile(sheet) and profile.name.startswith("assumed: ")
         assert profile.backend == "gpu" and profile.device_bytes == sheet.n_bytes and sheet.source in profile.name
     with pytest.raises(InputError, match="a device is one of a100, .*; got 'abacus'"):
-        devices.data_sheet("abacus")
+        data_sheets.data_sheet("abacus")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_predicted_bytes_are_those_that_the_device_allocates(spin_flip, monkeypa
     watched = gpu_child.WatchedDevice(device)
     monkeypatch.setattr(process_device, "_process_device", [device])
     monkeypatch.setattr(gpu_block, "_SCRATCH_BYTES", 8)
-    monkeypatch.setattr(device_memory, "SCRATCH_BYTES", 8)
+    monkeypatch.setattr(gpu_memory, "SCRATCH_BYTES", 8)
     hamiltonian, strings = make_hamiltonian(10, (4, 4)), close_strings(10, 4, 150)
     options = SolveOptions(backend="gpu", spin_flip=spin_flip, symmetry="off", max_iterations=9, tol=1e-3)
     result = solve_subspace(None, hamiltonian, strings, strings, options)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.machine import MachineProfile
-from sqd_mpi.planner import devices, whole_solve
+from sqd_mpi.planner import data_sheets, whole_solve
+from sqd_mpi.planner.profile import MachineProfile
 from tests.problems import close_strings, make_hamiltonian
 
 SIZES = (7, 3)
@@ -39,8 +39,8 @@ def test_what_the_parts_depend_on(problem):
     long = planner.predict_solve(problem, MachineProfile(), 1, SIZES, n_sigmas=31)
     assert long.sigmas == pytest.approx(2 * one.sigmas)
     assert planner.predict_solve(problem, MachineProfile(), 1, SIZES, n_sectors=8).model == 8 * one.model
-    h200 = planner.predict_solve(problem, devices.assumed_profile(devices.data_sheet("h200")), 4, SIZES)
-    a100 = planner.predict_solve(problem, devices.assumed_profile(devices.data_sheet("a100")), 4, SIZES)
+    h200 = planner.predict_solve(problem, data_sheets.assumed_profile(data_sheets.data_sheet("h200")), 4, SIZES)
+    a100 = planner.predict_solve(problem, data_sheets.assumed_profile(data_sheets.data_sheet("a100")), 4, SIZES)
     assert h200.sigmas < a100.sigmas and h200.vectors < a100.vectors
 
 

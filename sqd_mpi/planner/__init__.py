@@ -1,9 +1,9 @@
 """Plans a run before it starts: work, memory, messages and time of every process grid, by counting connections."""
 
 from sqd_mpi.distribution.dealing import Memory, order_strings, predict_memory, string_weights
-from sqd_mpi.planner.densities import matrix_bytes
-from sqd_mpi.planner.device_memory import most_bytes
-from sqd_mpi.planner.devices import assumed_device, rank_bytes
+from sqd_mpi.planner.data_sheets import assumed_device, rank_bytes
+from sqd_mpi.planner.density_memory import matrix_bytes
+from sqd_mpi.planner.gpu_memory import most_bytes
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.search import RANKS, Plan, make_plan, shapes_of

@@ -10,10 +10,10 @@ import numpy as np
 
 from sqd_mpi.arrays import Shape
 from sqd_mpi.distribution.dealing import Memory, predict_memory
-from sqd_mpi.machine import MachineProfile
-from sqd_mpi.planner.densities import density_bytes
-from sqd_mpi.planner.device_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
+from sqd_mpi.planner.density_memory import density_bytes
+from sqd_mpi.planner.gpu_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.same_spin import spare_bytes
 from sqd_mpi.planner.work import Work
 

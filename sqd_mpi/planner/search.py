@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.profile import MachineProfile
 
 MOST_GRIDS = 300  # that are looked at for one number of ranks
 _FEWER_GRIDS = 80  # of other numbers of ranks

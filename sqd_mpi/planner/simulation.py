@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import Connections
 from sqd_mpi.planner.prediction import (
     ASSUMED_SIGMAS,
@@ -24,6 +23,7 @@ from sqd_mpi.planner.prediction import (
     setup_seconds,
 )
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from sqd_mpi.machine import MachineProfile, read_profile
 from sqd_mpi.options import InputError
-from sqd_mpi.planner.device_memory import uploaded_bytes
-from sqd_mpi.planner.devices import assumed_device
+from sqd_mpi.planner.data_sheets import assumed_device
+from sqd_mpi.planner.gpu_memory import uploaded_bytes
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, Limits, predict
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.profile import MachineProfile, read_profile
 from sqd_mpi.planner.work import Work
 
 PROFILES = "SQD_MPI_MACHINE"  # environment: machine profiles that bench wrote, separated as in PATH

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
 from sqd_mpi.distribution.layout import diagonal_blocks_meet_half, stands_for_mirror_image
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.planner.connections import connected_parts
-from sqd_mpi.planner.opposite_spin import opposite_seconds
+from sqd_mpi.planner.gpu_work import opposite_seconds
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.same_spin import MEMORY_SHARE, SameSpinCounts, SameSpinPlan
 
 # Two groups of alpha singles with common ket rows are treated together (`backends.cpu.twins`): from about so many

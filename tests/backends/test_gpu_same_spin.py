@@ -21,7 +21,7 @@ from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.davidson import subspace_sizes
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.planner import device_memory, devices, same_spin
+from sqd_mpi.planner import data_sheets, gpu_memory, same_spin
 from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solve import solve_subspace
@@ -229,7 +229,7 @@ def test_planned_multiply_adds_are_those_of_the_blocks(shape, spin_flip: bool, m
     flip = spin_flip and shape[0] == shape[1]
     case = Case(9, (4, 4), (60, 60), shape, parity=int(flip), close=True)
     problem = Problem(case, HostDevice(), "direct", "dense")
-    profile = devices.assumed_device().model_copy(update={"dense_seconds": 1e-30})
+    profile = data_sheets.assumed_device().model_copy(update={"dense_seconds": 1e-30})
     planned = planner.Problem.create(problem.hamiltonian, *case.strings(), False, flip, False)
     work = Work(planned, shape, profile, 1)
     executed, most = {"alpha": 0.0, "beta": 0.0}, 0
@@ -261,7 +261,7 @@ def test_planned_multiply_adds_are_those_of_the_blocks(shape, spin_flip: bool, m
 def test_planned_seconds_are_those_of_the_faster_form() -> None:
     strings = close_strings(9, 4, 60)
     problem = planner.Problem.create(make_hamiltonian(9, (4, 4)), strings, strings, False, True)
-    profile = devices.assumed_device()
+    profile = data_sheets.assumed_device()
     seconds = {}
     for dense in (None, 1.0, 1e-30):
         work = Work(problem, (1, 1, 1, 1), profile.model_copy(update={"dense_seconds": dense}), 1)
@@ -289,7 +289,7 @@ def test_a_solve_with_matrices(spin_flip, monkeypatch) -> None:
     monkeypatch.setattr(SameSpin, "_saved_seconds", lambda self, task: np.ones(self.layout.n_labels))
     monkeypatch.setattr(same_spin, "_LEAST_CHUNK", 40)
     monkeypatch.setattr(gpu_block, "_SCRATCH_BYTES", 8)
-    monkeypatch.setattr(device_memory, "SCRATCH_BYTES", 8)
+    monkeypatch.setattr(gpu_memory, "SCRATCH_BYTES", 8)
     hamiltonian, strings = make_hamiltonian(10, (4, 4)), close_strings(10, 4, 150)
     options = SolveOptions(spin_flip=spin_flip, symmetry="off", tol=1e-6)
     found = solve_subspace(None, hamiltonian, strings, strings, options.model_copy(update={"backend": "gpu"}))
@@ -297,7 +297,7 @@ def test_a_solve_with_matrices(spin_flip, monkeypatch) -> None:
     assert (found.backend, expected.backend) == ("gpu", "cpu")
     np.testing.assert_allclose(found.energies, expected.energies, rtol=0, atol=1e-10)
     problem = planner.Problem.create(hamiltonian, strings, strings, False, spin_flip == "auto")
-    profile = devices.assumed_device().model_copy(update={"context_bytes": 0, "dense_seconds": 1e-30})
+    profile = data_sheets.assumed_device().model_copy(update={"context_bytes": 0, "dense_seconds": 1e-30})
     limits = planner.Limits(10**12, *subspace_sizes(1), 10**9)
     plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, limits)
     sparse = profile.model_copy(update={"dense_seconds": None})

@@ -23,7 +23,7 @@ from sqd_mpi.arrays import FloatArray, IntArray, Place
 from sqd_mpi.backends.cpu import density_kernels
 from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.distribution.layout import Layout, owners
-from sqd_mpi.planner.densities import packed_size
+from sqd_mpi.planner.density_memory import packed_size
 from sqd_mpi.problem.excitations import find_doubles, find_singles, occupied_orbitals, pair_index
 
 _ROWS_AT_A_TIME = 4096  # bounds the doubles that exist at one time

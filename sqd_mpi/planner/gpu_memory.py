@@ -9,7 +9,7 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.tiled_shape import CHUNK
 from sqd_mpi.distribution.dealing import Memory
 from sqd_mpi.distribution.layout import SpinStrings
-from sqd_mpi.planner.opposite_spin import used_pairs
+from sqd_mpi.planner.gpu_work import used_pairs
 from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.work import Work
 

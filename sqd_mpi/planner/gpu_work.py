@@ -14,9 +14,9 @@ import numpy as np
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.costs import PRODUCT, PRODUCT_LAUNCHES, RATES, ListSizes, Rates, opposite_forms
 from sqd_mpi.backends.gpu.tiled_shape import TiledShape
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.profile import MachineProfile
 
 if TYPE_CHECKING:
     from sqd_mpi.planner.work import Work

@@ -8,11 +8,11 @@ import numpy as np
 
 from sqd_mpi.arrays import FloatArray, Shape
 from sqd_mpi.backends.gpu.costs import RATES, Rates
-from sqd_mpi.machine import MachineProfile
 from sqd_mpi.options import InputError
-from sqd_mpi.planner.opposite_spin import opposite_floor, used_pairs
+from sqd_mpi.planner.gpu_work import opposite_floor, used_pairs
 from sqd_mpi.planner.prediction import Limits, Messages, Needed
 from sqd_mpi.planner.problem import Problem
+from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 
 # The rates of an H100 in `device_costs` hold for other devices in proportion to what bounds the kernel on its data
