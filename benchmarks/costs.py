@@ -29,12 +29,12 @@ def measure(hamiltonian: Any, strings: Any, options: dict[str, Any], repeats: in
     import numpy as np
 
     from sqd_mpi.backends import get_backend
-    from sqd_mpi.density_matrices import density_matrices
     from sqd_mpi.options import SolveOptions
     from sqd_mpi.problem.interaction import Interaction
-    from sqd_mpi.pt2 import second_order
-    from sqd_mpi.sigma import SigmaOperator
-    from sqd_mpi.solve import solve_subspace
+    from sqd_mpi.solver.density_matrices import density_matrices
+    from sqd_mpi.solver.pt2 import second_order
+    from sqd_mpi.solver.sigma import SigmaOperator
+    from sqd_mpi.solver.solve import solve_subspace
 
     result = solve_subspace(None, hamiltonian, strings, strings, SolveOptions(max_iterations=4, **options))
     layout, backend = result.roots[0].layout, get_backend("cpu")

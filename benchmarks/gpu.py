@@ -215,8 +215,8 @@ def solve(path: Path, backend: str, folder: Path, limit: float, tol: float) -> d
 def predicted_memory(hamiltonian: Any, strings: Any, device: Any) -> dict[str, int]:
     """Bytes on the GPU and in host memory that the planner predicts for one rank with all basis vectors it wants."""
     from sqd_mpi import planner
-    from sqd_mpi.davidson import subspace_sizes
     from sqd_mpi.planner import data_sheets
+    from sqd_mpi.solver.davidson import subspace_sizes
 
     problem = planner.Problem.create(hamiltonian, *strings)
     profile = data_sheets.assumed_profile(data_sheets.DATA_SHEETS[0]).model_copy(update={"context_bytes": 0})

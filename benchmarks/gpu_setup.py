@@ -174,8 +174,8 @@ def model_space(steps: Steps, layout: Any, hamiltonian: Any, interaction: Any) -
     from sqd_mpi.backends.cpu import block as cpu
     from sqd_mpi.distribution.grid import ProcessGrid
     from sqd_mpi.distribution.memory import HostMemory, smallest
-    from sqd_mpi.model_space import ModelSpace
     from sqd_mpi.problem.symmetry import find_labels
+    from sqd_mpi.solver.model_space import ModelSpace
 
     share = cpu.create_share(layout, PLACE, hamiltonian, find_labels(hamiltonian))
     diagonal = np.empty(layout.dimension)
@@ -205,9 +205,9 @@ def extrapolated(seconds: dict[int, float], n_cores: int) -> float:
 def predicted(path: Path, runs: Sequence[dict[str, Any]], keys: Sequence[str], options: Any) -> list[dict[str, Any]]:
     """Whole solves on several GPUs, from the measured preparation."""
     from sqd_mpi import planner
-    from sqd_mpi.davidson import subspace_sizes
     from sqd_mpi.files import records
     from sqd_mpi.planner import data_sheets
+    from sqd_mpi.solver.davidson import subspace_sizes
 
     source = records.read_input(path)
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)

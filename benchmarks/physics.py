@@ -15,10 +15,10 @@ import sys
 
 import numpy as np
 
-from sqd_mpi.density_matrices import density_matrices
 from sqd_mpi.distribution import grid
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.density_matrices import density_matrices
+from sqd_mpi.solver.solve import solve_subspace
 from tests.molecules import MOLECULES, State, exact_states, molecule, strings
 
 ROOTS = 3

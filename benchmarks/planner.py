@@ -98,10 +98,10 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     from sqd_mpi import planner
-    from sqd_mpi.davidson import subspace_sizes
     from sqd_mpi.files.records import read_input
     from sqd_mpi.options import available_cores, available_memory, parse_grid
     from sqd_mpi.planner.profile import read_profile
+    from sqd_mpi.solver.davidson import subspace_sizes
 
     source = read_input(options.input)
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)

@@ -126,12 +126,13 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def work(comm: Any, options: argparse.Namespace) -> None:
     """Molecule on rank 0, strings on all ranks, files from rank 0."""
-    from sqd_mpi import InputError, threads
+    from sqd_mpi import InputError
     from sqd_mpi.distribution import grid
     from sqd_mpi.files import records
+    from sqd_mpi.solver import startup
 
     first = comm is None or comm.rank == 0
-    threads.set_up(comm)
+    startup.set_up(comm)
     outcome: Any = None
     if first:
         try:
@@ -316,8 +317,8 @@ def heaviest(weights: dict[int, float], norb: int, options: argparse.Namespace) 
 
 def grow(comm: Any, molecule: Molecule, options: argparse.Namespace) -> tuple[list[Any], Any]:
     """Strings of the last round and its result. Collective over the communicator."""
-    from sqd_mpi.observables import carry_over
     from sqd_mpi.problem import bitstrings
+    from sqd_mpi.solver.observables import carry_over
 
     hamiltonian = molecule.hamiltonian
     carried = [bitstrings.from_integers([(1 << n) - 1], hamiltonian.norb) for n in hamiltonian.nelec]

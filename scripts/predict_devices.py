@@ -33,8 +33,8 @@ def predict_input(path: Path, keys: Sequence[str], shape: Any) -> dict[str, Any]
     source = records.read_input(path)
     _jit.set_threads(min(available_cores(), 4))
     from sqd_mpi import planner
-    from sqd_mpi.davidson import subspace_sizes
     from sqd_mpi.planner import data_sheets
+    from sqd_mpi.solver.davidson import subspace_sizes
 
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)
     n_devices = shape[0] * shape[1] * shape[2] * shape[3]

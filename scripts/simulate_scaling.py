@@ -52,8 +52,8 @@ def simulate_all(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row for the chosen grid of every number of ranks, and for every grid."""
     from sqd_mpi import planner
-    from sqd_mpi.davidson import subspace_sizes
     from sqd_mpi.planner.simulation import simulate
+    from sqd_mpi.solver.davidson import subspace_sizes
 
     limits = planner.Limits(memory, *subspace_sizes(1))
     shapes = []

@@ -143,7 +143,7 @@ def against_dense(comm: Any, n_problems: int, seed: int) -> int:
 
 def findings(problem: Problem, result: Any) -> dict[str, Any]:
     """What of a result must not depend on the grid; on every rank."""
-    from sqd_mpi import density_matrices, pt2
+    from sqd_mpi.solver import density_matrices, pt2
 
     matrices = density_matrices.of_all_roots(result, 1)
     pt2_known = not problem.hamiltonian.spin_dependent and problem.hamiltonian.norb < 65

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sqd_mpi.log import Log
     from sqd_mpi.options import InputError, InputWarning, SolveOptions
     from sqd_mpi.problem.hamiltonian import Hamiltonian
-    from sqd_mpi.solve import SubspaceResult, solve_subspace
+    from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
 
 # Where the public names lie. They are imported when they are first used, so that `import sqd_mpi` costs nothing and
 # starts neither MPI nor a compiler.

@@ -13,13 +13,13 @@ import numpy as np
 
 from sqd_mpi import _jit
 from sqd_mpi.arrays import FloatArray, Strings
-from sqd_mpi.density_matrices import DensityMatrices, density_matrices
 from sqd_mpi.files import distributed, records
-from sqd_mpi.observables import StringWeights
 from sqd_mpi.options import InputError, Recalled, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.solve import Progress, SubspaceResult, solve_subspace
+from sqd_mpi.solver.density_matrices import DensityMatrices, density_matrices
+from sqd_mpi.solver.observables import StringWeights
+from sqd_mpi.solver.solve import Progress, SubspaceResult, solve_subspace
 
 _LOG_LINES = 12
 # Determinants below which starting threads costs more than they save.

@@ -87,7 +87,7 @@ def run(
         InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
     from sqd_mpi import _jit, compile_notice, job
-    from sqd_mpi.threads import set_up
+    from sqd_mpi.solver.startup import set_up
 
     engine, message = _engine(backend, say)
     if output is not None:
@@ -105,7 +105,7 @@ def run(
         grid.barrier(comm)
         if local_rank != 0:
             job.warm_up(0)
-    from sqd_mpi.solve import peak_rss_bytes
+    from sqd_mpi.solver.solve import peak_rss_bytes
 
     measured = {"process_bytes": float(peak_rss_bytes())}
     grid.barrier(comm)

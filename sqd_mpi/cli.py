@@ -339,7 +339,7 @@ def _help(field: Any) -> str:
 
 def _import_fcidump(parsed: argparse.Namespace) -> int:
     """Writes an input file."""
-    from sqd_mpi.threads import check_processor
+    from sqd_mpi.solver.startup import check_processor
 
     check_processor()  # before numba is imported
     from sqd_mpi import importing
@@ -349,7 +349,7 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
 
 def _import_counts(parsed: argparse.Namespace) -> int:
     """Writes a problem file."""
-    from sqd_mpi.threads import check_processor
+    from sqd_mpi.solver.startup import check_processor
 
     check_processor()
     from sqd_mpi import importing

@@ -145,10 +145,10 @@ def truncated_series(
         InputError: the integrals depend on spin; the same on all ranks.
     """
     hamiltonian.check_pt2()
-    from sqd_mpi.observables import carry_over
     from sqd_mpi.problem import bitstrings
-    from sqd_mpi.pt2 import second_order
-    from sqd_mpi.solve import solve_subspace
+    from sqd_mpi.solver.observables import carry_over
+    from sqd_mpi.solver.pt2 import second_order
+    from sqd_mpi.solver.solve import solve_subspace
 
     log = log if log is not None else Log.silent()
     whole = [bitstrings.canonical(each)[0] for each in (strings_a, strings_b)]
@@ -215,9 +215,10 @@ def run_file(
     values = parse_thresholds(thresholds)
     log = log or Log(0 if comm is None else comm.rank)
     problem, options = _read(comm, input_path, folder, given, log)
-    from sqd_mpi import _jit, threads
+    from sqd_mpi import _jit
+    from sqd_mpi.solver import startup
 
-    threads.set_up(comm, options.threads, log)
+    startup.set_up(comm, options.threads, log)
     log.info(heading())
     with log.compiling(_jit.telling_of_compilation, loading=False):
         points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)

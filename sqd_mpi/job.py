@@ -77,7 +77,7 @@ class Job:
     """
 
     n_nodes = 1
-    threads: Any = None  # what `threads.set_up` returns, once it was called
+    startup: Any = None  # what `threads.set_up` returns, once it was called
 
     def __init__(
         self,
@@ -116,11 +116,11 @@ class Job:
     def run(self) -> int:
         """Solve and write."""
         self.set_up_threads()
-        from sqd_mpi.solve import solve_subspace
+        from sqd_mpi.solver.solve import solve_subspace
 
         self._announce()
         if self.rdm_order:
-            from sqd_mpi.density_matrices import check_memory
+            from sqd_mpi.solver.density_matrices import check_memory
 
             check_memory(self.comm, self.problem.hamiltonian.norb, self.rdm_order)
         if self._told_to_stop():
@@ -206,9 +206,10 @@ class Job:
             local_rank, n_local = grid.local_ranks(self.comm)
             self.n_nodes = count_nodes(self.comm, local_rank)
             _node_local_cache()
-            from sqd_mpi import _jit, threads
+            from sqd_mpi import _jit
+            from sqd_mpi.solver import startup
 
-            self.threads = threads.set_up(self.comm, self.options.threads, self.log)
+            self.threads = startup.set_up(self.comm, self.options.threads, self.log)
         with self.log.compiling(_jit.telling_of_compilation), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             backend = self._open_device(local_rank, n_local)
@@ -297,7 +298,7 @@ class Job:
     def _write_result(self, result: Any) -> None:
         """All ranks write the result, or raise the same RunError."""
         from sqd_mpi.files import distributed, records
-        from sqd_mpi.solve import peak_rss_bytes
+        from sqd_mpi.solver.solve import peak_rss_bytes
 
         peak = np.array([peak_rss_bytes()], np.int64)
         result.grid.maximum_over_all(peak)
@@ -341,7 +342,7 @@ class Job:
         """Density matrices of all roots on rank 0, if they are wanted; their time goes to the timings."""
         if not self.rdm_order:
             return []
-        from sqd_mpi.density_matrices import of_all_roots
+        from sqd_mpi.solver.density_matrices import of_all_roots
 
         name = "density matrices"
         with self.timers(name):
@@ -353,7 +354,7 @@ class Job:
         """Second-order corrections of all roots, if they are wanted; their time goes to the timings."""
         if not self.options.pt2:
             return []
-        from sqd_mpi.pt2 import of_all_roots
+        from sqd_mpi.solver.pt2 import of_all_roots
 
         name = "second order"
         with self.timers(name):
@@ -373,7 +374,7 @@ class Job:
 
     def _record(self, result: Any, peak: int, densities: list[Any], corrections: list[Any]) -> Any:
         from sqd_mpi.files.records import Record
-        from sqd_mpi.observables import carry_over
+        from sqd_mpi.solver.observables import carry_over
 
         roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold
         options = self.options.replace(max_subspace=result.max_subspace, grid=result.grid.shape).to_dict()
@@ -510,7 +511,7 @@ def _orbital_summary(densities: list[Any]) -> dict[str, Any]:
     """What the density matrices of the roots say about orbitals."""
     if not densities:
         return {}
-    from sqd_mpi.density_matrices import natural_occupations, orbital_entropies
+    from sqd_mpi.solver.density_matrices import natural_occupations, orbital_entropies
 
     summary = {"natural_occupations": [natural_occupations(found.rdm1).tolist() for found in densities]}
     if densities[0].two_ab is not None:
@@ -532,7 +533,7 @@ def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
 def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
     """Compile or load every kernel of a solve by solving a toy problem in this process."""
     from sqd_mpi.problem.hamiltonian import Hamiltonian
-    from sqd_mpi.solve import solve_subspace
+    from sqd_mpi.solver.solve import solve_subspace
 
     h1e = -np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.1], [0.0, 0.1, 0.5]])
     eri = np.full(21, 0.01)
@@ -542,10 +543,10 @@ def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
     hamiltonian = Hamiltonian(h1e, eri, 0.0, 3, (2, 2))
     result = solve_subspace(None, hamiltonian, strings, strings, options)
     if rdm_order:
-        from sqd_mpi.density_matrices import of_all_roots
+        from sqd_mpi.solver.density_matrices import of_all_roots
 
         of_all_roots(result, rdm_order)
     if pt2:
-        from sqd_mpi.pt2 import second_order
+        from sqd_mpi.solver.pt2 import second_order
 
         second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)

@@ -49,12 +49,12 @@ def plan_file(
     device_bytes = _device_bytes(device_memory, profile)
     n_threads = options.threads if isinstance(options.threads, int) else 1
 
-    from sqd_mpi import threads
+    from sqd_mpi.solver import startup
 
-    threads.set_up(None, min(threads.choose(None).number, _MOST_THREADS))  # of this process, not of the run
+    startup.set_up(None, min(startup.choose(None).number, _MOST_THREADS))  # of this process, not of the run
 
     from sqd_mpi import planner
-    from sqd_mpi.davidson import subspace_sizes
+    from sqd_mpi.solver.davidson import subspace_sizes
 
     per_node = profile.ranks_per_node or max(1, available_cores() // n_threads)
     memory = options.memory or int(available_memory() / min(ranks, per_node))

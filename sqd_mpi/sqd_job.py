@@ -26,7 +26,7 @@ from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop_options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError, RunError, input_warnings_to
 from sqd_mpi.provenance import about_run, library_versions, new_run_name
-from sqd_mpi.threads import check_processor
+from sqd_mpi.solver.startup import check_processor
 
 _BEST = ("strings_a", "strings_b", "occupancies")
 _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
@@ -250,7 +250,7 @@ class _LoopJob(Job):
         """
         from sqd_mpi.batch import BatchResult
         from sqd_mpi.files import records
-        from sqd_mpi.observables import StringWeights
+        from sqd_mpi.solver.observables import StringWeights
         from sqd_mpi.sqd import LoopState
 
         if not self.checkpoint.exists():
@@ -314,7 +314,7 @@ class _LoopJob(Job):
             raise RunError(f"the result could not be written: {error}{there}") from None
 
     def _loop_summary(self, hamiltonian: Any, state: Any) -> dict[str, Any]:
-        from sqd_mpi.solve import peak_rss_bytes
+        from sqd_mpi.solver.solve import peak_rss_bytes
 
         best = state.best
         failures = [

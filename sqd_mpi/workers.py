@@ -23,8 +23,8 @@ from sqd_mpi._jit import threads_of_environment
 from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, solve_one
 from sqd_mpi.options import InputError, RunError, available_cores, available_memory
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.solver.startup import check_processor
 from sqd_mpi.spelling import is_typed
-from sqd_mpi.threads import check_processor
 from sqd_mpi.worker import READY, Setup
 
 _LOOK_SECONDS = 0.5  # longest time between looks at clocks and at what the caller wants

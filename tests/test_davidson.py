@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sqd_mpi.davidson import Step, davidson, default_subspace, least_subspace
 from sqd_mpi.distribution import vectors as fast_vectors
 from sqd_mpi.distribution.memory import HOST
+from sqd_mpi.solver.davidson import Step, davidson, default_subspace, least_subspace
 
 
 def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, out):

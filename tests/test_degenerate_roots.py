@@ -7,7 +7,7 @@ import pytest
 
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, dense_matrix
 
 

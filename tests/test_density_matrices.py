@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import density_matrices
 from sqd_mpi.backends.cpu.density import Accumulators
-from sqd_mpi.density_matrices import (
+from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.solver import density_matrices
+from sqd_mpi.solver.density_matrices import (
     natural_occupations,
     orbital_entropies,
     predict_bytes,
     rdm1s,
     transition_density_matrices,
 )
-from sqd_mpi.options import InputError, SolveOptions
-from sqd_mpi.problem import bitstrings
-from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

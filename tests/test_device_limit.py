@@ -14,14 +14,14 @@ from sqd_mpi.backends.gpu import block as gpu_block
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
-from sqd_mpi.density_matrices import predict_bytes
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.planner import gpu_memory
 from sqd_mpi.planner.density_memory import density_bytes
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.density_matrices import predict_bytes
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -71,7 +71,7 @@ def test_lists_that_do_not_fit_are_refused_before_anything_is_allocated(make_dev
 
 def test_auto_goes_back_to_the_cpu(make_device, small_scratch, monkeypatch, capsys):
     """A device that was chosen, not asked for, is left where a space does not fit."""
-    monkeypatch.setattr("sqd_mpi.solve.device_is_there", lambda: True)
+    monkeypatch.setattr("sqd_mpi.solver.solve.device_is_there", lambda: True)
     monkeypatch.setattr(planner, "choose_backend", lambda *_: planner.Choice("gpu", 2.0, 1.0, False))
     options, log = OPTIONS.replace(backend="auto"), Log(0)
     make_device(10**9)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, figures, pt2
+from sqd_mpi import cli, figures
 from sqd_mpi.extrapolation import Point, fit_to_zero, fits_of, parse_thresholds, truncated_series
 from sqd_mpi.files import records
-from sqd_mpi.observables import carry_over
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver import pt2
+from sqd_mpi.solver.observables import carry_over
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian
 from tests.test_run import MPIEXEC, environment
 from tests.waiting import HANG

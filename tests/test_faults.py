@@ -42,7 +42,7 @@ import os, resource, signal, sys, time
 import numpy as np
 from sqd_mpi.distribution import grid
 from sqd_mpi.files import checksums, records as files, vectors as vector_files, distributed as vector_io
-from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
 
 count = 0

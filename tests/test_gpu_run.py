@@ -20,7 +20,7 @@ from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, RunError, SolveOptions
 from sqd_mpi.planner.profile import MachineProfile, write_profile
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 from tests.test_run import check_refusal, info, run
 

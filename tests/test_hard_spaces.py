@@ -13,8 +13,8 @@ from sqd_mpi import _jit
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.sectors import HOW_DECIDED
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.sectors import HOW_DECIDED
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, dense_matrix
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))

@@ -24,8 +24,8 @@ from sqd_mpi.files import records
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.pt2 import of_all_roots
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.pt2 import of_all_roots
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec
 from tests.waiting import HANG
@@ -47,7 +47,7 @@ OTHERS = ["all_converged", "nelec", "grid", "backend", "symmetry", "version"]
 # Runs the program with `ACTION` before the sigmas of the real problem (not before those of the warm-up).
 SCRIPT = """
 import os, signal, sys
-from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
 
 plain, count = SigmaOperator.matvec, 0
@@ -220,7 +220,7 @@ def test_result_holds_second_order_corrections(folder, hamiltonian):
 
 
 def test_density_matrices_that_do_not_fit_are_refused_before_the_solve(folder, monkeypatch):
-    from sqd_mpi import density_matrices
+    from sqd_mpi.solver import density_matrices
 
     monkeypatch.setattr(density_matrices, "available_memory", lambda: 1000)
     with pytest.raises(InputError, match="density matrices of order 2 over 7 orbitals need"):

@@ -30,7 +30,7 @@ specification.loader.exec_module(make_input)
 def _folder(tmp_path, monkeypatch):
     """Work in an empty directory, on one thread."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sqd_mpi.threads.available_cores", lambda: 1)
+    monkeypatch.setattr("sqd_mpi.solver.startup.available_cores", lambda: 1)
     monkeypatch.setattr("sqd_mpi.distribution.grid.world", lambda: None)
 
 

@@ -10,9 +10,9 @@ import pytest
 from sqd_mpi.backends import get_backend
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
-from sqd_mpi.model_space import ModelSpace
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
+from sqd_mpi.solver.model_space import ModelSpace
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

@@ -7,8 +7,8 @@ import pytest
 
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout, SpinStrings
-from sqd_mpi.observables import carry_over, occupancies, string_weights
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.solver.observables import carry_over, occupancies, string_weights
 from tests.problems import random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

@@ -13,7 +13,7 @@ import pytest
 from sqd_mpi.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.planner.profile import MachineProfile, write_profile
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 from tests.waiting import HANG
 

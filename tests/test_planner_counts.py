@@ -19,7 +19,7 @@ from sqd_mpi.planner.work import Work, padded
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels, trivial_labels
-from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.solver.sigma import SigmaOperator
 from tests.problems import close_strings, make_hamiltonian
 
 NORB = 8

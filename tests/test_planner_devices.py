@@ -15,13 +15,13 @@ from sqd_mpi.backends.gpu import block as gpu_block
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.cli import main
-from sqd_mpi.davidson import subspace_sizes
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.planner import data_sheets, gpu_memory
 from sqd_mpi.planner.profile import MachineProfile, read_profile, write_profile
 from sqd_mpi.planner.text import plan_text
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.davidson import subspace_sizes
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import pt2
 from sqd_mpi.backends.cpu.outside import ExternalTile
 from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.backends.slow import kernels
@@ -14,7 +13,8 @@ from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.outside_strings import external_strings, most_external
-from sqd_mpi.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver import pt2
+from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1])

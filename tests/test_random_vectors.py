@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.distribution.layout import Layout, SpinStrings
-from sqd_mpi.random_vectors import fill_random
+from sqd_mpi.solver.random_vectors import fill_random
 from tests.problems import random_strings
 
 LABELS = np.array([0, 1, 0, 1, 0, 1, 0])

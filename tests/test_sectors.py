@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sqd_mpi.sectors import (
+from sqd_mpi.solver.sectors import (
     CAUTION,
     DECISIVE,
     LEAST_DIMENSION,

@@ -90,7 +90,7 @@ if arguments[:3] != ["-m", "sqd_mpi", "run"] or "--resume" in arguments:
     os.execv({python!r}, [{python!r}, *arguments])
 arrived = []
 signal.signal(signal.SIGUSR1, lambda number, _: arrived.append(number))
-from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
 
 plain, count = SigmaOperator.matvec, 0

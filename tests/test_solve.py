@@ -9,8 +9,8 @@ from sqd_mpi.log import Log, Timers
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.sectors import HOW_DECIDED
-from sqd_mpi.solve import Progress, solve_subspace
+from sqd_mpi.solver.sectors import HOW_DECIDED
+from sqd_mpi.solver.solve import Progress, solve_subspace
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sqd_mpi.cli import main
-from sqd_mpi.density_matrices import density_matrices
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
@@ -14,7 +13,8 @@ from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.density_matrices import density_matrices
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, spin_dependent, turned
 
 

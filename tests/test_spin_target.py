@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import job, solve
+from sqd_mpi import job
 from sqd_mpi.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem.interaction import Interaction
-from sqd_mpi.solve import solve_subspace
-from sqd_mpi.spin_target import SpinTarget, is_pure
+from sqd_mpi.solver import solve
+from sqd_mpi.solver.solve import solve_subspace
+from sqd_mpi.solver.spin_target import SpinTarget, is_pure
 from tests.molecules import MOLECULES, exact_states, molecule, strings
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
 

@@ -15,7 +15,7 @@ from sqd_mpi.files import records
 from sqd_mpi.loop_options import LoopOptions
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings, sampling
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from sqd_mpi.sqd import LATEST, run_loop
 from tests import faulty
 from tests.problems import all_strings, make_hamiltonian

@@ -11,11 +11,11 @@ from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.distribution.memory import HOST
-from sqd_mpi.model_space import ModelSpace
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import trivial_labels
-from sqd_mpi.sectors import Aim, Task
-from sqd_mpi.start_vectors import StartVectors
+from sqd_mpi.solver.model_space import ModelSpace
+from sqd_mpi.solver.sectors import Aim, Task
+from sqd_mpi.solver.start_vectors import StartVectors
 from tests.problems import close_strings, make_hamiltonian
 
 PLACE = (0, 0, 0, 0)

@@ -9,10 +9,11 @@ import sys
 
 import pytest
 
-from sqd_mpi import _jit, threads
+from sqd_mpi import _jit
 from sqd_mpi.distribution import grid
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError
+from sqd_mpi.solver import startup
 from tests.test_cli import environment, sqd_mpi
 from tests.test_run import MPIEXEC
 from tests.test_terminal import folder
@@ -28,7 +29,7 @@ def _plain(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in (("_written", None), ("_replaced", None), ("_settled", False)):
         monkeypatch.setattr(_jit, name, value)
-    monkeypatch.setattr(threads, "available_cores", lambda: 8)
+    monkeypatch.setattr(startup, "available_cores", lambda: 8)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_who_goes_first(monkeypatch, wanted, numba, openmp, number, variable, wa
         if value is not None:
             monkeypatch.setenv(name, value)
     monkeypatch.setattr(grid, "cores_of_node", lambda comm: (8, 1))
-    chosen = threads.choose(None, wanted)
+    chosen = startup.choose(None, wanted)
     assert (chosen.number, chosen.variable) == (number, variable)
     assert chosen.origin == (f" ({variable})" if variable else "")
     assert len(chosen.warnings) == (warning is not None)
@@ -72,9 +73,9 @@ def test_who_goes_first(monkeypatch, wanted, numba, openmp, number, variable, wa
 )
 def test_cores_are_divided_among_the_ranks_that_share_them(monkeypatch, own, of_node, ranks, number):
     """A rank that is bound to cores of its own takes all of them."""
-    monkeypatch.setattr(threads, "available_cores", lambda: own)
+    monkeypatch.setattr(startup, "available_cores", lambda: own)
     monkeypatch.setattr(grid, "cores_of_node", lambda comm: (of_node, ranks))
-    assert threads.choose(None).number == number
+    assert startup.choose(None).number == number
 
 
 def test_what_was_written_here_is_not_the_users(monkeypatch):
@@ -113,7 +114,7 @@ def test_warnings_without_a_log(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     monkeypatch.setattr(_jit, "set_threads", lambda number: None)
     with pytest.warns(UserWarning, match="OMP_NUM_THREADS needs a positive integer; got 'many'"):
-        threads.set_up(None)
+        startup.set_up(None)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_threading_layer_that_is_not_installed(folder):
 
 def test_kernels_need_the_compiler():
     """In a script too."""
-    program = "import sqd_mpi\ntry:\n    import sqd_mpi.solve\nexcept sqd_mpi.InputError as error:\n    print(error)"
+    program = "import sqd_mpi\ntry:\n    sqd_mpi.solve_subspace\nexcept sqd_mpi.InputError as error:\n    print(error)"
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(NUMBA_DISABLE_JIT="1"), capture_output=True, text=True,
         check=False,

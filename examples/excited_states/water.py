@@ -15,9 +15,9 @@ import numpy as np
 from pyscf import ao2mo, fci, gto, mcscf, scf
 
 from sqd_mpi import Hamiltonian, SolveOptions, solve_subspace
-from sqd_mpi.density_matrices import transition_density_matrices
 from sqd_mpi.distribution import grid
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.solver.density_matrices import transition_density_matrices
 
 HARTREE_IN_EV = 27.211386
 WATER = "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587"

@@ -21,12 +21,13 @@ try:
 except ImportError as error:
     raise ImportError(f"{error}; install it with: pip install 'sqd_mpi[qiskit]'") from error
 
-from sqd_mpi import _jit, threads
+from sqd_mpi import _jit
 from sqd_mpi.batches import BatchResult, WorkerPool, solve_batches
 from sqd_mpi.distribution import grid
 from sqd_mpi.options import InputError, SolveOptions, fewest_krylov_vectors
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.solver import startup
 
 IntegerStrings = NDArray[Any]
 Occupancies = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -188,7 +189,7 @@ def _solve(
     options = _options(kwargs, spin_sq, shift)
     comm = grid.world() if is_mpi_execution() else None
     if comm is not None and comm.size > 1:
-        threads.set_up(comm)
+        startup.set_up(comm)
     elif options.threads != "auto":
         _jit.set_threads(options.threads)
         place = {**place, "threads": options.threads}

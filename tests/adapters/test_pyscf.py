@@ -13,7 +13,7 @@ from sqd_mpi.adapters.pyscf import SubspaceArray, SubspaceSolver, SubspaceVector
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, close_strings
 
 

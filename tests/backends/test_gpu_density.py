@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-from sqd_mpi import density_matrices
 from sqd_mpi.backends import get_density_backend, reference
 from sqd_mpi.backends.cpu import density
 from sqd_mpi.backends.cpu.density import Accumulators
@@ -21,7 +20,8 @@ from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.slow import density_kernels
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.options import RunError, SolveOptions
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver import density_matrices
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings
 from tests.waiting import HANG
 

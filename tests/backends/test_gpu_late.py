@@ -14,7 +14,7 @@ from sqd_mpi.backends.gpu.late_device import LateDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.options import InputError, SolveOptions
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, Problem, check
 from tests.backends.test_gpu_density import close, on_device, sums
 from tests.problems import close_strings, make_hamiltonian

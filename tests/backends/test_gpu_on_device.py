@@ -22,7 +22,7 @@ from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.files import records
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, Case, Problem, check
 from tests.backends.test_gpu_density import close, on_device, sums
 from tests.problems import close_strings, make_hamiltonian

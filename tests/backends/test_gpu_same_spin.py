@@ -19,12 +19,12 @@ from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.rows import contiguous
 from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.davidson import subspace_sizes
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import data_sheets, gpu_memory, same_spin
 from sqd_mpi.planner.same_spin import SameSpinPlan
 from sqd_mpi.planner.work import Work
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.davidson import subspace_sizes
+from sqd_mpi.solver.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, LABELS, Case, Problem, assert_close, check
 from tests.problems import close_strings, make_hamiltonian
 

@@ -14,7 +14,7 @@ from sqd_mpi.backends.gpu import self_check, sources
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

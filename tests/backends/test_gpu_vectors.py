@@ -22,7 +22,7 @@ from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.distribution.memory import HOST
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
-from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.solver.sigma import SigmaOperator
 from tests.problems import make_hamiltonian, random_strings
 from tests.waiting import HANG
 

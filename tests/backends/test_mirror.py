@@ -15,7 +15,7 @@ from sqd_mpi.distribution.layout import Layout, SpinStrings, diagonal_blocks_mee
 from sqd_mpi.planner import order_strings
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
-from sqd_mpi.tasks import assign
+from sqd_mpi.solver.tasks import assign
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

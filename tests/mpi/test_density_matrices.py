@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.density_matrices import transition_density_matrices
 from sqd_mpi.options import InputError, SolveOptions
-from sqd_mpi.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver.density_matrices import transition_density_matrices
+from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
 from tests.mpi.test_sigma import LABELS, shapes
 from tests.problems import close_strings, make_hamiltonian, random_strings
 
@@ -67,7 +67,7 @@ def test_more_ranks_than_strings(comm):
 
 
 def test_memory_of_one_rank_refuses_on_all(comm, monkeypatch):
-    from sqd_mpi import density_matrices
+    from sqd_mpi.solver import density_matrices
 
     strings = close_strings(6, 3, 7), close_strings(6, 2, 5, seed=1)
     result = solve_subspace(comm, make_hamiltonian(6, (3, 2)), *strings)

@@ -19,7 +19,7 @@ from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.planner import same_spin
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS
 from tests.problems import close_strings, make_hamiltonian, random_strings
 

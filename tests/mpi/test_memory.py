@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sqd_mpi import solve
 from sqd_mpi.checkpoints import Checkpoints
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.solver import solve
 from tests.mpi.test_sigma import LABELS
 from tests.opaque import OpaqueBackend
 from tests.problems import close_strings, make_hamiltonian, random_strings

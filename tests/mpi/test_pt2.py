@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.pt2 import second_order
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.pt2 import second_order
+from sqd_mpi.solver.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS, shapes
 from tests.problems import close_strings, make_hamiltonian, random_strings
 

@@ -13,7 +13,7 @@ from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.planner import order_strings
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
-from sqd_mpi.sigma import SigmaOperator
+from sqd_mpi.solver.sigma import SigmaOperator
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
 
 pytestmark = pytest.mark.mpi

@@ -7,8 +7,8 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.options import InputError, RunError, SolveOptions
-from sqd_mpi.sigma import SigmaOperator
-from sqd_mpi.solve import solve_subspace
+from sqd_mpi.solver.sigma import SigmaOperator
+from sqd_mpi.solver.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS, shapes
 from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
 

@@ -14,16 +14,16 @@ import numba
 import numpy as np
 import threadpoolctl
 
-from sqd_mpi import density_matrices, threads
 from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVectors, StringPair, congruent, placed
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
-from sqd_mpi.density_matrices import DensityMatrices
 from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions, available_memory
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver import density_matrices, startup
+from sqd_mpi.solver.density_matrices import DensityMatrices
+from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
 
 T = TypeVar("T")
 Reference = tuple[int, int]
@@ -52,7 +52,7 @@ def drive(main: Callable[[], T], comm: Any = None) -> T | None:
     communicator = comm if comm is not None else grid.world()
     if communicator is None or communicator.size == 1:
         return main()
-    threads.set_up(communicator)
+    startup.set_up(communicator)
     before, _session = _session, Session(communicator)
     try:
         if communicator.rank == 0:

@@ -23,7 +23,7 @@ from sqd_mpi.adapters.pyscf.vectors import SubspaceArray, SubspaceVector, why_no
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, RunError, SolveOptions, fewest_krylov_vectors
-from sqd_mpi.solve import Root, SubspaceResult
+from sqd_mpi.solver.solve import Root, SubspaceResult
 
 # Determinants up to which vectors are arrays.
 ARRAY_LIMIT = 1_000_000

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit, planner
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import device_is_there, get_backend
-from sqd_mpi.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
 from sqd_mpi.distribution.grid import (
     ProcessGrid,
     agree_on_error,
@@ -35,8 +34,6 @@ from sqd_mpi.distribution.memory import HOST, Memory
 from sqd_mpi.files import checksums, inspection, records
 from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.log import Iteration, Log, Timers
-from sqd_mpi.model_space import ModelSpace, Penalty
-from sqd_mpi.observables import StringWeights, carry_over, occupancies, parity_of, string_weights
 from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.problem import bitstrings
@@ -44,10 +41,23 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 from sqd_mpi.progress import RemainingTime
-from sqd_mpi.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sector, SectorSearch, Task, Verdict
-from sqd_mpi.sigma import SigmaOperator
-from sqd_mpi.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
-from sqd_mpi.start_vectors import StartVectors
+from sqd_mpi.solver.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
+from sqd_mpi.solver.model_space import ModelSpace, Penalty
+from sqd_mpi.solver.observables import StringWeights, carry_over, occupancies, parity_of, string_weights
+from sqd_mpi.solver.sectors import (
+    HOW_DECIDED,
+    Aim,
+    Decision,
+    ModelShare,
+    Outlook,
+    Sector,
+    SectorSearch,
+    Task,
+    Verdict,
+)
+from sqd_mpi.solver.sigma import SigmaOperator
+from sqd_mpi.solver.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
+from sqd_mpi.solver.start_vectors import StartVectors
 
 _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
 # Above that dimension of a sector a larger model space costs nothing.

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.davidson import Step
+from sqd_mpi.solver.davidson import Step
 
 Sector = tuple[int, int]  # label, and parity of the spin flip or 0
 

@@ -10,9 +10,9 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import Array, Memory
-from sqd_mpi.model_space import ModelSpace
-from sqd_mpi.random_vectors import fill_random
-from sqd_mpi.sectors import Aim, Task
+from sqd_mpi.solver.model_space import ModelSpace
+from sqd_mpi.solver.random_vectors import fill_random
+from sqd_mpi.solver.sectors import Aim, Task
 
 _N_RANDOM = 2
 _OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinants beside that in the model space

@@ -30,7 +30,7 @@ from sqd_mpi.options import available_memory
 from sqd_mpi.problem.bitstrings import counts
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.outside_strings import external_strings, most_external
-from sqd_mpi.solve import Root, SubspaceResult
+from sqd_mpi.solver.solve import Root, SubspaceResult
 
 # A tile takes at most this share of the memory that is left, and no more than these bytes or two blocks of the vector:
 # larger tiles save slides of ket blocks, which matters only where there are several.

@@ -1,0 +1,1 @@
+"""One subspace, from strings to a result."""
