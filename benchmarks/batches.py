@@ -23,7 +23,7 @@ from pyscf.fci import selected_ci
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sqd_mpi import Hamiltonian, SolveOptions
-from sqd_mpi.batches import WorkerPool, solve_batches  # noqa: E402
+from sqd_mpi.loop.batches import WorkerPool, solve_batches  # noqa: E402
 from sqd_mpi.problem import bitstrings  # noqa: E402
 
 NORB, N_ELECTRONS = 26, 5

@@ -202,7 +202,7 @@ def _add_run(verbs: Any) -> None:
 
 def _add_sqd(verbs: Any) -> None:
     """Adds `sqd`; its options are those of `LoopOptions`."""
-    from sqd_mpi.loop_options import LoopOptions
+    from sqd_mpi.loop.options import LoopOptions
 
     parser = _add_verb(verbs, "sqd", "Run the whole loop on sampled bit-strings; alone or with mpirun.",
         "sqd_mpi sqd problem.h5 --samples-per-batch 500",
@@ -399,7 +399,7 @@ def _run(parsed: argparse.Namespace) -> int:
 def _sqd(parsed: argparse.Namespace) -> int:
     """Runs the loop on all ranks, or on workers of this machine."""
     from sqd_mpi.interrupts import StopSignals
-    from sqd_mpi.loop_options import LoopOptions
+    from sqd_mpi.loop.options import LoopOptions
 
     given = {name: getattr(parsed, name) for name in LoopOptions.command_line if hasattr(parsed, name)}
     LoopOptions(**given)  # bad options are reported before MPI starts
@@ -421,7 +421,8 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in ("tol", "threads") if hasattr(parsed, name)}
     SolveOptions(**given)
 
-    from sqd_mpi import extrapolation, figures
+    from sqd_mpi import figures
+    from sqd_mpi.loop import extrapolation
 
     extrapolation.parse_thresholds(parsed.thresholds)
     figures.need_matplotlib()

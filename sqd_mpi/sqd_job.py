@@ -23,7 +23,7 @@ from sqd_mpi.files.new_files import WriteError, write_error
 from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
-from sqd_mpi.loop_options import DECISIVE, LoopOptions
+from sqd_mpi.loop.options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError, RunError, input_warnings_to
 from sqd_mpi.provenance import about_run, library_versions, new_run_name
 from sqd_mpi.solver.startup import check_processor
@@ -102,8 +102,8 @@ class _LoopJob(Job):
         self.has_checkpoint = state is not None
         if self.n_ranks > 1 or self.options.workers == 0:
             self.set_up_threads()
-        from sqd_mpi.batches import shared_on_nodes
-        from sqd_mpi.sqd import LoopState, run_loop
+        from sqd_mpi.loop.batches import shared_on_nodes
+        from sqd_mpi.loop.sqd import LoopState, run_loop
 
         with shared_on_nodes(self.comm, hamiltonian) as shared:
             self.log.info(
@@ -248,10 +248,10 @@ class _LoopJob(Job):
         Raises:
             InputError: the checkpoint belongs to another problem or cannot be read.
         """
-        from sqd_mpi.batch import BatchResult
         from sqd_mpi.files import records
+        from sqd_mpi.loop.batch import BatchResult
+        from sqd_mpi.loop.sqd import LoopState
         from sqd_mpi.solver.observables import StringWeights
-        from sqd_mpi.sqd import LoopState
 
         if not self.checkpoint.exists():
             self.log.warning(f"--resume: there is no checkpoint {self.checkpoint}; starting from the beginning")

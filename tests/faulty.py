@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sqd_mpi.batch import solve_one
+from sqd_mpi.loop.batch import solve_one
 
 FAULTY = 2  # number of the batch that fails
 

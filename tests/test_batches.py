@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sqd_mpi.batch import BatchTask, solve_one
-from sqd_mpi.batches import WorkerPool, divide_ranks, predicted_cost, solve_batches
+from sqd_mpi.loop.batch import BatchTask, solve_one
+from sqd_mpi.loop.batches import WorkerPool, divide_ranks, predicted_cost, solve_batches
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.solver.density_matrices import density_matrices

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi import cli, figures
-from sqd_mpi.extrapolation import Point, fit_to_zero, fits_of, parse_thresholds, truncated_series
 from sqd_mpi.files import records
+from sqd_mpi.loop.extrapolation import Point, fit_to_zero, fits_of, parse_thresholds, truncated_series
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.solver import pt2

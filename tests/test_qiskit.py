@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from sqd_mpi.batches import WorkerPool
+from sqd_mpi.loop.batches import WorkerPool
 from sqd_mpi.options import InputError, InputWarning
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests import faulty

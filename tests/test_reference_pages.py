@@ -11,7 +11,7 @@ import h5py
 import pytest
 
 from sqd_mpi.files import records
-from sqd_mpi.loop_options import LoopOptions
+from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
 from tests.test_mpi_driver import ROOT
 

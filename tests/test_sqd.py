@@ -12,11 +12,11 @@ import pytest
 
 from sqd_mpi.cli import main
 from sqd_mpi.files import records
-from sqd_mpi.loop_options import LoopOptions
+from sqd_mpi.loop.options import LoopOptions
+from sqd_mpi.loop.sqd import LATEST, run_loop
 from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.solver.solve import solve_subspace
-from sqd_mpi.sqd import LATEST, run_loop
 from tests import faulty
 from tests.problems import all_strings, make_hamiltonian
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec

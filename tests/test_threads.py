@@ -182,7 +182,7 @@ def test_kernels_need_the_compiler():
 
 def test_workers_have_cores_for_their_threads(monkeypatch):
     """With more threads each there are fewer."""
-    from sqd_mpi import workers
+    from sqd_mpi.loop import workers
 
     monkeypatch.setattr(workers, "available_cores", lambda: 8)
     assert [workers.most_workers(n) for n in (None, 1, 2, 3, 16)] == [8, 8, 4, 2, 1]
@@ -192,7 +192,7 @@ def test_workers_have_cores_for_their_threads(monkeypatch):
 
 def test_a_worker_that_cannot_compute_says_why(monkeypatch, random_hamiltonian):
     """As the caller would."""
-    from sqd_mpi.batches import solve_batches
+    from sqd_mpi.loop.batches import solve_batches
     from sqd_mpi.problem import bitstrings
 
     strings = bitstrings.from_integers([1, 2], 2)

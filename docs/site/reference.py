@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sqd_mpi.cli import build_parser
-from sqd_mpi.loop_options import LoopOptions
+from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
 
 Verb = tuple[tuple[str, ...], argparse.ArgumentParser]

@@ -14,8 +14,8 @@ import numpy as np
 from pyscf import gto, scf
 
 from sqd_mpi import Hamiltonian, SolveOptions
-from sqd_mpi.batches import WorkerPool, solve_batches
 from sqd_mpi.distribution import grid
+from sqd_mpi.loop.batches import WorkerPool, solve_batches
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.sampling import carry_over
 

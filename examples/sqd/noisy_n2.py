@@ -13,9 +13,9 @@ import numpy as np
 from pyscf import gto, mcscf, scf
 
 from sqd_mpi import Hamiltonian, Log
-from sqd_mpi.loop_options import LoopOptions
+from sqd_mpi.loop.options import LoopOptions
+from sqd_mpi.loop.sqd import run_loop
 from sqd_mpi.problem.sampling import from_matrix
-from sqd_mpi.sqd import run_loop
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--samples", type=int, default=2000)

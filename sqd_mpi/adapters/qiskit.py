@@ -22,8 +22,8 @@ except ImportError as error:
     raise ImportError(f"{error}; install it with: pip install 'sqd_mpi[qiskit]'") from error
 
 from sqd_mpi import _jit
-from sqd_mpi.batches import BatchResult, WorkerPool, solve_batches
 from sqd_mpi.distribution import grid
+from sqd_mpi.loop.batches import BatchResult, WorkerPool, solve_batches
 from sqd_mpi.options import InputError, SolveOptions, fewest_krylov_vectors
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian

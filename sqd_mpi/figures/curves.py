@@ -96,7 +96,7 @@ def extrapolation(data: dict[str, Any], reference: float | None = None) -> Figur
     """Returns energies of truncated spaces against variance and correction, with the fits and their values at zero.
 
     Args:
-        data: `points` and `fits`, as `sqd_mpi.extrapolation` makes them.
+        data: `points` and `fits`, as `sqd_mpi.loop.extrapolation` makes them.
         reference: energy to draw as a line, hartree, or None.
     """
     points, fits = data["points"], data["fits"]

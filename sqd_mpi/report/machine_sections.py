@@ -7,7 +7,7 @@ from typing import Any
 
 from sqd_mpi import figures
 from sqd_mpi.figures import canvas
-from sqd_mpi.loop_options import LoopOptions
+from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.report import words
 from sqd_mpi.report.data import Run

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from sqd_mpi import batches
-from sqd_mpi.batches import Group, shared_on_nodes, solve_batches
 from sqd_mpi.distribution import grid
+from sqd_mpi.loop import batches
+from sqd_mpi.loop.batches import Group, shared_on_nodes, solve_batches
 from tests import faulty
 from tests.problems import make_hamiltonian, random_strings
 

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi._jit import threads_of_environment
-from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, solve_one
+from sqd_mpi.loop.batch import BatchResult, BatchTask, Failure, Solve, failed, solve_one
+from sqd_mpi.loop.worker import READY, Setup
 from sqd_mpi.options import InputError, RunError, available_cores, available_memory
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.startup import check_processor
 from sqd_mpi.spelling import is_typed
-from sqd_mpi.worker import READY, Setup
 
 _LOOK_SECONDS = 0.5  # longest time between looks at clocks and at what the caller wants
 # A worker ends a solve by itself at the timeout; it is killed this much later, if it does not answer.
@@ -234,7 +234,7 @@ class WorkerPool:
         descriptor = self._integrals.fileno()
         environment = {**os.environ, **self._device(place)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "sqd_mpi.worker", str(theirs.fileno())],
+            [sys.executable, "-m", "sqd_mpi.loop.worker", str(theirs.fileno())],
             pass_fds=(theirs.fileno(), descriptor), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True, env={**environment, "PYTHONPATH": os.pathsep.join(_search_path())},
         )  # fmt: skip

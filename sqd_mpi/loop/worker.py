@@ -1,6 +1,6 @@
 """A worker process: solves the batches that come through a pipe, until the pipe closes.
 
-    python -m sqd_mpi.worker DESCRIPTOR
+    python -m sqd_mpi.loop.worker DESCRIPTOR
 
 It is a program of its own and not a copy of the caller's: scripts need no main guard, and notebooks work.
 """
@@ -66,7 +66,7 @@ def _serve(connection: Connection, setup: Setup) -> None:
     hamiltonian = _map_hamiltonian(setup)
     with compile_notice.notice(connection.send, _jit.telling_of_compilation, loading=False):
         _warm_up(setup.lock)
-    from sqd_mpi.batch import isolated
+    from sqd_mpi.loop.batch import isolated
 
     if setup.memory is not None:
         _limit_memory(setup.memory)  # of batches, not of the libraries

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sqd_mpi.arrays import Strings
-from sqd_mpi.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
 from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
+from sqd_mpi.loop.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
+from sqd_mpi.loop.workers import WorkerPool, most_workers
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.excitations import find_singles
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.workers import WorkerPool, most_workers
 
 if TYPE_CHECKING:
     from sqd_mpi.distribution.cancellable import Group as RankGroup

@@ -1,0 +1,1 @@
+"""What calls the solver many times."""
