@@ -52,7 +52,7 @@ def open_watched() -> WatchedDevice:
 
 def main() -> int:
     """Run the command and write what was seen."""
-    from sqd_mpi.cli import main as run
+    from sqd_mpi.app.cli import main as run
 
     watched = open_watched()
     code = run(sys.argv[2:])

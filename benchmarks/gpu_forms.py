@@ -36,7 +36,7 @@ def child_environment() -> dict[str, str]:
 
 def made_up(name: str) -> tuple[Any, tuple[Any, Any]]:
     """Hamiltonian and strings of a problem that needs no files: the lowest strings of equally spaced orbitals."""
-    from sqd_mpi.bench import KernelCase
+    from sqd_mpi.app.bench import KernelCase
     from sqd_mpi.problem import bitstrings
 
     case = KernelCase.create(int(name.removeprefix(MADE_UP)), _ORBITALS, _ELECTRONS)

@@ -112,8 +112,8 @@ def prepare(path: Path, n_threads: int) -> dict[str, Any]:
     from sqd_mpi import _jit
 
     _jit.set_threads(n_threads)
+    from sqd_mpi.app.run import seconds_since_start
     from sqd_mpi.files import records
-    from sqd_mpi.job import seconds_since_start
     from sqd_mpi.problem.hamiltonian import Hamiltonian
 
     strings = np.array([[3], [5], [6]], np.uint64)

@@ -360,12 +360,12 @@ class ResultFile(Hdf5):
     name = "result.h5"
 
     def prepare(self, folder: Path) -> None:
-        from sqd_mpi import job
+        from sqd_mpi.app import run
         from sqd_mpi.files import records
 
         hamiltonian, strings = problem()
         records.write_input(folder / "good.h5", hamiltonian, strings, strings, {"threads": 1, "model_space": 2})
-        job.run_file(None, str(folder / "good.h5"), str(folder / "result.h5"), self.options)
+        run.run_file(None, str(folder / "good.h5"), str(folder / "result.h5"), self.options)
         self.good = [(folder / self.name).read_bytes()]
         self.vectors = self.contents(folder / self.name)
 
@@ -421,14 +421,14 @@ class TraceFile(Reader):
     """Time-lines in JSON."""
 
     def prepare(self, folder: Path) -> None:
-        from sqd_mpi import job
+        from sqd_mpi.app import run
         from sqd_mpi.files import records
 
         hamiltonian, strings = problem()
         records.write_input(folder / "good.h5", hamiltonian, strings, strings, {"threads": 1, "model_space": 2})
         for name in ("trace.json", "trace.json.gz"):
             options = {"trace": str(folder / name)}
-            job.run_file(None, str(folder / "good.h5"), str(folder / "result.h5"), options)
+            run.run_file(None, str(folder / "good.h5"), str(folder / "result.h5"), options)
             self.good.append((folder / name).read_bytes())
 
     def make(self, rng: random.Random) -> None:
@@ -440,7 +440,7 @@ class TraceFile(Reader):
         self.path.write_bytes(start + content[len(head) :])
 
     def read(self) -> str:
-        from sqd_mpi import trace
+        from sqd_mpi.app import trace
 
         found = trace.read(self.path)
         trace.segments(found)

@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence and exit with code 2."""
-        from sqd_mpi.speaker import speaking
+        from sqd_mpi.app.speaker import speaking
 
         with speaking(collective=True) as mine:
             if mine:

@@ -236,7 +236,7 @@ def _run(options: argparse.Namespace) -> int:
         data = {"input": options.input.name, "profile": profile.model_dump(), "predicted": True, "rows": rows}
         options.json.write_text(json.dumps(data, indent=1) + "\n")
     if options.plot and not options.validate:
-        from sqd_mpi import figures
+        from sqd_mpi.app import figures
 
         points = [(n, seconds) for n, _, seconds in PUBLISHED] if options.published else []
         figures.draw_simulation(rows, title, options.plot, points)

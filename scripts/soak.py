@@ -240,7 +240,7 @@ def restarts(comm: Any, n_problems: int, seed: int) -> int:
 
 def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple[str, Any] | None:
     """Stop a solve, go on elsewhere: what is wrong with its start, and its energies; None if it had ended before."""
-    from sqd_mpi.checkpoints import Checkpoints
+    from sqd_mpi.app.checkpoints import Checkpoints
     from sqd_mpi.files import records
     from sqd_mpi.log import Log
 

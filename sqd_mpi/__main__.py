@@ -22,7 +22,7 @@ def run() -> int:
 
 def _run() -> int:
     try:
-        from sqd_mpi.cli import main
+        from sqd_mpi.app.cli import main
 
         return main()
     except SystemExit as stop:

@@ -12,7 +12,7 @@ import h5py
 import pytest
 
 import sqd_mpi
-from sqd_mpi import cli
+from sqd_mpi.app import cli
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 from tests.waiting import HANG

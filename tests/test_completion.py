@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sqd_mpi import cli
-from sqd_mpi.completion import SHELLS, script
+from sqd_mpi.app import cli
+from sqd_mpi.app.completion import SHELLS, script
 from sqd_mpi.options import COMMAND_LINE_OPTIONS, InputError
 from sqd_mpi.suggestions import did_you_mean
 from tests.waiting import HANG

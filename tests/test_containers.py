@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sqd_mpi import cli
+from sqd_mpi.app import cli
 from tests.waiting import HANG
 
 ROOT = Path(__file__).parents[1]

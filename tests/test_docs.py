@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sqd_mpi.cli import build_parser
+from sqd_mpi.app.cli import build_parser
 from sqd_mpi.options import SolveOptions
 from tests import snippets
 from tests.test_mpi_driver import FOREIGN, ROOT, mpiexec

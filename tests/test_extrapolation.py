@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, figures
+from sqd_mpi.app import cli, figures
 from sqd_mpi.files import records
 from sqd_mpi.loop.extrapolation import Point, fit_to_zero, fits_of, parse_thresholds, truncated_series
 from sqd_mpi.options import InputError, SolveOptions

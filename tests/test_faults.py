@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 
 import sqd_mpi
-from sqd_mpi import checkpoints
+from sqd_mpi.app import checkpoints
+from sqd_mpi.app.interrupts import OutputLock, StopSignals
+from sqd_mpi.app.watchdog import Watchdog
 from sqd_mpi.files import checksums, distributed, records
-from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Timers
 from sqd_mpi.options import InputError, RunError
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.watchdog import Watchdog
 from tests.problems import all_strings, dense_matrix, make_hamiltonian
 from tests.test_job import launch, run_here, summary
 from tests.waiting import HANG, wait_until
@@ -167,7 +167,7 @@ def test_nan_in_a_vector(folder, exact):
 def test_a_signal_before_the_first_iteration(folder, exact):
     """While the kernels are compiled or loaded: code 4, and nothing written."""
     setup = (
-        "from sqd_mpi import job\n"
+        "from sqd_mpi.app import run as job\n"
         "plain = job.warm_up\n"
         "def warm_up(*order):\n"
         "    os.kill(os.getpid(), signal.SIGUSR1)\n"
@@ -242,7 +242,7 @@ def test_files_that_may_not_grow(folder, exact, bytes_left, save):
     Path("result.h5").write_bytes(b"a former result")
     # the limit holds from the end of the solve on: compiled kernels may have to be stored before
     setup = (
-        "from sqd_mpi import job\n"
+        "from sqd_mpi.app import run as job\n"
         "plain = job.Job._write_result\n"
         "def write(self, result):\n"
         f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left}, resource.RLIM_INFINITY))\n"
@@ -371,7 +371,7 @@ def test_sums_do_not_depend_on_the_parts():
 
 
 def test_two_jobs_with_the_same_output(folder, exact, monkeypatch):
-    monkeypatch.setattr("sqd_mpi.interrupts._DYING_SECONDS", 0.2)
+    monkeypatch.setattr("sqd_mpi.app.interrupts._DYING_SECONDS", 0.2)
     lock = OutputLock(Path("result.h5"))
     with pytest.raises(InputError, match=f"another job is writing it .host .*, process {os.getpid()}"):
         run_here()
@@ -404,7 +404,7 @@ def test_a_file_system_without_locks(folder, monkeypatch):
 
 def test_the_lock_of_a_killed_job_is_free(folder):
     code = (
-        "import os, signal; from pathlib import Path; from sqd_mpi.interrupts import OutputLock\n"
+        "import os, signal; from pathlib import Path; from sqd_mpi.app.interrupts import OutputLock\n"
         "lock = OutputLock(Path('result.h5')); os.kill(os.getpid(), signal.SIGKILL)"
     )
     root = Path(sqd_mpi.__file__).parents[1]
@@ -439,7 +439,7 @@ def test_watchdog_is_silent_while_something_moves(monkeypatch):
             looks.append(None)
             return 0.9 * len(looks)  # nearly as long as nothing may move
 
-    monkeypatch.setattr("sqd_mpi.watchdog.time", Clock)
+    monkeypatch.setattr("sqd_mpi.app.watchdog.time", Clock)
     with Watchdog(timers, 1.0, stream=stream) as watchdog:
         watchdog._stop.wait = lambda _: len(looks) >= 40
         wait_until(lambda: len(looks) >= 40)

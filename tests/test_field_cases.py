@@ -27,7 +27,7 @@ from pyscf import ao2mo, fci, gto, lib, mcscf, scf
 from pyscf.tools import fcidump
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver
-from sqd_mpi.cli import main
+from sqd_mpi.app.cli import main
 from sqd_mpi.distribution import grid
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi import cli, figures, trace
-from sqd_mpi.figures import COMPUTE, LOOKS
-from sqd_mpi.figures.time_lines import row_image
+from sqd_mpi.app import cli, figures, trace
+from sqd_mpi.app.figures import COMPUTE, LOOKS
+from sqd_mpi.app.figures.time_lines import row_image
+from sqd_mpi.app.trace import Trace
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError
-from sqd_mpi.trace import Trace
 from tests.test_trace import make_trace
 
 pytest.importorskip("matplotlib")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sqd_mpi.cli import main
+from sqd_mpi.app.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.planner.profile import read_profile
 from tests.problems import close_strings, make_hamiltonian

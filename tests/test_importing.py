@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi.cli import main
+from sqd_mpi.app.cli import main
 from sqd_mpi.files import records
 from tests.fcidump_files import BODY, HEADER, HUBBARD, HUBBARD_ENERGY, expected_small, header, spin_orbital_lines
 from tests.problems import dense_matrix, make_hamiltonian
@@ -83,14 +83,14 @@ def test_noise_of_an_input_file_reaches_log_and_result(capfd):
     """One-electron integrals that another program wrote, not quite symmetric."""
     import h5py
 
-    from sqd_mpi import job
+    from sqd_mpi.app import run
 
     hamiltonian = make_hamiltonian(3, (1, 1))
     strings = np.array([[1], [2], [4]], np.uint64)
     records.write_input("input.h5", hamiltonian, strings, strings)
     with h5py.File("input.h5", "r+") as file:
         file["hamiltonian/h1e"][0, 1] += 1e-8
-    assert job.run_file(None, "input.h5", "result.h5", {"threads": 1}) == 0
+    assert run.run_file(None, "input.h5", "result.h5", {"threads": 1}) == 0
     sentence = "one-electron integrals are not symmetric: they differ by up to 1.0e-08; the mean is taken"
     assert f"warning: {sentence}" in capfd.readouterr().err
     assert sentence in records.read_run("result.h5")["warnings"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sqd_mpi
-from sqd_mpi import installation
+from sqd_mpi.app import installation
 from tests.waiting import HANG
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def test_the_table_holds_the_same(monkeypatch) -> None:
 
 def test_it_starts_neither_a_compiler_nor_a_device_nor_mpi() -> None:
     program = (
-        "import sys; from sqd_mpi.installation import describe; describe(); "
+        "import sys; from sqd_mpi.app.installation import describe; describe(); "
         "assert not {'numba', 'h5py', 'pyscf', 'cupy', 'matplotlib'} & set(sys.modules); "
         "MPI = sys.modules.get('mpi4py.MPI'); assert MPI is None or not MPI.Is_initialized()"
     )

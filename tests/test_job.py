@@ -19,7 +19,7 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import job
+from sqd_mpi.app import run
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.problem import bitstrings
@@ -94,7 +94,7 @@ def folder(tmp_path, hamiltonian, monkeypatch) -> Path:
 
 def run_here(output: str = "result.h5", **options: Any) -> int:
     """Exit code of a run of one rank in this process."""
-    return job.run_file(None, "input.h5", output, options)
+    return run.run_file(None, "input.h5", output, options)
 
 
 def launch(n_ranks: int, *arguments: str, script: str | None = None) -> subprocess.CompletedProcess[str]:

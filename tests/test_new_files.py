@@ -13,11 +13,11 @@ import numba
 import numpy as np
 import pytest
 
-from sqd_mpi import trace
-from sqd_mpi.cli import main
+from sqd_mpi.app import trace
+from sqd_mpi.app.cli import main
+from sqd_mpi.app.interrupts import OutputLock
 from sqd_mpi.distribution import grid
 from sqd_mpi.files import new_files, records
-from sqd_mpi.interrupts import OutputLock
 from sqd_mpi.loop import batch
 from sqd_mpi.options import InputError, RunError
 from sqd_mpi.planner import profile

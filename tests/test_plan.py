@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi.cli import main
+from sqd_mpi.app.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.planner.profile import MachineProfile, write_profile
 from sqd_mpi.solver.solve import solve_subspace
@@ -66,7 +66,7 @@ def test_plan_says_nothing_where_it_is_told_to(input_path, capsys):
 
 def test_bench_says_nothing_but_warnings_where_it_is_told_to(tmp_path, capsys, monkeypatch):
     report = {"profile": {}, "site": {}, "warnings": ["a rank is bound to fewer cores"]}
-    monkeypatch.setattr("sqd_mpi.bench.run", lambda *arguments: report)
+    monkeypatch.setattr("sqd_mpi.app.bench.run", lambda *arguments: report)
     monkeypatch.setenv("SLURM_PROCID", "3")  # of a task farm: this process is alone all the same
     assert main(["bench"]) == 0
     assert capsys.readouterr().out.startswith("this machine\n")

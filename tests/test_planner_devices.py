@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
+from sqd_mpi.app.cli import main
 from sqd_mpi.backends.gpu import block as gpu_block
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError, SolveOptions
 from sqd_mpi.planner import data_sheets, gpu_memory

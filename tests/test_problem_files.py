@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import cli
+from sqd_mpi.app import cli
 from sqd_mpi.files import records
 from sqd_mpi.problem.sampling import from_matrix
 from tests.problems import make_hamiltonian

@@ -93,7 +93,7 @@ def test_every_field_of_the_models_stands_in_the_generated_page() -> None:
 def test_every_item_of_a_result_is_described(tmp_path: Path) -> None:
     import numpy as np
 
-    from sqd_mpi.job import run_file
+    from sqd_mpi.app.run import run_file
     from sqd_mpi.problem import bitstrings
     from tests.problems import make_hamiltonian
 

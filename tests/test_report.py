@@ -13,16 +13,16 @@ import h5py
 import numpy as np
 import pytest
 
-from sqd_mpi import cli
+from sqd_mpi.app import cli
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError, SolveOptions
 from tests.test_figures import fake_trace
 
 pytest.importorskip("matplotlib")
 
-from sqd_mpi.report import data, words, write_report  # noqa: E402
-from sqd_mpi.report.html import Markup, escaped, table, tag  # noqa: E402
-from sqd_mpi.report.page import page  # noqa: E402
+from sqd_mpi.app.report import data, words, write_report  # noqa: E402
+from sqd_mpi.app.report.html import Markup, escaped, table, tag  # noqa: E402
+from sqd_mpi.app.report.page import page  # noqa: E402
 
 NORB = 6
 EVIL = "<script>alert('x')</script> & $\\frac{1$ \"q\""
@@ -329,7 +329,7 @@ def test_any_number_of_strings(tmp_path, n_strings):
 
 def test_left_out():
     """Weight beyond the n heaviest."""
-    from sqd_mpi.figures.orbitals import left_out
+    from sqd_mpi.app.figures.orbitals import left_out
 
     numbers, left = left_out(np.array([0.125, 0.5, 0.25, 0.125]))
     assert numbers.tolist() == [1, 2, 3, 4]
@@ -465,8 +465,8 @@ def test_html_is_escaped_once():
 
 def test_colours_of_drawings_come_from_the_page(tmp_path):
     """No black or white is left in a drawing, so that it can be read on a dark page."""
-    from sqd_mpi.figures.canvas import THEME
-    from sqd_mpi.report.style import STYLE
+    from sqd_mpi.app.figures.canvas import THEME
+    from sqd_mpi.app.report.style import STYLE
 
     path = str(write(tmp_path / "result.h5", record(3)))
     drawings = "".join(re.findall(r"<svg.*?</svg>", page(data.read(path, None)), flags=re.DOTALL))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sqd_mpi import speaker
+from sqd_mpi.app import speaker
 from tests.test_cli import check_refusal, environment, sqd_mpi
 from tests.test_mpi_driver import mpiexec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.cli import main
+from sqd_mpi.app.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi import job
-from sqd_mpi.cli import main
+from sqd_mpi.app import run
+from sqd_mpi.app.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions
@@ -188,20 +188,20 @@ def input_file(tmp_path, monkeypatch):
 
 def test_run_writes_what_it_found(input_file, capsys):
     exact = exact_states(molecule("N2 2.2"), 2.0, 1)[0]
-    assert job.run_file(None, "input.h5", "result.h5", {"spin_square": "2", "model_space": 30}) == 0
+    assert run.run_file(None, "input.h5", "result.h5", {"spin_square": "2", "model_space": 30}) == 0
     summary = records.read_summary("result.h5")
     assert summary["energy"][0] == pytest.approx(exact.energy, abs=1e-9)
     assert summary["penalised_energy"][0] == pytest.approx(exact.energy, abs=1e-9)
     assert summary["spin_pure"] == [True] and summary["spin_flip_parity"] == [-1]
     assert summary["spin_target"]["spin"] == 1.0 and summary["spin_target"]["linear"] is True
-    assert job.run_file(None, "input.h5", "short.h5", {"spin_square": 0, "max_iterations": 1, "model_space": 5}) == 3
+    assert run.run_file(None, "input.h5", "short.h5", {"spin_square": 0, "max_iterations": 1, "model_space": 5}) == 3
     assert records.read_summary("short.h5")["all_converged"] is False
     assert "not converged to a residual of 1e-06" in capsys.readouterr().err
 
 
 def test_run_refuses_a_spin_that_cannot_be(input_file, capsys):
     with pytest.raises(InputError, match="^spin_square needs"):
-        job.run_file(None, "input.h5", "result.h5", {"spin_square": 0.75})
+        run.run_file(None, "input.h5", "result.h5", {"spin_square": 0.75})
     assert not (input_file.parent / "result.h5").exists()
     assert main(["run", "input.h5", "--spin-penalty", "0.1"]) == 2
     assert capsys.readouterr().err.startswith("sqd_mpi: error: --spin-penalty needs --spin-square")

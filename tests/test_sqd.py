@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from sqd_mpi.cli import main
+from sqd_mpi.app.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.loop.sqd import LATEST, run_loop

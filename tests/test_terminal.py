@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from sqd_mpi import terminal
+from sqd_mpi.app.watchdog import Watchdog
 from sqd_mpi.files import records
 from sqd_mpi.log import Iteration, Log, Timers
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.terminal import MessageStream, OutputError, colored, show, tell
-from sqd_mpi.watchdog import Watchdog
 from tests.test_cli import environment
 from tests.test_mpi_driver import mpiexec
 

@@ -161,7 +161,7 @@ def test_environments_that_numba_cannot_use(folder, variable, value, says):
 @pytest.mark.skipif(sys.platform != "linux", reason="TBB is looked for as Linux does")
 def test_a_threading_layer_that_is_not_installed(folder):
     """numba says what is missing."""
-    from sqd_mpi.installation import _loads
+    from sqd_mpi.app.installation import _loads
 
     if _loads("libtbb.so.12"):
         pytest.skip("it is installed")

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqd_mpi.cli import build_parser
+from sqd_mpi.app.cli import build_parser
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
 

@@ -96,7 +96,7 @@ def _map_hamiltonian(setup: Setup) -> Any:
 
 def _warm_up(lock: str) -> None:
     """Load the kernels; with a cold cache the first worker compiles and the others then load."""
-    from sqd_mpi.job import warm_up
+    from sqd_mpi.app.run import warm_up
 
     with open(lock, "rb") as file:
         try:

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import close_device
 from sqd_mpi.backends.gpu.same_spin import SameSpin
-from sqd_mpi.checkpoints import Checkpoints
 from sqd_mpi.distribution import grid
 from sqd_mpi.log import Log
 from sqd_mpi.options import InputError, SolveOptions

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sqd_mpi.checkpoints import Checkpoints
+from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver import solve

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi.checkpoints import Checkpoints
+from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.files import distributed, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions

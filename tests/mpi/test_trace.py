@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from sqd_mpi import trace
+from sqd_mpi.app import trace
 from sqd_mpi.distribution import grid as grid_module
 from sqd_mpi.distribution.grid import ProcessGrid
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.figures import canvas
+from sqd_mpi.app.figures import canvas
 from sqd_mpi.options import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from sqd_mpi.speaker import refuse
+from sqd_mpi.app.speaker import refuse
 from sqd_mpi.suggestions import did_you_mean
 from sqd_mpi.terminal import show, tell
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sqd_mpi.figures.canvas import need_matplotlib, save
-from sqd_mpi.figures.curves import convergence
-from sqd_mpi.figures.loops import energies, spaces
-from sqd_mpi.figures.phases import kind_of_run, mean_shares, phase_shares
-from sqd_mpi.figures.time_lines import time_line
+from sqd_mpi.app.figures.canvas import need_matplotlib, save
+from sqd_mpi.app.figures.curves import convergence
+from sqd_mpi.app.figures.loops import energies, spaces
+from sqd_mpi.app.figures.phases import kind_of_run, mean_shares, phase_shares
+from sqd_mpi.app.figures.time_lines import time_line
+from sqd_mpi.app.trace import Trace, read
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError
-from sqd_mpi.trace import Trace, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

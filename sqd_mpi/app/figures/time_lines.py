@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.figures import canvas
-from sqd_mpi.figures.phases import COMPUTE, LOOKS, MOST_ROWS, OTHER, groups_of, heading, legend
-from sqd_mpi.trace import COMMUNICATION, Segments, Trace, segments
+from sqd_mpi.app.figures import canvas
+from sqd_mpi.app.figures.phases import COMPUTE, LOOKS, MOST_ROWS, OTHER, groups_of, heading, legend
+from sqd_mpi.app.trace import COMMUNICATION, Segments, Trace, segments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.figures import canvas
+from sqd_mpi.app.figures import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import __version__, trace
-from sqd_mpi.checkpoints import Checkpoints, checkpoint_path
+from sqd_mpi import __version__
+from sqd_mpi.app import trace
+from sqd_mpi.app.checkpoints import Checkpoints, checkpoint_path
+from sqd_mpi.app.interrupts import OutputLock, StopSignals
+from sqd_mpi.app.record import about_run, count_nodes, library_versions, new_run_name
+from sqd_mpi.app.watchdog import Watchdog
 from sqd_mpi.distribution import grid
-from sqd_mpi.interrupts import OutputLock, StopSignals
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.options import InputError, RunError, SolveOptions, input_warnings_to
-from sqd_mpi.provenance import about_run, count_nodes, library_versions, new_run_name
-from sqd_mpi.watchdog import Watchdog
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqd_mpi import figures
-from sqd_mpi.figures import canvas
+from sqd_mpi.app import figures
+from sqd_mpi.app.figures import canvas
+from sqd_mpi.app.report import words
+from sqd_mpi.app.report.data import Run
+from sqd_mpi.app.report.html import Markup, fold, pairs, picture, section, table, tag
+from sqd_mpi.app.trace import COMMUNICATION, Trace
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.report import words
-from sqd_mpi.report.data import Run
-from sqd_mpi.report.html import Markup, fold, pairs, picture, section, table, tag
-from sqd_mpi.trace import COMMUNICATION, Trace
 
 _MOST_HOSTS = 20
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import bench_device
+from sqd_mpi.app import bench_device
 from sqd_mpi.distribution import grid
 from sqd_mpi.files.new_files import check_output
 from sqd_mpi.log import Log
@@ -86,7 +86,8 @@ def run(
     Raises:
         InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
-    from sqd_mpi import _jit, compile_notice, job
+    from sqd_mpi import _jit, compile_notice
+    from sqd_mpi.app import run as job
     from sqd_mpi.solver.startup import set_up
 
     engine, message = _engine(backend, say)

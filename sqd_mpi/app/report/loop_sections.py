@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import figures
-from sqd_mpi.figures import canvas
-from sqd_mpi.report import words
-from sqd_mpi.report.data import Run
-from sqd_mpi.report.html import Markup, fold, pairs, picture, section, table, tag
+from sqd_mpi.app import figures
+from sqd_mpi.app.figures import canvas
+from sqd_mpi.app.report import words
+from sqd_mpi.app.report.data import Run
+from sqd_mpi.app.report.html import Markup, fold, pairs, picture, section, table, tag
 
 _MOST_FAILURES = 50
 

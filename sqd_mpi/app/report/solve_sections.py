@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import figures
-from sqd_mpi.figures import canvas
+from sqd_mpi.app import figures
+from sqd_mpi.app.figures import canvas
+from sqd_mpi.app.report import words
+from sqd_mpi.app.report.data import MOST_DRAWN_ROOTS, Run, Summary
+from sqd_mpi.app.report.html import Markup, fold, joined, picture, section, table, tag
 from sqd_mpi.problem import bitstrings
-from sqd_mpi.report import words
-from sqd_mpi.report.data import MOST_DRAWN_ROOTS, Run, Summary
-from sqd_mpi.report.html import Markup, fold, joined, picture, section, table, tag
 
 _HARTREE_IN_EV = 27.211386245988  # CODATA 2018
 _HEAVIEST = 10  # strings in the table

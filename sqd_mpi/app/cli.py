@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqd_mpi import __version__
-from sqd_mpi.command_parser import EXIT_BAD_INPUT, EXIT_CODES, PROGRAM, Parser, examples
+from sqd_mpi.app.parser import EXIT_BAD_INPUT, EXIT_CODES, PROGRAM, Parser, examples
+from sqd_mpi.app.speaker import all_arrive, refuse
 from sqd_mpi.options import (
     COMMAND_LINE_OPTIONS,
     InputError,
@@ -18,7 +19,6 @@ from sqd_mpi.options import (
     SolveOptions,
     option_name,
 )
-from sqd_mpi.speaker import all_arrive, refuse
 from sqd_mpi.spelling import as_typed
 from sqd_mpi.terminal import OutputError, show, tell
 
@@ -342,7 +342,7 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
     from sqd_mpi.solver.startup import check_processor
 
     check_processor()  # before numba is imported
-    from sqd_mpi import importing
+    from sqd_mpi.app import importing
 
     return importing.from_fcidump(parsed)
 
@@ -352,7 +352,7 @@ def _import_counts(parsed: argparse.Namespace) -> int:
     from sqd_mpi.solver.startup import check_processor
 
     check_processor()
-    from sqd_mpi import importing
+    from sqd_mpi.app import importing
 
     return importing.from_counts(parsed)
 
@@ -384,21 +384,21 @@ def _run(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)  # bad options are reported before MPI starts
 
-    from sqd_mpi.interrupts import StopSignals
+    from sqd_mpi.app.interrupts import StopSignals
 
     with StopSignals() as signals:  # before anything that takes time
-        from sqd_mpi import job
+        from sqd_mpi.app import run
 
         def work(comm: Any) -> int:
             log = _log(parsed, comm)
-            return _after(parsed, comm, job.run_file(comm, parsed.input, parsed.output, given, signals, log))
+            return _after(parsed, comm, run.run_file(comm, parsed.input, parsed.output, given, signals, log))
 
         return _on_all_ranks(parsed, work)
 
 
 def _sqd(parsed: argparse.Namespace) -> int:
     """Runs the loop on all ranks, or on workers of this machine."""
-    from sqd_mpi.interrupts import StopSignals
+    from sqd_mpi.app.interrupts import StopSignals
     from sqd_mpi.loop.options import LoopOptions
 
     given = {name: getattr(parsed, name) for name in LoopOptions.command_line if hasattr(parsed, name)}
@@ -406,11 +406,11 @@ def _sqd(parsed: argparse.Namespace) -> int:
     extra = {name: getattr(parsed, name) for name in ("include_alpha", "include_beta", "occupancies")}
 
     with StopSignals() as signals:
-        from sqd_mpi import sqd_job
+        from sqd_mpi.app import loop_run
 
         def work(comm: Any) -> int:
             log = _log(parsed, comm)
-            code = sqd_job.run_loop_file(comm, parsed.input, parsed.output, given, extra, signals, log)
+            code = loop_run.run_loop_file(comm, parsed.input, parsed.output, given, extra, signals, log)
             return _after(parsed, comm, code)
 
         return _on_all_ranks(parsed, work)
@@ -421,7 +421,7 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in ("tol", "threads") if hasattr(parsed, name)}
     SolveOptions(**given)
 
-    from sqd_mpi import figures
+    from sqd_mpi.app import figures
     from sqd_mpi.loop import extrapolation
 
     extrapolation.parse_thresholds(parsed.thresholds)
@@ -472,7 +472,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     given = {name: getattr(parsed, name) for name in _PLAN_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)
 
-    from sqd_mpi import plan
+    from sqd_mpi.app import plan
 
     found, title = plan.plan_file(parsed.input, parsed.ranks, parsed.profile, given, parsed.device_memory)
     if parsed.json or not parsed.quiet:
@@ -489,7 +489,7 @@ def _bench(parsed: argparse.Namespace) -> int:
         raise InputError(f"--backend needs cpu or gpu; got {parsed.backend!r}")
 
     def work(communicator: Any) -> int:
-        from sqd_mpi import bench
+        from sqd_mpi.app import bench
 
         first = communicator is None or communicator.rank == 0
 
@@ -511,7 +511,7 @@ def _bench(parsed: argparse.Namespace) -> int:
 def _info(parsed: argparse.Namespace) -> int:
     """Prints what a file or the installation holds."""
     if parsed.file is None:
-        from sqd_mpi.installation import describe
+        from sqd_mpi.app.installation import describe
 
         title, summary = "this installation", describe()
     else:
@@ -527,11 +527,11 @@ def _report(parsed: argparse.Namespace) -> int:
     if parsed.result is None and parsed.trace is None:
         raise InputError("report needs a result file or --trace FILE")
     if parsed.output.lower().endswith((".html", ".htm")):
-        from sqd_mpi.report import write_report
+        from sqd_mpi.app.report import write_report
 
         paths = [write_report(parsed.output, parsed.result, parsed.trace)]
     else:
-        from sqd_mpi import figures
+        from sqd_mpi.app import figures
 
         paths = figures.write_pictures(parsed.output, parsed.result, parsed.trace)
     names = [str(path) for path in paths]
@@ -549,7 +549,7 @@ def _say(parsed: argparse.Namespace, lines: Sequence[str], data: dict[str, Any])
 
 def _completion(parsed: argparse.Namespace) -> int:
     """Prints the script of a shell."""
-    from sqd_mpi import completion
+    from sqd_mpi.app import completion
 
     show(completion.script(build_parser(), parsed.shell))
     return 0

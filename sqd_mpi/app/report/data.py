@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sqd_mpi import trace
-from sqd_mpi.figures.pictures import check_same_run
+from sqd_mpi.app import trace
+from sqd_mpi.app.figures.pictures import check_same_run
 from sqd_mpi.files import records
 from sqd_mpi.options import InputError
 

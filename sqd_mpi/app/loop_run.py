@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import __version__
-from sqd_mpi.checkpoints import checkpoint_path
+from sqd_mpi.app.checkpoints import checkpoint_path
+from sqd_mpi.app.interrupts import OutputLock, StopSignals
+from sqd_mpi.app.record import about_run, library_versions, new_run_name
+from sqd_mpi.app.run import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.distribution import grid
 from sqd_mpi.files.new_files import WriteError, write_error
-from sqd_mpi.interrupts import OutputLock, StopSignals
-from sqd_mpi.job import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.log import Log, Timers
 from sqd_mpi.loop.options import DECISIVE, LoopOptions
 from sqd_mpi.options import InputError, RunError, input_warnings_to
-from sqd_mpi.provenance import about_run, library_versions, new_run_name
 from sqd_mpi.solver.startup import check_processor
 
 _BEST = ("strings_a", "strings_b", "occupancies")

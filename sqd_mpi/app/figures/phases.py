@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.figures import canvas
-from sqd_mpi.trace import Trace, segments
+from sqd_mpi.app.figures import canvas
+from sqd_mpi.app.trace import Trace, segments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqd_mpi import __version__
-from sqd_mpi.figures import need_matplotlib
+from sqd_mpi.app.figures import need_matplotlib
+from sqd_mpi.app.report import data, loop_sections, machine_sections, solve_sections
+from sqd_mpi.app.report.html import Markup, escaped, joined, tag
+from sqd_mpi.app.report.style import STYLE
 from sqd_mpi.files import records
-from sqd_mpi.report import data, loop_sections, machine_sections, solve_sections
-from sqd_mpi.report.html import Markup, escaped, joined, tag
-from sqd_mpi.report.style import STYLE
 
 # A page that loads nothing, runs nothing and sends nothing; style and pictures stand in it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

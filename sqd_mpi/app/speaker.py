@@ -62,7 +62,7 @@ def speaking(collective: bool) -> Iterator[bool]:
     elif not collective or not any(name in os.environ for name in _NUMBERS):
         yield True
     else:
-        program = "import sys; sys.path.insert(0, sys.argv[1]); from sqd_mpi import speaker; speaker.answer()"
+        program = "import sys; sys.path.insert(0, sys.argv[1]); from sqd_mpi.app import speaker; speaker.answer()"
         # Descriptors stay open, as launchers talk to MPI through some of them.
         with subprocess.Popen(
             [sys.executable, "-c", program, str(Path(__file__).parents[1])], stdin=subprocess.DEVNULL,

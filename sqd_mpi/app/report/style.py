@@ -1,6 +1,6 @@
 """The style sheet of the page, for light and dark screens, wide and narrow ones, and paper."""
 
-# Names of colours are those of `figures.canvas.THEME`, which the drawings refer to.
+# Names of colours are those of `app.figures.canvas.THEME`, which the drawings refer to.
 STYLE = """
 :root { color-scheme: light dark;
   --page: #f6f5f2; --surface: #ffffff; --ink: #1b1b1a; --soft: #55544f; --grid: #dddbd5; --faint: #85837c;

@@ -5,12 +5,18 @@ Functions take data and return a figure of matplotlib, which this package alone 
 
 from __future__ import annotations
 
-from sqd_mpi.figures.canvas import need_matplotlib, save
-from sqd_mpi.figures.curves import convergence, draw_simulation, extrapolation, roots_of_sector, write_extrapolation
-from sqd_mpi.figures.loops import energies as loop_energies
-from sqd_mpi.figures.loops import spaces as loop_spaces
-from sqd_mpi.figures.orbitals import occupancies, weights
-from sqd_mpi.figures.phases import (
+from sqd_mpi.app.figures.canvas import need_matplotlib, save
+from sqd_mpi.app.figures.curves import (
+    convergence,
+    draw_simulation,
+    extrapolation,
+    roots_of_sector,
+    write_extrapolation,
+)
+from sqd_mpi.app.figures.loops import energies as loop_energies
+from sqd_mpi.app.figures.loops import spaces as loop_spaces
+from sqd_mpi.app.figures.orbitals import occupancies, weights
+from sqd_mpi.app.figures.phases import (
     COMPUTE,
     LOOKS,
     compute_seconds,
@@ -19,9 +25,9 @@ from sqd_mpi.figures.phases import (
     mean_shares,
     phase_shares,
 )
-from sqd_mpi.figures.pictures import states_of, write_pictures
-from sqd_mpi.figures.ranks import balance, ranges
-from sqd_mpi.figures.time_lines import covered_share, time_line, typical_iteration
+from sqd_mpi.app.figures.pictures import states_of, write_pictures
+from sqd_mpi.app.figures.ranks import balance, ranges
+from sqd_mpi.app.figures.time_lines import covered_share, time_line, typical_iteration
 
 __all__ = [
     "COMPUTE",
