@@ -23,8 +23,8 @@ from pyscf.fci import selected_ci
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sqd_mpi import Hamiltonian, SolveOptions
-from sqd_mpi.loop.batches import WorkerPool, solve_batches  # noqa: E402
-from sqd_mpi.problem import bitstrings  # noqa: E402
+from sqd_mpi.loop.batches import WorkerPool, solve_batches
+from sqd_mpi.problem import bitstrings
 
 NORB, N_ELECTRONS = 26, 5
 

@@ -35,11 +35,12 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-import gpu_forms  # noqa: E402
-from gpu_forms import MADE_UP, PLACE  # noqa: E402
-from kernels import SOURCE, load, median_seconds, useful  # noqa: E402
+import gpu_forms
+from gpu_forms import MADE_UP, PLACE
+from kernels import SOURCE, load, median_seconds, useful
 
-from sqd_mpi.options import InputError, available_cores  # noqa: E402
+from sqd_mpi.errors import InputError
+from sqd_mpi.resources import available_cores
 
 DEFAULT_INPUTS = ["h2o-1em4", "n2-1em5", "h2o-1em6", "h2o-1em7", "h2o-1em8"]
 MADE_UP_INPUTS = ["made-up-1500", "made-up-4000", "made-up-14000", "made-up-25000"]

@@ -99,8 +99,9 @@ def main() -> int:
     options = parser.parse_args()
     from sqd_mpi import planner
     from sqd_mpi.files.records import read_input
-    from sqd_mpi.options import available_cores, available_memory, parse_grid
+    from sqd_mpi.options import parse_grid
     from sqd_mpi.planner.profile import read_profile
+    from sqd_mpi.resources import available_cores, available_memory
     from sqd_mpi.solver.davidson import subspace_sizes
 
     source = read_input(options.input)

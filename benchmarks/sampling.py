@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sqd_mpi.problem import sampling  # noqa: E402
+from sqd_mpi.problem import sampling
 
 
 def timed(function, *arguments, **settings) -> tuple[float, object]:

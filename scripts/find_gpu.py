@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sqd_mpi.options import InputError  # noqa: E402
+from sqd_mpi.errors import InputError
 
 
 def main() -> int:

@@ -378,8 +378,8 @@ class ResultFile(Hdf5):
             return [reader.read_block(r, x, 0, rows, 0, columns).tobytes() for r, x, rows, columns in shapes]
 
     def read(self) -> str:
+        from sqd_mpi.errors import InputError
         from sqd_mpi.files import checksums, records
-        from sqd_mpi.options import InputError
 
         outcome = "info refused"
         try:
@@ -475,8 +475,8 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 def work(name: str, seed: int, first: int, last: int) -> None:
     """The child: one line for every input."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    from sqd_mpi.errors import InputError
     from sqd_mpi.files import inspection
-    from sqd_mpi.options import InputError
 
     warnings.simplefilter("ignore")
     inspection._CHILD_SECONDS = 0.5  # type: ignore[misc]

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sqd_mpi.problem import bitstrings  # noqa: E402
-from sqd_mpi.problem.hamiltonian import Hamiltonian  # noqa: E402
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 WRONG = 1e-7  # hartree
 KINDS = {"lattice": 0.44, "hydrogen": 0.18, "diatomic": 0.11, "random": 0.16, "scattered": 0.11}

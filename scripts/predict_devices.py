@@ -21,8 +21,10 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sqd_mpi.options import InputError, available_cores, parse_grid  # noqa: E402
-from sqd_mpi.planner.profile import write_profile  # noqa: E402
+from sqd_mpi.errors import InputError
+from sqd_mpi.options import parse_grid
+from sqd_mpi.planner.profile import write_profile
+from sqd_mpi.resources import available_cores
 
 
 def predict_input(path: Path, keys: Sequence[str], shape: Any) -> dict[str, Any]:

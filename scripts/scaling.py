@@ -28,9 +28,11 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "slurm")]
 
-import render  # noqa: E402
+import render
 
-from sqd_mpi.options import InputError, available_cores, parse_grid  # noqa: E402
+from sqd_mpi.errors import InputError
+from sqd_mpi.options import parse_grid
+from sqd_mpi.resources import available_cores
 
 STUDY = "study.json"
 DEFAULT_RANKS = (1, 2, 4, 8)

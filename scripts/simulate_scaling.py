@@ -23,8 +23,10 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sqd_mpi.options import InputError, available_cores, parse_grid, parse_size  # noqa: E402
-from sqd_mpi.planner.profile import MachineProfile, read_profile  # noqa: E402
+from sqd_mpi.errors import InputError
+from sqd_mpi.options import parse_grid, parse_size
+from sqd_mpi.planner.profile import MachineProfile, read_profile
+from sqd_mpi.resources import available_cores
 
 DEFAULT_RANKS = tuple(2**k for k in range(11))
 # h2o 1em8 on Frontier: dies, grid, seconds of the whole diagonalization, as published with the code `sbd`.

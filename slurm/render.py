@@ -186,7 +186,8 @@ def check_run_options(options: Sequence[str], input_path: Path) -> bool:
     sys.path.insert(0, str(HERE.parent))
     try:
         from sqd_mpi.app.cli import build_parser
-        from sqd_mpi.options import COMMAND_LINE_OPTIONS, InputError, SolveOptions
+        from sqd_mpi.errors import InputError
+        from sqd_mpi.options import COMMAND_LINE_OPTIONS, SolveOptions
     except ImportError:
         return False
     finally:

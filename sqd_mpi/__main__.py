@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from sqd_mpi.terminal import MessageStream, open_closed_streams, settle, tell
+from sqd_mpi.log import MessageStream, open_closed_streams, settle, tell
 
 
 def run() -> int:

@@ -14,7 +14,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqd_mpi.options import InputError, available_cores
+from sqd_mpi.errors import InputError
+from sqd_mpi.resources import available_cores
 
 # Contraction to fused multiply-add and reciprocal-free reassociation inside one kernel are wanted; finite-math
 # assumptions are not: a NaN must stay visible.

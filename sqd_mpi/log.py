@@ -1,23 +1,21 @@
-"""Messages for people from rank 0, progress of the iterations, and timers."""
+"""Messages for people from rank 0, progress of the iterations, and standard streams that may be closed, broken or full.
+
+Messages (standard error) are a courtesy: what cannot be written is lost, and the run goes on. What a verb prints is its
+product (standard output): a reader that has seen enough, such as `head`, is no error, a full disk is one.
+"""
 
 from __future__ import annotations
 
 import atexit
+import errno
 import math
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
-import numpy as np
-
-from sqd_mpi import compile_notice
-from sqd_mpi.progress import as_text
-from sqd_mpi.spelling import spelled
-from sqd_mpi.terminal import MessageStream, colored
-
-NO_DETAIL: Mapping[str, int] = {}
+from sqd_mpi.errors import spelled
 
 _WIDTHS = {"iter": 5, "subspace": 9, "energy": 20, "change": 11, "residual": 10, "sigmas": 7, "seconds": 9, "left": 7}
 _HEADER = " ".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
@@ -34,12 +32,12 @@ class Iteration:
     """Number of the iteration, from 1."""
     subspace: int
     """Number of Krylov vectors."""
-    energy: float | Sequence[float] | np.ndarray
-    """Energy of every root, hartree; the line gives the lowest."""
+    energy: float
+    """Lowest energy, hartree."""
     change: float
     """Change of the lowest energy since the iteration before, hartree; NaN in the first."""
-    residual_norm: float | Sequence[float] | np.ndarray
-    """Residual norm of every root; the line gives the largest."""
+    residual_norm: float
+    """Largest residual norm of a root."""
     n_sigma: int
     """Number of applications of the Hamiltonian so far."""
     seconds: float
@@ -56,11 +54,9 @@ class Iteration:
 
     def line(self) -> str:
         """Returns the line of the log."""
-        energy = float(np.min(self.energy))
-        residual_norm = float(np.max(self.residual_norm))
         change = f"{self.change:11.3e}" if math.isfinite(self.change) else f"{'-':>11}"
         return (
-            f"{self.iteration:5d} {self.subspace:9d} {energy:20.12f} {change} {residual_norm:10.3e} "
+            f"{self.iteration:5d} {self.subspace:9d} {self.energy:20.12f} {change} {self.residual_norm:10.3e} "
             f"{self.n_sigma:7d} {self.seconds:9.2f} {as_text(self.remaining):>7}"
         )
 
@@ -135,12 +131,6 @@ class Log:
         else:
             self._print(self._last_line)
 
-    def compiling(
-        self, watch: compile_notice.Watch, delay: float = compile_notice.DELAY_SECONDS, loading: bool = True
-    ) -> AbstractContextManager[None]:
-        """Returns a context that says why it takes long, if it does: see `compile_notice.notice`."""
-        return compile_notice.notice(self.info, watch, delay, loading) if self.rank == 0 else nullcontext()
-
     def close(self) -> None:
         """Ends the live line, leaving the last iteration, so that a next solve starts a new table."""
         if self._status is not None:
@@ -191,71 +181,169 @@ class Log:
             self._status.update(Text(text, no_wrap=True))
 
 
-class Timers:
-    """Seconds spent in named phases; `with timers("sigma"):` adds to one of them."""
+def as_text(seconds: float | None) -> str:
+    """Returns a time for people, short: "42s", "3m05s", "2h10m"; a dash for None."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    whole = math.ceil(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 100 * 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d"
 
-    def __init__(self) -> None:
-        """Starts with no phase."""
-        self.seconds: dict[str, float] = {}
-        """Seconds of every phase so far."""
-        self.open: list[str] = []
-        """Phases that were entered and not yet left, the outermost first."""
-        self.n_changes = 0
-        """How often a phase was entered or left: whether a job moves."""
 
-    def __call__(self, name: str, **detail: int) -> Phase:
-        """Returns a context that adds the time spent inside to phase `name`.
+_CODES = {"red": 31, "yellow": 33}
+# What may pass: a disk that is full gets room, a terminal that is stopped goes on. After anything else, such as a
+# broken pipe, a stream is not tried again.
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR)
 
-        Phases may be nested and then count in both. The detail, such as the shift of a ket block, is for a trace.
+
+class OutputError(Exception):
+    """Standard output cannot be written: one sentence, which the command line turns into exit code 1."""
+
+
+class MessageStream:
+    """A stream for messages, with what `rich` asks of a file; writing to it never fails."""
+
+    def __init__(self, stream: Any = None) -> None:
+        """Takes the stream; by default standard error, of which there may be none."""
+        self._stream = sys.stderr if stream is None else stream
+
+    @property
+    def encoding(self) -> str:
+        """Encoding of the stream."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Returns whether this is a terminal that can still be written to."""
+        return _is_terminal(self._stream)
+
+    def fileno(self) -> int:
+        """Returns the descriptor.
+
+        Raises:
+            OSError: the stream has none.
         """
-        return Phase(self, name, detail)
+        if self._stream is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return int(self._stream.fileno())
 
-    def add(self, name: str, start: float, end: float, detail: Mapping[str, int] = NO_DETAIL) -> None:
-        """Adds the time from start to end, seconds of `time.perf_counter`, to phase `name`."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + (end - start)
+    def write(self, text: str) -> int:
+        """Writes a text, or loses it."""
+        if self._stream is not None:
+            try:
+                _write(self._stream, text)
+            except (OSError, ValueError) as error:
+                self._lost(error)
+        return len(text)
 
-    def beside(self, name: str, start: float, **detail: int) -> None:
-        """Notes what went on beside the phases from start until now; only a trace keeps it."""
+    def flush(self) -> None:
+        """Writes what waits, or loses it."""
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._lost(error)
 
-
-class Phase:
-    """One stay in a phase: what `with timers(name):` enters and leaves."""
-
-    __slots__ = ("_detail", "_name", "_start", "_timers")
-
-    def __init__(self, timers: Timers, name: str, detail: Mapping[str, int]) -> None:
-        """Takes the timers that the time goes to."""
-        self._timers, self._name, self._detail = timers, name, detail
-
-    def __enter__(self) -> None:
-        """Starts the clock."""
-        timers = self._timers
-        timers.open.append(self._name)
-        timers.n_changes += 1
-        self._start = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        """Adds the time, also when an error leaves the phase."""
-        timers = self._timers
-        timers.add(self._name, self._start, time.perf_counter(), self._detail)
-        timers.open.pop()
-        timers.n_changes += 1
+    def _lost(self, error: Exception) -> None:
+        if not (isinstance(error, OSError) and error.errno in _PASSING):
+            self._stream = None
 
 
-class Timed:
-    """The functions of a module, or methods of an object, whose calls count in one phase."""
+def tell(text: str, mark: str = "", color: str = "") -> None:
+    """Prints a message on standard error, behind a mark in a colour; never fails."""
+    stream = MessageStream()
+    stream.write(f"{colored(mark, color) if mark else ''}{' ' if mark else ''}{text}\n")
+    stream.flush()
 
-    def __init__(self, owner: Any, timers: Timers, phase: str) -> None:
-        """Takes whose functions they are and where their time goes."""
-        self._owner, self._timers, self._phase = owner, timers, phase
 
-    def __getattr__(self, name: str) -> Any:
-        """Returns the function, timed; it is made at the first use."""
-        function = getattr(self._owner, name)
+def show(text: str) -> None:
+    """Prints what a verb gives on standard output, as it is.
 
-        def timed(*arguments: Any) -> Any:
-            with self._timers(self._phase):
-                return function(*arguments)
+    Raises:
+        OutputError: it cannot be written. That nobody reads on, or that standard output is closed, is no error.
+    """
+    stream = sys.stdout
+    if stream is None:
+        return
+    try:
+        _write(stream, text)
+        stream.flush()
+    except BrokenPipeError:
+        _to_nowhere(stream)
+    except OSError as error:
+        _to_nowhere(stream)
+        raise OutputError(f"standard output cannot be written: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:  # it was closed
+        pass
 
-        setattr(self, name, timed)
-        return timed
+
+def open_closed_streams() -> None:
+    """Opens the standard streams that the caller has closed, on nothing.
+
+    A closed descriptor would be given to the next file that is opened, and what a library prints would go into that.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, descriptor)
+            if nothing != descriptor:
+                os.close(nothing)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # open until the process ends
+
+
+def settle() -> None:
+    """Writes what waits in the standard streams; what cannot be written is dropped.
+
+    Python would try again when it ends, complain and change the exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                _to_nowhere(stream)
+
+
+def colored(text: str, color: str, stream: Any = None) -> str:
+    """Returns text in a colour if the stream is a terminal that shows colours and NO_COLOR is not set.
+
+    Args:
+        text: to be shown.
+        color: red or yellow.
+        stream: standard error by default.
+    """
+    stream = sys.stderr if stream is None else stream
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in ("", "dumb") or not _is_terminal(stream)
+    return text if plain else f"\033[1;{_CODES[color]}m{text}\033[0m"
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return stream is not None and bool(stream.isatty())
+    except (OSError, ValueError):  # it was closed
+        return False
+
+
+def _write(stream: Any, text: str) -> None:
+    """Writes a text; letters that the stream's encoding lacks as escapes."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _to_nowhere(stream: Any) -> None:
+    """Lets the descriptor of a stream lead to nothing, so that what waits in it can be written there."""
+    with suppress(OSError, ValueError, AttributeError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from sqd_mpi.spelling import spelled
-from sqd_mpi.suggestions import did_you_mean
+from sqd_mpi.errors import InputError, did_you_mean
 
 Grid = tuple[int, int, int, int]
 
@@ -65,49 +60,6 @@ _SIZE_UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
-
-
-class _Sentence(Exception):
-    """An error that is one sentence, with options as the command line has them: `--max-subspace`."""
-
-    @property
-    def typed(self) -> str:
-        """The sentence for those who type command lines."""
-        return super().__str__()
-
-    def __str__(self) -> str:
-        """Returns the sentence with options as its reader types them: in Python `max_subspace`."""
-        return spelled(self.typed)
-
-
-class InputError(_Sentence, ValueError):
-    """Bad input or options: one sentence for the user, which the command line turns into exit code 2."""
-
-
-class InputWarning(UserWarning):
-    """Input that is taken although something about it looks wrong: one sentence, which a run puts into its result."""
-
-
-class RunError(_Sentence, RuntimeError):
-    """What keeps a run from going on, such as a full disk: one sentence, which becomes exit code 1."""
-
-
-class Recalled(RunError):
-    """Another rank of the same group has given up what they did together."""
-
-
-@contextmanager
-def input_warnings_to(say: Callable[[str], None]) -> Iterator[None]:
-    """Within this context every InputWarning goes to `say` at the end, once; other warnings stay as they are."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    ours = [str(each.message) for each in caught if issubclass(each.category, InputWarning)]
-    for text in dict.fromkeys(ours):
-        say(text)
-    for each in caught:
-        if not issubclass(each.category, InputWarning):
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 @dataclass(frozen=True)
@@ -418,49 +370,3 @@ def _choices(annotation: Any) -> list[str]:
     return [word for part in get_args(annotation) for word in _choices(part)]
 
 
-def available_cores() -> int:
-    """Returns the number of cores in the affinity mask of this process."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def available_memory(
-    control_groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
-) -> int:
-    """Returns the bytes of memory that this node, or this job's control group on it, has left.
-
-    Args:
-        control_groups: where the control groups are mounted.
-        membership: file that names the groups of this process.
-    """
-    import psutil
-
-    return int(min([psutil.virtual_memory().available, *_control_group_memory(control_groups, membership)]))
-
-
-def _control_group_memory(root: Path, membership: Path) -> list[int]:
-    """Returns the bytes left below every memory limit of the control groups, version 2 or 1, of this process."""
-    left = []
-    for line in _read_text(membership).splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        top = root / controllers
-        folder = top / name.lstrip("/")
-        # A container may see its own group as the root, so that the named folder does not exist.
-        for group in {top, folder, *(parent for parent in folder.parents if parent.is_relative_to(top))}:
-            limit = _read_text(group / "memory.max") or _read_text(group / "memory.limit_in_bytes")
-            used = _read_text(group / "memory.current") or _read_text(group / "memory.usage_in_bytes")
-            if limit.isdigit() and used.isdigit():
-                cached = re.search(r"^(?:total_)?inactive_file (\d+)$", _read_text(group / "memory.stat"), re.MULTILINE)
-                left.append(max(int(limit) - int(used) + int(cached[1] if cached else 0), 0))
-    return left
-
-
-def _read_text(path: Path) -> str:
-    """Returns the text of a file without its last line break, or nothing if it cannot be read."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

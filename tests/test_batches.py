@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sqd_mpi.errors import InputError, as_typed
 from sqd_mpi.loop.batch import BatchTask, solve_one
 from sqd_mpi.loop.batches import WorkerPool, divide_ranks, predicted_cost, solve_batches
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.solver.density_matrices import density_matrices
 from sqd_mpi.solver.solve import solve_subspace
-from sqd_mpi.spelling import as_typed
 from tests import faulty
 from tests.problems import make_hamiltonian, random_strings
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 
 ORBITALS = (1, 7, 8, 24, 63, 64, 65, 128, 130)

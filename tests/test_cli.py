@@ -11,10 +11,10 @@ from pathlib import Path
 import h5py
 import pytest
 
-import sqd_mpi
+import sqd_mpi as package
 from sqd_mpi.app import cli
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError
 from tests.waiting import HANG
 
 FCIDUMP = """ &FCI NORB=3,NELEC={nelec},MS2={ms2},
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def environment(**changes: str) -> dict[str, str]:
     """Returns the environment without what a launcher sets."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_", "SLURM_", "PYTEST", "HYD"))}
-    root = str(Path(sqd_mpi.__file__).parents[1])
+    root = str(Path(package.__file__).parents[1])
     return {**plain, "PYTHONPATH": os.pathsep.join(filter(None, [root, plain.get("PYTHONPATH")])), **changes}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sqd_mpi.compile_notice import COMPILING, LOADING, notice
+from sqd_mpi.solver.compile_notice import COMPILING, LOADING, notice
 from tests.test_cli import environment
 
 SHORT, LONG = 0.1, 0.4

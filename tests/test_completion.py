@@ -11,8 +11,8 @@ import pytest
 
 from sqd_mpi.app import cli
 from sqd_mpi.app.completion import SHELLS, script
-from sqd_mpi.options import COMMAND_LINE_OPTIONS, InputError
-from sqd_mpi.suggestions import did_you_mean
+from sqd_mpi.errors import InputError, did_you_mean
+from sqd_mpi.options import COMMAND_LINE_OPTIONS
 from tests.waiting import HANG
 
 TRY = """source "$1"; shift

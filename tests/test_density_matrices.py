@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.cpu.density import Accumulators
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.errors import InputError
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver import density_matrices

@@ -14,8 +14,9 @@ from sqd_mpi.backends.gpu import block as gpu_block
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
+from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import gpu_memory
 from sqd_mpi.planner.density_memory import density_bytes
 from sqd_mpi.planner.profile import MachineProfile

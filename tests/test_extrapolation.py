@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app import cli, figures
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.loop.extrapolation import Point, fit_to_zero, fits_of, parse_thresholds, truncated_series
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.solver import pt2
 from sqd_mpi.solver.observables import carry_over

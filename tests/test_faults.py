@@ -24,10 +24,10 @@ import sqd_mpi
 from sqd_mpi.app import checkpoints
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.watchdog import Watchdog
+from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import checksums, distributed, records
-from sqd_mpi.log import Timers
-from sqd_mpi.options import InputError, RunError
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.timing import Timers
 from tests.problems import all_strings, dense_matrix, make_hamiltonian
 from tests.test_job import launch, run_here, summary
 from tests.waiting import HANG, wait_until

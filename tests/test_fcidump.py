@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyscf import ao2mo, fci, gto, scf
 from pyscf.tools import fcidump
 
-from sqd_mpi.options import InputError, InputWarning
+from sqd_mpi.errors import InputError, InputWarning
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.fcidump_files import (

@@ -29,8 +29,8 @@ from pyscf.tools import fcidump
 from sqd_mpi.adapters.pyscf import SubspaceSolver
 from sqd_mpi.app.cli import main
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.fcidump_files import HUBBARD, HUBBARD_ENERGY, six_parts

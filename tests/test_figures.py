@@ -14,8 +14,8 @@ from sqd_mpi.app import cli, figures, trace
 from sqd_mpi.app.figures import COMPUTE, LOOKS
 from sqd_mpi.app.figures.time_lines import row_image
 from sqd_mpi.app.trace import Trace
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError
 from tests.test_trace import make_trace
 
 pytest.importorskip("matplotlib")

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 

@@ -16,9 +16,10 @@ import pytest
 from sqd_mpi import planner
 from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.block import GpuBlock
+from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, RunError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner.profile import MachineProfile, write_profile
 from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian

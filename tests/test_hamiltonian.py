@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyscf import ao2mo, dft, fci, gto, mcscf, scf
 
-from sqd_mpi.options import InputError, InputWarning
+from sqd_mpi.errors import InputError, InputWarning
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import pytest
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import inspection
-from sqd_mpi.options import InputError
 
 
 @pytest.fixture

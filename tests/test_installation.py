@@ -129,7 +129,7 @@ def test_the_threading_layer_is_the_one_that_numba_takes() -> None:
 def test_the_version_stands_in_one_place_and_the_citation_follows() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    assert settings["metadata"]["version"] == "attr: sqd_mpi.__version__"
+    assert settings["metadata"]["version"] == "attr: sqd_mpi._version.__version__"
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [sqd_mpi.__version__]
 

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app import run
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.pt2 import of_all_roots

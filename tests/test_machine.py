@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.planner.profile import MachineProfile, read_profile, write_profile
 
 

@@ -17,9 +17,9 @@ from sqd_mpi.app import trace
 from sqd_mpi.app.cli import main
 from sqd_mpi.app.interrupts import OutputLock
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import new_files, records
 from sqd_mpi.loop import batch
-from sqd_mpi.options import InputError, RunError
 from sqd_mpi.planner import profile
 from sqd_mpi.problem import bitstrings, sampling
 from tests.fcidump_files import BODY, HEADER, expected_small

@@ -11,22 +11,17 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from sqd_mpi.errors import InputError, InputWarning, RunError, as_typed, input_warnings_to
 from sqd_mpi.options import (
     COMMAND_LINE_OPTIONS,
-    InputError,
-    InputWarning,
     Interval,
-    RunError,
     SolveOptions,
-    available_cores,
-    available_memory,
-    input_warnings_to,
     option_name,
     parse_grid,
     parse_interval,
     parse_size,
 )
-from sqd_mpi.spelling import as_typed
+from sqd_mpi.resources import available_cores, available_memory
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution.layout import Layout
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.planner import data_sheets, gpu_work
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work

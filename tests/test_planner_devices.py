@@ -15,8 +15,9 @@ from sqd_mpi.app.cli import main
 from sqd_mpi.backends.gpu import block as gpu_block
 from sqd_mpi.backends.gpu import device as process_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import data_sheets, gpu_memory
 from sqd_mpi.planner.profile import MachineProfile, read_profile, write_profile
 from sqd_mpi.planner.text import plan_text

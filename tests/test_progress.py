@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi.progress import FIRST_ESTIMATE, RemainingTime, as_text
+from sqd_mpi.log import as_text
+from sqd_mpi.timing import FIRST_ESTIMATE, RemainingTime
 
 HISTORIES = json.loads((Path(__file__).parent / "convergence_histories.json").read_text())
 

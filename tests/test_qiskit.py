@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+from sqd_mpi.errors import InputError, InputWarning
 from sqd_mpi.loop.batches import WorkerPool
-from sqd_mpi.options import InputError, InputWarning
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests import faulty
 from tests.problems import all_strings, make_hamiltonian, random_strings

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app import cli
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from tests.test_figures import fake_trace
 
 pytest.importorskip("matplotlib")

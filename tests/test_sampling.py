@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings, sampling
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.log import Log, Timers
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.errors import InputError
+from sqd_mpi.log import Log
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.sectors import HOW_DECIDED
 from sqd_mpi.solver.solve import Progress, solve_subspace
+from sqd_mpi.timing import Timers
 from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

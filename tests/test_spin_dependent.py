@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app.cli import main
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction

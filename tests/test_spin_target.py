@@ -7,9 +7,10 @@ import pytest
 
 from sqd_mpi.app import run
 from sqd_mpi.app.cli import main
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver import solve
 from sqd_mpi.solver.solve import solve_subspace

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app.cli import main
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.loop.sqd import LATEST, run_loop
-from sqd_mpi.options import InputError
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.solver.solve import solve_subspace
 from tests import faulty

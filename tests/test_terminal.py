@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi import terminal
 from sqd_mpi.app.watchdog import Watchdog
 from sqd_mpi.files import records
-from sqd_mpi.log import Iteration, Log, Timers
+from sqd_mpi.log import Iteration, Log, MessageStream, OutputError, colored, settle, show, tell
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.terminal import MessageStream, OutputError, colored, show, tell
+from sqd_mpi.timing import Timers
 from tests.test_cli import environment
 from tests.test_mpi_driver import mpiexec
 
@@ -78,7 +77,7 @@ def test_ranks_need_no_streams(folder):
 def test_what_libraries_print_does_not_go_into_a_result(folder):
     """The next file that is opened would get the number of a closed stream."""
     program = (
-        "import os, sys\nfrom sqd_mpi.terminal import open_closed_streams\nopen_closed_streams()\n"
+        "import os, sys\nfrom sqd_mpi.log import open_closed_streams\nopen_closed_streams()\n"
         "file = open('written', 'w')\nassert file.fileno() > 2 and None not in (sys.stdin, sys.stdout, sys.stderr)\n"
         "for descriptor in (1, 2):\n    os.write(descriptor, b'noise of a library')\n"
         "sys.stdout.write('x')\nsys.stderr.write('x')\nassert sys.stdin.read() == ''\n"
@@ -189,7 +188,7 @@ def test_messages_without_a_stream(monkeypatch):
         stream.fileno()
     tell("lost", "mark", "red")
     show("lost")
-    terminal.settle()
+    settle()
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)

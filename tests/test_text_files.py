@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings, sampling, text_files
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from tests.fcidump_files import BODY, HEADER, expected_small

@@ -11,8 +11,8 @@ import pytest
 
 from sqd_mpi import _jit
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError
 from sqd_mpi.solver import startup
 from tests.test_cli import environment, sqd_mpi
 from tests.test_run import MPIEXEC

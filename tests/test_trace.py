@@ -16,9 +16,9 @@ import pytest
 from sqd_mpi.app import figures, trace
 from sqd_mpi.app.trace import COMMUNICATION, COMPUTE, Trace, Tracer
 from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.log import Timed, Timers
-from sqd_mpi.options import InputError
+from sqd_mpi.timing import Timed, Timers
 from tests.problems import make_hamiltonian, random_strings
 from tests.test_run import check_refusal, run
 

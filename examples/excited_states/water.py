@@ -14,10 +14,7 @@ import argparse
 import numpy as np
 from pyscf import ao2mo, fci, gto, mcscf, scf
 
-from sqd_mpi import Hamiltonian, SolveOptions, solve_subspace
-from sqd_mpi.distribution import grid
-from sqd_mpi.problem import bitstrings
-from sqd_mpi.solver.density_matrices import transition_density_matrices
+from sqd_mpi import Hamiltonian, SolveOptions, bitstrings, solve_subspace, transition_density_matrices, world
 
 HARTREE_IN_EV = 27.211386
 WATER = "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587"
@@ -26,7 +23,7 @@ WATER = "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587"
 def main() -> None:
     """Solve on all ranks; rank 0 prints the table."""
     options = parse_options()
-    comm = grid.world()
+    comm = world()
     molecule = gto.M(atom=WATER, basis="6-31g", symmetry=True, verbose=0)
     mean_field = scf.RHF(molecule).run(conv_tol=1e-12)
     hamiltonian = Hamiltonian.from_pyscf(mean_field, ncas=options.orbitals, nelecas=8)

@@ -15,8 +15,7 @@ from time import perf_counter
 from pyscf import ao2mo
 from pyscf.fci import selected_ci
 
-from sqd_mpi import Problem, read_input, read_summary
-from sqd_mpi.problem import bitstrings
+from sqd_mpi import Problem, bitstrings, read_input, read_summary
 
 TOLERANCE = 1e-8
 

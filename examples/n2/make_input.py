@@ -13,8 +13,7 @@ import argparse
 import numpy as np
 from pyscf import ao2mo, fci, gto, scf
 
-from sqd_mpi import Hamiltonian, write_input
-from sqd_mpi.problem import bitstrings
+from sqd_mpi import Hamiltonian, bitstrings, write_input
 
 
 def main() -> None:

@@ -13,11 +13,7 @@ import argparse
 import numpy as np
 from pyscf import gto, scf
 
-from sqd_mpi import Hamiltonian, SolveOptions
-from sqd_mpi.distribution import grid
-from sqd_mpi.loop.batches import WorkerPool, solve_batches
-from sqd_mpi.problem import bitstrings
-from sqd_mpi.problem.sampling import carry_over
+from sqd_mpi import Hamiltonian, SolveOptions, WorkerPool, bitstrings, sampling, solve_batches, world
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--orbitals", type=int, default=26)
@@ -27,7 +23,7 @@ parser.add_argument("--workers", type=int, default=2)
 arguments = parser.parse_args()
 
 BATCHES = 5
-comm = grid.world()
+comm = world()
 rank = 0 if comm is None else comm.rank
 random = np.random.default_rng(7)  # the same on all ranks, so that all ranks make the same batches
 
@@ -62,7 +58,7 @@ for iteration in range(1, arguments.iterations + 1):
     for result in whole:
         weights, strings = result.weights, (result.strings_a, result.strings_b)
         largest = weights.largest_alpha, weights.largest_beta
-        heavy += carry_over(strings, (weights.alpha, weights.beta), largest, 1e-3, False)
+        heavy += sampling.carry_over(strings, (weights.alpha, weights.beta), largest, 1e-3, False)
     kept = bitstrings.canonical(np.concatenate(heavy))[0]
     basis = propose(kept, 2 * arguments.strings)
     if rank == 0:

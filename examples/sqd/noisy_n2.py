@@ -12,10 +12,7 @@ import sys
 import numpy as np
 from pyscf import gto, mcscf, scf
 
-from sqd_mpi import Hamiltonian, Log
-from sqd_mpi.loop.options import LoopOptions
-from sqd_mpi.loop.sqd import run_loop
-from sqd_mpi.problem.sampling import from_matrix
+from sqd_mpi import Hamiltonian, Log, LoopOptions, run_loop, sampling
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--samples", type=int, default=2000)
@@ -30,7 +27,7 @@ active_space.fcisolver.conv_tol = 1e-12
 full = active_space.kernel()[0]
 
 random = np.random.default_rng(24)
-samples = from_matrix(random.integers(2, size=(arguments.samples, 16)).astype(bool))
+samples = sampling.from_matrix(random.integers(2, size=(arguments.samples, 16)).astype(bool))
 options = LoopOptions(batches=5, samples_per_batch=arguments.samples_per_batch, loop_iterations=20, workers=0)
 result = run_loop(hamiltonian, samples, options, log=Log(stream=sys.stdout))
 best = result.state.best

@@ -23,8 +23,9 @@ except ImportError as error:
 
 from sqd_mpi import _jit
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.loop.batches import BatchResult, WorkerPool, solve_batches
-from sqd_mpi.options import InputError, SolveOptions, fewest_krylov_vectors
+from sqd_mpi.options import SolveOptions, fewest_krylov_vectors
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver import startup

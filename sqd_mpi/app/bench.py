@@ -17,10 +17,11 @@ import numpy as np
 
 from sqd_mpi.app import bench_device
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.files.new_files import check_output
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError
-from sqd_mpi.planner.profile import MachineProfile, processor_name, write_profile
+from sqd_mpi.planner.profile import MachineProfile, write_profile
+from sqd_mpi.resources import processor_name
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
     (3600, 20, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))),
@@ -86,9 +87,9 @@ def run(
     Raises:
         InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
-    from sqd_mpi import _jit, compile_notice
-    from sqd_mpi.app import run as job
-    from sqd_mpi.solver.startup import set_up
+    from sqd_mpi import _jit
+    from sqd_mpi.solver import compile_notice
+    from sqd_mpi.solver.startup import set_up, warm_up
 
     engine, message = _engine(backend, say)
     if output is not None:
@@ -102,11 +103,11 @@ def run(
     n_threads = set_up(comm, "auto" if threads == "auto" else int(threads), log).number
     with compile_notice.notice(say, _jit.telling_of_compilation):
         if local_rank == 0:
-            job.warm_up(0)
+            warm_up(0)
         grid.barrier(comm)
         if local_rank != 0:
-            job.warm_up(0)
-    from sqd_mpi.solver.solve import peak_rss_bytes
+            warm_up(0)
+    from sqd_mpi.resources import peak_rss_bytes
 
     measured = {"process_bytes": float(peak_rss_bytes())}
     grid.barrier(comm)

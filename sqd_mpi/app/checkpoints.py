@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums, records
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError
 
 
 def checkpoint_path(output_path: str | Path) -> Path:

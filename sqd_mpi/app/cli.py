@@ -9,18 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqd_mpi import __version__
+from sqd_mpi._version import __version__
 from sqd_mpi.app.parser import EXIT_BAD_INPUT, EXIT_CODES, PROGRAM, Parser, examples
 from sqd_mpi.app.speaker import all_arrive, refuse
-from sqd_mpi.options import (
-    COMMAND_LINE_OPTIONS,
-    InputError,
-    RunError,
-    SolveOptions,
-    option_name,
-)
-from sqd_mpi.spelling import as_typed
-from sqd_mpi.terminal import OutputError, show, tell
+from sqd_mpi.errors import InputError, RunError, as_typed
+from sqd_mpi.log import OutputError, show, tell
+from sqd_mpi.options import COMMAND_LINE_OPTIONS, SolveOptions, option_name
 
 EXIT_FAILED = 1
 EXIT_NOT_CONVERGED = 3

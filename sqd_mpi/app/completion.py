@@ -6,7 +6,7 @@ import argparse
 import copy
 import re
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 
 SHELLS = ("bash", "zsh")
 COMMAND = "sqd_mpi"

@@ -6,11 +6,11 @@ import argparse
 import json
 from typing import Any
 
+from sqd_mpi.errors import InputError, input_warnings_to
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError, input_warnings_to
+from sqd_mpi.log import show, tell
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.terminal import show, tell
 
 
 def from_fcidump(parsed: argparse.Namespace) -> int:

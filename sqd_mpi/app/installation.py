@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sqd_mpi import __version__
-from sqd_mpi.options import available_cores, available_memory
+from sqd_mpi._version import __version__
+from sqd_mpi.resources import PACKAGE, available_cores, available_memory
 
 # Distributions whose versions decide what is computed, and how fast; those that are not there are null.
 _PACKAGES = (
@@ -40,7 +40,7 @@ def describe() -> dict[str, Any]:
     """Returns versions, machine, MPI, threads, devices, caches and environment, as an object that JSON can hold."""
     return {
         "sqd_mpi": __version__,
-        "location": str(Path(__file__).resolve().parent),
+        "location": str(PACKAGE),
         "python": platform.python_version(),
         "python_executable": sys.executable,
         "platform": platform.platform(),
@@ -171,8 +171,7 @@ def _device_libraries() -> dict[str, str]:
 
 def _caches() -> dict[str, str]:
     """Returns where compiled kernels are kept."""
-    package = Path(__file__).resolve().parent
-    beside = package / "__pycache__" if os.access(package, os.W_OK) else Path("~/.cache").expanduser() / "numba"
+    beside = PACKAGE / "__pycache__" if os.access(PACKAGE, os.W_OK) else Path("~/.cache").expanduser() / "numba"
     return {
         "numba": os.environ.get("NUMBA_CACHE_DIR") or str(beside),
         "cupy": os.environ.get("CUPY_CACHE_DIR") or str(Path("~/.cupy/kernel_cache").expanduser()),

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files.new_files import behind_links
-from sqd_mpi.options import InputError
 
 # How long a killed job may still hold its lock: a launcher can return before its ranks are gone.
 _DYING_SECONDS = 5.0

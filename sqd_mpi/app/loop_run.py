@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import __version__
+from sqd_mpi._version import __version__
 from sqd_mpi.app.checkpoints import checkpoint_path
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, library_versions, new_run_name
 from sqd_mpi.app.run import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError, RunError, input_warnings_to
 from sqd_mpi.files.new_files import WriteError, write_error
-from sqd_mpi.log import Log, Timers
+from sqd_mpi.log import Log
 from sqd_mpi.loop.options import DECISIVE, LoopOptions
-from sqd_mpi.options import InputError, RunError, input_warnings_to
 from sqd_mpi.solver.startup import check_processor
+from sqd_mpi.timing import Timers
 
 _BEST = ("strings_a", "strings_b", "occupancies")
 _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
@@ -314,7 +315,7 @@ class _LoopJob(Job):
             raise RunError(f"the result could not be written: {error}{there}") from None
 
     def _loop_summary(self, hamiltonian: Any, state: Any) -> dict[str, Any]:
-        from sqd_mpi.solver.solve import peak_rss_bytes
+        from sqd_mpi.resources import peak_rss_bytes
 
         best = state.best
         failures = [

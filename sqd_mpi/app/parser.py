@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from sqd_mpi.app.speaker import refuse
-from sqd_mpi.suggestions import did_you_mean
-from sqd_mpi.terminal import show, tell
+from sqd_mpi.errors import did_you_mean
+from sqd_mpi.log import show, tell
 
 PROGRAM = "python -m sqd_mpi"
 EXIT_BAD_INPUT = 2

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sqd_mpi.errors import InputError, input_warnings_to
 from sqd_mpi.log import Log
-from sqd_mpi.options import (
-    InputError,
-    SolveOptions,
-    available_cores,
-    available_memory,
-    input_warnings_to,
-    parse_size,
-)
+from sqd_mpi.options import SolveOptions, parse_size
 from sqd_mpi.planner.profile import MachineProfile, read_profile
 from sqd_mpi.planner.search import Plan
 from sqd_mpi.planner.text import nothing_fits, plan_text
+from sqd_mpi.resources import available_cores, available_memory
 
 _MOST_RANKS = 10**6
 _MOST_THREADS = 4

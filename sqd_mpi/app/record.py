@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sqd_mpi import __version__
+from sqd_mpi._version import __version__
 from sqd_mpi.distribution import grid
-from sqd_mpi.planner.profile import processor_name
+from sqd_mpi.resources import processor_name
 
 
 def new_run_name() -> str:

@@ -6,7 +6,6 @@ Nothing numerical is imported at the top: the number of threads must be settled 
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,15 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi import __version__
+from sqd_mpi._version import __version__
 from sqd_mpi.app import trace
 from sqd_mpi.app.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, count_nodes, library_versions, new_run_name
 from sqd_mpi.app.watchdog import Watchdog
 from sqd_mpi.distribution import grid
-from sqd_mpi.log import Log, Timers
-from sqd_mpi.options import InputError, RunError, SolveOptions, input_warnings_to
+from sqd_mpi.errors import InputError, RunError, input_warnings_to
+from sqd_mpi.log import Log
+from sqd_mpi.options import SolveOptions
+from sqd_mpi.solver.startup import _node_local_cache, warm_up
+from sqd_mpi.timing import Timers
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
 
@@ -78,7 +80,7 @@ class Job:
     """
 
     n_nodes = 1
-    startup: Any = None  # what `threads.set_up` returns, once it was called
+    startup: Any = None  # what `solver.startup.set_up` returns, once it was called
 
     def __init__(
         self,
@@ -208,10 +210,10 @@ class Job:
             self.n_nodes = count_nodes(self.comm, local_rank)
             _node_local_cache()
             from sqd_mpi import _jit
-            from sqd_mpi.solver import startup
+            from sqd_mpi.solver import compile_notice, startup
 
             self.threads = startup.set_up(self.comm, self.options.threads, self.log)
-        with self.log.compiling(_jit.telling_of_compilation), self.timers("warm-up"):
+        with compile_notice.compiling(self.log, _jit.telling_of_compilation), self.timers("warm-up"):
             # With a cold cache every rank would compile: the first of a node does, the others then load.
             backend = self._open_device(local_rank, n_local)
             if local_rank == 0:
@@ -299,7 +301,7 @@ class Job:
     def _write_result(self, result: Any) -> None:
         """All ranks write the result, or raise the same RunError."""
         from sqd_mpi.files import distributed, records
-        from sqd_mpi.solver.solve import peak_rss_bytes
+        from sqd_mpi.resources import peak_rss_bytes
 
         peak = np.array([peak_rss_bytes()], np.int64)
         result.grid.maximum_over_all(peak)
@@ -476,7 +478,6 @@ class Job:
             self.log.detail(f"  {name:<16} {mean:10.3f} s mean of the ranks, {low:.3f} to {high:.3f}")
 
 
-
 def seconds_since_start() -> float:
     """Seconds since this process was started, where the system tells (Linux, to 10 ms); else 0."""
     try:
@@ -485,14 +486,6 @@ def seconds_since_start() -> float:
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     except (AttributeError, OSError):
         return 0.0
-
-
-def _node_local_cache() -> None:
-    """Keep compiled kernels on node-local storage under a batch job: network file systems have races."""
-    if "NUMBA_CACHE_DIR" not in os.environ and any(
-        name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
-    ):
-        os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"sqd_mpi-kernels-{os.getuid()}")
 
 
 def _sectors_summary(result: Any) -> dict[str, list[Any]]:
@@ -531,23 +524,3 @@ def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
     }
 
 
-def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
-    """Compile or load every kernel of a solve by solving a toy problem in this process."""
-    from sqd_mpi.problem.hamiltonian import Hamiltonian
-    from sqd_mpi.solver.solve import solve_subspace
-
-    h1e = -np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.1], [0.0, 0.1, 0.5]])
-    eri = np.full(21, 0.01)
-    strings = np.array([[3], [5], [6]], np.uint64)
-    # a model space so small that the solver must iterate
-    options = SolveOptions(memory=2**40, model_space=1, backend="gpu" if backend == "gpu" else "cpu")
-    hamiltonian = Hamiltonian(h1e, eri, 0.0, 3, (2, 2))
-    result = solve_subspace(None, hamiltonian, strings, strings, options)
-    if rdm_order:
-        from sqd_mpi.solver.density_matrices import of_all_roots
-
-        of_all_roots(result, rdm_order)
-    if pt2:
-        from sqd_mpi.solver.pt2 import second_order
-
-        second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)

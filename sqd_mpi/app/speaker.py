@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sqd_mpi.terminal import tell
+from sqd_mpi.log import tell
+from sqd_mpi.resources import PACKAGE
 
 # Numbers that launchers give their processes: of MPICH and its kin, PMIx, Open MPI, MVAPICH, Intel MPI, Slurm, Cray's
 # two launchers, IBM's and Flux.
@@ -65,7 +65,7 @@ def speaking(collective: bool) -> Iterator[bool]:
         program = "import sys; sys.path.insert(0, sys.argv[1]); from sqd_mpi.app import speaker; speaker.answer()"
         # Descriptors stay open, as launchers talk to MPI through some of them.
         with subprocess.Popen(
-            [sys.executable, "-c", program, str(Path(__file__).parents[1])], stdin=subprocess.DEVNULL,
+            [sys.executable, "-c", program, str(PACKAGE.parent)], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, close_fds=False, text=True, errors="replace",
         ) as child:  # fmt: skip
             limit = threading.Timer(_LIMIT_SECONDS, child.kill)

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi import __version__
+from sqd_mpi._version import __version__
 from sqd_mpi.distribution import grid
 from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.log import NO_DETAIL, Timers
-from sqd_mpi.options import InputError, available_memory
+from sqd_mpi.resources import available_memory
+from sqd_mpi.timing import NO_DETAIL, Timers
 
 COMPUTE, COMMUNICATION = 0, 1  # threads; further ones of communication are 2, 3, ...
 MOST_EVENTS = 500_000  # of a rank: 10 MB of memory, about 60 MB in the file

@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 from typing import TextIO
 
-from sqd_mpi.log import Timers
-from sqd_mpi.terminal import MessageStream
+from sqd_mpi.log import MessageStream
+from sqd_mpi.timing import Timers
 
 _LOOKS = 8  # how often it looks within the time that must pass
 _GRACE_SECONDS = 2.0  # between the report and the end of the job, for the reports of the other ranks

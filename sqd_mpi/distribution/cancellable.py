@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from mpi4py import MPI
 
-from sqd_mpi.options import Recalled
+from sqd_mpi.errors import Recalled
 
 _TAG = 1
 # How long a waiting rank asks without a pause, and how long it then sleeps between two questions; seconds.

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.options import InputError, RunError, available_cores
-from sqd_mpi.terminal import settle
+from sqd_mpi.errors import InputError, RunError
+from sqd_mpi.log import settle
+from sqd_mpi.resources import available_cores
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -17,7 +17,7 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.distribution import vectors
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.mirror import Unfolding
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 
 _CHUNK = 1 << 20  # elements that are looked at together for the smallest ones
 

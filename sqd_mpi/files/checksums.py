@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.distribution import grid
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 
 HEAD_BYTES = 512  # the smallest user block of HDF5
 

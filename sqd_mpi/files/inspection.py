@@ -19,8 +19,9 @@ from typing import Any
 
 import h5py
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums
-from sqd_mpi.options import InputError
+from sqd_mpi.resources import PACKAGE
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_DEPTH = 8
@@ -152,7 +153,7 @@ def _spawn(path: PathLike, limit: float) -> tuple[int | None, str]:
         "code, sentence = hdf5_checks._looked(sys.argv[2], float(sys.argv[3]))\n"
         "sys.stdout.write(sentence); sys.stdout.flush(); os._exit(code)"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(PACKAGE.parent)
     try:
         done = subprocess.run(
             [sys.executable, "-c", program, root, os.fspath(path), str(limit)], stdin=subprocess.DEVNULL,

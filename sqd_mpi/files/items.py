@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import inspection
-from sqd_mpi.options import InputError
 
 FORMAT_VERSION = 1
 INPUT = "sqd_mpi-input"

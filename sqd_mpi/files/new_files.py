@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqd_mpi.options import InputError, RunError
+from sqd_mpi.errors import InputError, RunError
 
 # The 255 bytes of file systems, less what the longest name of a temporary file beside has more: that of a checkpoint.
 _LONGEST_NAME = 255 - len("..checkpoint.12345678.tmp")

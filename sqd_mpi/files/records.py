@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sqd_mpi.arrays import Strings
+from sqd_mpi.errors import InputError
 from sqd_mpi.files.items import CHECKPOINT, INPUT, LOOP, PROBLEM, RESULT, PathLike
 from sqd_mpi.files.items import array_of as _array
 from sqd_mpi.files.items import attribute as _attribute
@@ -30,7 +31,7 @@ from sqd_mpi.files.items import write_tree as _write_tree
 from sqd_mpi.files.new_files import check_output, new_binary_file
 from sqd_mpi.files.vectors import VectorFile, VectorReader, create_vectors, write_block
 from sqd_mpi.files.writing import AtomicFile
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 

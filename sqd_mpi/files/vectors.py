@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums
 from sqd_mpi.files.items import (
     CHECKPOINT,
@@ -26,7 +27,6 @@ from sqd_mpi.files.items import (
 )
 from sqd_mpi.files.new_files import into_place, temporary_name, to_disk
 from sqd_mpi.files.writing import Stream, size_of, write_format, write_head
-from sqd_mpi.options import InputError
 
 _HEAD = checksums.HEAD_BYTES
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from sqd_mpi import __version__
+from sqd_mpi._version import __version__
 from sqd_mpi.files import checksums
 from sqd_mpi.files.items import FORMAT_VERSION, PathLike
 from sqd_mpi.files.new_files import into_place, temporary_name, write_error

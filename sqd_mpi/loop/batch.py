@@ -13,8 +13,9 @@ import numpy as np
 
 from sqd_mpi import _jit
 from sqd_mpi.arrays import FloatArray, Strings
+from sqd_mpi.errors import InputError, Recalled
 from sqd_mpi.files import distributed, records
-from sqd_mpi.options import InputError, Recalled, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.density_matrices import DensityMatrices, density_matrices

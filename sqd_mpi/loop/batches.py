@@ -16,10 +16,11 @@ import numpy as np
 
 from sqd_mpi.arrays import Strings
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.loop.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
 from sqd_mpi.loop.workers import WorkerPool, most_workers
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.excitations import find_singles
 from sqd_mpi.problem.hamiltonian import Hamiltonian

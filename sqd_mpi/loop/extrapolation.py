@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError, input_warnings_to
 from sqd_mpi.files.new_files import new_binary_file
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions, input_warnings_to
+from sqd_mpi.options import SolveOptions
 
 # The distance of a point from zero below this share of the largest one does not raise its weight any more.
 _LEAST_DISTANCE = 1e-3
@@ -216,11 +217,11 @@ def run_file(
     log = log or Log(0 if comm is None else comm.rank)
     problem, options = _read(comm, input_path, folder, given, log)
     from sqd_mpi import _jit
-    from sqd_mpi.solver import startup
+    from sqd_mpi.solver import compile_notice, startup
 
     startup.set_up(comm, options.threads, log)
     log.info(heading())
-    with log.compiling(_jit.telling_of_compilation, loading=False):
+    with compile_notice.compiling(log, _jit.telling_of_compilation, loading=False):
         points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
     if len(points) < 2:
         raise InputError("--thresholds gives a single space; a line needs at least two")

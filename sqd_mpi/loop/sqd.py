@@ -19,14 +19,15 @@ import numpy as np
 from sqd_mpi._jit import threads_of_environment
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.log import Log
 from sqd_mpi.loop.batches import BatchResult, Pair, solve_batches
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.loop.workers import WorkerPool, most_workers
-from sqd_mpi.options import InputError, RunError, available_cores
 from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.sampling import Samples
+from sqd_mpi.resources import available_cores
 
 LATEST = "latest.h5"  # in the folder of vectors: the eigenvector of the last iteration
 # Energies that differ by less belong to the same subspace: rounding must not decide which batch is the best.

@@ -48,15 +48,16 @@ def serve(connection: Connection) -> None:
     setup: Setup = connection.recv()
     sys.path[:] = setup.path
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
-    from sqd_mpi.spelling import as_typed
+    from sqd_mpi.errors import as_typed
 
     with as_typed() if setup.typed else nullcontext():
         _serve(connection, setup)
 
 
 def _serve(connection: Connection, setup: Setup) -> None:
-    from sqd_mpi import _jit, compile_notice
-    from sqd_mpi.options import InputError
+    from sqd_mpi import _jit
+    from sqd_mpi.errors import InputError
+    from sqd_mpi.solver import compile_notice
 
     try:
         _jit.set_threads(setup.max_threads)
@@ -96,7 +97,7 @@ def _map_hamiltonian(setup: Setup) -> Any:
 
 def _warm_up(lock: str) -> None:
     """Load the kernels; with a cold cache the first worker compiles and the others then load."""
-    from sqd_mpi.app.run import warm_up
+    from sqd_mpi.solver.startup import warm_up
 
     with open(lock, "rb") as file:
         try:

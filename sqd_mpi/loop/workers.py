@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi._jit import threads_of_environment
+from sqd_mpi.errors import InputError, RunError, is_typed
 from sqd_mpi.loop.batch import BatchResult, BatchTask, Failure, Solve, failed, solve_one
 from sqd_mpi.loop.worker import READY, Setup
-from sqd_mpi.options import InputError, RunError, available_cores, available_memory
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.resources import PACKAGE, available_cores, available_memory
 from sqd_mpi.solver.startup import check_processor
-from sqd_mpi.spelling import is_typed
 
 _LOOK_SECONDS = 0.5  # longest time between looks at clocks and at what the caller wants
 # A worker ends a solve by itself at the timeout; it is killed this much later, if it does not answer.
@@ -290,7 +290,7 @@ def _with_attempts(result: BatchResult, attempts: int) -> BatchResult:
 
 def _search_path() -> list[str]:
     """Where a worker looks for modules: as this process does, in absolute terms."""
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(PACKAGE.parent)
     here = [str(Path(entry or os.curdir).absolute()) for entry in sys.path]
     return here if package in here else [package, *here]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from sqd_mpi.arrays import FloatArray, Shape
 from sqd_mpi.backends.gpu.costs import RATES, Rates
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.planner.gpu_work import opposite_floor, used_pairs
 from sqd_mpi.planner.prediction import Limits, Messages, Needed
 from sqd_mpi.planner.problem import Problem

@@ -14,7 +14,7 @@ import numpy as np
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.costs import PRODUCT, PRODUCT_LAUNCHES, RATES, ListSizes, Rates, opposite_forms
 from sqd_mpi.backends.gpu.tiled_shape import TiledShape
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
 

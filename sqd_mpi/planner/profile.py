@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files.new_files import check_output, new_binary_file
-from sqd_mpi.options import InputError
 from sqd_mpi.problem.text_files import read_text
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -146,12 +145,3 @@ def write_profile(path: str | Path, profile: MachineProfile) -> None:
         stream.write((json.dumps(profile.model_dump(), indent=1) + "\n").encode())
 
 
-def processor_name() -> str:
-    """Returns what the system calls the processors of this node."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

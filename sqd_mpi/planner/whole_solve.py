@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.planner.data_sheets import assumed_device
 from sqd_mpi.planner.gpu_memory import uploaded_bytes
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, Limits, predict

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.options import InputError, InputWarning, available_memory
+from sqd_mpi.errors import InputError, InputWarning
 from sqd_mpi.problem import fortran_text, permutations
 from sqd_mpi.problem.fcidump_table import Table, read_table
 from sqd_mpi.problem.permutations import full, n_eri, n_pairs, pair_index
 from sqd_mpi.problem.text_files import read_text
+from sqd_mpi.resources import available_memory
 
 SpinOrbitals = Literal["auto", "interleaved", "blocked"]
 SPIN_ORBITALS: tuple[SpinOrbitals, ...] = ("auto", "interleaved", "blocked")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import fortran_text
 
 _FAR = 2**62

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sqd_mpi.options import InputError, InputWarning
+from sqd_mpi.errors import InputError, InputWarning
 from sqd_mpi.problem import permutations
 from sqd_mpi.problem.fcidump import read_fcidump
 from sqd_mpi.problem.permutations import n_eri, n_pairs

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.options import InputError, InputWarning
+from sqd_mpi.errors import InputError, InputWarning
 
 # Relative to the largest integral: differences of integrals that should be equal are not worth a word up to the first
 # and cannot be noise beyond the second, which single precision keeps.

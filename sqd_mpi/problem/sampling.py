@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sqd_mpi._jit import n_threads, parallel_jit
 from sqd_mpi.arrays import FloatArray, Strings
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import checked_nelec
 from sqd_mpi.problem.text_files import read_bytes, read_text, text_of

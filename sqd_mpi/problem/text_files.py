@@ -10,7 +10,8 @@ import unicodedata
 import zlib
 from pathlib import Path
 
-from sqd_mpi.options import InputError, available_memory
+from sqd_mpi.errors import InputError
+from sqd_mpi.resources import available_memory
 
 # Longest first: UTF-32 begins as UTF-16 does.
 _MARKS = (

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.options import RunError, fewest_krylov_vectors
+from sqd_mpi.errors import RunError
+from sqd_mpi.options import fewest_krylov_vectors
 
 _DENOMINATOR_FLOOR = 1e-2  # hartree; smaller denominators of the preconditioner are moved to it
 _DEPENDENT = 1e-12  # a new direction whose squared norm falls below this share is not used

@@ -23,7 +23,7 @@ from sqd_mpi.backends.cpu.density import Accumulators
 from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
 from sqd_mpi.distribution.layout import Layout
-from sqd_mpi.options import available_memory
+from sqd_mpi.resources import available_memory
 from sqd_mpi.solver.solve import Root, SubspaceResult
 
 # Largest share of the available memory that the matrices may take.

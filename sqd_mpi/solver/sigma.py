@@ -17,9 +17,9 @@ from sqd_mpi.backends.protocol import SigmaBlock, Task
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
-from sqd_mpi.log import Timed, Timers
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.tasks import TaskPlan
+from sqd_mpi.timing import Timed, Timers
 
 # Residual norm (hartree) down to which ket blocks may travel in single precision: their rounding, 6e-8 of every
 # element, adds some 1e-6 to a residual.

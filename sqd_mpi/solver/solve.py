@@ -4,8 +4,6 @@ communicator."""
 from __future__ import annotations
 
 import hashlib
-import resource
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -31,16 +29,17 @@ from sqd_mpi.distribution.grid import (
 )
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.distribution.memory import HOST, Memory
+from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import checksums, inspection, records
 from sqd_mpi.files.distributed import StoredVectors
-from sqd_mpi.log import Iteration, Log, Timers
-from sqd_mpi.options import InputError, RunError, SolveOptions, available_memory
+from sqd_mpi.log import Iteration, Log
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
-from sqd_mpi.progress import RemainingTime
+from sqd_mpi.resources import available_memory, peak_rss_bytes
 from sqd_mpi.solver.davidson import Eigenpairs, Step, davidson, least_subspace, subspace_sizes
 from sqd_mpi.solver.model_space import ModelSpace, Penalty
 from sqd_mpi.solver.observables import StringWeights, carry_over, occupancies, parity_of, string_weights
@@ -58,6 +57,7 @@ from sqd_mpi.solver.sectors import (
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
 from sqd_mpi.solver.start_vectors import StartVectors
+from sqd_mpi.timing import RemainingTime, Timers
 
 _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
 # Above that dimension of a sector a larger model space costs nothing.
@@ -264,12 +264,6 @@ def solve_subspace(
         raise RunError(
             f"too little memory: {error}; more ranks, fewer Krylov vectors (--max-subspace) or another grid need less"
         ) from error
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class _DeviceTooSmall(InputError):
@@ -887,8 +881,9 @@ class _Solve:
         self.n_iterations += 1
         last = self.history["energy"][-1][0] if step.iteration > 1 else np.nan
         row = Iteration(
-            self.n_iterations, step.subspace, step.energies, float(step.energies[0] - last), step.residual_norms,
-            self.n_sigma + step.n_sigma, self.seconds, self._remaining(step), self.target is not None,
+            self.n_iterations, step.subspace, float(step.energies.min()), float(step.energies[0] - last),
+            float(step.residual_norms.max()), self.n_sigma + step.n_sigma, self.seconds, self._remaining(step),
+            self.target is not None,
         )  # fmt: skip
         if shown:
             self.log.iteration(row)

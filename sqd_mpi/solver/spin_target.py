@@ -30,11 +30,11 @@ from sqd_mpi.backends.protocol import SigmaBlock
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
-from sqd_mpi.log import Timers
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.sigma import SigmaOperator
+from sqd_mpi.timing import Timers
 
 _DEFAULT_LIFT = 0.5  # hartree by which the spin next to the wanted one is lifted
 # Where the model spaces of a space that S^2 does not leave show states of other spins below, they are lifted above by

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from sqd_mpi import _jit
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, available_cores
+from sqd_mpi.options import SolveOptions
+from sqd_mpi.resources import available_cores
 
 _PROCESSOR = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 # What numba does with the two when it compiles; LLVM ends the process over some values.
@@ -108,3 +114,33 @@ def check_processor() -> None:
     if done.returncode != 0 or "not a recognized" in done.stderr:
         named = " and ".join(f"{name} = {value!r}" for name, value in given.items())
         raise InputError(f"{named}: LLVM, which compiles the kernels, does not know this; unset it")
+
+
+def _node_local_cache() -> None:
+    """Keep compiled kernels on node-local storage under a batch job: network file systems have races."""
+    if "NUMBA_CACHE_DIR" not in os.environ and any(
+        name in os.environ for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+    ):
+        os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"sqd_mpi-kernels-{os.getuid()}")
+
+
+def warm_up(rdm_order: int, pt2: bool = False, backend: str = "cpu") -> None:
+    """Compile or load every kernel of a solve by solving a toy problem in this process."""
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
+    from sqd_mpi.solver.solve import solve_subspace
+
+    h1e = -np.array([[2.0, 0.1, 0.0], [0.1, 1.0, 0.1], [0.0, 0.1, 0.5]])
+    eri = np.full(21, 0.01)
+    strings = np.array([[3], [5], [6]], np.uint64)
+    # a model space so small that the solver must iterate
+    options = SolveOptions(memory=2**40, model_space=1, backend="gpu" if backend == "gpu" else "cpu")
+    hamiltonian = Hamiltonian(h1e, eri, 0.0, 3, (2, 2))
+    result = solve_subspace(None, hamiltonian, strings, strings, options)
+    if rdm_order:
+        from sqd_mpi.solver.density_matrices import of_all_roots
+
+        of_all_roots(result, rdm_order)
+    if pt2:
+        from sqd_mpi.solver.pt2 import second_order
+
+        second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)

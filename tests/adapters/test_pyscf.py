@@ -10,7 +10,8 @@ from pyscf import gto, lib, mcscf, scf
 from pyscf.fci import direct_spin1
 
 from sqd_mpi.adapters.pyscf import SubspaceArray, SubspaceSolver, SubspaceVector, drive
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.errors import InputError
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.solve import solve_subspace

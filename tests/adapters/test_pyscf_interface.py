@@ -17,7 +17,7 @@ from pyscf import fci, lib, mcscf, mrpt
 from pyscf.fci import cistring, direct_spin1
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from tests.adapters.pyscf_reference import (
     PartOfStrings,
     boron_hydride,

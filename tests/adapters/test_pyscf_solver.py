@@ -11,7 +11,7 @@ import pytest
 from pyscf import fci, gto, lib, mcscf, scf
 
 from sqd_mpi.adapters.pyscf import SubspaceArray, SubspaceSolver, SubspaceVector, guesses, session, solver
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from tests.adapters.pyscf_reference import hydrogens, part_of_strings
 
 

@@ -10,7 +10,7 @@ import pytest
 from pyscf import fci, gto, lib, mcscf, scf
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver, session, solver
-from sqd_mpi.options import InputError, RunError
+from sqd_mpi.errors import InputError, RunError
 from tests.adapters.pyscf_reference import PartOfStrings, boron_hydride, hydrogens, part_of_strings
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.gpu import cupy_device, sources
-from sqd_mpi.options import InputError, RunError
+from sqd_mpi.errors import InputError, RunError
 
 
 class Array:

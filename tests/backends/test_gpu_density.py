@@ -19,7 +19,8 @@ from sqd_mpi.backends.gpu.density import DeviceProducts, GpuDensityBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.slow import density_kernels
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
-from sqd_mpi.options import RunError, SolveOptions
+from sqd_mpi.errors import RunError
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver import density_matrices
 from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import all_strings, close_strings, make_hamiltonian, random_strings

@@ -14,7 +14,7 @@ from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.device import Limits, local_rank_of, open_device, shared_device_warning
 from sqd_mpi.backends.gpu.host_device import HostDevice, HostKernel, load_library
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from tests.waiting import HANG
 
 TRIAL = Path(__file__).parent / "gpu_sources" / "shim_trial.cu"

@@ -13,7 +13,8 @@ from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.late_device import LateDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.distribution.layout import Layout, SpinStrings
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.errors import InputError
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.solve import solve_subspace
 from tests.backends.test_gpu_block import CASES, Problem, check
 from tests.backends.test_gpu_density import close, on_device, sums

@@ -12,8 +12,9 @@ from sqd_mpi.backends import gpu
 from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu import self_check, sources
 from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.solve import solve_subspace
 from tests.problems import close_strings, make_hamiltonian
 

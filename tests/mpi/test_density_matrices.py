@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.errors import InputError
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.density_matrices import transition_density_matrices
 from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
 from tests.mpi.test_sigma import LABELS, shapes

@@ -16,8 +16,9 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import close_device
 from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import same_spin
 from sqd_mpi.solver.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS

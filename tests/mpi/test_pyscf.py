@@ -10,7 +10,7 @@ import pytest
 from pyscf import fci, gto, lib, mcscf, mrpt, scf
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver, drive
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from tests.adapters.pyscf_reference import boron_hydride, hydrogens, oxygen_unrestricted
 from tests.mpi.test_sigma import shapes
 

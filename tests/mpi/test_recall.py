@@ -7,7 +7,7 @@ import pytest
 from mpi4py import MPI
 
 from sqd_mpi.distribution.cancellable import Group
-from sqd_mpi.options import Recalled
+from sqd_mpi.errors import Recalled
 
 pytestmark = pytest.mark.mpi
 

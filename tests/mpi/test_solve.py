@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.options import InputError, RunError, SolveOptions
+from sqd_mpi.errors import InputError, RunError
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.solve import solve_subspace
 from tests.mpi.test_sigma import LABELS, shapes

@@ -12,7 +12,7 @@ from sqd_mpi.adapters.pyscf.space import Space, all_strings, as_strings
 from sqd_mpi.adapters.pyscf.start import StringPair, placed, positions, same_strings
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 
 

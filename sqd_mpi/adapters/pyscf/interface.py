@@ -18,7 +18,7 @@ from pyscf.fci.direct_spin1 import _unpack_nelec
 
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector, of_complete_space, why_no_array
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 
 # What these make is as long as a vector over all strings.

@@ -17,9 +17,8 @@ from pyscf.scf.hf_symm import map_degeneracy
 from pyscf.symm.param import IRREP_ID_TABLE
 
 from sqd_mpi.adapters.pyscf.space import Space
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError, did_you_mean
 from sqd_mpi.problem.symmetry import OrbitalLabels
-from sqd_mpi.suggestions import did_you_mean
 
 LINEAR = ("Dooh", "Coov")
 

@@ -18,9 +18,11 @@ from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVector
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
 from sqd_mpi.distribution import grid
+from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, SolveOptions, available_memory
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.resources import available_memory
 from sqd_mpi.solver import density_matrices, startup
 from sqd_mpi.solver.density_matrices import DensityMatrices
 from sqd_mpi.solver.solve import SubspaceResult, solve_subspace

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pyscf import lib
 
-from sqd_mpi.options import InputError, SolveOptions, fewest_krylov_vectors
-from sqd_mpi.suggestions import did_you_mean
+from sqd_mpi.errors import InputError, did_you_mean
+from sqd_mpi.options import SolveOptions, fewest_krylov_vectors
 
 # Options of a job, which belongs to the command line.
 _OF_A_JOB = (

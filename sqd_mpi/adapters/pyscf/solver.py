@@ -21,8 +21,9 @@ from sqd_mpi.adapters.pyscf.settings import Settings, check_options
 from sqd_mpi.adapters.pyscf.space import Rule, Space, make_space
 from sqd_mpi.adapters.pyscf.vectors import SubspaceArray, SubspaceVector, why_no_array
 from sqd_mpi.arrays import FloatArray
+from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.log import Log
-from sqd_mpi.options import InputError, RunError, SolveOptions, fewest_krylov_vectors
+from sqd_mpi.options import SolveOptions, fewest_krylov_vectors
 from sqd_mpi.solver.solve import Root, SubspaceResult
 
 # Determinants up to which vectors are arrays.

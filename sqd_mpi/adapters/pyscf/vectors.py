@@ -15,7 +15,7 @@ from sqd_mpi.adapters.pyscf import callers
 from sqd_mpi.adapters.pyscf.session import Handle, Reference
 from sqd_mpi.adapters.pyscf.start import StringPair
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.solver.density_matrices import DensityMatrices
 from sqd_mpi.solver.solve import Root
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqd_mpi.errors import InputError
 from sqd_mpi.files.new_files import check_output, new_binary_file
-from sqd_mpi.options import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.app.figures import canvas
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from sqd_mpi.app.figures.loops import energies, spaces
 from sqd_mpi.app.figures.phases import kind_of_run, mean_shares, phase_shares
 from sqd_mpi.app.figures.time_lines import time_line
 from sqd_mpi.app.trace import Trace, read
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

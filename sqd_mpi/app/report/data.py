@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sqd_mpi.app import trace
 from sqd_mpi.app.figures.pictures import check_same_run
+from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from sqd_mpi.options import InputError
 
 MOST_DRAWN_ROOTS = 10
 

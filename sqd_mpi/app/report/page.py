@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqd_mpi import __version__
+from sqd_mpi._version import __version__
 from sqd_mpi.app.figures import need_matplotlib
 from sqd_mpi.app.report import data, loop_sections, machine_sections, solve_sections
 from sqd_mpi.app.report.html import Markup, escaped, joined, tag

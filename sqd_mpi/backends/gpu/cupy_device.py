@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from sqd_mpi import _jit
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.device import DeviceArray, Limits, Stream, check_gemm
-from sqd_mpi.options import InputError, RunError
+from sqd_mpi.errors import InputError, RunError
 
 F = TypeVar("F", bound=Callable[..., Any])
 

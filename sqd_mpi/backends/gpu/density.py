@@ -17,7 +17,7 @@ from sqd_mpi.arrays import FloatArray, IntArray, Place
 from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, open_device
 from sqd_mpi.distribution.layout import Layout
-from sqd_mpi.options import RunError
+from sqd_mpi.errors import RunError
 
 _CHUNK = 8  # as in density.cu
 _SCRATCH_BYTES = 2**28  # of the three matrices of the opposite-spin products

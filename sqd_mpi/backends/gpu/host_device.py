@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from sqd_mpi import _jit
 from sqd_mpi.backends.gpu import sources
 from sqd_mpi.backends.gpu.device import CHOICE, Limits, Stream, check_gemm
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 
 FLAGS = ("-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w")
 EXTRA_FLAGS = "SQD_MPI_GPU_HOST_FLAGS"  # environment: more compiler flags, such as -fsanitize=address

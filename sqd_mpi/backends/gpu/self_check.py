@@ -21,7 +21,7 @@ from sqd_mpi.backends.gpu.vectors import DeviceVectors
 from sqd_mpi.distribution import mirror
 from sqd_mpi.distribution import vectors as host_vectors
 from sqd_mpi.distribution.layout import Layout, SpinStrings
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction

@@ -23,7 +23,7 @@ from sqd_mpi.backends.gpu.tiled import DeviceTiled
 from sqd_mpi.backends.gpu.tiled_shape import TiledShape
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.distribution.layout import Layout, owners
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqd_mpi.options import InputError
+from sqd_mpi.errors import InputError
 
 FOLDER = Path(__file__).parent
 CACHE = "SQD_MPI_GPU_CACHE"  # environment: folder of compiled kernels

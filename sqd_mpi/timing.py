@@ -1,9 +1,11 @@
-"""How long a solve will still take, judged by how its residual norms have fallen so far."""
+"""Seconds of named phases, and how long a solve will still take."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,15 +82,74 @@ class RemainingTime:
         return _CAUTION * (max(here, float(norms[-1])) - goal) / rate if rate > 0 else math.inf
 
 
-def as_text(seconds: float | None) -> str:
-    """Returns a time for people, short: "42s", "3m05s", "2h10m"; a dash for None."""
-    if seconds is None or not math.isfinite(seconds):
-        return "-"
-    whole = math.ceil(max(0.0, seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 100 * 3600:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d"
+NO_DETAIL: Mapping[str, int] = {}
+
+
+class Timers:
+    """Seconds spent in named phases; `with timers("sigma"):` adds to one of them."""
+
+    def __init__(self) -> None:
+        """Starts with no phase."""
+        self.seconds: dict[str, float] = {}
+        """Seconds of every phase so far."""
+        self.open: list[str] = []
+        """Phases that were entered and not yet left, the outermost first."""
+        self.n_changes = 0
+        """How often a phase was entered or left: whether a job moves."""
+
+    def __call__(self, name: str, **detail: int) -> Phase:
+        """Returns a context that adds the time spent inside to phase `name`.
+
+        Phases may be nested and then count in both. The detail, such as the shift of a ket block, is for a trace.
+        """
+        return Phase(self, name, detail)
+
+    def add(self, name: str, start: float, end: float, detail: Mapping[str, int] = NO_DETAIL) -> None:
+        """Adds the time from start to end, seconds of `time.perf_counter`, to phase `name`."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + (end - start)
+
+    def beside(self, name: str, start: float, **detail: int) -> None:
+        """Notes what went on beside the phases from start until now; only a trace keeps it."""
+
+
+class Phase:
+    """One stay in a phase: what `with timers(name):` enters and leaves."""
+
+    __slots__ = ("_detail", "_name", "_start", "_timers")
+
+    def __init__(self, timers: Timers, name: str, detail: Mapping[str, int]) -> None:
+        """Takes the timers that the time goes to."""
+        self._timers, self._name, self._detail = timers, name, detail
+
+    def __enter__(self) -> None:
+        """Starts the clock."""
+        timers = self._timers
+        timers.open.append(self._name)
+        timers.n_changes += 1
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        """Adds the time, also when an error leaves the phase."""
+        timers = self._timers
+        timers.add(self._name, self._start, time.perf_counter(), self._detail)
+        timers.open.pop()
+        timers.n_changes += 1
+
+
+class Timed:
+    """The functions of a module, or methods of an object, whose calls count in one phase."""
+
+    def __init__(self, owner: Any, timers: Timers, phase: str) -> None:
+        """Takes whose functions they are and where their time goes."""
+        self._owner, self._timers, self._phase = owner, timers, phase
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns the function, timed; it is made at the first use."""
+        function = getattr(self._owner, name)
+
+        def timed(*arguments: Any) -> Any:
+            with self._timers(self._phase):
+                return function(*arguments)
+
+        setattr(self, name, timed)
+        return timed
