@@ -31,7 +31,7 @@ test: $(VENV)/.installed-test  ## all tests, on 1, 2, 3, 4 and 6 ranks as well (
 
 test-gpu: $(VENV)/.installed-gpu  ## the GPU backend on the GPU of this machine (GPU=cuda12, cuda13 or rocm)
 	@$(BIN)/python scripts/find_gpu.py
-	SQD_MPI_TEST_GPU=1 $(BIN)/python -m pytest tests/backends/test_gpu_on_device.py $(PYTEST_OPTIONS)
+	SQD_MPI_TEST_GPU=1 $(BIN)/python -m pytest tests/backends/gpu/test_on_device.py $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

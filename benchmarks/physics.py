@@ -19,7 +19,7 @@ from sqd_mpi.distribution import grid
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.density_matrices import density_matrices
 from sqd_mpi.solver.solve import solve_subspace
-from tests.molecules import MOLECULES, State, exact_states, molecule, strings
+from tests.support.molecules import MOLECULES, State, exact_states, molecule, strings
 
 ROOTS = 3
 ALLOWED = 1e-8

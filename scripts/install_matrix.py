@@ -35,13 +35,16 @@ EXTRAS = {"mpich": "mpi", "openmpi": "openmpi"}
 SHOWN = ("numpy", "numba", "h5py", "scipy", "pyscf", "mpi4py")
 # Tests that say something about an installation and compile little: libraries, files and command line work.
 SHORT_TESTS = (
-    "tests/test_bitstrings.py",
-    "tests/test_hamiltonian.py",
-    "tests/test_installation.py",
-    "tests/test_files.py",
+    "tests/problem/test_bitstrings.py",
+    "tests/problem/test_hamiltonian.py",
+    "tests/app/test_installation.py",
+    "tests/files/test_records.py",
 )
 # With --tests full: every kernel against its definition as well, and all that runs on several ranks.
-FULL_TESTS = (*SHORT_TESTS, "tests/backends/test_kernels.py", "tests/test_davidson.py", "tests/test_solve.py")
+FULL_TESTS = (
+    *SHORT_TESTS, "tests/backends/cpu/test_vector_kernels.py", "tests/solver/test_davidson.py",
+    "tests/solver/test_solve.py",
+)  # fmt: skip
 # What a Slurm or MPI job around this one, or a checkout on the path, would bring along.
 FOREIGN = ("PMI", "PMIX", "OMPI_", "PRTE_", "SLURM", "NUMBA", "PYTHON", "VIRTUAL_ENV", "PYTEST")
 # What Open MPI needs in a container: it refuses root, and more ranks than cores, and binds a rank to one core.

@@ -71,7 +71,7 @@ def shapes(n_ranks: int, square: bool = False) -> list[tuple[int, int, int, int]
 
 def draw(seed: int, number: int, spins: bool = False) -> Problem:
     """A problem; with `spins` also spin targets and spin-dependent integrals."""
-    from tests.problems import close_strings, make_hamiltonian, random_strings, spin_dependent
+    from tests.support.problems import close_strings, make_hamiltonian, random_strings, spin_dependent
 
     rng = np.random.default_rng([seed, number])
     norb = int(rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 65]))
@@ -116,7 +116,7 @@ def from_rank_0(comm: Any, value: Any) -> Any:
 
 def against_dense(comm: Any, n_problems: int, seed: int) -> int:
     """Number of problems whose energies are not those of the dense matrix."""
-    from tests.problems import dense_matrix
+    from tests.support.problems import dense_matrix
 
     rank, n_ranks = ranks_of(comm)
     wrong, largest = 0, 0.0
@@ -210,7 +210,7 @@ def not_degenerate(problem: Problem) -> Any:
 
 def restarts(comm: Any, n_problems: int, seed: int) -> int:
     """Number of problems that do not go on where they were stopped."""
-    from tests.problems import dense_matrix
+    from tests.support.problems import dense_matrix
 
     rank, n_ranks = ranks_of(comm)
     wrong, n_stopped = 0, 0
@@ -336,7 +336,7 @@ def first_residuals(result: Any, last: dict[str, Any], stop_at: int) -> Any:
 def leaks(comm: Any, n_repeats: int) -> int:
     """Whether something grows from solve to solve."""
     from sqd_mpi import SolveOptions, solve_subspace
-    from tests.problems import close_strings, make_hamiltonian
+    from tests.support.problems import close_strings, make_hamiltonian
 
     rank, n_ranks = ranks_of(comm)
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)

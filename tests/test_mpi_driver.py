@@ -11,24 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import HANG
+from tests.support.launching import FOREIGN, mpiexec
+from tests.support.paths import ROOT, TESTS
+from tests.support.waiting import HANG
 
-SUITE = Path(__file__).parent / "mpi"
-ROOT = SUITE.parent.parent
+SUITE = TESTS / "mpi"
 TIMEOUT_SECONDS = 3000  # of the whole suite; it is made for more ranks than there are cores
-# Variables of an MPI job or a pytest run around this one, which would mislead the ranks. Those of Open MPI that are
-# settings and not a job (OMPI_ALLOW, OMPI_MCA) stay.
-_OPEN_MPI_JOB = "APP ARGV COMM COMMAND FILE FIRST NUM RELEASE UNIVERSE VERSION".split()
-FOREIGN = ("PMI", "PMIX", "MPI_", "HYD", "PYTEST", *(f"OMPI_{name}" for name in _OPEN_MPI_JOB))
-
-
-def mpiexec() -> str:
-    """The launcher that belongs to the mpi4py of this interpreter: the one beside it, else that of the PATH."""
-    beside = Path(sys.executable).parent / "mpiexec"
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if found is None:
-        pytest.skip("there is no mpiexec; install the extra [mpi]")
-    return found
 
 
 def run_suite(n_ranks: int, folder: Path, timeout: float = TIMEOUT_SECONDS) -> tuple[int, str]:

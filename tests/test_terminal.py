@@ -11,32 +11,23 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from sqd_mpi.app.watchdog import Watchdog
 from sqd_mpi.files import records
 from sqd_mpi.log import Iteration, Log, MessageStream, OutputError, colored, settle, show, tell
-from sqd_mpi.problem import bitstrings
-from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.timing import Timers
-from tests.test_cli import environment
-from tests.test_mpi_driver import mpiexec
+from tests.support.launching import mpiexec
+from tests.support.programs import environment
+from tests.support.two_sites import ENERGY, write_two_sites
 
-# Two sites of the Hubbard model: U / 2 - sqrt(U^2 / 4 + 4 t^2)
-U, T = 4.0, 1.0
-ENERGY = U / 2 - np.sqrt(U**2 / 4 + 4 * T**2)
 SQD_MPI = f"{sys.executable} -m sqd_mpi"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Returns a directory with an input file and a result."""
-    eri = np.zeros((2, 2, 2, 2))
-    eri[0, 0, 0, 0] = eri[1, 1, 1, 1] = U
-    hamiltonian = Hamiltonian.from_arrays(-T * (1 - np.eye(2)), eri, 0.0, (1, 1))
-    strings = bitstrings.from_integers([1, 2], 2)
-    records.write_input(tmp_path / "input.h5", hamiltonian, strings, strings, {"threads": 1})
+    """Returns a directory with an input file."""
+    write_two_sites(tmp_path / "input.h5")
     return tmp_path
 
 

@@ -15,7 +15,7 @@ from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.solve import solve_subspace
-from tests.problems import all_strings, close_strings
+from tests.support.problems import all_strings, close_strings
 
 
 @pytest.fixture(scope="module", autouse=True)

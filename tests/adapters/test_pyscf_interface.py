@@ -8,7 +8,6 @@ import pickle
 import re
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from pyscf.fci import cistring, direct_spin1
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver
 from sqd_mpi.errors import InputError
-from tests.adapters.pyscf_reference import (
+from tests.support.paths import ROOT
+from tests.support.pyscf_reference import (
     PartOfStrings,
     boron_hydride,
     flat,
@@ -27,7 +27,7 @@ from tests.adapters.pyscf_reference import (
     part_of_strings,
 )
 
-PAGE = Path(__file__).parents[2] / "docs" / "pyscf.md"
+PAGE = ROOT / "docs" / "pyscf.md"
 NORB, NELEC = 4, (2, 2)
 Maker = Callable[..., Any]
 Row = Callable[[Maker], Any]

@@ -12,7 +12,7 @@ from pyscf import fci, gto, lib, mcscf, scf
 
 from sqd_mpi.adapters.pyscf import SubspaceArray, SubspaceSolver, SubspaceVector, guesses, session, solver
 from sqd_mpi.errors import InputError
-from tests.adapters.pyscf_reference import hydrogens, part_of_strings
+from tests.support.pyscf_reference import hydrogens, part_of_strings
 
 
 @pytest.fixture(scope="module", autouse=True)

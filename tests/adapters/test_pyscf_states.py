@@ -11,7 +11,7 @@ from pyscf import fci, gto, lib, mcscf, scf
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver, session, solver
 from sqd_mpi.errors import InputError, RunError
-from tests.adapters.pyscf_reference import PartOfStrings, boron_hydride, hydrogens, part_of_strings
+from tests.support.pyscf_reference import PartOfStrings, boron_hydride, hydrogens, part_of_strings
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,8 +9,8 @@ from mpi4py import MPI
 from sqd_mpi.distribution import grid
 from sqd_mpi.loop import batches
 from sqd_mpi.loop.batches import Group, shared_on_nodes, solve_batches
-from tests import faulty
-from tests.problems import make_hamiltonian, random_strings
+from tests.support import faulty
+from tests.support.problems import make_hamiltonian, random_strings
 
 pytestmark = pytest.mark.mpi
 

@@ -9,8 +9,8 @@ from sqd_mpi.errors import InputError
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.density_matrices import transition_density_matrices
 from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
-from tests.mpi.test_sigma import LABELS, shapes
-from tests.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.shapes import LABELS, shapes
 
 pytestmark = pytest.mark.mpi
 

@@ -21,8 +21,8 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import same_spin
 from sqd_mpi.solver.solve import solve_subspace
-from tests.mpi.test_sigma import LABELS
-from tests.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.shapes import LABELS
 
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")]
 

@@ -11,7 +11,7 @@ from sqd_mpi.distribution import grid as grid_module
 from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, cores_of_node
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files.new_files import WriteError
-from tests.mpi.test_sigma import shapes
+from tests.support.shapes import shapes
 
 pytestmark = pytest.mark.mpi
 

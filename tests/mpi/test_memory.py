@@ -13,9 +13,9 @@ from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver import solve
-from tests.mpi.test_sigma import LABELS
-from tests.opaque import OpaqueBackend
-from tests.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.opaque import OpaqueBackend
+from tests.support.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.shapes import LABELS
 
 pytestmark = pytest.mark.mpi
 

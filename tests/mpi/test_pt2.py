@@ -8,8 +8,8 @@ import pytest
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.pt2 import second_order
 from sqd_mpi.solver.solve import solve_subspace
-from tests.mpi.test_sigma import LABELS, shapes
-from tests.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.problems import close_strings, make_hamiltonian, random_strings
+from tests.support.shapes import LABELS, shapes
 
 pytestmark = pytest.mark.mpi
 

@@ -11,8 +11,8 @@ from pyscf import fci, gto, lib, mcscf, mrpt, scf
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver, drive
 from sqd_mpi.errors import InputError
-from tests.adapters.pyscf_reference import boron_hydride, hydrogens, oxygen_unrestricted
-from tests.mpi.test_sigma import shapes
+from tests.support.pyscf_reference import boron_hydride, hydrogens, oxygen_unrestricted
+from tests.support.shapes import shapes
 
 pytestmark = pytest.mark.mpi
 

@@ -14,8 +14,8 @@ from sqd_mpi.files import distributed, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.solve import solve_subspace
-from tests.mpi.test_sigma import shapes
-from tests.problems import close_strings, dense_matrix, make_hamiltonian
+from tests.support.problems import close_strings, dense_matrix, make_hamiltonian
+from tests.support.shapes import shapes
 
 pytestmark = pytest.mark.mpi
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import pytest
 
@@ -14,17 +12,10 @@ from sqd_mpi.planner import order_strings
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
 from sqd_mpi.solver.sigma import SigmaOperator
-from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
+from tests.support.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
+from tests.support.shapes import LABELS, shapes
 
 pytestmark = pytest.mark.mpi
-
-LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
-
-
-def shapes(n_ranks: int) -> list[tuple[int, int, int, int]]:
-    """Every grid of n_ranks ranks."""
-    divisors = [n for n in range(1, n_ranks + 1) if n_ranks % n == 0]
-    return [shape for shape in product(divisors, repeat=4) if np.prod(shape) == n_ranks]
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])

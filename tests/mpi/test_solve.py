@@ -10,8 +10,8 @@ from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.solve import solve_subspace
-from tests.mpi.test_sigma import LABELS, shapes
-from tests.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
+from tests.support.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
+from tests.support.shapes import LABELS, shapes
 
 pytestmark = pytest.mark.mpi
 

@@ -8,8 +8,8 @@ import pytest
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.solve import solve_subspace
-from tests.mpi.test_sigma import shapes
-from tests.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, spin_dependent
+from tests.support.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, spin_dependent
+from tests.support.shapes import shapes
 
 pytestmark = pytest.mark.mpi
 

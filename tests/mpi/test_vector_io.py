@@ -16,8 +16,8 @@ from sqd_mpi.files import checksums, records
 from sqd_mpi.files.distributed import StoredVectors, labels_in_canonical_order, write_file
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.symmetry import string_labels
-from tests.mpi.test_sigma import shapes
-from tests.problems import random_strings
+from tests.support.problems import random_strings
+from tests.support.shapes import shapes
 
 pytestmark = pytest.mark.mpi
 

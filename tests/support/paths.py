@@ -1,0 +1,9 @@
+"""Where the checkout and its parts lie, for tests that read or start them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+GPU_SOURCES = TESTS / "support" / "gpu_sources"
