@@ -149,8 +149,8 @@ def _spawn(path: PathLike, limit: float) -> tuple[int | None, str]:
     """Exit code (None after the time limit) and sentence of another Python."""
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from sqd_mpi import hdf5_checks\n"
-        "code, sentence = hdf5_checks._looked(sys.argv[2], float(sys.argv[3]))\n"
+        "from sqd_mpi.files import inspection\n"
+        "code, sentence = inspection._looked(sys.argv[2], float(sys.argv[3]))\n"
         "sys.stdout.write(sentence); sys.stdout.flush(); os._exit(code)"
     )
     root = str(PACKAGE.parent)

@@ -2,7 +2,7 @@
 
 Everything here runs in one process: rank 0 makes the files; any number of ranks may write the elements of vectors at
 the offsets that `VectorFile` gives, and read them, at the same time. Only this module and those that it is made of
-(`hdf5_checks`, `hdf5_items`, `hdf5_writing`, `vector_files`) know h5py; other modules take all names from here.
+(`inspection`, `items`, `writing`, `vectors`) know h5py; other modules take all names from here.
 """
 
 from __future__ import annotations

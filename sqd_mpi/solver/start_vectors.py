@@ -55,7 +55,7 @@ class StartVectors:
         """Take stored vectors.
 
         Args:
-            stored: see `vector_io.StoredVectors`.
+            stored: see `files.distributed.StoredVectors`.
             n_skipped: how many of those that lie in the sector are passed over, the first ones.
             with_guard: whether the next comes from iterations that began with random vectors.
         """

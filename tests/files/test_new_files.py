@@ -232,7 +232,7 @@ def test_a_loop_goes_on_without_its_vectors(exact, monkeypatch, capsys):
     def fail(*given: Any) -> None:
         raise OSError("cannot write the vector: No space left on device")
 
-    monkeypatch.setattr(batch.vector_io, "write_file", fail)
+    monkeypatch.setattr(batch.distributed, "write_file", fail)
     assert main(["sqd", "problem.h5", "--workers", "0", "--threads", "1", "--batches", "1"]) == 0
     assert records.read_summary("result.h5")["energy"][0] == pytest.approx(exact, abs=1e-10)
     said = capsys.readouterr().err

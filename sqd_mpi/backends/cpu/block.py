@@ -273,7 +273,7 @@ class CpuBlock:
             shape = layout.n_labels, layout.n_labels
             width = np.diff(beta.block_row)
             terms = beta.block_entries + beta.block_diagonal * width
-            # The last lanes of a group run empty; long groups share gathers and loads with others (`gather_sharing`).
+            # The last lanes of a group run empty; long groups share gathers and loads with others (`twins`).
             size = max(float(share.group_sizes[task.da]) / self._n_threads, 1.0)
             shared = float(np.exp(-SHARED_GROUP / size))
             gathered = (beta.block_n_ket * (1.0 - SHARED_GATHER * shared) + width) * (terms > 0)

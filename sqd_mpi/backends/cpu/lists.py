@@ -33,7 +33,7 @@ class AlphaSingles:
     Attributes:
         directed: groups of equal directed orbital pair, in the order (thread, label, label of pq, pq, row).
         undirected: both directions of a pair in one group, regrouped so that ket rows are gathered once for two groups
-            where possible (`gather_sharing`).
+            where possible (`twins`).
     """
 
     directed: Groups

@@ -426,7 +426,7 @@ def opposite_spin(
     A chunk is up to 8 w pairs of one group. Its ket rows are gathered into G, M_pq is applied row by row, eight rows of
     results are transposed back and added to the bra rows. Values of M_pq stand once per group in a table of 2 n_pair
     couplings and n_columns diagonal elements. A twin, two consecutive groups of one block with identical ket rows (see
-    `gather_sharing`), shares gather and loads: two multiply-adds for each vector of G.
+    `twins`), shares gather and loads: two multiply-adds for each vector of G.
 
     Floor: pairs x (entries + diagonal) multiply-adds; pairs x (8 n_ket + 16 n_columns) bytes of C and sigma from the
     third-level cache or memory. Measured: 28 GFMA/s (h2o 1em4), 30 (n2 1em5), 15 and 19 in one sector, 10 sparse. One
