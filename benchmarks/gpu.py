@@ -126,18 +126,18 @@ class Sigma:
         from sqd_mpi.backends.gpu.block import GpuBlock
         from sqd_mpi.backends.gpu.share import GpuShare
         from sqd_mpi.distribution import layout as layouts
-        from sqd_mpi.problem import symmetry
+        from sqd_mpi.problem import spin_strings, symmetry
         from sqd_mpi.problem.interaction import Interaction
 
         labels = symmetry.find_labels(hamiltonian)
         alpha, beta = (
-            layouts.SpinStrings.from_canonical(each, of_spin, labels.n_labels)
+            spin_strings.SpinStrings.from_canonical(each, of_spin, labels.n_labels)
             for each, of_spin in zip(strings, labels.both, strict=True)
         )
         same = np.array_equal(alpha.strings, beta.strings) and not hamiltonian.spin_dependent
         beta = alpha if same else beta
         sector = max(
-            layouts.sectors(alpha, beta),
+            spin_strings.sectors(alpha, beta),
             key=lambda x: layouts.Layout.create(alpha, beta, x, (1, 1, 1, 1)).n_determinants,
         )
         layout = layouts.Layout.create(alpha, beta, sector, (1, 1, 1, 1), int(same))

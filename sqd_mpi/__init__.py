@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sqd_mpi.problem.hamiltonian import Hamiltonian
     from sqd_mpi.solver.density_matrices import DensityMatrices, density_matrices, transition_density_matrices
     from sqd_mpi.solver.pt2 import Correction, second_order
-    from sqd_mpi.solver.solve import Root, SubspaceResult, solve_subspace
+    from sqd_mpi.solver.result import Root, SubspaceResult
+    from sqd_mpi.solver.solve import solve_subspace
 
 # Where the public names lie. They are imported when they are first used, so that `import sqd_mpi` costs nothing and
 # starts neither MPI nor a compiler. A module that is public stands beside itself.
@@ -45,7 +46,8 @@ _PLACES = {
     "problem.sampling": ("sampling",),
     "solver.density_matrices": ("DensityMatrices", "density_matrices", "transition_density_matrices"),
     "solver.pt2": ("Correction", "second_order"),
-    "solver.solve": ("Root", "SubspaceResult", "solve_subspace"),
+    "solver.result": ("Root", "SubspaceResult"),
+    "solver.solve": ("solve_subspace",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 

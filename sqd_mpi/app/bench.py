@@ -194,9 +194,10 @@ class KernelCase:
     def create(cls, n_strings: int, norb: int, n_electrons: int) -> KernelCase:
         """The lowest strings of equally spaced orbitals, which carry labels as in a molecule of C2v symmetry."""
         from sqd_mpi import planner
-        from sqd_mpi.distribution.layout import SpinStrings
         from sqd_mpi.problem import bitstrings
         from sqd_mpi.problem.hamiltonian import Hamiltonian
+        from sqd_mpi.problem.space import Space
+        from sqd_mpi.problem.spin_strings import SpinStrings
         from sqd_mpi.problem.symmetry import OrbitalLabels
 
         occupied = sorted(combinations(range(norb), n_electrons), key=lambda chosen: (sum(chosen), chosen))
@@ -206,7 +207,7 @@ class KernelCase:
         hamiltonian = Hamiltonian(np.diag(np.linspace(-2.0, 2.0, norb)), eri, 0.0, norb, (n_electrons, n_electrons))
         labels = OrbitalLabels(np.arange(norb) % _LABELS, _LABELS, 0.0, 0.0, 0.0)
         strings = SpinStrings.from_canonical(bitstrings.from_integers(sorted(integers), norb), labels.labels, _LABELS)
-        problem = planner.Problem.from_sorted(hamiltonian, labels, strings, strings, spin_flip=False, deal=True)
+        problem = planner.Problem.from_space(Space(hamiltonian, labels, strings, strings), spin_flip=False, deal=True)
         return cls(hamiltonian, problem, labels)
 
     def seconds_by_kind(self, shape: tuple[int, int, int, int], engine: Any = None) -> tuple[Any, dict[str, float]]:

@@ -87,8 +87,8 @@ class Checkpoints:
         if self.newest.exists():
             os.replace(self.newest, self.previous)
 
-    def find(self) -> Path | None:
-        """The newest whole checkpoint that --resume can go on from, or None if there is none at all.
+    def find(self) -> records.VectorReader | None:
+        """The newest whole checkpoint that --resume can go on from, open on every rank, or None if there is none.
 
         Collective over the communicator.
 
@@ -103,24 +103,27 @@ class Checkpoints:
             except InputError as error:
                 complaints.append(str(error))
                 continue
-            told = grid.from_rank_0(self.comm, partial(self._described, path))
+            reader, trouble = None, None
+            try:
+                reader = records.VectorReader(path)
+            except InputError as error:
+                trouble = str(error)
+            grid.agree_on_error(self.comm, trouble)
+            assert reader is not None
+            told = grid.from_rank_0(self.comm, partial(self._told, reader))
             if complaints:
                 self.log.warning(f"{complaints[0]}; going on from the checkpoint before it")
             elif path == self.previous:
                 self.log.warning(f"{self.newest} is missing; going on from the checkpoint before it")
             self.log.info(f"resuming from {path} {told}")
-            return path
+            return reader
         if complaints:
             raise InputError(f"--resume needs a whole checkpoint; {'; '.join(complaints)}")
         self.log.warning(f"--resume: there is no checkpoint {self.newest}; starting from the beginning")
         return None
 
-    def _described(self, path: Path) -> str:
-        """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""
-        with records.VectorReader(path) as reader:
-            return self._told(reader)
-
     def _told(self, reader: records.VectorReader) -> str:
+        """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""
         if reader.hamiltonian != self.problem.hamiltonian.fingerprint():
             raise InputError(
                 f"--resume needs a checkpoint of this input; {reader.path} was written for another Hamiltonian"

@@ -129,13 +129,12 @@ class Job:
         if self._told_to_stop():
             self.log.info("stopped by the signal before the first iteration; nothing was written; start with --resume")
             return STOPPED
-        options = self.options if self.resume_from is None else self.options.replace(start=self.resume_from)
         problem = self.problem
         end = (lambda: grid.abort(1)) if self.options.watchdog_end else None
         with Watchdog(self.timers, self.options.watchdog, self.rank, end):
             result = solve_subspace(
-                self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, options,
-                log=self.log, hook=self._hook, timers=self.timers,
+                self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, self.options,
+                log=self.log, hook=self._hook, timers=self.timers, start_vectors=self.resume_from,
             )  # fmt: skip
             if not result.stopped:
                 with self.timers("write"):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.distribution.layout import SpinStrings, diagonal_blocks_meet_half
-from sqd_mpi.problem.excitations import find_singles
+from sqd_mpi.distribution.layout import diagonal_blocks_meet_half
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 # Work of a row that does not depend on its singles, as a share of that of a mean row.
 _ROW_SHARE = 0.2
@@ -35,7 +35,7 @@ class Memory:
 
 def string_weights(strings: SpinStrings, norb: int) -> NDArray[np.float64]:
     """(n,) relative work of a row or column of every string: its singles inside the set, and what every row costs."""
-    return weights_of_counts(np.diff(find_singles(strings.strings, strings.strings, norb).indptr))
+    return weights_of_counts(strings.n_singles())
 
 
 def weights_of_counts(n_singles: NDArray[np.int64]) -> NDArray[np.float64]:

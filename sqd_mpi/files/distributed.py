@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.grid import ProcessGrid, broadcast, gather_objects, largest_of_all, sum_of_words
-from sqd_mpi.distribution.layout import Layout, SliceGeometry, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SliceGeometry
 from sqd_mpi.files import records
 from sqd_mpi.files.checksums import word_sum
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 _PIECE_BYTES = 32 * 2**20  # written or read at a time
 
@@ -193,15 +194,15 @@ class StoredVectors:
     Every rank reads what it needs by itself; determinants that the file does not have get 0.
 
     Args:
-        path: result with vectors, or checkpoint.
+        source: path of a result with vectors or of a checkpoint, or an open reader of one.
         alpha, beta: strings of the new problem in working order.
 
     Raises:
         InputError: the file holds no vectors or cannot be read.
     """
 
-    def __init__(self, path: Path | str, alpha: SpinStrings, beta: SpinStrings):
-        self.reader = records.VectorReader(path)
+    def __init__(self, source: Path | str | records.VectorReader, alpha: SpinStrings, beta: SpinStrings):
+        self.reader = source if isinstance(source, records.VectorReader) else records.VectorReader(source)
         self._rows = _positions(self.reader.strings_a, self.reader.labels_a, self.reader.order_a, alpha)
         self._columns = _positions(self.reader.strings_b, self.reader.labels_b, self.reader.order_b, beta)
 

@@ -20,7 +20,8 @@ from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.density_matrices import DensityMatrices, density_matrices
 from sqd_mpi.solver.observables import StringWeights
-from sqd_mpi.solver.solve import Progress, SubspaceResult, solve_subspace
+from sqd_mpi.solver.result import SubspaceResult
+from sqd_mpi.solver.solve import Progress, solve_subspace
 
 _LOG_LINES = 12
 # Determinants below which starting threads costs more than they save.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.distribution.dealing import weights_of_counts
-from sqd_mpi.distribution.layout import SpinStrings
-from sqd_mpi.problem.excitations import find_doubles, find_singles
+from sqd_mpi.problem.excitations import find_doubles
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 _SAMPLED_ROWS = 256  # of each label; fewer strings are counted exactly
 
@@ -59,7 +59,7 @@ def connections(strings: SpinStrings, norb: int, pair_labels: IntArray) -> Conne
         pair_labels: (n_pairs,) label of every orbital pair.
     """
     n_labels = strings.n_labels
-    found = find_singles(strings.strings, strings.strings, norb)
+    found = strings.singles()
     label = np.repeat(np.arange(n_labels), np.diff(strings.label_start))
     bra = np.repeat(np.arange(strings.size, dtype=np.int32), np.diff(found.indptr))
     pair = found.pair >> 1

@@ -24,7 +24,7 @@ from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.resources import available_memory
-from sqd_mpi.solver.solve import Root, SubspaceResult
+from sqd_mpi.solver.result import Root, SubspaceResult
 
 # Largest share of the available memory that the matrices may take.
 _MEMORY_SHARE = 0.8

@@ -25,12 +25,13 @@ from sqd_mpi.backends import get_external_tile
 from sqd_mpi.backends.cpu.outside import Columns, ExternalTile, Integrals
 from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, local_ranks
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.problem.bitstrings import counts
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.outside_strings import external_strings, most_external
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.resources import available_memory
-from sqd_mpi.solver.solve import Root, SubspaceResult
+from sqd_mpi.solver.result import Root, SubspaceResult
 
 # A tile takes at most this share of the memory that is left, and no more than these bytes or two blocks of the vector:
 # larger tiles save slides of ket blocks, which matters only where there are several.

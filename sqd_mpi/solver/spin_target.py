@@ -111,6 +111,18 @@ class SpinTarget:
         """Vectors that the operator keeps beside those of H alone: a mean diagonal, and three for the squared form."""
         return 1 if self.linear else 4
 
+    def complaint(self, mean: float | None) -> str | None:
+        """What is to be said of a root with this <S^2>, or None if it has the wanted spin or that is not known."""
+        if mean is None or self.reached(mean):
+            return None
+        why = (
+            "a state of another spin, which counts as not converged; a larger --spin-penalty or space may bring the "
+            "spin that was asked for"
+            if self.is_another(mean)
+            else "the space lacks spin partners of its determinants, so that no state of it has one spin"
+        )
+        return f"<S^2> {mean:.4f}, not {self.value:g}: {why}"
+
     @property
     def parity(self) -> int:
         """+1 for even and -1 for odd spin: C = +-C^T; 0 where S is no whole number."""

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums, records
 from sqd_mpi.files.distributed import StoredVectors, labels_in_canonical_order, write_file
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import string_labels
 from tests.support.problems import random_strings
 from tests.support.shapes import shapes

@@ -10,7 +10,7 @@ import pytest
 from sqd_mpi import planner
 from sqd_mpi.backends import get_backend
 from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.planner.connections import connected_parts, connections
 from sqd_mpi.planner.prediction import structure_bytes
 from sqd_mpi.planner.profile import MachineProfile
@@ -18,6 +18,8 @@ from sqd_mpi.planner.simulation import block_costs, dealt, simulate
 from sqd_mpi.planner.work import Work, padded
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.space import Space
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels, trivial_labels
 from sqd_mpi.solver.sigma import SigmaOperator
 from tests.support.problems import close_strings, make_hamiltonian
@@ -32,7 +34,7 @@ def make_problem(labels: OrbitalLabels = LABELS, spin_flip: bool = False, same: 
     alpha = SpinStrings.from_canonical(close_strings(NORB, 4, 47), labels.labels, labels.n_labels)
     beta = SpinStrings.from_canonical(close_strings(NORB, 3, 33), labels.labels, labels.n_labels)
     hamiltonian = make_hamiltonian(NORB, (4, 4 if same else 3))
-    return planner.Problem.from_sorted(hamiltonian, labels, alpha, alpha if same else beta, spin_flip, deal=True)
+    return planner.Problem.from_space(Space(hamiltonian, labels, alpha, alpha if same else beta), spin_flip, deal=True)
 
 
 @pytest.mark.parametrize("labels", [trivial_labels(NORB), LABELS], ids=["one label", "four labels"])
@@ -63,7 +65,7 @@ def test_sampled_doubles_add_up_to_the_true_number():
 def test_one_string_has_no_connections(n, n_electrons):
     alpha = SpinStrings.from_canonical(close_strings(NORB, n_electrons, n), np.zeros(NORB, np.int64), 1)
     hamiltonian = make_hamiltonian(NORB, (n_electrons, n_electrons))
-    problem = planner.Problem.from_sorted(hamiltonian, trivial_labels(NORB), alpha, alpha, True, True)
+    problem = planner.Problem.from_space(Space(hamiltonian, trivial_labels(NORB), alpha, alpha), True, True)
     plan = planner.predict(problem, (1, 1, 1, 1), MachineProfile(), 1, planner.Limits(10**12, 7, 3))
     assert problem.alpha.singles.sum() == problem.alpha.doubles.sum() == 0
     assert plan.balance == 1.0 and plan.messages_per_rank == plan.message_bytes_per_rank == 0
@@ -164,7 +166,7 @@ def test_predicted_structure_covers_the_arrays(same):
     labels = OrbitalLabels(np.arange(14) % 4, 4, 0.0, 0.0, 0.0)
     alpha = SpinStrings.from_canonical(strings, labels.labels, 4)
     hamiltonian = make_hamiltonian(14, (4, 4))
-    problem = planner.Problem.from_sorted(hamiltonian, labels, alpha, alpha, same, True)
+    problem = planner.Problem.from_space(Space(hamiltonian, labels, alpha, alpha), same, True)
     work = Work(problem, (1, 1, 1, 1), MachineProfile(), 1)
     layout = Layout.create(alpha, alpha, problem.sector, (1, 1, 1, 1), problem.parity((1, 1, 1, 1)))
     backend = get_backend("cpu")

@@ -14,9 +14,10 @@ from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.mirror import Unfolding
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 from tests.support.problems import all_strings, close_strings, make_hamiltonian, random_strings, spin_dependent
 

@@ -25,7 +25,8 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.resources import available_memory
 from sqd_mpi.solver import density_matrices, startup
 from sqd_mpi.solver.density_matrices import DensityMatrices
-from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver.result import SubspaceResult
+from sqd_mpi.solver.solve import solve_subspace
 
 T = TypeVar("T")
 Reference = tuple[int, int]

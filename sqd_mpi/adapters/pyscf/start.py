@@ -10,7 +10,7 @@ from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
-from sqd_mpi.solver.solve import SubspaceResult
+from sqd_mpi.solver.result import SubspaceResult
 
 StringPair = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 Source = tuple[SubspaceResult, int] | FloatArray

@@ -18,9 +18,10 @@ from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.density import DeviceProducts, GpuDensityBlock
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.slow import density_kernels
-from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import RunError
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.solver import density_matrices
 from sqd_mpi.solver.solve import solve_subspace
 from tests.support.gpu_densities import close, on_device, sums

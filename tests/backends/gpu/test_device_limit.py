@@ -72,7 +72,7 @@ def test_lists_that_do_not_fit_are_refused_before_anything_is_allocated(make_dev
 
 def test_auto_goes_back_to_the_cpu(make_device, small_scratch, monkeypatch, capsys):
     """A device that was chosen, not asked for, is left where a space does not fit."""
-    monkeypatch.setattr("sqd_mpi.solver.solve.device_is_there", lambda: True)
+    monkeypatch.setattr("sqd_mpi.solver.fitting.device_is_there", lambda: True)
     monkeypatch.setattr(planner, "choose_backend", lambda *_: planner.Choice("gpu", 2.0, 1.0, False))
     options, log = OPTIONS.replace(backend="auto"), Log(0)
     make_device(10**9)

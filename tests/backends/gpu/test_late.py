@@ -12,9 +12,10 @@ from sqd_mpi.backends.gpu import device as device_module
 from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.late_device import LateDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import InputError
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.solver.solve import solve_subspace
 from tests.support.gpu_blocks import CASES, Problem, check
 from tests.support.gpu_densities import close, on_device, sums

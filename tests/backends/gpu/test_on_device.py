@@ -19,9 +19,10 @@ import pytest
 from sqd_mpi.backends.cpu import density
 from sqd_mpi.backends.gpu.device import close_device, is_there, open_device
 from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.files import records
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.solver.solve import solve_subspace
 from tests.support.gpu_blocks import CASES, Case, Problem, check
 from tests.support.gpu_densities import close, on_device, sums
