@@ -115,7 +115,7 @@ def test_every_item_of_a_result_is_described(tmp_path: Path) -> None:
 
 
 def test_links_and_pictures_are_there_and_small() -> None:
-    pages = [*DOCS.glob("*.md"), *(ROOT / name for name in ("README.md", "benchmarks/README.md", "slurm/README.md"))]
+    pages = [*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "benchmarks/README.md", "slurm/README.md"))]
     missing, used = [], set()
     for page in pages:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
