@@ -24,8 +24,8 @@ from sqd_mpi.backends.gpu.costs import (
     opposite_forms,
 )
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
-from sqd_mpi.backends.gpu.products import AlphaSide, Products, add_products
-from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks
+from sqd_mpi.backends.gpu.products import Products, add_products
+from sqd_mpi.backends.gpu.rows import COLUMNS, AlphaSide, BlockRows, Blocks
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.gpu.tiled import Fold, add_tiled
 from sqd_mpi.backends.protocol import Task

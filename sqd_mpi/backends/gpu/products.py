@@ -10,35 +10,12 @@ import numpy as np
 from sqd_mpi.arrays import IntArray
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
+from sqd_mpi.backends.gpu.rows import AlphaSide
 from sqd_mpi.backends.gpu.share import DeviceBeta
 from sqd_mpi.problem.interaction import Interaction
 
 _MOST_STACKED = 32768  # matrices in one product
 _THREADS = 256
-
-
-@dataclass(frozen=True, eq=False)
-class AlphaSide:
-    """The bra rows and alpha singles of a mixed task, as kernels want them.
-
-    Attributes:
-        offset, stop, label: of all bra rows of the sub-block; ket_offset: flat start of every row of the ket block.
-        first_row: of the task.
-        start, ket, pair, sign: `lists.AlphaLists`, sorted by orbital pair.
-        n_labels, sector: of the layout.
-    """
-
-    offset: DeviceArray
-    stop: DeviceArray
-    label: DeviceArray
-    ket_offset: DeviceArray
-    first_row: int
-    start: DeviceArray
-    ket: DeviceArray
-    pair: DeviceArray
-    sign: DeviceArray
-    n_labels: int
-    sector: int
 
 
 @dataclass(frozen=True, eq=False)

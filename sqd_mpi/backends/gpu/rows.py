@@ -95,3 +95,31 @@ def contiguous(offsets: IntArray, length: int) -> list[tuple[int, int]]:
         return []
     edges = [0, *(np.flatnonzero(np.diff(offsets) != length) + 1).tolist(), len(offsets)]
     return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class AlphaSide:
+    """The bra rows and alpha singles of a mixed task, as kernels want them."""
+
+    offset: DeviceArray
+    """(rows,) flat start of every bra row of the sub-block."""
+    stop: DeviceArray
+    """(rows,) columns of every row."""
+    label: DeviceArray
+    """(rows,) label of every row."""
+    ket_offset: DeviceArray
+    """(ket rows,) flat start of every row of the ket block."""
+    first_row: int
+    """Of the task."""
+    start: DeviceArray
+    """Where the singles of a row and label of orbital pairs begin; this and the next three as `lists.AlphaLists`."""
+    ket: DeviceArray
+    """(singles,) ket row, sorted by orbital pair."""
+    pair: DeviceArray
+    """(singles,) orbital pair."""
+    sign: DeviceArray
+    """(singles,) sign."""
+    n_labels: int
+    """Of the layout."""
+    sector: int
+    """Of the layout."""
