@@ -1,7 +1,7 @@
 """The GPU backend on this machine: kernels against roofline, copies, one sigma and whole solves beside the CPU backend.
 
     python benchmarks/gpu.py [--data DIR] [h2o-1em4 n2-1em5 made-up-4000 input.h5 ...] [--seconds 300] [-o FILE]
-    SQD_MPI_GPU=host python benchmarks/gpu.py small.h5        # emulated: tries out the program, its speed means nothing
+    SQD_MPI_GPU=tests.gpu_shim:open_shim python benchmarks/gpu.py small.h5    # emulated: its speed means nothing
 
 Everything is measured in one run, on one rank: rates of the device (DGEMM, copies in its memory, copies to and from
 pinned host memory, the start of a kernel), then for every input each part of a sigma in the ground state's sector on
@@ -74,7 +74,7 @@ def open_the_device() -> Any:
     Raises:
         InputError: there is none.
     """
-    from sqd_mpi.backends.gpu.device import open_device
+    from sqd_mpi.backends.gpu.process_device import open_device
 
     return open_device(say=lambda text: print(text, file=sys.stderr))
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Place
 from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
-from sqd_mpi.backends.gpu.device import Device, DeviceArray, open_device
+from sqd_mpi.backends.gpu.device import Device, DeviceArray
+from sqd_mpi.backends.gpu.process_device import open_device
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import RunError
 

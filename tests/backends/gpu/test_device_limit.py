@@ -10,8 +10,7 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends.gpu import block as gpu_block
-from sqd_mpi.backends.gpu import device as process_device
-from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.backends.gpu import process_device
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
@@ -22,6 +21,7 @@ from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solver.density_matrices import predict_bytes
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.paths import ROOT
 from tests.support.problems import close_strings, make_hamiltonian
 

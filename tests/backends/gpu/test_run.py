@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.backends.gpu import device as device_module
+from sqd_mpi.backends.gpu import process_device as device_module
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import records
@@ -22,6 +22,7 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner.profile import MachineProfile, write_profile
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
 from tests.support.problems import close_strings, make_hamiltonian
 from tests.support.runs import check_refusal, info, run
 
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def host_shim(monkeypatch):
     """The host shim as the device of this process and of those that it starts."""
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     device_module.close_device()
     yield
     device_module.close_device()
