@@ -21,6 +21,7 @@ _BOUND_BY = {
     "direct": "operands_per_second", "contracted": "operands_per_second", "sparse": "operands_per_second",
     "product": "matrix_flops", "dense": "matrix_flops", "tiled": "vector_flops", "bytes": "bytes_per_second",
 }  # fmt: skip
+ASSUMED = "assumed: "  # the name of a profile that nobody has measured begins so
 _STAGING_SHARE = 0.75  # of the data sheet's rate of copies to and from host memory
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
@@ -116,7 +117,7 @@ def assumed_profile(sheet: DataSheet) -> MachineProfile:
     element = 8.0 / rates.bytes
     said = {"direct", "sparse", "dense", "bytes", "launch"}  # by the seconds of operations
     return MachineProfile(
-        name=f"assumed: {sheet.name}, shares of the rates of its data sheet ({sheet.source})",
+        name=f"{ASSUMED}{sheet.name}, shares of the rates of its data sheet ({sheet.source})",
         backend="gpu",
         device_bytes=sheet.n_bytes,
         device_shared_bytes=sheet.shared_bytes,

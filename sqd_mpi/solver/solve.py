@@ -249,25 +249,13 @@ def solve_subspace(
             its device, does not suffice.
     """
 
-    def solve(chosen: SolveOptions | None) -> SubspaceResult:
-        with _jit.taking("auto" if chosen is None else chosen.threads):
-            return _Solve(comm, hamiltonian, strings_a, strings_b, chosen, log, hook, timers, start_vectors).run()
-
     try:
-        try:
-            return solve(options)
-        except _DeviceTooSmall as error:  # the same on all ranks
-            if log is not None:
-                log.info(f"--backend auto takes the CPU after all: {error}")
-            return solve((options or SolveOptions()).replace(backend="cpu"))
+        with _jit.taking("auto" if options is None else options.threads):
+            return _Solve(comm, hamiltonian, strings_a, strings_b, options, log, hook, timers, start_vectors).run()
     except MemoryError as error:
         raise RunError(
             f"too little memory: {error}; more ranks, fewer Krylov vectors (--max-subspace) or another grid need less"
         ) from error
-
-
-class _DeviceTooSmall(InputError):
-    """A solve that chose a device by itself does not fit there."""
 
 
 class _Solve:
@@ -450,19 +438,20 @@ class _Solve:
         )
 
     def _choose_backend(self, comm: Any) -> str:
-        """The backend that was asked for; "auto" is a GPU if every rank has one and a solve is predicted to be faster.
+        """The backend that was asked for; "auto" is the CPU, or a GPU that a measured profile says is faster.
 
         Raises:
-            InputError: the machine profiles in the environment cannot be read; the same on all ranks.
+            InputError: the machine profiles in the environment do not serve; the same on all ranks.
         """
         if self.options.backend != "auto":
             return self.options.backend
-        if largest_of_all(comm, np.array([not device_is_there()], np.int64))[0]:
+        profiles = from_rank_0(comm, planner.named_profiles)
+        if "gpu" not in profiles or largest_of_all(comm, np.array([not device_is_there()], np.int64))[0]:
             return "cpu"
         n_ranks = 1 if comm is None else comm.size
         sizes = subspace_sizes(self.nroots, self.options.max_subspace)
         choice = from_rank_0(
-            comm, lambda: planner.choose_backend(self._problem, _jit.n_threads(), sizes, n_ranks)
+            comm, lambda: planner.choose_backend(self._problem, profiles, _jit.n_threads(), sizes, n_ranks)
         )
         self.log.info(choice.sentence)
         return str(choice.backend)
@@ -586,12 +575,13 @@ class _Solve:
 
     def _too_large(self, needed: float, what: str) -> InputError:
         """The sentence that says what is missing."""
-        by_itself = self.options.backend == "auto" and self.vector_memory.identity is not None
-        return (_DeviceTooSmall if by_itself else InputError)(
+        chosen_device = self.options.backend == "auto" and self.vector_memory.device is not None
+        return InputError(
             f"--memory: {what} need {needed / 2**30:.3g} GiB per rank on grid "
             f"{','.join(str(n) for n in self.grid.shape)}; {self.memory / 2**30:.3g} GiB per rank "
             + (f"of {self.vector_memory.device} " if self.vector_memory.device else "")
             + f"are allowed, {(needed - _MEMORY_SHARE * self.memory) / 2**30:.3g} GiB too few"
+            + ("; --backend cpu takes the memory of the host" if chosen_device else "")
         )
 
     def _basis_for(self, layout: Layout, count: int) -> int:

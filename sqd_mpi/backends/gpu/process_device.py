@@ -62,7 +62,7 @@ def _open_named(choice: str) -> Device:
         why = f"{name} cannot be called"
     if not callable(create):
         raise InputError(
-            f"{CHOICE} is not set, or names as MODULE:NAME what opens a device for tests; got {choice!r}: {why}"
+            f"{CHOICE} names as MODULE:NAME what opens a device for tests, or is not set; got {choice!r}: {why}"
         )
     device: Device = create()
     return device

@@ -88,7 +88,7 @@ def test_what_fails_does_not_take_the_rest_along(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (["i.h5"], {"SQD_MPI_GPU": "other"}, "nothing was measured: SQD_MPI_GPU is not set, or names"),
+        (["i.h5"], {"SQD_MPI_GPU": "other"}, "nothing was measured: SQD_MPI_GPU names as MODULE:NAME"),
         (["h2o-1em4", "--data", "/none"], {"SQD_MPI_GPU": SHIM}, "--data DIR or SQD_MPI_DATA must name"),
     ],
 )

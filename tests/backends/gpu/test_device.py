@@ -202,7 +202,7 @@ def test_which_device_a_rank_takes(monkeypatch) -> None:
     assert open_device() is first
     device_module.close_device()
     monkeypatch.setenv(device_module.CHOICE, "cuda")
-    with pytest.raises(InputError, match="SQD_MPI_GPU is not set, or names .* got 'cuda'"):
+    with pytest.raises(InputError, match="SQD_MPI_GPU names as MODULE:NAME .* got 'cuda'"):
         open_device()
 
 
