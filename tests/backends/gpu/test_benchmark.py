@@ -64,6 +64,9 @@ def test_everything_is_measured_and_marked_as_emulated(input_path, tmp_path):
     assert list(forms) == ["direct", "product", "tiled", "sparse", "dense"]
     assert forms["direct"]["useful"] == forms["product"]["useful"] == kinds["mixed"]["useful"]
     assert min(each["seconds"] for each in forms.values()) > 0.0
+    assert set(result["vectors"]) == {"gram", "rotate", "scale_and_add"}
+    density = result["density"]
+    assert density["agreement"] < 1e-13 and min(density["seconds"], density["cpu_seconds"]) > 0.0
     crossover = report["crossover"]
     assert [row["strings"] for row in crossover["rows"]] == [10, 20]
     assert min(row["auto_seconds"] for row in crossover["rows"]) > 0.0
