@@ -53,22 +53,20 @@ class Device(Protocol):
     Memory belongs to the default stream: what becomes free is given out again before kernels there are through. What
     other streams do with a new array has to `wait` for the default stream, and the array has to outlive it.
     A failure of the device, also one of work started before, is a RunError of whatever is called next.
-
-    Attributes:
-        name: for people.
-        kind: "cuda", "hip" or, of what runs on the CPU, "host".
-        software: versions of driver and libraries.
-        identity: names the physical device among all of the job; equal for ranks that share one.
-        limits: of the device.
-        spare_bytes: that blocks may take for what is not necessary; None if nobody has said.
     """
 
     name: str
+    """What people call it."""
     kind: str
+    """One of "cuda", "hip" and, of what runs on the CPU, "host"."""
     software: str
+    """Versions of driver and libraries."""
     identity: str
+    """Names the physical device among all of the job; equal for ranks that share one."""
     limits: Limits
+    """What it can do."""
     spare_bytes: int | None
+    """Bytes that blocks may take for what is not necessary; None if nobody has said."""
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""

@@ -20,19 +20,18 @@ _THREADS = 256
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Bra rows of one label that meet one beta list by matrix products, those with most singles first.
-
-    Attributes:
-        list_number: of the beta list; d: label of its orbital pairs.
-        rows: (n,) bra rows on the device; depth: (n,) singles of every row.
-        longest: most columns that are wanted of one of them.
-    """
+    """Bra rows of one label that meet one beta list by matrix products, those with most singles first."""
 
     list_number: int
+    """Number of the beta list."""
     d: int
+    """Label of its orbital pairs."""
     rows: DeviceArray = field(repr=False)
+    """(n,) bra rows on the device."""
     depth: IntArray = field(repr=False)
+    """(n,) singles of every row."""
     longest: int
+    """Most columns that are wanted of one of them."""
 
 
 def add_products(
