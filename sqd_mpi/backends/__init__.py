@@ -13,8 +13,8 @@ def get_backend(name: str) -> Any:
     """The module of a backend; it has `create_share`, `create_block` and `create_memory`.
 
     Args:
-        name: "cpu", "gpu" or "reference"; "auto" is the CPU here, as only a problem and a measured profile say whether
-            a device pays (`planner.choose_backend`).
+        name: "cpu", "gpu" or "reference"; "auto" is the CPU here, as only the size of a problem says whether a device
+            pays (`planner.choose_backend`).
     """
     if name in ("auto", "cpu"):
         from sqd_mpi.backends.cpu import block

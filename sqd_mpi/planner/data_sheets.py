@@ -21,11 +21,11 @@ _BOUND_BY = {
     "direct": "operands_per_second", "contracted": "operands_per_second", "sparse": "operands_per_second",
     "product": "matrix_flops", "dense": "matrix_flops", "tiled": "vector_flops", "bytes": "bytes_per_second",
 }  # fmt: skip
-ASSUMED = "assumed: "  # the name of a profile that nobody has measured begins so
 _STAGING_SHARE = 0.75  # of the data sheet's rate of copies to and from host memory
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
 _CONTEXT_BYTES = 500_000_000
+ASSUMED = "assumed: "  # the name of a profile that nobody has measured begins so
 
 
 @dataclass(frozen=True)
