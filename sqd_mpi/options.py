@@ -197,7 +197,7 @@ class SolveOptions(BaseModel):
     backend: Literal["auto", "cpu", "gpu", "reference"] = _field(
         "auto",
         "one of auto, cpu, gpu, reference",
-        "Kernels that apply the Hamiltonian: cpu, gpu or reference; auto takes a GPU for large problems.",
+        "Kernels that apply the Hamiltonian: cpu, gpu or reference; auto takes a GPU if a measured profile says so.",
     )
     threads: Annotated[Literal["auto"] | _Count, BeforeValidator(_threads)] = _field(
         "auto",

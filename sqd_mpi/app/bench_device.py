@@ -108,7 +108,7 @@ def open_engine(say: Callable[[str], None] = lambda text: None) -> DeviceEngine:
     Raises:
         InputError: there is none.
     """
-    from sqd_mpi.backends.gpu.device import open_device
+    from sqd_mpi.backends.gpu.process_device import open_device
 
     return DeviceEngine(open_device(say=say))
 

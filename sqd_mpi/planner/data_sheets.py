@@ -25,6 +25,7 @@ _STAGING_SHARE = 0.75  # of the data sheet's rate of copies to and from host mem
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
 _CONTEXT_BYTES = 500_000_000
+ASSUMED = "assumed: "  # the name of a profile that nobody has measured begins so
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def assumed_profile(sheet: DataSheet) -> MachineProfile:
     element = 8.0 / rates.bytes
     said = {"direct", "sparse", "dense", "bytes", "launch"}  # by the seconds of operations
     return MachineProfile(
-        name=f"assumed: {sheet.name}, shares of the rates of its data sheet ({sheet.source})",
+        name=f"{ASSUMED}{sheet.name}, shares of the rates of its data sheet ({sheet.source})",
         backend="gpu",
         device_bytes=sheet.n_bytes,
         device_shared_bytes=sheet.shared_bytes,

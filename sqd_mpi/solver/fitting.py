@@ -149,7 +149,7 @@ class Frame:
             needed = _vector_bytes(self.grid.shape, [layout], size) + _extra_bytes(self.target, [layout], self.grid)
             if self.engine.has_device or needed <= _MEMORY_SHARE * self.engine.allowed:
                 return size
-        raise _too_large(self.engine, self.grid.shape, needed, f"vectors and buffers for {count} roots")
+        raise _too_large(self.call, self.engine, self.grid.shape, needed, f"vectors and buffers for {count} roots")
 
     def basis_that_fits(self, operator: SigmaOperator, structure: int, n_basis: int, least: int) -> int:
         """As many basis vectors as fit beside lists and buffers that are on the device by now.
@@ -172,9 +172,8 @@ class Frame:
         self.grid.maximum_over_all(counts)
         fits = int((_MEMORY_SHARE * self.engine.allowed - counts[0]) // max(counts[1], 1) - 1) // 2
         if fits < least:
-            raise _too_large(
-                self.engine, self.grid.shape, float(counts[0] + counts[1] * (2 * least + 1)), _ON_DEVICE
-            )
+            needed = float(counts[0] + counts[1] * (2 * least + 1))
+            raise _too_large(self.call, self.engine, self.grid.shape, needed, _ON_DEVICE)
         if fits < n_basis:
             self.call.log.info(
                 f"memory limit: {fits} basis vectors instead of {n_basis}: lists are longer than predicted"
@@ -255,17 +254,19 @@ def _engine(call: Call) -> Engine:
 
 
 def _choose_backend(call: Call) -> str:
-    """The backend that was asked for; "auto" is a GPU if every rank has one and a solve is predicted to be faster.
+    """The backend that was asked for; "auto" is the CPU, or a GPU that a measured profile says is faster.
 
     Raises:
-        InputError: the machine profiles in the environment cannot be read; the same on all ranks.
+        InputError: the machine profiles in the environment do not serve; the same on all ranks.
     """
     if call.options.backend != "auto":
         return call.options.backend
-    if largest_of_all(call.comm, np.array([not device_is_there()], np.int64))[0]:
+    profiles = from_rank_0(call.comm, planner.named_profiles)
+    if "gpu" not in profiles or largest_of_all(call.comm, np.array([not device_is_there()], np.int64))[0]:
         return "cpu"
     choice = from_rank_0(
-        call.comm, lambda: planner.choose_backend(call.problem, _jit.n_threads(), call.basis_sizes, call.n_ranks)
+        call.comm,
+        lambda: planner.choose_backend(call.problem, profiles, _jit.n_threads(), call.basis_sizes, call.n_ranks),
     )
     call.log.info(choice.sentence)
     return str(choice.backend)
@@ -381,7 +382,8 @@ def _subspace_that_fits(
                 call.log.info(f"memory limit: {size} basis vectors instead of {wanted}")
             engine.memory.reserve(needed)
             return size
-    raise _too_large(engine, grid.shape, needed, "vectors and buffers" if device_bytes is None else _ON_DEVICE)
+    what = "vectors and buffers" if device_bytes is None else _ON_DEVICE
+    raise _too_large(call, engine, grid.shape, needed, what)
 
 
 def _vector_bytes(shape: Shape, layouts: list[Layout], n_basis: int) -> int:
@@ -397,11 +399,12 @@ def _extra_bytes(target: SpinTarget | None, layouts: list[Layout], grid: Process
     return 8 * n_extra * -(-max(layout.dimension for layout in layouts) // grid.n_ranks)
 
 
-def _too_large(engine: Engine, shape: Shape, needed: float, what: str) -> InputError:
+def _too_large(call: Call, engine: Engine, shape: Shape, needed: float, what: str) -> InputError:
     """The sentence that says what is missing."""
     device = f"of {engine.memory.device} " if engine.memory.device else ""
+    advice = "; --backend cpu takes the memory of the host" if device and call.options.backend == "auto" else ""
     return InputError(
         f"--memory: {what} need {needed / 2**30:.3g} GiB per rank on grid {','.join(str(n) for n in shape)}; "
         f"{engine.allowed / 2**30:.3g} GiB per rank {device}are allowed, "
-        f"{(needed - _MEMORY_SHARE * engine.allowed) / 2**30:.3g} GiB too few"
+        f"{(needed - _MEMORY_SHARE * engine.allowed) / 2**30:.3g} GiB too few{advice}"
     )

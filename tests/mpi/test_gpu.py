@@ -13,7 +13,7 @@ import pytest
 
 from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.backends.gpu.block import GpuBlock
-from sqd_mpi.backends.gpu.device import close_device
+from sqd_mpi.backends.gpu.process_device import close_device
 from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.distribution import grid
 from sqd_mpi.errors import InputError
@@ -21,6 +21,7 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import same_spin
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
 from tests.support.problems import close_strings, make_hamiltonian, random_strings
 from tests.support.shapes import LABELS
 
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.skipif(shutil.which("g++") is None, r
 def host_shim(monkeypatch):
     """The host shim as the device of this process."""
     close_device()
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     yield
     close_device()
 

@@ -10,7 +10,6 @@ import pytest
 from sqd_mpi import planner
 from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import InputError
@@ -19,6 +18,7 @@ from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import close_strings, make_hamiltonian
 
 H100 = data_sheets.assumed_profile(data_sheets.data_sheet("h100"))

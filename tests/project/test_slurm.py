@@ -26,6 +26,7 @@ import psutil
 import pytest
 
 from sqd_mpi.files import records
+from tests.gpu_shim import SHIM
 from tests.support.launching import FOREIGN
 from tests.support.paths import ROOT
 from tests.support.problems import all_strings, make_hamiltonian
@@ -427,7 +428,7 @@ def jobs(cluster) -> dict[str, Path]:
         "chain": [f"python={slow_python}", "on_time_limit=chain"],
         "cancel": [f"python={slow_python}"],
         "plain": [f"packed_environment={packed_environment(cluster.folder)}"],
-        "gpu": [f"python={sys.executable}", "devices_per_node=1", "setup=export SQD_MPI_GPU=host"],
+        "gpu": [f"python={sys.executable}", "devices_per_node=1", f"setup=export SQD_MPI_GPU={SHIM}"],
     }
     folders: dict[str, Path] = {}
     numbers: dict[str, str] = {}

@@ -11,9 +11,9 @@ import pytest
 
 from sqd_mpi.backends.gpu import share
 from sqd_mpi.backends.gpu.device import Limits
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.rows import BlockRows
 from sqd_mpi.backends.gpu.share import Tiles
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.gpu_blocks import CASES, LONG, Case, Problem, assert_close, check
 from tests.support.waiting import HANG
 
@@ -141,7 +141,7 @@ def test_tiles_fit_into_shared_memory(shared: int, n_used: int, n_ket: int, tile
 
 SANITIZED = """
 from sqd_mpi.backends.gpu import share
-from sqd_mpi.backends.gpu.host_device import HostDevice
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.gpu_blocks import CASES, Problem, check
 for name in ("one string", "no beta electrons", "sectors", "odd triangle", "spin-dependent", "65 orbitals"):
     for form in (("direct", "sparse"), ("product", "dense"), ("tiled", "sparse")):

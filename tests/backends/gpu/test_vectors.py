@@ -13,7 +13,6 @@ from sqd_mpi.backends.gpu import memory as gpu_memory
 from sqd_mpi.backends.gpu import vectors as device_vectors
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution import mirror, vectors
@@ -24,6 +23,7 @@ from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.problem.symmetry import find_labels
 from sqd_mpi.solver.sigma import SigmaOperator
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import make_hamiltonian, random_strings
 from tests.support.waiting import HANG
 
