@@ -106,7 +106,6 @@ First steps:
     _add_info(verbs)
     _add_report(verbs)
     _add_extrapolate(verbs)
-    _add_completion(verbs)
     return parser
 
 
@@ -312,17 +311,6 @@ def _add_extrapolate(verbs: Any) -> None:
     )
     _add_manners(parser, json_text="print points and fits as one JSON object", verbose=True)
     parser.set_defaults(verb=_extrapolate, parser=parser)
-
-
-def _add_completion(verbs: Any) -> None:
-    """Adds `completion`."""
-    parser = _add_verb(
-        verbs, "completion", "Print a script that lets a shell complete verbs, options and names of files.",
-        'eval "$(sqd_mpi completion bash)"   # in ~/.bashrc, or in a shell',
-        'source <(sqd_mpi completion zsh)    # in ~/.zshrc, after compinit',
-    )  # fmt: skip
-    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh"), help="bash or zsh")
-    parser.set_defaults(verb=_completion, parser=parser)
 
 
 def _help(field: Any) -> str:
@@ -539,14 +527,6 @@ def _say(parsed: argparse.Namespace, lines: Sequence[str], data: dict[str, Any])
         show(json.dumps(data, allow_nan=False) + "\n")
     elif not parsed.quiet:
         show("\n".join(lines) + "\n")
-
-
-def _completion(parsed: argparse.Namespace) -> int:
-    """Prints the script of a shell."""
-    from sqd_mpi.app import completion
-
-    show(completion.script(build_parser(), parsed.shell))
-    return 0
 
 
 def _table(title: str, summary: dict[str, Any]) -> str:
