@@ -242,12 +242,12 @@ def test_page_of_a_loop(tmp_path, failed):
 
 
 @pytest.mark.parametrize("n_ranks", [1, 4, 1000])
-def test_page_with_time_lines(tmp_path, n_ranks):
+def test_page_with_a_trace(tmp_path, n_ranks):
     """A trace alone; a thousand ranks make no thousand lines."""
     write_trace(tmp_path / "trace.json", n_ranks)
     written = write_report(tmp_path / "report.html", None, str(tmp_path / "trace.json"))
     seen = text_of(written)
-    assert f"ranks {n_ranks}" in seen and "Time-lines and balance of the ranks" in seen
+    assert f"ranks {n_ranks}" in seen and "Phases and balance of the ranks" in seen
     assert ("Work of" in seen) == (n_ranks > 1)
     assert written.stat().st_size < 400_000
     assert ("105 more" in seen) == (n_ranks == 1000)  # hosts
@@ -261,7 +261,7 @@ def test_result_and_trace_on_one_page(tmp_path, name):
     write(tmp_path / "result.h5", record(run={**plain.run, "id": name}) if name else plain)
     write_trace(tmp_path / "trace.json", 2, **({"run": name} if name else {}), backend="cpu", n_threads=3)
     seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5"), str(tmp_path / "trace.json")))
-    assert "States" in seen and "Time-lines" in seen
+    assert "States" in seen and "balance of the ranks" in seen
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_traces_that_say_odd_things(tmp_path, changes):
     """What a trace says of its run is shown as text or left out."""
     write_trace(tmp_path / "trace.json", 2, **changes)
     seen = text_of(write_report(tmp_path / "report.html", None, str(tmp_path / "trace.json")))
-    assert "Time-lines" in seen
+    assert "balance of the ranks" in seen
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.app.figures import canvas
-from sqd_mpi.app.trace import Trace, segments
+from sqd_mpi.app.trace import Trace, innermost_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,13 +53,12 @@ LOOKS = (
 )
 COMPUTE = (0, 1, 2)  # places in LOOKS of the work on tasks
 _START = 10
-OTHER = len(LOOKS) - 1
 
 
 def groups_of(names: Sequence[str]) -> NDArray[np.intp]:
     """Returns for every name of a phase its place in LOOKS."""
     place = {name: k for k, look in enumerate(LOOKS) for name in look.phases}
-    return np.array([place.get(name, OTHER) for name in names], np.intp)
+    return np.array([place.get(name, len(LOOKS) - 1) for name in names], np.intp)
 
 
 def imbalance(seconds: NDArray[np.float64]) -> float:
@@ -74,18 +73,23 @@ def imbalance(seconds: NDArray[np.float64]) -> float:
 
 def compute_seconds(trace: Trace) -> NDArray[np.float64]:
     """Returns the seconds that every rank spends on tasks, (n_ranks,)."""
-    return segments(trace).sums(trace.n_ranks, groups_of(trace.names), len(LOOKS))[:, COMPUTE].sum(axis=1)
+    return _group_seconds(trace)[:, COMPUTE].sum(axis=1)
+
+
+def _group_seconds(trace: Trace) -> NDArray[np.float64]:
+    """Returns the seconds of every group of phases, (n_ranks, n_groups)."""
+    return innermost_seconds(trace) @ np.eye(len(LOOKS))[groups_of(trace.names)]
 
 
 def phase_shares(trace: Trace, width: float = canvas.WIDTH, head: str | None = None) -> Figure:
     """Returns a bar for every rank with the share of each phase, from the end of the warm-up, and the imbalance.
 
     Args:
-        trace: time-lines.
+        trace: of all ranks.
         width: inches.
         head: title of the figure; by default input and grid.
     """
-    seconds = segments(trace).sums(trace.n_ranks, groups_of(trace.names), len(LOOKS))
+    seconds = _group_seconds(trace)
     seconds[:, _START] = 0.0
     compute = seconds[:, COMPUTE].sum(axis=1)
     labels, rows = [f"rank {rank}" for rank in range(trace.n_ranks)], seconds
@@ -135,16 +139,6 @@ def kind_of_run(grid: Sequence[int] | None = None, n_ranks: int = 1, n_threads: 
     return place + " of ".join(counts)
 
 
-def legend(figure: Figure, used: NDArray[np.bool_], slides: bool) -> None:
-    """Puts the names of the groups beside or above the panels."""
-    from matplotlib.patches import Patch
-
-    handles = [_patch(look) for look, is_used in zip(LOOKS, used, strict=True) if is_used]
-    if slides:
-        handles.append(Patch(facecolor="black", edgecolor="white", label="block on its way"))
-    canvas.add_legend(figure, handles)
-
-
 def _patch(look: Look) -> Any:
     from matplotlib.patches import Patch
 
@@ -171,7 +165,8 @@ def _bars(rows: NDArray[np.float64], labels: Sequence[str], what: str, texts: Se
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)
     axes.set_xlabel(what)
-    legend(figure, rows.sum(axis=0) > 0, slides=False)
+    handles = [_patch(look) for look, is_used in zip(LOOKS, rows.sum(axis=0) > 0, strict=True) if is_used]
+    canvas.add_legend(figure, handles)
     return figure
 
 

@@ -121,7 +121,7 @@ class Sources:
     run: Run | None
     """The result, or None."""
     trace: trace.Trace | None
-    """The time-lines, or None."""
+    """The phases of all ranks, or None."""
 
 
 def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
@@ -131,10 +131,10 @@ def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
         InputError: a file is missing, damaged or of another kind, or the two belong to different runs.
     """
     content = None if result is None else records.read_run(result)
-    time_lines = None if trace_path is None else trace.read(trace_path)
-    if content is not None and time_lines is not None:
-        check_same_run(content, time_lines, f"{result} and {trace_path}")
-    return Sources(None if content is None else _checked(str(result), content), time_lines)
+    found = None if trace_path is None else trace.read(trace_path)
+    if content is not None and found is not None:
+        check_same_run(content, found, f"{result} and {trace_path}")
+    return Sources(None if content is None else _checked(str(result), content), found)
 
 
 def _checked(path: str, content: dict[str, Any]) -> Run:

@@ -55,13 +55,9 @@ def _messages(messages: dict[str, float | None] | None) -> list[tuple[str, str]]
     return [("received by a rank in one application, at most", f"{words.size(messages.get('bytes'))}, {blocks} blocks")]
 
 
-def time_lines(trace: Trace) -> Markup | None:
-    """Returns time-lines and the balance of the ranks from a trace."""
+def ranks(trace: Trace) -> Markup | None:
+    """Returns shares of the phases and the balance of the ranks from a trace."""
     children = [
-        picture(
-            canvas.inline_svg(figures.time_line(trace, canvas.NARROW, ""), "time-line"),
-            "What the ranks do: the whole run, and one iteration. Hatched: data moves, or a rank waits.",
-        ),
         picture(
             canvas.inline_svg(figures.phase_shares(trace, canvas.NARROW, ""), "rank-shares"),
             "Share of every phase of the time after the warm-up.",
@@ -80,7 +76,7 @@ def time_lines(trace: Trace) -> Markup | None:
         ("events left out", str(about.get("n_dropped", words.UNKNOWN))),
         ("written by", str(about.get("creator", words.UNKNOWN))),
     ]
-    return section("Time-lines and balance of the ranks", *children, _known(facts))
+    return section("Phases and balance of the ranks", *children, _known(facts))
 
 
 def _hosts(hosts: Any) -> str:

@@ -52,7 +52,7 @@ def page(sources: data.Sources) -> str:
         parts += [solve_sections.occupations(run), solve_sections.strings(run), machine_sections.problem(run)]
         parts += [machine_sections.time(run)]
     if trace is not None:
-        parts.append(machine_sections.time_lines(trace))
+        parts.append(machine_sections.ranks(trace))
     if run is not None:
         parts += [machine_sections.memory(run), machine_sections.options(run), machine_sections.environment(run)]
     footer = tag("footer", f"Made by sqd_mpi {__version__}. Energies in hartree, times in seconds.")
