@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi._version import __version__
-from sqd_mpi.app import trace
+from sqd_mpi.app import summaries, trace
 from sqd_mpi.app.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, count_nodes, library_versions, new_run_name
@@ -382,11 +382,7 @@ class Job:
         roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold
         options = self.options.replace(max_subspace=result.max_subspace, grid=result.grid.shape).to_dict()
         return Record(
-            summary={
-                **self._summary(result, peak),
-                **_orbital_summary(densities),
-                **_correction_summary(corrections),
-            },
+            summary=summaries.of_solve(result, problem, self.began, peak, densities, corrections),
             fingerprint=self.fingerprint,
             strings_a=problem.strings_a,
             strings_b=problem.strings_b,
@@ -402,54 +398,6 @@ class Job:
             warnings=self.log.warnings,
             run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
-
-    def _summary(self, result: Any, peak: int) -> dict[str, Any]:
-        roots, problem, target = result.roots, self.problem, result.spin_target
-        return {
-            "energy": [root.energy for root in roots],
-            "penalised_energy": None if target is None else [root.penalised_energy for root in roots],
-            "converged": [root.converged for root in roots],
-            "residual_norm": [root.residual_norm for root in roots],
-            "spin_square": [root.spin_square for root in roots],
-            "spin_pure": [root.spin_pure for root in roots],
-            "sector": [root.sector for root in roots],
-            "spin_flip_parity": [root.parity or None for root in roots],
-            "occupancies": [root.occupancies.tolist() for root in roots],
-            "all_converged": result.converged,
-            "proven": result.proven,
-            "sectors": _sectors_summary(result),
-            "dimension": len(problem.strings_a) * len(problem.strings_b),
-            "sector_dimension": roots[0].layout.dimension,
-            "n_alpha_strings": len(problem.strings_a),
-            "n_beta_strings": len(problem.strings_b),
-            "norb": problem.hamiltonian.norb,
-            "nelec": list(problem.hamiltonian.nelec),
-            "grid": list(result.grid.shape),
-            "backend": result.backend,
-            "device": result.device,
-            "n_ranks": result.grid.n_ranks,
-            "n_threads": result.n_threads,
-            "n_iterations": result.n_iterations,
-            "n_sigma": result.n_sigma,
-            "sigma_seconds": result.sigma_seconds,
-            "solve_seconds": result.solve_seconds,
-            "wall_seconds": perf_counter() - self.began,
-            "cpu_seconds": result.task_seconds[1],
-            "imbalance": result.task_seconds[2] / max(result.task_seconds[1], 1e-9),
-            "messages": result.messages,
-            "peak_rss_bytes": peak,
-            "symmetry": {
-                "n_labels": result.symmetry.n_labels,
-                "tolerance": result.symmetry.tolerance,
-                "max_dropped": result.symmetry.max_dropped,
-                "effect_bound": result.symmetry.effect_bound,
-            },
-            "spin_target": None
-            if target is None
-            else {"spin": target.spin, "penalty": target.strength, "linear": target.linear},
-            "memory": result.memory,
-            "version": __version__,
-        }
 
     def _report(self, result: Any) -> None:
         for k, root in enumerate(result.roots):
@@ -486,41 +434,3 @@ def seconds_since_start() -> float:
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     except (AttributeError, OSError):
         return 0.0
-
-
-def _sectors_summary(result: Any) -> dict[str, list[Any]]:
-    """How every symmetry sector was decided: one entry per sector in every list."""
-    decisions = result.sectors_examined
-    return {
-        "sector": [label for label, _ in decisions],
-        "spin_flip_parity": [parity or None for _, parity in decisions],
-        "energy": [found.energy for found in decisions.values()],
-        "n_found": [found.n_found for found in decisions.values()],
-        "how": [found.how for found in decisions.values()],
-        "proven": [found.proven for found in decisions.values()],
-    }
-
-
-def _orbital_summary(densities: list[Any]) -> dict[str, Any]:
-    """What the density matrices of the roots say about orbitals."""
-    if not densities:
-        return {}
-    from sqd_mpi.solver.density_matrices import natural_occupations, orbital_entropies
-
-    summary = {"natural_occupations": [natural_occupations(found.rdm1).tolist() for found in densities]}
-    if densities[0].two_ab is not None:
-        summary["orbital_entropies"] = [orbital_entropies(found).tolist() for found in densities]
-    return summary
-
-
-def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
-    """Second-order corrections as fields of the summary."""
-    if not corrections:
-        return {}
-    return {
-        "energy_pt2": [found.energy for found in corrections],
-        "variance": [found.variance for found in corrections],
-        "pt2_gap": [found.smallest_gap if np.isfinite(found.smallest_gap) else None for found in corrections],
-    }
-
-

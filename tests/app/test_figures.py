@@ -14,6 +14,7 @@ from sqd_mpi.app import cli, figures
 from sqd_mpi.app.figures import COMPUTE, LOOKS
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
+from sqd_mpi.files.summary import Summary
 from tests.support.traces import fake_trace
 
 pytest.importorskip("matplotlib")
@@ -185,7 +186,8 @@ def folder(tmp_path: Path) -> Path:
     some = np.zeros((1, 1))
     with records.AtomicFile(tmp_path / "result.h5", records.RESULT) as file:
         record = records.Record(
-            summary, FINGERPRINT, np.ones((1, 1), np.uint64), np.ones((1, 1), np.uint64), some, some, timings=timings,
+            Summary(energy=[-1.0], **summary), FINGERPRINT, np.ones((1, 1), np.uint64), np.ones((1, 1), np.uint64),
+            some, some, timings=timings,
             history={name: np.array(values, float) for name, values in history().items()}, options={"tol": 1e-4},
         )  # fmt: skip
         records.write_record(file, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -16,6 +17,7 @@ import pytest
 from sqd_mpi.app import cli
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
+from sqd_mpi.files.summary import Summary
 from sqd_mpi.options import SolveOptions
 from tests.support.traces import fake_trace
 
@@ -87,7 +89,8 @@ def record(n_roots: int = 1, n_strings: int = 20, n_ranks: int = 2, converged: b
         "run": {"input": "input.h5", "command": "run input.h5", "started": "2026-01-01", "host": "node1",
                 "processor": "Some CPU", "system": "Linux", "n_nodes": 1},
     }  # fmt: skip
-    return records.Record(**{**settings, **changes})
+    settings |= changes
+    return records.Record(**{**settings, "summary": Summary(**settings["summary"])})
 
 
 def loop_record(n_iterations: int = 5, n_batches: int = 4, failed: bool = True, **changes: Any) -> Any:
@@ -102,7 +105,7 @@ def loop_record(n_iterations: int = 5, n_batches: int = 4, failed: bool = True, 
     kept = ("energy", "converged", "residual_norm", "spin_square", "sector", "occupancies", "dimension",
             "n_alpha_strings", "n_beta_strings", "norb", "nelec", "n_ranks", "n_threads", "peak_rss_bytes")  # fmt: skip
     summary = {
-        **{name: plain.summary[name] for name in kept},
+        **{name: plain.summary.stored()[name] for name in kept},
         "all_converged": False,
         "loop_converged": False,
         "loop_iterations": n_iterations,
@@ -241,6 +244,29 @@ def test_page_of_a_loop(tmp_path, failed):
     assert ("iteration 2, batch 0: memory: <out>" in seen) == failed
 
 
+class Watched(Summary):
+    """A summary that notes which of its fields are looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Returns an attribute."""
+        SEEN.add(name)
+        return super().__getattribute__(name)
+
+
+SEEN: set[str] = set()
+
+
+def test_every_field_is_shown_or_named_as_left_out(tmp_path):
+    """Pages of a solve and of a loop look at all fields but those that have a reason."""
+    SEEN.clear()
+    for content in (record(2), loop_record()):
+        sources = data.read(write(tmp_path / "result.h5", content), None)
+        watched = Watched(**sources.run.summary.stored())
+        page(data.Sources(dataclasses.replace(sources.run, summary=watched), None))
+    assert SEEN & set(Summary.model_fields) == set(Summary.model_fields) - set(data.NOT_SHOWN)
+    assert all(data.NOT_SHOWN.values())
+
+
 @pytest.mark.parametrize("n_ranks", [1, 4, 1000])
 def test_page_with_a_trace(tmp_path, n_ranks):
     """A trace alone; a thousand ranks make no thousand lines."""
@@ -308,7 +334,7 @@ def test_curves_have_the_names_of_the_roots(tmp_path):
     residual = np.stack([plain.history["residual_norm"][:, 0], nothing], axis=1)
     sectors = np.repeat([0, 5, 6], n // 3)
     content = record(
-        2, summary={**plain.summary, "sector": [0, 5], "spin_flip_parity": [1, -1]},
+        2, summary={**plain.summary.stored(), "sector": [0, 5], "spin_flip_parity": [1, -1]},
         history={"energy": energy, "residual_norm": residual, "sector": sectors, "parity": np.where(sectors, -1, 1)},
     )  # fmt: skip
     write(tmp_path / "result.h5", content)
@@ -342,11 +368,11 @@ def test_left_out():
 def test_everything_from_files_is_escaped(tmp_path):
     """Names, options, warnings and reasons may hold anything."""
     plain = loop_record()
-    summary = {**plain.summary, "failed_batches": [EVIL], "backend": EVIL}
+    summary = {**plain.summary.stored(), "failed_batches": [EVIL], "backend": EVIL}
     content = loop_record()
     content = records.Record(**{
         **{name: getattr(content, name) for name in content.__dataclass_fields__},
-        "summary": summary, "warnings": [EVIL, "\x1b[31m"], "options": {"tol": 1e-6, EVIL: EVIL},
+        "summary": Summary(**summary), "warnings": [EVIL, "\x1b[31m"], "options": {"tol": 1e-6, EVIL: EVIL},
         "versions": {EVIL: EVIL}, "run": {"input": EVIL, "command": EVIL}, "history": record().history,
         "timings": {EVIL: (1.0, 2.0, 3.0)},
     })  # fmt: skip

@@ -159,6 +159,7 @@ def environment(run: Run) -> Markup | None:
             ", ".join(map(str, summary.grid)) if summary.grid else words.UNKNOWN,
         ),
         ("backend", summary.backend or words.UNKNOWN),
+        ("GPU of rank 0", summary.device or words.UNKNOWN),
         *((f"version of {name}", words.any_value(value)) for name, value in run.versions.items()),
     ]
     return section("Environment", _known(facts))

@@ -9,8 +9,9 @@ import numpy as np
 from sqd_mpi.app import figures
 from sqd_mpi.app.figures import canvas
 from sqd_mpi.app.report import words
-from sqd_mpi.app.report.data import MOST_DRAWN_ROOTS, Run, Summary
+from sqd_mpi.app.report.data import MOST_DRAWN_ROOTS, Run
 from sqd_mpi.app.report.html import Markup, fold, joined, picture, section, table, tag
+from sqd_mpi.files.summary import Summary
 from sqd_mpi.problem import bitstrings
 
 _HARTREE_IN_EV = 27.211386245988  # CODATA 2018
