@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,10 +23,11 @@ from sqd_mpi.options import SolveOptions
 from tests.support.traces import fake_trace
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
 
 from sqd_mpi.app.report import data, words, write_report  # noqa: E402
-from sqd_mpi.app.report.html import Markup, escaped, table, tag  # noqa: E402
 from sqd_mpi.app.report.page import page  # noqa: E402
+from sqd_mpi.app.report.template import macros  # noqa: E402
 
 NORB = 6
 EVIL = "<script>alert('x')</script> & $\\frac{1$ \"q\""
@@ -318,7 +320,7 @@ def test_states_on_narrow_screens(tmp_path):
     """Every cell of the table of states has its name beside it, which narrow screens show instead of the heading."""
     write(tmp_path / "result.h5", record(2))
     content = write_report(tmp_path / "report.html", str(tmp_path / "result.h5")).read_text()
-    head, body = re.search(r'<table class="cards">.*?<thead>(.*?)</thead>(.*?)</table>', content).groups()
+    head, body = re.search(r'<table class="cards">.*?<thead>(.*?)</thead>(.*?)</table>', content, re.DOTALL).groups()
     names = re.findall(r"<th [^>]*>(.*?)</th>", head)[1:]
     assert "energy (hartree)" in names and "spin" in names
     assert re.findall(r'<td [^>]*data-name="(.*?)"', body) == 2 * names
@@ -380,7 +382,7 @@ def test_everything_from_files_is_escaped(tmp_path):
     written = write_report(tmp_path / "report.html", str(path))
     seen = text_of(written)
     assert seen.count("<script>alert('x')</script>") >= 8
-    assert "\x1b" not in seen and "a$b$<i>" in seen
+    assert "\x1b" not in seen and "\ufffd[31m" in seen and "a$b$<i>" in seen
 
 
 def test_missing_parts(tmp_path):
@@ -467,12 +469,14 @@ def test_refusals(tmp_path, monkeypatch, capsys, arguments, words):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-def test_the_page_says_what_to_install(tmp_path, monkeypatch, capsys):
-    """Without matplotlib nothing is written."""
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_the_page_says_what_to_install(tmp_path, library):
+    """Without one of its libraries nothing is written."""
     path = write(tmp_path / "result.h5", record())
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert cli.main(["report", str(path), "-o", str(tmp_path / "report.html")]) == 2
-    assert "pip install 'sqd_mpi[report]'" in capsys.readouterr().err
+    program = f"import sys; sys.modules[{library!r}] = None; from sqd_mpi.app import cli; sys.exit(cli.main())"
+    command = [sys.executable, "-c", program, "report", str(path), "-o", str(tmp_path / "report.html")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'sqd_mpi[report]'" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "report.html").exists()
 
 
@@ -484,21 +488,23 @@ def test_the_same_files_make_the_same_page(tmp_path):
 
 def test_html_is_escaped_once():
     """Text is escaped, markup is not."""
-    assert escaped("a<b & 'c'") == "a&lt;b &amp; &#x27;c&#x27;"
-    assert tag("p", "<", Markup("<b>"), None, class_='"') == '<p class="&quot;">&lt;<b></p>'
-    assert escaped("a\x00\ud800b") == "a\ufffd\ufffdb"
-    assert "<td>&lt;i&gt;</td>" in table(["x", "y"], [("a", "<i>")], numeric=False)
+    assert macros.code("a<b & 'c'") == "<code>a&lt;b &amp; &#39;c&#39;</code>"
+    assert macros.fold("<", macros.code("<"), None) == (
+        "<details><summary>&lt;</summary><code>&lt;</code></details>\n"
+    )
+    assert '<td>&lt;i&gt;</td>' in macros.table(["x", "y"], [("a", "<i>")], numeric=False)
+    assert 'aria-label="&#34;"' in macros.table(["x", "y"], [("a", "b")], caption='"')
+    assert macros.section("Title", None) == "" and 'id="a-title"' in macros.section("A title", "text")
 
 
 def test_colours_of_drawings_come_from_the_page(tmp_path):
     """No black or white is left in a drawing, so that it can be read on a dark page."""
     from sqd_mpi.app.figures.canvas import THEME
-    from sqd_mpi.app.report.style import STYLE
-
     path = str(write(tmp_path / "result.h5", record(3)))
-    drawings = "".join(re.findall(r"<svg.*?</svg>", page(data.read(path, None)), flags=re.DOTALL))
+    text = page(data.read(path, None))
+    drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
     assert not [color for color in THEME if color in drawings]
-    assert all(f"--{name}:" in STYLE for name in set(THEME.values()))
+    assert all(f"--{name}:" in text for name in set(THEME.values()))
 
 
 def test_files_without_a_right_result_raise(tmp_path):
