@@ -80,7 +80,7 @@ class Job:
     """
 
     n_nodes = 1
-    startup: Any = None  # what `solver.startup.set_up` returns, once it was called
+    threads: Any = None  # what `solver.startup.set_up` returns, once it was called
 
     def __init__(
         self,
