@@ -8,7 +8,6 @@ from __future__ import annotations
 from sqd_mpi.app.figures.canvas import need_matplotlib, save
 from sqd_mpi.app.figures.curves import (
     convergence,
-    draw_simulation,
     extrapolation,
     roots_of_sector,
     write_extrapolation,
@@ -19,14 +18,15 @@ from sqd_mpi.app.figures.orbitals import occupancies, weights
 from sqd_mpi.app.figures.phases import (
     COMPUTE,
     LOOKS,
+    balance,
     compute_seconds,
     groups_of,
     imbalance,
     mean_shares,
     phase_shares,
+    ranges,
 )
 from sqd_mpi.app.figures.pictures import states_of, write_pictures
-from sqd_mpi.app.figures.ranks import balance, ranges
 
 __all__ = [
     "COMPUTE",
@@ -34,7 +34,6 @@ __all__ = [
     "balance",
     "compute_seconds",
     "convergence",
-    "draw_simulation",
     "extrapolation",
     "groups_of",
     "imbalance",
