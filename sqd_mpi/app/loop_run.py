@@ -18,7 +18,6 @@ import numpy as np
 
 from sqd_mpi._version import __version__
 from sqd_mpi.app import summaries
-from sqd_mpi.app.checkpoints import checkpoint_path
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, library_versions, new_run_name
 from sqd_mpi.app.run import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
@@ -87,15 +86,18 @@ class _LoopJob(Job):
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()
         self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
         self.n_ranks = 1 if comm is None else comm.size
-        self.output, self.checkpoint = Path(output_path), checkpoint_path(output_path)
-        self.vectors = Path(f"{output_path}.vectors")
+        self.output = Path(output_path)
         self.log, self.timers = log or Log(self.rank), Timers()
         self.options = LoopOptions(**given)
         self.input_path, self.extra = problem_path, extra
         self.signals, self._stack = signals, stack
         self.has_checkpoint = False  # of this run, or the one that it goes on from
+
+    @property
+    def vectors(self) -> Path:
+        """Folder of the eigenvectors of the last iteration."""
+        return Path(f"{self.output}.vectors")
 
     def run(self) -> int:
         """Run the loop and write."""

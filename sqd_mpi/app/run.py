@@ -95,9 +95,7 @@ class Job:
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()  # that of rank 0 is what files hold
         self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
         self.output = Path(output_path)
-        self.checkpoint = checkpoint_path(output_path)
         self.signals = signals
         self.log = log or Log(self.rank)
         self.input_path = input_path
@@ -112,15 +110,16 @@ class Job:
         if self.problem.changed:
             self.log.warning(f"{input_path} was changed after it was written: its checksum does not fit")
         self.checkpoints = Checkpoints(comm, self.output, self.problem, self.fingerprint, self.log)
-        self.resume_from = self.checkpoints.find() if self.options.resume else None
-        self.last_written = perf_counter()
-        self.stop_signal = 0
+        if self.options.resume:
+            self.checkpoints.find()
 
     def run(self) -> int:
         """Solve and write."""
+        # Threads first: what is numerical must not be imported before.
         self.set_up_threads()
         from sqd_mpi.solver.solve import solve_subspace
 
+        # What can be refused or ends the job is known before the first iteration.
         self._announce()
         if self.rdm_order:
             from sqd_mpi.solver.density_matrices import check_memory
@@ -129,7 +128,11 @@ class Job:
         if self._told_to_stop():
             self.log.info("stopped by the signal before the first iteration; nothing was written; start with --resume")
             return STOPPED
-        options = self.options if self.resume_from is None else self.options.replace(start=self.resume_from)
+
+        # The solve; its time-lines are written also where it was stopped.
+        options = self.options
+        if self.checkpoints.found is not None:
+            options = options.replace(start=self.checkpoints.found)
         problem = self.problem
         end = (lambda: grid.abort(1)) if self.options.watchdog_end else None
         with Watchdog(self.timers, self.options.watchdog, self.rank, end):
@@ -141,16 +144,28 @@ class Job:
                 with self.timers("write"):
                     self._write_result(result)
             self._write_trace(result)
+
+        # A checkpoint stays as long as --resume can go on from it.
         if result.stopped:
             self.log.close()
-            why = "signal" if self.stop_signal else "time limit"
+            why = "signal" if self.signals.agreed else "time limit"
             self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
             return STOPPED
         done = result.converged and result.proven
-        if done:  # otherwise --resume can go on from it
+        if done:
             self.checkpoints.remove()
         self._report(result)
         return DONE if done else NOT_CONVERGED
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        return 0 if self.comm is None else int(self.comm.rank)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint of the result."""
+        return checkpoint_path(self.output)
 
     @property
     def rdm_order(self) -> int:
@@ -259,8 +274,8 @@ class Job:
 
     def _told_to_stop(self) -> bool:
         """Whether a signal has come to any rank. Collective."""
-        self.stop_signal = int(grid.largest_of_all(self.comm, np.array([self.signals.number], np.int64))[0])
-        return self.stop_signal != 0
+        self.signals.agreed = int(grid.largest_of_all(self.comm, np.array([self.signals.number], np.int64))[0])
+        return self.signals.agreed != 0
 
     def _hook(self, progress: Any) -> bool:
         """Once an iteration: agree on signals and clocks, write a checkpoint if it is due."""
@@ -272,17 +287,16 @@ class Job:
             due = (
                 progress.iteration % every.iterations == 0
                 if every.iterations
-                else seconds - self.last_written >= (every.seconds or 0.0)
+                else seconds - self.checkpoints.last_written >= (every.seconds or 0.0)
             )
         flags = np.array([self.signals.number, int(late), int(due)], np.int64)
         with self.timers("reduce"):
             progress.grid.maximum_over_all(flags)
-        self.stop_signal = int(flags[0])
+        self.signals.agreed = int(flags[0])
         stop = bool(flags[0] or flags[1])
         if stop or flags[2]:
             with self.timers("checkpoint"):
                 trouble = self.checkpoints.write(progress)
-            self.last_written = perf_counter()
             if trouble is not None:
                 self._without_checkpoint(trouble, stop)
         return stop
@@ -293,7 +307,7 @@ class Job:
         Raises:
             RunError: the run must stop and would be lost.
         """
-        if stop and not self.checkpoints.written and self.resume_from is None:
+        if stop and not self.checkpoints.written and self.checkpoints.found is None:
             raise RunError(f"{trouble}; the run was to stop and has no earlier checkpoint")
         kept = "the checkpoint before it stays" if self.checkpoints.written else "there is none of this run yet"
         self.log.warning(f"{trouble}; {kept}")

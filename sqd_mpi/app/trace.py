@@ -254,6 +254,7 @@ def read(path: str | Path) -> Trace:
         places.extend((names.setdefault(decoded["name"], len(names)), decoded["pid"], decoded["tid"]))
         return None
 
+    # Read and decode; whatever goes wrong, the file is no trace.
     try:
         with gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb") as stream:
             text = stream.read(room + 1)
@@ -261,6 +262,8 @@ def read(path: str | Path) -> Trace:
             raise InputError(f"{path} unpacks to more than {room / 2**30:.3g} GiB, for which there is no room")
         content = json.loads(text, object_hook=collect)
         del text
+
+        # Times and ranks must be possible ones.
         about = content["otherData"]
         n_ranks = about["n_ranks"]
         if not str(about["creator"]).startswith(_KNOWN_AS) or type(n_ranks) is not int or n_ranks < 1:
@@ -274,6 +277,7 @@ def read(path: str | Path) -> Trace:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
         raise InputError(f"{path} is not a trace that sqd_mpi wrote; `run` writes one with --trace FILE") from None
+
     name, rank, thread = np.array(places, np.intp).reshape(-1, 3).T
     start, seconds = 1e-6 * np.array(numbers).reshape(-1, 2).T
     return Trace(about, list(names), name, rank, thread, start, seconds)
