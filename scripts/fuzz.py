@@ -443,7 +443,7 @@ class TraceFile(Reader):
         from sqd_mpi.app import trace
 
         found = trace.read(self.path)
-        trace.segments(found)
+        trace.innermost_seconds(found)
         return "read"
 
 

@@ -44,22 +44,7 @@ COMMAND_LINE_OPTIONS = (
     "trace",
 )
 
-_SIZE_UNITS = {
-    "": 1,
-    "b": 1,
-    "k": 10**3,
-    "kb": 10**3,
-    "m": 10**6,
-    "mb": 10**6,
-    "g": 10**9,
-    "gb": 10**9,
-    "t": 10**12,
-    "tb": 10**12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-}
+_SIZE = re.compile(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*(?:([kmgt])(ib|b)?|b)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -92,9 +77,11 @@ def parse_size(text: str | int | float) -> int:
     Raises:
         InputError: if the text is no positive size.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
-    factor = _SIZE_UNITS.get(match[2].lower()) if match else None
-    size = float(match[1]) * factor if match and factor else 0.0
+    size = 0.0
+    if match := _SIZE.fullmatch(str(text)):
+        number, prefix, ending = match.groups(default="")
+        power = "kmgt".index(prefix.lower()) + 1 if prefix else 0
+        size = float(number) * (1024 if ending.lower() == "ib" else 1000) ** power
     if not 1 <= size < 2**63:
         raise InputError(f"a size is a number with an optional unit such as 500MB, 12GB or 8GiB; got {text!r}")
     return int(size)

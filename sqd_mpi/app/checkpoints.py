@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from sqd_mpi.distribution import grid
@@ -33,7 +34,6 @@ class Checkpoints:
 
     def __init__(self, comm: Any, output: Path, problem: Any, fingerprint: str, log: Log):
         self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
         self.newest = checkpoint_path(output)
         self.previous = Path(f"{self.newest}.previous")
         self.problem = problem
@@ -41,6 +41,10 @@ class Checkpoints:
         self.log = log
         self.written = False
         """Whether a checkpoint of this run exists."""
+        self.found: records.VectorReader | None = None
+        """The checkpoint of an earlier run that this one goes on from."""
+        self.last_written = perf_counter()
+        """When the last checkpoint was written, or could not be; at first the start."""
 
     def write(self, progress: Any) -> str | None:
         """Write the state of a solve; the newest generation so far becomes the previous one.
@@ -77,9 +81,11 @@ class Checkpoints:
                 progress.grid, self.newest, records.CHECKPOINT, fill, [*vectors, *directions], self._keep_newest,
                 len(directions),
             )  # fmt: skip
+            self.written = True
         except OSError as error:
             return str(error)
-        self.written = True
+        finally:
+            self.last_written = perf_counter()
         return None
 
     def _keep_newest(self) -> None:
@@ -87,8 +93,8 @@ class Checkpoints:
         if self.newest.exists():
             os.replace(self.newest, self.previous)
 
-    def find(self) -> records.VectorReader | None:
-        """The newest whole checkpoint that --resume can go on from, open on every rank, or None if there is none.
+    def find(self) -> None:
+        """Find and open the newest whole checkpoint that --resume can go on from; `found` is None if there is none.
 
         Collective over the communicator.
 
@@ -116,11 +122,11 @@ class Checkpoints:
             elif path == self.previous:
                 self.log.warning(f"{self.newest} is missing; going on from the checkpoint before it")
             self.log.info(f"resuming from {path} {told}")
-            return reader
+            self.found = reader
+            return
         if complaints:
             raise InputError(f"--resume needs a whole checkpoint; {'; '.join(complaints)}")
         self.log.warning(f"--resume: there is no checkpoint {self.newest}; starting from the beginning")
-        return None
 
     def _told(self, reader: records.VectorReader) -> str:
         """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""
@@ -144,6 +150,6 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove all generations: the result is there."""
-        if self.rank == 0:
+        if self.comm is None or self.comm.rank == 0:
             for path in (self.newest, self.previous):
                 path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi._version import __version__
-from sqd_mpi.app.checkpoints import checkpoint_path
+from sqd_mpi.app import summaries
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, library_versions, new_run_name
 from sqd_mpi.app.run import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
@@ -86,15 +86,18 @@ class _LoopJob(Job):
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()
         self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
         self.n_ranks = 1 if comm is None else comm.size
-        self.output, self.checkpoint = Path(output_path), checkpoint_path(output_path)
-        self.vectors = Path(f"{output_path}.vectors")
+        self.output = Path(output_path)
         self.log, self.timers = log or Log(self.rank), Timers()
         self.options = LoopOptions(**given)
         self.input_path, self.extra = problem_path, extra
         self.signals, self._stack = signals, stack
         self.has_checkpoint = False  # of this run, or the one that it goes on from
+
+    @property
+    def vectors(self) -> Path:
+        """Folder of the eigenvectors of the last iteration."""
+        return Path(f"{self.output}.vectors")
 
     def run(self) -> int:
         """Run the loop and write."""
@@ -293,7 +296,7 @@ class _LoopJob(Job):
             (weights.largest_alpha, weights.largest_beta), threshold, False,
         )  # fmt: skip
         record = records.Record(
-            summary=self._loop_summary(hamiltonian, state),
+            summary=summaries.of_loop(hamiltonian, self.samples, state, self.began, self.n_ranks),
             fingerprint=records.fingerprint(hamiltonian, best.strings_a, best.strings_b),
             strings_a=best.strings_a,
             strings_b=best.strings_b,
@@ -313,53 +316,6 @@ class _LoopJob(Job):
         except WriteError as error:
             there = f"; go on with --resume ({self.checkpoint})" if self.has_checkpoint else ""
             raise RunError(f"the result could not be written: {error}{there}") from None
-
-    def _loop_summary(self, hamiltonian: Any, state: Any) -> dict[str, Any]:
-        from sqd_mpi.resources import peak_rss_bytes
-
-        best = state.best
-        failures = [
-            f"iteration {iteration}, batch {batch}: {text}"
-            for iteration, row in enumerate(state.history["failure"], 1)
-            for batch, text in enumerate(row)
-            if text
-        ]
-        return {
-            "energy": [best.energy],
-            "converged": [best.converged],
-            "residual_norm": [best.residual_norm],
-            "spin_square": [best.spin_square],
-            "sector": [best.sector],
-            "occupancies": [best.occupancies.tolist()],
-            "all_converged": bool(state.converged and best.converged),
-            "proven": best.proven,
-            "dimension": best.dimension,
-            "n_alpha_strings": len(best.strings_a),
-            "n_beta_strings": len(best.strings_b),
-            "norb": hamiltonian.norb,
-            "nelec": list(hamiltonian.nelec),
-            "n_ranks": self.n_ranks,
-            "n_threads": best.n_threads,
-            "wall_seconds": perf_counter() - self.began,
-            "peak_rss_bytes": peak_rss_bytes(),
-            "version": __version__,
-            "loop_converged": state.converged,
-            "loop_iterations": state.iteration,
-            "failed_batches": failures or None,
-            "samples": self._count_samples(hamiltonian.nelec),
-        }
-
-    def _count_samples(self, nelec: tuple[int, int]) -> dict[str, Any]:
-        """How many different samples there are, and how many, with which share, need no recovery; on rank 0."""
-        from sqd_mpi.problem import bitstrings
-
-        samples = self.samples
-        right = (bitstrings.counts(samples.alpha) == nelec[0]) & (bitstrings.counts(samples.beta) == nelec[1])
-        return {
-            "different": len(samples),
-            "right_electrons": int(right.sum()),
-            "right_share": float(samples.probabilities[right].sum()),
-        }
 
 
 def _history(state: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi._version import __version__
-from sqd_mpi.app import trace
+from sqd_mpi.app import summaries, trace
 from sqd_mpi.app.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, count_nodes, library_versions, new_run_name
@@ -80,7 +80,7 @@ class Job:
     """
 
     n_nodes = 1
-    startup: Any = None  # what `solver.startup.set_up` returns, once it was called
+    threads: Any = None  # what `solver.startup.set_up` returns, once it was called
 
     def __init__(
         self,
@@ -95,9 +95,7 @@ class Job:
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()  # that of rank 0 is what files hold
         self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
         self.output = Path(output_path)
-        self.checkpoint = checkpoint_path(output_path)
         self.signals = signals
         self.log = log or Log(self.rank)
         self.input_path = input_path
@@ -112,15 +110,16 @@ class Job:
         if self.problem.changed:
             self.log.warning(f"{input_path} was changed after it was written: its checksum does not fit")
         self.checkpoints = Checkpoints(comm, self.output, self.problem, self.fingerprint, self.log)
-        self.resume_from = self.checkpoints.find() if self.options.resume else None
-        self.last_written = perf_counter()
-        self.stop_signal = 0
+        if self.options.resume:
+            self.checkpoints.find()
 
     def run(self) -> int:
         """Solve and write."""
+        # Threads first: what is numerical must not be imported before.
         self.set_up_threads()
         from sqd_mpi.solver.solve import solve_subspace
 
+        # What can be refused or ends the job is known before the first iteration.
         self._announce()
         if self.rdm_order:
             from sqd_mpi.solver.density_matrices import check_memory
@@ -129,27 +128,41 @@ class Job:
         if self._told_to_stop():
             self.log.info("stopped by the signal before the first iteration; nothing was written; start with --resume")
             return STOPPED
+
+        # The solve; its time-lines are written also where it was stopped.
         problem = self.problem
         end = (lambda: grid.abort(1)) if self.options.watchdog_end else None
         with Watchdog(self.timers, self.options.watchdog, self.rank, end):
             result = solve_subspace(
                 self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, self.options,
-                log=self.log, hook=self._hook, timers=self.timers, start_vectors=self.resume_from,
+                log=self.log, hook=self._hook, timers=self.timers, start_vectors=self.checkpoints.found,
             )  # fmt: skip
             if not result.stopped:
                 with self.timers("write"):
                     self._write_result(result)
             self._write_trace(result)
+
+        # A checkpoint stays as long as --resume can go on from it.
         if result.stopped:
             self.log.close()
-            why = "signal" if self.stop_signal else "time limit"
+            why = "signal" if self.signals.agreed else "time limit"
             self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
             return STOPPED
         done = result.converged and result.proven
-        if done:  # otherwise --resume can go on from it
+        if done:
             self.checkpoints.remove()
         self._report(result)
         return DONE if done else NOT_CONVERGED
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        return 0 if self.comm is None else int(self.comm.rank)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint of the result."""
+        return checkpoint_path(self.output)
 
     @property
     def rdm_order(self) -> int:
@@ -258,8 +271,8 @@ class Job:
 
     def _told_to_stop(self) -> bool:
         """Whether a signal has come to any rank. Collective."""
-        self.stop_signal = int(grid.largest_of_all(self.comm, np.array([self.signals.number], np.int64))[0])
-        return self.stop_signal != 0
+        self.signals.agreed = int(grid.largest_of_all(self.comm, np.array([self.signals.number], np.int64))[0])
+        return self.signals.agreed != 0
 
     def _hook(self, progress: Any) -> bool:
         """Once an iteration: agree on signals and clocks, write a checkpoint if it is due."""
@@ -271,17 +284,16 @@ class Job:
             due = (
                 progress.iteration % every.iterations == 0
                 if every.iterations
-                else seconds - self.last_written >= (every.seconds or 0.0)
+                else seconds - self.checkpoints.last_written >= (every.seconds or 0.0)
             )
         flags = np.array([self.signals.number, int(late), int(due)], np.int64)
         with self.timers("reduce"):
             progress.grid.maximum_over_all(flags)
-        self.stop_signal = int(flags[0])
+        self.signals.agreed = int(flags[0])
         stop = bool(flags[0] or flags[1])
         if stop or flags[2]:
             with self.timers("checkpoint"):
                 trouble = self.checkpoints.write(progress)
-            self.last_written = perf_counter()
             if trouble is not None:
                 self._without_checkpoint(trouble, stop)
         return stop
@@ -292,7 +304,7 @@ class Job:
         Raises:
             RunError: the run must stop and would be lost.
         """
-        if stop and not self.checkpoints.written and self.resume_from is None:
+        if stop and not self.checkpoints.written and self.checkpoints.found is None:
             raise RunError(f"{trouble}; the run was to stop and has no earlier checkpoint")
         kept = "the checkpoint before it stays" if self.checkpoints.written else "there is none of this run yet"
         self.log.warning(f"{trouble}; {kept}")
@@ -381,11 +393,7 @@ class Job:
         roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold
         options = self.options.replace(max_subspace=result.max_subspace, grid=result.grid.shape).to_dict()
         return Record(
-            summary={
-                **self._summary(result, peak),
-                **_orbital_summary(densities),
-                **_correction_summary(corrections),
-            },
+            summary=summaries.of_solve(result, problem, self.began, peak, densities, corrections),
             fingerprint=self.fingerprint,
             strings_a=problem.strings_a,
             strings_b=problem.strings_b,
@@ -401,54 +409,6 @@ class Job:
             warnings=self.log.warnings,
             run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
-
-    def _summary(self, result: Any, peak: int) -> dict[str, Any]:
-        roots, problem, target = result.roots, self.problem, result.spin_target
-        return {
-            "energy": [root.energy for root in roots],
-            "penalised_energy": None if target is None else [root.penalised_energy for root in roots],
-            "converged": [root.converged for root in roots],
-            "residual_norm": [root.residual_norm for root in roots],
-            "spin_square": [root.spin_square for root in roots],
-            "spin_pure": [root.spin_pure for root in roots],
-            "sector": [root.sector for root in roots],
-            "spin_flip_parity": [root.parity or None for root in roots],
-            "occupancies": [root.occupancies.tolist() for root in roots],
-            "all_converged": result.converged,
-            "proven": result.proven,
-            "sectors": _sectors_summary(result),
-            "dimension": len(problem.strings_a) * len(problem.strings_b),
-            "sector_dimension": roots[0].layout.dimension,
-            "n_alpha_strings": len(problem.strings_a),
-            "n_beta_strings": len(problem.strings_b),
-            "norb": problem.hamiltonian.norb,
-            "nelec": list(problem.hamiltonian.nelec),
-            "grid": list(result.grid.shape),
-            "backend": result.backend,
-            "device": result.device,
-            "n_ranks": result.grid.n_ranks,
-            "n_threads": result.n_threads,
-            "n_iterations": result.n_iterations,
-            "n_sigma": result.n_sigma,
-            "sigma_seconds": result.sigma_seconds,
-            "solve_seconds": result.solve_seconds,
-            "wall_seconds": perf_counter() - self.began,
-            "cpu_seconds": result.task_seconds[1],
-            "imbalance": result.task_seconds[2] / max(result.task_seconds[1], 1e-9),
-            "messages": result.messages,
-            "peak_rss_bytes": peak,
-            "symmetry": {
-                "n_labels": result.symmetry.n_labels,
-                "tolerance": result.symmetry.tolerance,
-                "max_dropped": result.symmetry.max_dropped,
-                "effect_bound": result.symmetry.effect_bound,
-            },
-            "spin_target": None
-            if target is None
-            else {"spin": target.spin, "penalty": target.strength, "linear": target.linear},
-            "memory": result.memory,
-            "version": __version__,
-        }
 
     def _report(self, result: Any) -> None:
         for k, root in enumerate(result.roots):
@@ -485,41 +445,3 @@ def seconds_since_start() -> float:
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     except (AttributeError, OSError):
         return 0.0
-
-
-def _sectors_summary(result: Any) -> dict[str, list[Any]]:
-    """How every symmetry sector was decided: one entry per sector in every list."""
-    decisions = result.sectors_examined
-    return {
-        "sector": [label for label, _ in decisions],
-        "spin_flip_parity": [parity or None for _, parity in decisions],
-        "energy": [found.energy for found in decisions.values()],
-        "n_found": [found.n_found for found in decisions.values()],
-        "how": [found.how for found in decisions.values()],
-        "proven": [found.proven for found in decisions.values()],
-    }
-
-
-def _orbital_summary(densities: list[Any]) -> dict[str, Any]:
-    """What the density matrices of the roots say about orbitals."""
-    if not densities:
-        return {}
-    from sqd_mpi.solver.density_matrices import natural_occupations, orbital_entropies
-
-    summary = {"natural_occupations": [natural_occupations(found.rdm1).tolist() for found in densities]}
-    if densities[0].two_ab is not None:
-        summary["orbital_entropies"] = [orbital_entropies(found).tolist() for found in densities]
-    return summary
-
-
-def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
-    """Second-order corrections as fields of the summary."""
-    if not corrections:
-        return {}
-    return {
-        "energy_pt2": [found.energy for found in corrections],
-        "variance": [found.variance for found in corrections],
-        "pt2_gap": [found.smallest_gap if np.isfinite(found.smallest_gap) else None for found in corrections],
-    }
-
-

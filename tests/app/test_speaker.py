@@ -24,8 +24,7 @@ def test_a_lone_process_speaks(tmp_path, variable):
 @pytest.mark.parametrize(
     "arguments",
     ["run missing.h5", "run a.h5 --bogus 1", "rum a.h5", "sqd missing.h5", "extrapolate a.h5", "bench --threads 0",
-     "info missing.h5", "plan missing.h5 --ranks 2", "import fcidump missing.txt --alpha a --output b", "report a.h5",
-     "completion fish"],
+     "info missing.h5", "plan missing.h5 --ranks 2", "import fcidump missing.txt --alpha a --output b", "report a.h5"],
 )  # fmt: skip
 def test_every_verb_speaks(tmp_path, arguments):
     """Errors do not vanish with a number that Slurm gave."""
