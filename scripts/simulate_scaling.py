@@ -53,8 +53,9 @@ def simulate_all(
     n_sigma: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row for the chosen grid of every number of ranks, and for every grid."""
+    from simulation import simulate
+
     from sqd_mpi import planner
-    from sqd_mpi.planner.simulation import simulate
     from sqd_mpi.solver.davidson import subspace_sizes
 
     limits = planner.Limits(memory, *subspace_sizes(1))
@@ -88,8 +89,9 @@ def validate(
         paths: result files.
         print_: fingerprint of the input, or None not to look.
     """
+    from simulation import simulate
+
     from sqd_mpi.files.records import read_run
-    from sqd_mpi.planner.simulation import simulate
 
     rows = []
     for path in paths:
@@ -179,6 +181,52 @@ def _ranks(text: str) -> list[int]:
     return numbers
 
 
+def draw_simulation(
+    rows: Sequence[dict[str, Any]], heading: str, path: str | Path, published: Sequence[tuple[int, float]] = ()
+) -> None:
+    """Draws simulated scaling: time of a solve over the ranks, and what a sigma consists of.
+
+    Args:
+        rows: `Simulation.to_dict` of every number of ranks.
+        heading: title.
+        path: picture to write.
+        published: (ranks, seconds) that another program needed.
+
+    Raises:
+        InputError: there is no matplotlib, or the file cannot be written.
+    """
+    import numpy as np
+
+    from sqd_mpi.app.figures import canvas
+
+    figure = canvas.figure(5.0)
+    left, right = figure.subplots(1, 2)
+    ranks = [row["n_ranks"] for row in rows]
+    seconds = [row["seconds_per_solve"] for row in rows]
+    left.loglog(ranks, seconds, "o-", color="black", label="predicted")
+    left.loglog(ranks, [seconds[0] * ranks[0] / n for n in ranks], ":", color="gray", label="ideal")
+    if published:
+        left.loglog(*zip(*published, strict=True), "s--", color="tab:red", mfc="white", label="published, sbd")
+    left.set(xlabel="ranks", ylabel="seconds of a solve")
+    left.legend()
+    bottom = np.zeros(len(rows))
+    parts = ("compute", "wait", "replica", "vector", "idle")
+    looks = (("tab:blue", ""), ("tab:orange", "//"), ("tab:green", "\\\\"), ("tab:gray", ".."), ("white", "xx"))
+    places = np.arange(len(rows))
+    for part, (color, hatch) in zip(parts, looks, strict=True):
+        shares = np.array([100 * row[f"{part}_seconds"] / row["seconds_per_sigma"] for row in rows])
+        right.bar(places, shares, bottom=bottom, color=color, hatch=hatch, edgecolor="black", linewidth=0.4, label=part)
+        bottom += shares
+    right.set_xticks(places, [f"{n}" for n in ranks], rotation=60)
+    right.set(xlabel="ranks", ylabel="% of a sigma, mean over the ranks")
+    right.legend(ncols=3, loc="lower center", fontsize="small")
+    figure.suptitle(f"Predicted. {heading}", fontsize="small", wrap=True)
+    try:
+        figure.savefig(path, dpi=canvas.DPI)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path}: {error}") from None
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One sentence and exit code 2."""
@@ -238,10 +286,8 @@ def _run(options: argparse.Namespace) -> int:
         data = {"input": options.input.name, "profile": profile.model_dump(), "predicted": True, "rows": rows}
         options.json.write_text(json.dumps(data, indent=1) + "\n")
     if options.plot and not options.validate:
-        from sqd_mpi.app import figures
-
         points = [(n, seconds) for n, _, seconds in PUBLISHED] if options.published else []
-        figures.draw_simulation(rows, title, options.plot, points)
+        draw_simulation(rows, title, options.plot, points)
     return 0
 
 

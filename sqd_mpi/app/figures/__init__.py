@@ -8,7 +8,6 @@ from __future__ import annotations
 from sqd_mpi.app.figures.canvas import need_matplotlib, save
 from sqd_mpi.app.figures.curves import (
     convergence,
-    draw_simulation,
     extrapolation,
     roots_of_sector,
     write_extrapolation,
@@ -36,7 +35,6 @@ __all__ = [
     "compute_seconds",
     "convergence",
     "covered_share",
-    "draw_simulation",
     "extrapolation",
     "groups_of",
     "imbalance",

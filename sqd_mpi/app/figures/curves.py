@@ -1,4 +1,4 @@
-"""Curves: convergence, extrapolation, simulated scaling."""
+"""Curves: convergence and extrapolation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.app.figures import canvas
-from sqd_mpi.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,48 +133,6 @@ def extrapolation(data: dict[str, Any], reference: float | None = None) -> Figur
 def write_extrapolation(folder: str | Path, data: dict[str, Any], reference: float | None = None) -> list[Path]:
     """Writes the picture of an extrapolation as PNG and SVG into a folder that exists; returns the files."""
     return canvas.save(extrapolation(data, reference), Path(folder), "extrapolation")
-
-
-def draw_simulation(
-    rows: Sequence[dict[str, Any]], heading: str, path: str | Path, published: Sequence[tuple[int, float]] = ()
-) -> None:
-    """Draws simulated scaling: time of a solve over the ranks, and what a sigma consists of.
-
-    Args:
-        rows: `Simulation.to_dict` of every number of ranks.
-        heading: title.
-        path: picture to write.
-        published: (ranks, seconds) that another program needed.
-
-    Raises:
-        InputError: there is no matplotlib, or the file cannot be written.
-    """
-    figure = canvas.figure(5.0)
-    left, right = figure.subplots(1, 2)
-    ranks = [row["n_ranks"] for row in rows]
-    seconds = [row["seconds_per_solve"] for row in rows]
-    left.loglog(ranks, seconds, "o-", color="black", label="predicted")
-    left.loglog(ranks, [seconds[0] * ranks[0] / n for n in ranks], ":", color="gray", label="ideal")
-    if published:
-        left.loglog(*zip(*published, strict=True), "s--", color="tab:red", mfc="white", label="published, sbd")
-    left.set(xlabel="ranks", ylabel="seconds of a solve")
-    left.legend()
-    bottom = np.zeros(len(rows))
-    parts = ("compute", "wait", "replica", "vector", "idle")
-    looks = (("tab:blue", ""), ("tab:orange", "//"), ("tab:green", "\\\\"), ("tab:gray", ".."), ("white", "xx"))
-    places = np.arange(len(rows))
-    for part, (color, hatch) in zip(parts, looks, strict=True):
-        shares = np.array([100 * row[f"{part}_seconds"] / row["seconds_per_sigma"] for row in rows])
-        right.bar(places, shares, bottom=bottom, color=color, hatch=hatch, edgecolor="black", linewidth=0.4, label=part)
-        bottom += shares
-    right.set_xticks(places, [f"{n}" for n in ranks], rotation=60)
-    right.set(xlabel="ranks", ylabel="% of a sigma, mean over the ranks")
-    right.legend(ncols=3, loc="lower center", fontsize="small")
-    figure.suptitle(f"Predicted. {heading}", fontsize="small", wrap=True)
-    try:
-        figure.savefig(path, dpi=canvas.DPI)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {path}: {error}") from None
 
 
 def _draw_part(
