@@ -38,12 +38,14 @@ class SpinStrings:
         canonical: (n,) int64, position of each string in canonical order.
         label_start: (n_labels + 1,) int64, first working position of every label.
         weight: (n,) float64 positive relative work of each string, by which halves and row groups are cut.
+        whole_share: part of the work on a row that is done wherever some of its columns are wanted.
     """
 
     strings: NDArray[np.uint64] = field(repr=False)
     canonical: IntArray = field(repr=False)
     label_start: IntArray = field(repr=False)
     weight: NDArray[np.float64] = field(repr=False)
+    whole_share: float = 0.0
 
     @classmethod
     def from_canonical(
@@ -56,9 +58,9 @@ class SpinStrings:
         np.cumsum(np.bincount(labels, minlength=n_labels), out=start[1:])
         return cls(np.ascontiguousarray(strings[order]), order, start, np.ones(len(order)))
 
-    def weighted(self, weight: NDArray[np.float64]) -> SpinStrings:
-        """The same strings with other weights, (n,) in working order."""
-        return replace(self, weight=weight)
+    def weighted(self, weight: NDArray[np.float64], whole_share: float) -> SpinStrings:
+        """The same strings with other weights, (n,) in working order, and another share of whole rows."""
+        return replace(self, weight=weight, whole_share=whole_share)
 
     def dealt(self, n_parts: int) -> SpinStrings:
         """The same strings in an order in which every part of `bounds(n_parts)` gets light and heavy ones alike.
@@ -78,8 +80,9 @@ class SpinStrings:
         label_of = np.repeat(np.arange(self.n_labels), np.diff(self.label_start))
         order = np.lexsort((self.canonical, part, label_of))
         return SpinStrings(
-            np.ascontiguousarray(self.strings[order]), self.canonical[order], self.label_start, self.weight[order]
-        )
+            np.ascontiguousarray(self.strings[order]), self.canonical[order], self.label_start, self.weight[order],
+            self.whole_share,
+        )  # fmt: skip
 
     @property
     def n_labels(self) -> int:
@@ -241,8 +244,8 @@ class Layout:
             before = np.concatenate([[0.0], np.cumsum(columns)])
             rows = self.alpha.weight[self.alpha_bounds[x, ia] : self.alpha_bounds[x, ia + 1]]
             wanted = stops[label_start[x] : label_start[x + 1]]
-            # Whole ket rows are gathered wherever a part of a row is wanted.
-            work.append(rows * (0.7 * before[wanted] + 0.3 * before[-1] * (wanted > 0)))
+            share = self.alpha.whole_share
+            work.append(rows * ((1.0 - share) * before[wanted] + share * before[-1] * (wanted > 0)))
         return np.concatenate(work)
 
     def _row_ranges(self, ia: int, ir: int, ib: int) -> list[tuple[int, int]]:
@@ -346,6 +349,11 @@ class BraRows:
     offset: IntArray = field(repr=False)
     stop: IntArray = field(repr=False)
     length: IntArray = field(repr=False)
+
+    @property
+    def wanted(self) -> NDArray[np.float64]:
+        """(n,) share of the columns of every row that is stored."""
+        return np.asarray(self.stop / np.maximum(self.length, 1))
 
     def with_all_columns(self) -> BraRows:
         """The same rows with all their columns, one after the other: the whole block if these are all of its rows."""

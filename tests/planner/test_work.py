@@ -12,7 +12,7 @@ from sqd_mpi.backends import get_backend
 from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout, SpinStrings
 from sqd_mpi.planner.connections import connected_parts, connections
-from sqd_mpi.planner.prediction import structure_bytes
+from sqd_mpi.planner.memory import structure_bytes
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work, padded
 from sqd_mpi.problem import bitstrings

@@ -13,6 +13,7 @@ from sqd_mpi import planner
 from sqd_mpi.backends import get_backend
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.planner.profile import MachineProfile
+from sqd_mpi.planner.seconds import Seconds
 from sqd_mpi.planner.work import Work
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import trivial_labels
@@ -32,7 +33,7 @@ block_costs, dealt, simulate = simulation.block_costs, simulation.dealt, simulat
 def test_costs_of_ket_blocks_add_up_to_the_work(shape, spin_flip):
     problem = make_problem(spin_flip=spin_flip, same=spin_flip)
     work = Work(problem, shape, MachineProfile(task_seconds=1e-15, lanes=1), 1)
-    total = work.blocks["mixed"] + work.blocks["alpha"] + work.blocks["beta"]
+    total = sum(Seconds(work).blocks.values())
     cost = block_costs(work).sum(axis=-1)
     # The number of ket blocks with any single is expected in one, counted in the other.
     np.testing.assert_allclose(cost, total, rtol=0.2)
@@ -91,6 +92,6 @@ def test_half_of_the_ket_blocks_takes_half_of_the_work():
         shifts = [(da, db) for da in range(4) for db in range(4) if da != db]
         taken = sum(costs[k, 0, k].reshape(4, 4)[shift] for shift in shifts)
         assert taken == pytest.approx(0.5 * sum(expected[k, 0, k].reshape(4, 4)[shift] for shift in shifts), rel=0.15)
-    on_line = half.fold_seconds > 0.0
+    on_line = half.folded > 0.0
     np.testing.assert_array_equal(on_line, np.eye(4, dtype=bool))
-    assert not whole.fold_seconds.any()
+    assert not whole.folded.any()
