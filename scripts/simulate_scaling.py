@@ -55,8 +55,9 @@ def simulate_all(
     n_sigma: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row for the chosen grid of every number of ranks, and for every grid."""
+    from simulation import simulate
+
     from sqd_mpi import planner
-    from sqd_mpi.planner.simulation import simulate
     from sqd_mpi.solver.davidson import subspace_sizes
 
     limits = planner.Limits(memory, *subspace_sizes(1))
@@ -90,8 +91,9 @@ def validate(
         paths: result files.
         print_: fingerprint of the input, or None not to look.
     """
+    from simulation import simulate
+
     from sqd_mpi.files.records import read_run
-    from sqd_mpi.planner.simulation import simulate
 
     rows = []
     for path in paths:
@@ -181,18 +183,7 @@ def _ranks(text: str) -> list[int]:
     return numbers
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence and exit code 2."""
-        raise SystemExit(_fail(message))
-
-
-def _fail(message: str) -> int:
-    print(f"simulate_scaling: error: {message}", file=sys.stderr)
-    return 2
-
-
-def draw(
+def draw_simulation(
     rows: Sequence[dict[str, Any]], heading: str, path: str | Path, published: Sequence[tuple[int, float]] = ()
 ) -> None:
     """Draws simulated scaling: time of a solve over the ranks, and what a sigma consists of.
@@ -206,6 +197,7 @@ def draw(
     Raises:
         InputError: there is no matplotlib, or the file cannot be written.
     """
+
     from sqd_mpi.app.figures import canvas
 
     figure = canvas.figure(5.0)
@@ -234,6 +226,17 @@ def draw(
         figure.savefig(path, dpi=canvas.DPI)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {path}: {error}") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence and exit code 2."""
+        raise SystemExit(_fail(message))
+
+
+def _fail(message: str) -> int:
+    print(f"simulate_scaling: error: {message}", file=sys.stderr)
+    return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -285,7 +288,7 @@ def _run(options: argparse.Namespace) -> int:
         options.json.write_text(json.dumps(data, indent=1) + "\n")
     if options.plot and not options.validate:
         points = [(n, seconds) for n, _, seconds in PUBLISHED] if options.published else []
-        draw(rows, title, options.plot, points)
+        draw_simulation(rows, title, options.plot, points)
     return 0
 
 

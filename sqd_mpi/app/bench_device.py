@@ -11,6 +11,7 @@ import numpy as np
 
 from sqd_mpi.distribution import grid
 from sqd_mpi.planner import data_sheets
+from sqd_mpi.planner.seconds import Seconds
 
 RATE = "device_rates."  # before the names of measured rates of forms
 _LARGE = 32_000_000  # elements of a large copy; fewer where the device is emulated
@@ -70,7 +71,7 @@ class DeviceEngine:
         logs: dict[str, list[float]] = {"mixed": [], "same spin": []}
         for work, seconds in measured:
             for kind, found in seconds.items():
-                predicted = float(work.blocks[kind][0, 0, 0])
+                predicted = float(Seconds(work).blocks[kind][0, 0, 0])
                 if predicted > 0.0:
                     logs["mixed" if kind == "mixed" else "same spin"].append(log(found / predicted))
         opposite, same_spin = (exp(sum(each) / max(len(each), 1)) for each in logs.values())

@@ -14,7 +14,7 @@ def get_backend(name: str) -> Any:
 
     Args:
         name: "cpu", "gpu" or "reference"; "auto" is the CPU here, as only the size of a problem says whether a device
-            pays (`planner.choose_backend`).
+            pays.
     """
     if name in ("auto", "cpu"):
         from sqd_mpi.backends.cpu import block

@@ -161,8 +161,8 @@ class Layout:
             before = np.concatenate([[0.0], np.cumsum(columns)])
             rows = self.alpha.weight[self.alpha_bounds[x, ia] : self.alpha_bounds[x, ia + 1]]
             wanted = stops[label_start[x] : label_start[x + 1]]
-            # Whole ket rows are gathered wherever a part of a row is wanted.
-            work.append(rows * (0.7 * before[wanted] + 0.3 * before[-1] * (wanted > 0)))
+            share = self.alpha.whole_share
+            work.append(rows * ((1.0 - share) * before[wanted] + share * before[-1] * (wanted > 0)))
         return np.concatenate(work)
 
     def _row_ranges(self, ia: int, ir: int, ib: int) -> list[tuple[int, int]]:
@@ -266,6 +266,11 @@ class BraRows:
     offset: IntArray = field(repr=False)
     stop: IntArray = field(repr=False)
     length: IntArray = field(repr=False)
+
+    @property
+    def wanted(self) -> NDArray[np.float64]:
+        """(n,) share of the columns of every row that is stored."""
+        return np.asarray(self.stop / np.maximum(self.length, 1))
 
     def with_all_columns(self) -> BraRows:
         """The same rows with all their columns, one after the other: the whole block if these are all of its rows."""

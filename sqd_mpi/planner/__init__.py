@@ -1,10 +1,10 @@
 """Plans a run before it starts: work, memory, messages and time of every process grid, by counting connections."""
 
-from sqd_mpi.distribution.dealing import Memory, order_strings, predict_memory, string_weights
+from sqd_mpi.planner.connections import order_strings, string_weights
 from sqd_mpi.planner.data_sheets import assumed_device, rank_bytes
-from sqd_mpi.planner.density_memory import matrix_bytes
 from sqd_mpi.planner.gpu_memory import most_bytes
-from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
+from sqd_mpi.planner.memory import Limits, matrix_bytes, predict_memory
+from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.search import RANKS, Plan, make_plan, shapes_of
 from sqd_mpi.planner.whole_solve import Choice, choose_backend, named_profiles, predict_solve
@@ -15,7 +15,6 @@ __all__ = [
     "Choice",
     "GridPlan",
     "Limits",
-    "Memory",
     "Plan",
     "Problem",
     "assumed_device",

@@ -1,4 +1,7 @@
-"""Connections of the strings of one spin, counted once for all grids: singles exactly, doubles from a sample."""
+"""Connections of the strings of one spin, counted once for all grids, and the order that follows from their work.
+
+Singles are counted exactly, doubles on a sample.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit
-from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.distribution.dealing import weights_of_counts
+from sqd_mpi.arrays import FloatArray, IntArray, Shape
+from sqd_mpi.backends.cpu import costs
+from sqd_mpi.distribution.dealing import deal_strings
 from sqd_mpi.problem.excitations import find_doubles
 from sqd_mpi.problem.spin_strings import SpinStrings
 
@@ -68,7 +72,7 @@ def connections(strings: SpinStrings, norb: int, pair_labels: IntArray) -> Conne
     n_pairs = len(pair_labels)
     pair_counts = np.bincount(label[bra] * n_pairs + pair, minlength=n_labels * n_pairs).astype(np.float64)
     doubles, exact = _doubles(strings, norb, singles.sum(axis=1))
-    weighted = strings.weighted(weights_of_counts(np.diff(found.indptr)))
+    weighted = strings.weighted(costs.string_weights(np.diff(found.indptr)), costs.WHOLE_SHARE)
     return Connections(weighted, label, singles, doubles, exact, pair_counts.reshape(n_labels, n_pairs), bra, found.ket)
 
 
@@ -112,3 +116,26 @@ def connected_parts(found: Connections, part: IntArray, n_parts: int, bits: IntA
 def _mark(bra, ket, part, bits, masks):
     for k in range(bra.shape[0]):
         masks[part[bra[k]], part[ket[k]]] |= bits[bra[k]]
+
+
+def string_weights(strings: SpinStrings, norb: int) -> FloatArray:
+    """(n,) relative work of a row or column of every string: its singles inside the set, and what every row costs."""
+    return costs.string_weights(strings.n_singles())
+
+
+def order_strings(
+    alpha: SpinStrings, beta: SpinStrings, norb: int, grid: Shape, deal: bool, folded: bool
+) -> tuple[SpinStrings, SpinStrings]:
+    """Strings with their weights, in the order in which the blocks of a grid take them.
+
+    Args:
+        alpha, beta: strings in canonical order inside labels.
+        norb: number of orbitals.
+        grid: (a, b, t, r).
+        deal: whether the parts of the grid get light and heavy strings alike; otherwise consecutive ones.
+        folded: whether spin-flip symmetry is used: then both spins keep the same order.
+    """
+    same = beta is alpha
+    alpha = alpha.weighted(string_weights(alpha, norb), costs.WHOLE_SHARE)
+    beta = alpha if same else beta.weighted(string_weights(beta, norb), costs.WHOLE_SHARE)
+    return deal_strings(alpha, beta, grid, folded) if deal else (alpha, beta)

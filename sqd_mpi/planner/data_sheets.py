@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray, Shape
-from sqd_mpi.backends.gpu.costs import RATES, Rates
+from sqd_mpi.backends.gpu import costs
+from sqd_mpi.backends.gpu.costs import Rates
 from sqd_mpi.errors import InputError
 from sqd_mpi.planner.gpu_work import opposite_floor, used_pairs
-from sqd_mpi.planner.prediction import Limits, Messages, Needed
+from sqd_mpi.planner.memory import Limits, MemoryNeeds
+from sqd_mpi.planner.prediction import Messages
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 
-# The rates of an H100 in `device_costs` hold for other devices in proportion to what bounds the kernel on its data
-# sheet: reads from shared memory, the vector or the matrix units, or memory. Nothing of it is measured.
+# The rates of an H100 in `backends.gpu.costs` hold for other devices in proportion to what bounds the kernel on its
+# data sheet: reads from shared memory, the vector or the matrix units, or memory. Nothing of it is measured.
 _BOUND_BY = {
     "direct": "operands_per_second", "contracted": "operands_per_second", "sparse": "operands_per_second",
     "product": "matrix_flops", "dense": "matrix_flops", "tiled": "vector_flops", "bytes": "bytes_per_second",
 }  # fmt: skip
-_STAGING_SHARE = 0.75  # of the data sheet's rate of copies to and from host memory
 _OPERANDS = 2.0  # doubles that an opposite-spin multiply-add reads from shared memory: coupling and coefficient
 _ON_CHIP_BYTES = 128  # that a multiprocessor or compute unit reads from its shared memory in a cycle
 _CONTEXT_BYTES = 500_000_000
@@ -97,7 +98,7 @@ def assumed_rates(sheet: DataSheet) -> Rates:
     """Rates of the kernels on a device: those of an H100 in proportion to what bounds them."""
     first = data_sheet("h100")
     factors = {name: getattr(sheet, bound) / getattr(first, bound) for name, bound in _BOUND_BY.items()}
-    return Rates(**{name: value * factors.get(name, 1.0) for name, value in vars(RATES).items()})
+    return Rates(**{name: value * factors.get(name, 1.0) for name, value in vars(costs.RATES).items()})
 
 
 def highest_rates(sheet: DataSheet) -> Rates:
@@ -106,7 +107,7 @@ def highest_rates(sheet: DataSheet) -> Rates:
         "operands_per_second": sheet.operands_per_second, "matrix_flops": sheet.matrix_flops / 2,
         "vector_flops": sheet.vector_flops / 2, "bytes_per_second": sheet.bytes_per_second,
     }  # fmt: skip
-    rates = {name: bound[_BOUND_BY[name]] for name in vars(RATES) if name in _BOUND_BY}
+    rates = {name: bound[_BOUND_BY[name]] for name in vars(costs.RATES) if name in _BOUND_BY}
     rates["direct"] = min(sheet.operands_per_second / _OPERANDS, sheet.vector_flops / 2)
     return Rates(**rates, launch=0.0)
 
@@ -122,14 +123,14 @@ def assumed_profile(sheet: DataSheet) -> MachineProfile:
         device_bytes=sheet.n_bytes,
         device_shared_bytes=sheet.shared_bytes,
         context_bytes=_CONTEXT_BYTES,
-        staging_bytes_per_second=_STAGING_SHARE * sheet.host_bytes_per_second,
+        staging_bytes_per_second=costs.STAGING_SHARE * sheet.host_bytes_per_second,
         gather_seconds=element,
         mixed_seconds=1.0 / rates.direct,
         same_spin_seconds=1.0 / rates.sparse,
         dense_seconds=1.0 / rates.dense,
         device_rates={name: value for name, value in vars(rates).items() if name not in said},
         group_seconds=1e-15,  # a GPU does not group alpha singles
-        task_seconds=8 * rates.launch,
+        task_seconds=costs.TASK_LAUNCHES * rates.launch,
         lanes=1,
         vector_seconds=element,
         slide_bytes_per_second=10e9,
@@ -151,7 +152,7 @@ def rank_bytes(problem: Problem, shape: Shape, limits: Limits) -> dict[int, int]
     profile = assumed_device().model_copy(update={"context_bytes": 0, "device_bytes": limits.device_memory})
     work = Work(problem, shape, profile, 1)
     sizes = range(limits.wanted, limits.least - 1, -1)
-    return {size: Needed.create(work, size, limits).device for size in sizes}
+    return {size: MemoryNeeds.create(work, size, limits).device for size in sizes}
 
 
 @dataclass(frozen=True, eq=False)

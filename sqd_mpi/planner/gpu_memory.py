@@ -7,9 +7,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.tiled_shape import CHUNK
-from sqd_mpi.distribution.dealing import Memory
-from sqd_mpi.planner.gpu_work import used_pairs
-from sqd_mpi.planner.same_spin import SameSpinPlan
+from sqd_mpi.planner.gpu_work import SameSpinPlan, used_pairs
 from sqd_mpi.planner.work import Work
 from sqd_mpi.problem.spin_strings import SpinStrings
 
@@ -82,12 +80,12 @@ def scratch_bytes(free: int) -> int:
     return min(SCRATCH_BYTES, max(free, 0) // 8)
 
 
-def staging_bytes(work: Work, memory: Memory) -> int:
+def staging_bytes(work: Work, buffers: int) -> int:
     """Pinned host memory of a rank for messages on their way to and from its GPU, and the vector of its result."""
     a, b, t, r = work.shape
     n_ranks = a * b * t * r
     stored = 8 * -(-work.problem.dimension(work.shape) // n_ranks)
-    return 2 * stored + (memory.buffers if n_ranks > 1 else 0)
+    return 2 * stored + (buffers if n_ranks > 1 else 0)
 
 
 def _tiled_bytes(work: Work) -> float:

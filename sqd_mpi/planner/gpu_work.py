@@ -1,4 +1,4 @@
-"""Opposite spin on a GPU in a plan: the costs of the backend (`device_costs`) on sizes that are counted from strings.
+"""A sigma on a GPU in a plan: the costs of the backend (`backends.gpu.costs`) on sizes counted from strings.
 
 The backend takes the cheapest form for every task, label of rows and label of orbital pairs. Here the rows of a part of
 a grid stand in a few groups of equal size, sorted by their numbers of singles, and the connections of a part are spread
@@ -7,20 +7,19 @@ evenly over all ket blocks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.backends.gpu.costs import PRODUCT, PRODUCT_LAUNCHES, RATES, ListSizes, Rates, opposite_forms
+from sqd_mpi.backends.gpu import costs
+from sqd_mpi.backends.gpu.costs import PRODUCT, ListSizes, Rates, opposite_forms
 from sqd_mpi.backends.gpu.tiled_shape import TiledShape
 from sqd_mpi.errors import InputError
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
-
-if TYPE_CHECKING:
-    from sqd_mpi.planner.work import Work
-
+from sqd_mpi.planner.work import Work
 
 _GROUPS = 8  # of rows with similar numbers of singles
 _MOST_SIZES = 2_000_000  # combinations that are looked at one by one; beyond, rows are one group
@@ -34,18 +33,17 @@ def rates_of(profile: MachineProfile) -> Rates:
     Raises:
         InputError: the profile has a rate of an unknown name.
     """
-    if unknown := set(profile.device_rates or {}) - set(vars(RATES)):
-        raise InputError(
-            f"device_rates of a machine profile are among {', '.join(vars(RATES))}; got {', '.join(sorted(unknown))}"
-        )
-    faster = 1.0 / (profile.mixed_seconds * RATES.direct)
+    if unknown := set(profile.device_rates or {}) - set(vars(costs.RATES)):
+        known_names = ", ".join(vars(costs.RATES))
+        raise InputError(f"device_rates of a machine profile are among {known_names}; got {', '.join(sorted(unknown))}")
+    faster = 1.0 / (profile.mixed_seconds * costs.RATES.direct)
     known = {
         "direct": 1.0 / profile.mixed_seconds, "sparse": 1.0 / profile.same_spin_seconds,
-        "bytes": 8.0 / profile.gather_seconds, "launch": RATES.launch, **(profile.device_rates or {}),
+        "bytes": 8.0 / profile.gather_seconds, "launch": costs.RATES.launch, **(profile.device_rates or {}),
     }  # fmt: skip
     if profile.dense_seconds is not None:
         known["dense"] = 1.0 / profile.dense_seconds
-    return Rates(**{name: known.get(name, value * faster) for name, value in vars(RATES).items()})
+    return Rates(**{name: known.get(name, value * faster) for name, value in vars(costs.RATES).items()})
 
 
 def opposite_seconds(work: Work, rates: Rates | None = None) -> FloatArray:
@@ -83,7 +81,7 @@ def _seconds(work: Work, bounds: tuple[Rates, ...]) -> FloatArray:
                 by_bound = [opposite_forms(of_block, counts[part], wanted, rates, halved, shape) for rates in bounds]
                 forms = [np.maximum.reduce([form[2] for form in same]) for same in zip(*by_bound, strict=True)]
                 seconds = [(n_rows[part] * form).sum(axis=-1) * rows for form in forms]
-                seconds[PRODUCT] = seconds[PRODUCT] + PRODUCT_LAUNCHES * launch * (seconds[PRODUCT] > 0.0)
+                seconds[PRODUCT] = seconds[PRODUCT] + costs.PRODUCT_LAUNCHES * launch * (seconds[PRODUCT] > 0.0)
                 total[part, ib] += np.minimum.reduce(seconds).sum() * n_tasks
     if work.parity:
         return np.repeat(total[:, None, :] / r, r, axis=1)
@@ -142,3 +140,64 @@ def _row_groups(work: Work) -> FloatArray:
         means = np.stack([part.mean(axis=0) for part in np.array_split(counts, n_groups)], axis=-1)
         share[x] = means / np.maximum(means.mean(axis=-1, keepdims=True), 1e-300)
     return share
+
+
+def timed_terms(work: Work, dense: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Multiply-adds of matrix products that would take as long on a device which they fill.
+
+    Triangles are computed in chunks up to their longest rows, and a product of few elements does not fill a device.
+    """
+    a, b, _, r = work.shape
+    rows = work.alpha.rows / r if work.parity else work.alpha.rows.reshape(a, r, -1).mean(axis=1)  # (a, n_labels)
+    chunks = np.ceil(rows / np.maximum([[costs.chunk_rows(int(n), int(n)) for n in row] for row in rows], 1))
+    triangle = (np.eye(a, b) * (work.parity != 0 and work.problem.sector == 0))[None, :, None, :]
+    parts = 1.0 + triangle * np.maximum(chunks.T[:, :, None, None] - 1.0, 0.0)
+    longer = 1.0 + triangle / np.maximum(parts, 1.0)
+    depth = {"alpha": work.alpha.rows.sum(axis=0), "beta": work.beta.rows.sum(axis=0)[work.mirror]}
+    least = {name: costs.FULL_DEVICE * parts * each[:, None, None, None] for name, each in depth.items()}
+    return {name: np.where(terms > 0.0, np.maximum(terms * longer, least[name]), 0.0) for name, terms in dense.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class SameSpinPlan:
+    """Which labels have dense matrices on all ranks, and what that means.
+
+    Attributes:
+        chosen: "alpha" and "beta": (n_labels,) by alpha label.
+        seconds: "alpha" and "beta": (a, r, b) processor seconds, all task groups together.
+        n_bytes: of the matrices of the rank that has most.
+    """
+
+    chosen: dict[str, NDArray[np.bool_]] = field(repr=False)
+    seconds: dict[str, FloatArray] = field(repr=False)
+    n_bytes: int
+
+    @classmethod
+    def create(cls, work: Work, bound: float) -> SameSpinPlan:
+        """The faster form for every label, as long as the matrices of a rank take no more than so many bytes."""
+        profile, counts = work.profile, work.same_spin
+        sparse = {name: profile.same_spin_seconds * terms for name, terms in counts.sparse.items()}
+        chosen = {name: np.zeros(work.problem.n_labels, bool) for name in sparse}
+        n_bytes, dense = np.zeros(2 * work.problem.n_labels), sparse
+        if profile.dense_seconds is not None:
+            timed = timed_terms(work, counts.dense)
+            dense = {name: profile.dense_seconds * terms for name, terms in timed.items()}
+            saved = np.concatenate([(sparse[name] - dense[name]).mean(axis=(1, 2, 3)) for name in sparse])
+            n_bytes = np.concatenate([matrix_bytes(work)[name] for name in sparse])
+            taken = costs.choose(saved, n_bytes, bound)
+            chosen = dict(zip(sparse, np.split(taken, 2), strict=True))
+            n_bytes = n_bytes * taken
+        seconds = {
+            name: np.where(chosen[name][:, None, None, None], dense[name], sparse[name]).sum(axis=0) for name in sparse
+        }
+        seconds["beta"] = seconds["beta"] + profile.same_spin_seconds * counts.of_field.sum(axis=0)
+        return cls(chosen, seconds, int(n_bytes.sum()))
+
+
+def matrix_bytes(work: Work) -> dict[str, FloatArray]:
+    """"alpha" and "beta": (n_labels,) bytes of the matrix of every alpha label, on the rank where it is largest."""
+    a, b, t, r = work.shape
+    rows = work.alpha.rows.max(axis=0) / (r if work.parity else 1)
+    columns, ket_columns = work.beta.rows.max(axis=0)[work.mirror], work.beta.rows.sum(axis=0)[work.mirror]
+    part_a, part_b = (min(1.0, 1.0 / t + 1.0 / n) for n in (a, b))  # a task group keeps what its tasks need
+    return {"alpha": 8.0 * part_a * rows * work.alpha.rows.sum(axis=0), "beta": 8.0 * part_b * columns * ket_columns}

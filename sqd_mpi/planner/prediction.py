@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from math import ceil, log2
 from typing import Any
 
-import numpy as np
-
 from sqd_mpi.arrays import Shape
-from sqd_mpi.distribution.dealing import Memory, predict_memory
-from sqd_mpi.planner.density_memory import density_bytes
-from sqd_mpi.planner.gpu_memory import SCRATCH_BYTES, device_structure_bytes, scratch_bytes, staging_bytes
+from sqd_mpi.planner.memory import Limits, MemoryNeeds
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
-from sqd_mpi.planner.same_spin import spare_bytes
+from sqd_mpi.planner.seconds import Seconds, setup_seconds
 from sqd_mpi.planner.work import Work
 
 ASSUMED_SIGMAS = 15  # of a solve, for predicted times: what the published inputs need for one root to 1e-6
@@ -87,24 +83,6 @@ class GridPlan:
         return {**values, "bytes_per_rank": self.bytes_per_rank, "seconds_per_solve": self.seconds_per_solve}
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Memory and subspace of a plan."""
-
-    memory: int
-    """Bytes of a rank."""
-    wanted: int
-    """Number of basis vectors that is best."""
-    least: int
-    """Smallest number of basis vectors that works."""
-    device_memory: int | None = None
-    """Bytes of a GPU; by default those of the profile."""
-    nroots: int = 1
-    """Number of roots."""
-    rdm_order: int = 0
-    """Order of the density matrices that are wanted, or 0."""
-
-
 def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: Limits) -> GridPlan:
     """Memory, messages and time of one grid.
 
@@ -118,12 +96,12 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
     work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
     n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
     for size in range(limits.wanted, limits.least - 1, -1):
-        needed = Needed.create(work, size, limits)
+        needed = MemoryNeeds.create(work, size, limits)
         missing, missing_device = needed.missing(profile, limits)
         if missing <= 0 and missing_device <= 0:
             break
-    messages = Messages.create(work)
-    compute = float((work.seconds / work.n_threads + work.fold_seconds[:, None]).max())
+    messages, seconds = Messages.create(work), Seconds(work)
+    compute = float((seconds.ranks / work.n_threads + seconds.fold[:, None]).max())
     slice_size = problem.dimension(shape) / n_ranks
     sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
     step = SLICES_PER_STEP * slice_size * profile.vector_seconds
@@ -132,14 +110,14 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         grid=shape,
         spin_flip=bool(work.parity),
         max_subspace=size,
-        vectors_bytes=needed.memory.vectors,
-        buffers_bytes=needed.memory.buffers,
+        vectors_bytes=needed.vectors.vectors,
+        buffers_bytes=needed.vectors.buffers,
         structure_bytes=needed.structure,
         process_bytes=needed.process,
         staging_bytes=needed.staging,
         device_bytes=needed.device,
-        compute_seconds={name: float(values.mean()) / shape[2] for name, values in work.blocks.items()},
-        balance=work.balance,
+        compute_seconds={name: float(values.mean()) / shape[2] for name, values in seconds.blocks.items()},
+        balance=seconds.balance,
         message_bytes_per_rank=ceil(messages.total_bytes),
         messages_per_rank=ceil(messages.slides),
         seconds_per_sigma=sigma,
@@ -149,54 +127,6 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         missing_device_bytes=max(0, missing_device),
         density_bytes=needed.density,
     )
-
-
-@dataclass(frozen=True)
-class Needed:
-    """Bytes that a rank needs with some number of basis vectors.
-
-    Attributes:
-        memory: vectors and buffers, on the GPU if there is one.
-        structure, process, staging: in host memory.
-        device: everything on the GPU; 0 without one.
-        density: in host memory in place of vectors, buffers and staging while density matrices are made.
-    """
-
-    memory: Memory
-    structure: int
-    process: int
-    staging: int
-    device: int
-    density: int
-
-    @classmethod
-    def create(cls, work: Work, n_basis: int, limits: Limits) -> Needed:
-        """Count the bytes of a grid."""
-        problem, profile, shape = work.problem, work.profile, work.shape
-        n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
-        memory = predict_memory(shape, problem.dimension(shape), n_basis, problem.n_determinants)
-        neighbours = min(n_ranks, profile.ranks_per_node or n_ranks) - 1
-        process = profile.process_bytes + neighbours * profile.rank_bytes
-        structure = structure_bytes(work)
-        density = density_bytes(work, limits.nroots, limits.rdm_order)
-        if profile.backend == "cpu":
-            return cls(memory, structure, process, 0, 0, density)
-        capacity = limits.device_memory or profile.device_bytes
-        part = np.inf if capacity is None else capacity / profile.ranks_per_device - profile.context_bytes
-        structure_there = device_structure_bytes(work, spare_bytes(part, memory.total))
-        device = memory.total + structure_there + profile.context_bytes
-        device += scratch_bytes((profile.device_bytes or 8 * SCRATCH_BYTES) - device)
-        return cls(memory, structure, process, staging_bytes(work, memory), device, density)
-
-    def missing(self, profile: MachineProfile, limits: Limits) -> tuple[int, int]:
-        """Bytes that are too many in host memory and on the GPU; negative where there are enough."""
-        host = self.structure + self.process
-        if not self.device:
-            return host + max(self.memory.total, self.density) - limits.memory, 0
-        host += max(self.staging, self.density)
-        capacity = limits.device_memory or profile.device_bytes
-        part = capacity // profile.ranks_per_device if capacity else self.device
-        return host - limits.memory, self.device - part
 
 
 @dataclass(frozen=True)
@@ -268,32 +198,3 @@ class Messages:
     def staged_seconds(self, profile: MachineProfile, n_bytes: float) -> float:
         """Time of copies of messages between a GPU and host memory."""
         return n_bytes / profile.staging_bytes_per_second if profile.staging_bytes_per_second else 0.0
-
-
-def structure_bytes(work: Work) -> int:
-    """Largest bytes of the connection lists of a rank (`StringStructure` and what a block keeps beside it)."""
-    problem, (a, b, t, r) = work.problem, work.shape
-    n_labels, alpha, beta = problem.n_labels, work.alpha, work.beta
-    share = 1.0 / r if work.parity else 1.0  # row groups are parts already without spin-flip symmetry
-    rows = share * float(alpha.rows.sum(axis=1).max())
-    singles = share * float(alpha.singles.sum(axis=(1, 2)).max())
-    elements = share * float((alpha.doubles + alpha.singles[:, :, 0]).sum(axis=1).max())
-    columns = float(beta.rows.sum(axis=1).max())
-    beta_singles = float(beta.singles.sum(axis=(1, 2)).max())
-    beta_doubles = float(beta.doubles.sum(axis=1).max())
-    part_a, part_b = max(1.0 / t, 1.0 / a), max(1.0 / t, 1.0 / b)  # a task group keeps what its tasks need
-    lists = 9.0 * singles + 8.0 * rows + 4.0 * rows * a * n_labels + 18.0 * singles / t
-    beta_lists = 9.0 * beta_singles + 8.0 * columns * n_labels * b + 4.0 * problem.nelec[1] * columns * n_labels
-    matrices = 12.0 * elements * part_a + (12.0 * beta_doubles + 8.0 * beta_singles) * part_b + 8.0 * columns * b
-    offsets = 8.0 * problem.alpha.size * b + 8.0 * rows * (b + 4)
-    integrals = 3.0 * 8.0 * len(problem.pair_labels) ** 2
-    return int(lists + beta_lists + matrices + offsets + integrals)
-
-
-def setup_seconds(work: Work, n_threads: int) -> float:
-    """Seconds in which a rank finds its connections: every string of its part is compared with all others."""
-    rows, columns = float(work.alpha.rows.sum(axis=1).max()), float(work.beta.rows.sum(axis=1).max())
-    if work.parity:
-        rows /= work.shape[3]
-    pairs = 3.0 * (rows * work.problem.alpha.size + columns * work.problem.beta.size)
-    return work.profile.pair_seconds * pairs / n_threads

@@ -8,12 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sqd_mpi.backends.cpu import costs
 from sqd_mpi.errors import InputError
 from sqd_mpi.files.new_files import check_output, new_binary_file
 from sqd_mpi.problem.text_files import read_text
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _price(name: str) -> Any:
+    """A field whose default is a constant of the CPU's price list, as it is when a profile is made."""
+    return Field(default_factory=lambda: getattr(costs, name))
 
 
 class MachineProfile(BaseModel):
@@ -33,24 +39,24 @@ class MachineProfile(BaseModel):
     """What was measured."""
     ranks_per_node: Annotated[int, Field(ge=1)] | None = None
     """Ranks that share a node's memory; None for as many as this machine has cores."""
-    gather_seconds: _Positive = 0.32e-9
+    gather_seconds: _Positive = _price("GATHER_SECONDS")
     """One gathered or scattered element."""
-    mixed_seconds: _Positive = 0.1e-9
+    mixed_seconds: _Positive = _price("MIXED_SECONDS")
     """One fused multiply-add of opposite spin."""
-    same_spin_seconds: _Positive = 0.085e-9
+    same_spin_seconds: _Positive = _price("SAME_SPIN_SECONDS")
     """One fused multiply-add of same spin."""
     dense_seconds: _Positive | None = None
     """One fused multiply-add of a large matrix product on a GPU, for same spin; None where same spin has sparse lists
     only."""
-    group_seconds: _Positive = 0.6e-6
+    group_seconds: _Positive = _price("GROUP_SECONDS")
     """One group of alpha singles with the same orbital pair."""
-    task_seconds: _Positive = 3e-5
+    task_seconds: _Positive = _price("TASK_SECONDS")
     """Start of one task."""
-    lanes: Annotated[int, Field(ge=1)] = 8
+    lanes: Annotated[int, Field(ge=1)] = costs.LANES
     """Pairs of strings that a kernel treats together; groups are filled up to a multiple."""
-    vector_seconds: _Positive = 0.7e-9
+    vector_seconds: _Positive = _price("VECTOR_SECONDS")
     """One element that a vector operation reads or writes, on all threads of a rank."""
-    pair_seconds: _Positive = 0.8e-9
+    pair_seconds: _Positive = _price("PAIR_SECONDS")
     """Comparison of two strings while the connection lists are made."""
     slide_latency_seconds: _Positive = 2e-5
     """One message of a ring."""
@@ -143,5 +149,3 @@ def write_profile(path: str | Path, profile: MachineProfile) -> None:
     check_output(path)
     with new_binary_file(path) as stream:
         stream.write((json.dumps(profile.model_dump(), indent=1) + "\n").encode())
-
-

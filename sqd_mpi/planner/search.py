@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, Limits, predict
+from sqd_mpi.planner.memory import Limits
+from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
 

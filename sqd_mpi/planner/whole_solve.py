@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from sqd_mpi.backends.cpu import costs
+from sqd_mpi.backends.gpu import costs as gpu_costs
 from sqd_mpi.errors import InputError
 from sqd_mpi.planner.data_sheets import ASSUMED
 from sqd_mpi.planner.gpu_memory import uploaded_bytes
-from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, Limits, predict
+from sqd_mpi.planner.memory import Limits
+from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile, read_profile
 from sqd_mpi.planner.work import Work
 
 PROFILES = "SQD_MPI_MACHINE"  # environment: machine profiles that bench wrote, separated as in PATH
-COPY_BYTES_PER_SECOND = 5e9  # to and from ordinary host memory, not pinned; assumed
-START_SECONDS = 2.0  # until a GPU, its libraries and its compiled kernels are ready; assumed
-SECTOR_SECONDS = 0.1  # model space of one sector beside its diagonal, on one core: measured, 1000 determinants
 _ALONE = (1, 1, 1, 1)
 
 
@@ -66,12 +66,12 @@ def predict_solve(
     if profile.backend == "gpu":
         work = Work(problem, _ALONE, profile, 1)
         n_bytes = uploaded_bytes(work) + 2 * 8 * problem.dimension(_ALONE)
-        start, copies = START_SECONDS, n_bytes / COPY_BYTES_PER_SECOND
+        start, copies = gpu_costs.START_SECONDS, n_bytes / gpu_costs.COPY_BYTES_PER_SECOND
     return SolveSeconds(
         start,
         found.setup_seconds / n_ranks,
         copies / n_ranks,
-        SECTOR_SECONDS * n_sectors,
+        costs.SECTOR_SECONDS * n_sectors,
         (n_sigmas + 1) * found.seconds_per_sigma / n_ranks,
         n_sigmas * (found.seconds_per_iteration - found.seconds_per_sigma) / n_ranks,
     )

@@ -1,4 +1,4 @@
-"""Processor time that the tasks of one sigma take on every sub-block of a grid, from counts of connections.
+"""What the tasks of one sigma do on every sub-block of a grid, from counts of connections; `seconds` prices it.
 
 The rule is that of the kernels (docs/theory.md): an opposite-spin task gathers and scatters its rows and does one
 multiply-add for each pair of singles; same-spin tasks do one for each element of their sparse matrix and row or column.
@@ -15,22 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
+from sqd_mpi.backends.cpu import costs
 from sqd_mpi.distribution.layout import diagonal_blocks_meet_half, stands_for_mirror_image
 from sqd_mpi.planner.connections import connected_parts
-from sqd_mpi.planner.gpu_work import opposite_seconds
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
-from sqd_mpi.planner.same_spin import MEMORY_SHARE, SameSpinCounts, SameSpinPlan
 
-# Two groups of alpha singles with common ket rows are treated together (`backends.cpu.twins`): from about so many
-# singles in a group on; what that saves of the time of multiply-adds and of gathered rows.
-SHARED_GROUP = 24.0
-SHARED_TERMS, SHARED_GATHER = 0.35, 0.5
-# By which part of whole rows two such groups go beyond a triangle: 1/6 if their bra rows were unrelated.
-RAGGED_TWINS = 1 / 12
-EMPTY_LANES = 3.5  # of a group, on average
-_MOST_VECTORS = 8.0  # of lanes that an opposite-spin kernel treats at a time
-_FOLDED = 4.0  # elements of vectors that folding one element of a block costs
 _LONG_GROUP = 200.0  # from here on the padding of a group is half of its last vector
 _DENSE = 30.0  # from so many singles between two parts on, they are taken for connected without a look
 
@@ -66,12 +56,12 @@ def count_parts(problem: Problem, spin: str, part: IntArray, n_parts: int) -> Pa
 
 
 class Work:
-    """Processor seconds of the tasks of one sigma on one grid, and what its ranks hold.
+    """Counted work of one sigma on one grid, and what its ranks hold.
 
     Args:
         problem: the input.
         shape: (a, b, t, r).
-        profile: machine.
+        profile: machine, whose backend and lanes decide how much is done.
         n_threads: threads of a rank.
     """
 
@@ -87,7 +77,7 @@ class Work:
     @property
     def twin_savings(self) -> tuple[float, float]:
         """What two groups that are treated together save: of multiply-adds (their loads), and of gathered rows."""
-        return (0.0, 0.0) if self.profile.backend == "gpu" else (SHARED_TERMS, SHARED_GATHER)
+        return (0.0, 0.0) if self.profile.backend == "gpu" else (costs.SHARED_TERMS, costs.SHARED_GATHER)
 
     @cached_property
     def pieces(self) -> int:
@@ -108,7 +98,7 @@ class Work:
         n_labels, lanes = self.problem.n_labels, self.profile.lanes
         expected = self.problem.alpha.pair_counts * part / (a * rows * self.pieces)
         used, groups = padded(expected, lanes), -np.expm1(-expected)
-        twins = expected * np.exp(-SHARED_GROUP / np.maximum(expected, 1e-3))
+        twins = expected * costs.twin_share(expected)
         sums = [np.zeros((n_labels, n_labels)) for _ in range(4)]
         for d in range(n_labels):
             of_label = self.problem.pair_labels == d
@@ -167,9 +157,9 @@ class Work:
         lanes, groups, twins = (self._mean_of_singles(values) for values in self.group_lengths)
         n_vectors = max(lanes / max(groups, 1e-300) / self.profile.lanes, 1.0)
         stepped = 0.5 * (1.0 + 1.0 / (n_vectors * self.pieces))
-        width = min(n_vectors, _MOST_VECTORS)
-        terms = (1.0 + width * min(stepped + RAGGED_TWINS * twins, 1.0)) / (1.0 + width)
-        return {"terms": terms, "gather": 1.0, "scatter": stepped, "groups": 1.0}
+        running = min(stepped + costs.RAGGED_TWINS * twins, 1.0)
+        terms = costs.stepped_share(running, min(n_vectors, costs.MOST_VECTORS))
+        return {"terms": float(terms), "gather": 1.0, "scatter": stepped, "groups": 1.0}
 
     @cached_property
     def _half_of_rows(self) -> dict[str, float]:
@@ -243,31 +233,9 @@ class Work:
         }
 
     @cached_property
-    def blocks(self) -> dict[str, FloatArray]:
-        """(a, r, b) processor seconds of the tasks "mixed", "alpha" and "beta" of every sub-block, all task groups."""
-        count, rate, same_spin = self.operations, self.profile, self._same_spin_seconds
-        mixed = rate.mixed_seconds * count["terms"] + rate.gather_seconds * count["moved"]
-        mixed = mixed + rate.group_seconds * count["groups"]
-        return {
-            "mixed": opposite_seconds(self) if rate.backend == "gpu" else mixed,
-            "alpha": same_spin["alpha"],
-            "beta": same_spin["beta"] + rate.gather_seconds * count["rows"],
-        }
-
-    @cached_property
     def same_spin(self) -> SameSpinCounts:
         """Multiply-adds of same spin by label, with sparse and with dense matrices."""
         return SameSpinCounts.create(self)
-
-    @property
-    def _same_spin_seconds(self) -> dict[str, FloatArray]:
-        """"alpha" and "beta": (a, r, b) processor seconds of the faster form."""
-        count, rate = self.operations, self.profile
-        if rate.dense_seconds is None:
-            return {name: rate.same_spin_seconds * count[name] for name in ("alpha", "beta")}
-        # Vectors that fill most of a device leave less room for matrices; only the bytes of a plan know that.
-        bound = np.inf if rate.device_bytes is None else MEMORY_SHARE * rate.device_bytes / rate.ranks_per_device
-        return SameSpinPlan.create(self, bound).seconds
 
     @property
     def _beta_rows_moved(self) -> FloatArray:
@@ -310,11 +278,10 @@ class Work:
         return counts
 
     @property
-    def fold_seconds(self) -> FloatArray:
-        """(a, b) seconds of folding what mirrored tasks gave, on every rank of a block."""
+    def folded(self) -> FloatArray:
+        """(a, b) elements of vectors for folding what mirrored tasks gave, on every rank of a block."""
         a, b, _, _ = self.shape
-        block = self.problem.n_determinants / (a * b)
-        return self.half_of_kets * np.eye(a, b) * _FOLDED * block * self.profile.vector_seconds
+        return self.half_of_kets * np.eye(a, b) * costs.FOLDED_ELEMENTS * self.problem.n_determinants / (a * b)
 
     def _masks(self, spin: str, n_blocks: int, r: int) -> NDArray[np.uint64] | None:
         """Kinds of singles between blocks of strings; None where they are so many that all will occur."""
@@ -330,18 +297,37 @@ class Work:
             masks[np.arange(n_blocks), np.arange(n_blocks)] |= own
         return masks
 
-    @cached_property
-    def seconds(self) -> FloatArray:
-        """(a, r, b) processor seconds of the tasks of every rank; task groups share them evenly."""
-        a, b, t, _ = self.shape
-        tasks = self.needed[:, None, :] + a + b
-        total = self.blocks["mixed"] + self.blocks["alpha"] + self.blocks["beta"]
-        return np.asarray(total / t + self.profile.task_seconds * np.maximum(tasks / t, 1.0))
 
-    @property
-    def balance(self) -> float:
-        """Largest over mean processor time of the ranks."""
-        return float(self.seconds.max() / self.seconds.mean())
+@dataclass(frozen=True, eq=False)
+class SameSpinCounts:
+    """Multiply-adds of same spin in one sigma by alpha label, (n_labels, a, r, b) each, all task groups together.
+
+    Attributes:
+        sparse: "alpha" and "beta": elements of the sparse matrices times columns or rows.
+        dense: the same of dense matrices; with spin-flip symmetry those of exact triangles.
+        of_field: singles of beta, for the field of the alpha string, which is sparse in any case.
+    """
+
+    sparse: dict[str, FloatArray] = field(repr=False)
+    dense: dict[str, FloatArray] = field(repr=False)
+    of_field: FloatArray = field(repr=False)
+
+    @classmethod
+    def create(cls, work: Work) -> SameSpinCounts:
+        """Count them on a grid."""
+        rows, columns = work.alpha.rows[:, None, :], work.beta.rows[None, :, work.mirror]
+        elements = (work.alpha.doubles + work.alpha.singles[:, :, 0])[:, None, :]
+        singles, doubles = work.beta.singles[None, :, work.mirror, 0], work.beta.doubles[None, :, work.mirror]
+        kets, ket_columns = work.alpha.rows.sum(axis=0), work.beta.rows.sum(axis=0)[work.mirror]
+
+        def spread(values: FloatArray, name: str) -> FloatArray:
+            return np.stack([work.spread(values[:, :, x], name) for x in range(values.shape[2])])
+
+        return cls(
+            {"alpha": spread(elements * columns, "alpha"), "beta": spread(rows * (doubles + singles), "beta")},
+            {"alpha": spread(rows * columns * kets, "alpha"), "beta": spread(rows * columns * ket_columns, "beta")},
+            spread(rows * singles, "beta"),
+        )
 
 
 def padded(expected: FloatArray, lanes: int) -> FloatArray:

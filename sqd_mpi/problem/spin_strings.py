@@ -69,6 +69,8 @@ class SpinStrings:
     """Singles among the strings, in the order by label."""
     by_label: IntArray | None = field(repr=False, default=None)
     """(n,) position of each string in that order, or None where it is the working order."""
+    whole_share: float = 0.0
+    """Part of the work on a row that is done wherever some of its columns are wanted."""
 
     @classmethod
     def from_canonical(cls, strings: Strings, orbital_labels: NDArray[np.int64], n_labels: int) -> SpinStrings:
@@ -86,9 +88,9 @@ class SpinStrings:
         by_label = np.ascontiguousarray(strings[order])
         return cls(by_label, order, start, np.ones(len(order)), FoundSingles(by_label, len(orbital_labels)))
 
-    def weighted(self, weight: FloatArray) -> SpinStrings:
-        """The same strings with other weights, (n,) in working order."""
-        return replace(self, weight=weight)
+    def weighted(self, weight: FloatArray, whole_share: float) -> SpinStrings:
+        """The same strings with other weights, (n,) in working order, and another share of whole rows."""
+        return replace(self, weight=weight, whole_share=whole_share)
 
     def dealt(self, n_parts: int) -> SpinStrings:
         """The same strings in an order in which every part of `bounds(n_parts)` gets light and heavy ones alike.
@@ -113,7 +115,7 @@ class SpinStrings:
         by_label = order if self.by_label is None else self.by_label[order]
         return SpinStrings(
             np.ascontiguousarray(self.strings[order]), self.canonical[order], self.label_start, self.weight[order],
-            self.found, by_label,
+            self.found, by_label, self.whole_share,
         )  # fmt: skip
 
     @property

@@ -90,7 +90,7 @@ def test_one_of_each_mirrored_pair(grid, sector, parity):
 def weighted_strings() -> SpinStrings:
     """Strings of four labels with uneven weights."""
     strings = SpinStrings.from_canonical(random_strings(7, 3, 21), LABELS, 4)
-    return strings.weighted(np.random.default_rng(3).random(21) ** 4 + 0.01)
+    return strings.weighted(np.random.default_rng(3).random(21) ** 4 + 0.01, 0.3)
 
 
 @pytest.mark.parametrize("grid", [(2, 2, 1, 1), (3, 3, 1, 2), (1, 1, 2, 3), (9, 9, 1, 1)])

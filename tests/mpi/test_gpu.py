@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app.checkpoints import Checkpoints
+from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.process_device import close_device
 from sqd_mpi.backends.gpu.same_spin import SameSpin
@@ -19,7 +20,6 @@ from sqd_mpi.distribution import grid
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.planner import same_spin
 from sqd_mpi.solver.solve import solve_subspace
 from tests.gpu_shim import SHIM
 from tests.support.problems import close_strings, make_hamiltonian, random_strings
@@ -97,7 +97,7 @@ def test_streams_that_are_late(comm, monkeypatch):
 def test_dense_matrices_of_same_spin(comm, monkeypatch):
     """Parts of tasks and of their rows on several ranks, triangles among them."""
     monkeypatch.setattr(SameSpin, "_saved_seconds", lambda self, task: np.ones(self.layout.n_labels))
-    monkeypatch.setattr(same_spin, "_LEAST_CHUNK", 4)
+    monkeypatch.setattr(costs, "_LEAST_CHUNK", 4)
     hamiltonian = make_hamiltonian(8, (4, 4), seed=6)
     check(comm, hamiltonian, (close_strings(8, 4, 30),) * 2, square_shapes(comm.size)[-2:], max_subspace=6)
 

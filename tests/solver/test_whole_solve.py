@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.planner import data_sheets, whole_solve
+from sqd_mpi.backends.gpu import costs
+from sqd_mpi.planner import data_sheets
 from sqd_mpi.planner.profile import MachineProfile
 from tests.support.problems import close_strings, make_hamiltonian
 
@@ -22,7 +23,7 @@ def test_parts_of_a_solve(problem):
     on_cpu = planner.predict_solve(problem, MachineProfile(), 2, SIZES)
     on_gpu = planner.predict_solve(problem, planner.assumed_device(), 2, SIZES)
     assert on_cpu.start == on_cpu.copies == 0.0 < on_gpu.copies
-    assert on_gpu.start == whole_solve.START_SECONDS and on_gpu.lists == on_cpu.lists
+    assert on_gpu.start == costs.START_SECONDS and on_gpu.lists == on_cpu.lists
     for found in (on_cpu, on_gpu):
         assert found.total == pytest.approx(
             found.start + found.lists + found.copies + found.model + found.sigmas + found.vectors

@@ -1,4 +1,4 @@
-"""Curves: convergence, extrapolation, simulated scaling."""
+"""Curves: convergence and extrapolation."""
 
 from __future__ import annotations
 

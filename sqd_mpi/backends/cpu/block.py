@@ -14,29 +14,18 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
+from sqd_mpi.backends.cpu import costs, vector_kernels
 from sqd_mpi.backends.cpu import lists as structure
-from sqd_mpi.backends.cpu import vector_kernels
-from sqd_mpi.backends.cpu.simd import LANES
 from sqd_mpi.backends.mirrored import MirroredSum, half_of_kets
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.distribution.layout import BraRows, Layout, owners
 from sqd_mpi.distribution.memory import HostMemory, host_memory
-from sqd_mpi.planner.work import EMPTY_LANES, RAGGED_TWINS, SHARED_GATHER, SHARED_GROUP, SHARED_TERMS
 from sqd_mpi.problem.excitations import Singles
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels
 
 Rows = tuple[int, int]  # first and last (excluded) bra row of a sub-block
-
-# Seconds on one thread of a 2.6 GHz Zen 4: one gathered or scattered element, one fused multiply-add of opposite and of
-# same spin, one group of alpha singles. Tasks are dealt by these on all machines; plans take a `MachineProfile`.
-GATHER_SECONDS = 0.32e-9
-MIXED_SECONDS = 0.1e-9
-SAME_SPIN_SECONDS = 0.09e-9
-GROUP_SECONDS = 0.6e-6
-# To divide rows among threads: what gathering and scattering one column costs, in multiply-adds.
-_GATHERED_TERMS = 2 * GATHER_SECONDS / MIXED_SECONDS
 
 
 class StringStructure:
@@ -131,8 +120,8 @@ class StringStructure:
             return
         layout = self.layout
         entries = np.sum([table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
-        gathered = _GATHERED_TERMS * layout.row_lengths(self.ib)
-        row_cost = 1.0 + gathered + entries[np.arange(layout.n_labels) ^ layout.sector]
+        entries = entries[np.arange(layout.n_labels) ^ layout.sector]
+        row_cost = costs.single_seconds(layout.row_lengths(self.ib), entries)
         bra = self.bra.with_all_columns() if mirrored else self.bra
         found = structure.alpha_singles(
             layout, self.ia, bra, self.singles, rows, missing, self.pair_labels, row_cost, _jit.n_threads()
@@ -264,34 +253,35 @@ class CpuBlock:
 
     def row_costs(self, task: Task) -> FloatArray:
         """(n_rows,) predicted seconds of the task for every bra row of the sub-block."""
-        share, layout, bra = self.share, self.layout, self._bra_of(task)
-        columns = self._row_label ^ layout.sector
+        share, bra = self.share, self._bra_of(task)
         if task.kind == "mixed":
-            beta = share.beta[task.db]
-            shape = layout.n_labels, layout.n_labels
-            width = np.diff(beta.block_row)
-            terms = beta.block_entries + beta.block_diagonal * width
-            # The last lanes of a group run empty; long groups share gathers and loads with others (`twins`).
-            size = max(float(share.group_sizes[task.da]) / self._n_threads, 1.0)
-            shared = float(np.exp(-SHARED_GROUP / size))
-            gathered = (beta.block_n_ket * (1.0 - SHARED_GATHER * shared) + width) * (terms > 0)
-            per_single = MIXED_SECONDS * (1.0 - SHARED_TERMS * shared) * terms + GATHER_SECONDS * gathered
-            per_single = (1.0 + EMPTY_LANES / size) * per_single.reshape(shape)[columns]
-            counts = share.singles_per_row[:, task.da]
-            wanted = structure.partly_wanted(bra)
-            if layout.is_triangle(self.ia, self.ib) and not task.mirrored:
-                # A vector of lanes runs to the longest of its rows, and two groups to the longer one of two rows.
-                ragged = 0.5 * LANES / size + RAGGED_TWINS * shared
-                wanted = structure.partly_wanted(bra, ragged, max(size / LANES, 1.0))
-            costs = np.einsum("rd,rd->r", counts, per_single) * wanted
-            n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
-            costs += GROUP_SECONDS * n_groups / max(len(costs), 1) * (costs.sum() > 0.0)
+            seconds = self._mixed_seconds(task, bra)
         elif task.kind == "alpha":
-            costs = SAME_SPIN_SECONDS * share.alpha_terms[0][:, task.da] * bra.stop
+            seconds = costs.rates().of_same_spin(share.alpha_terms[0][:, task.da] * bra.stop)
         else:
-            wanted = bra.stop / np.maximum(bra.length, 1)
-            costs = SAME_SPIN_SECONDS * share.beta_terms[0][columns, task.db] * wanted
-        return costs / self._n_threads
+            terms = share.beta_terms[0][self._row_label ^ self.layout.sector, task.db]
+            seconds = costs.rates().of_same_spin(terms * bra.wanted)
+        return seconds / self._n_threads
+
+    def _mixed_seconds(self, task: Task, bra: BraRows) -> FloatArray:
+        """(n_rows,) predicted seconds of an opposite-spin task on one thread."""
+        share, layout = self.share, self.layout
+        beta, counts = share.beta[task.db], share.singles_per_row[:, task.da]
+
+        # What one single costs, by label of its row and of its orbital pair.
+        width = np.diff(beta.block_row)
+        terms = beta.block_entries + beta.block_diagonal * width
+        size = max(float(share.group_sizes[task.da]) / self._n_threads, 1.0)
+        per_single = costs.opposite_spin_seconds(terms, beta.block_n_ket, width, size)
+        per_single = per_single.reshape(layout.n_labels, layout.n_labels)[self._row_label ^ layout.sector]
+
+        # Rows of which a part is wanted, and the groups, which no row has for itself.
+        triangle = layout.is_triangle(self.ia, self.ib) and not task.mirrored
+        wanted = costs.triangle_share(bra.wanted, size) if triangle else costs.wanted_share(bra.wanted)
+        seconds = np.einsum("rd,rd->r", counts, per_single) * wanted
+        n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
+        seconds += costs.GROUP_SECONDS * n_groups / max(len(seconds), 1) * (seconds.sum() > 0.0)
+        return np.asarray(seconds)
 
     def prepare(self, tasks: list[Task]) -> None:
         """Build what these tasks need, forget what none of them needs, and plan where their ket rows lie."""

@@ -20,15 +20,13 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends.cpu import density_kernels
+from sqd_mpi.backends.cpu import costs, density_kernels
 from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.distribution.layout import Layout, owners
-from sqd_mpi.planner.density_memory import packed_size
 from sqd_mpi.problem.excitations import find_doubles, occupied_orbitals, pair_index
 
 _ROWS_AT_A_TIME = 4096  # bounds the doubles that exist at one time
 _LARGEST_GROUP = 512  # pairs; larger groups are cut so that threads get equal shares
-_GATHERED_TERMS = 7.0  # what gathering one column costs, in multiply-adds
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,9 @@ class Accumulators:
     @staticmethod
     def size(norb: int, order: int, symmetric: bool) -> int:
         """Number of float64 of the packed matrices up to `order`."""
-        return packed_size(norb, order, symmetric)
+        n_pair = norb * (norb + 1) // 2
+        two = 2 * n_pair**2 + (n_pair if symmetric else norb**2) * norb**2
+        return 2 * norb**2 + (two if order == 2 else 0)
 
     @classmethod
     def zeros(cls, norb: int, order: int, symmetric: bool) -> Accumulators:
@@ -203,10 +203,11 @@ class DensityBlock:
         group_key = key[start[:-1]]
         group_block = group_key % n_labels**2
         table = self._beta[0]
-        entries = sum(each.block_entries for each in self._beta)
+        entries = np.sum([each.block_entries for each in self._beta], axis=0)
         columns = np.diff(table.block_row)
-        cost = np.diff(start) * (2 * _GATHERED_TERMS * columns + entries)[group_block] + 4.0 * self.norb**2
-        threads = structure.split_rows(cost, _jit.n_threads())
+        seconds = np.diff(start) * costs.single_seconds(columns, entries)[group_block]
+        seconds += costs.MIXED_SECONDS * costs.FLUSHED_TERMS * self.norb**2
+        threads = structure.split_rows(seconds, _jit.n_threads())
         return structure.Groups(
             threads, start, (group_key // n_labels**2).astype(np.int32), group_block, bra, ket, sign
         )

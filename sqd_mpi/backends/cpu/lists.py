@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray, Strings
+from sqd_mpi.backends.cpu.costs import wanted_share
 from sqd_mpi.backends.cpu.twins import share_gathers
 from sqd_mpi.distribution.layout import BraRows, Layout, owners
 from sqd_mpi.problem.excitations import Singles, find_doubles, find_singles, n_moved, occupied_orbitals, pair_index
@@ -159,8 +160,7 @@ def alpha_singles(
     low, high = rows
     indptr = singles.indptr[low : high + 1]
     row_label = np.repeat(np.arange(layout.n_labels), np.diff(bra.label_start))[low:high]
-    # Ket rows are gathered whole even where only a part of the bra row is wanted.
-    wanted = partly_wanted(bra)[low:high]
+    wanted = wanted_share(bra.wanted)[low:high]
     row_thread = _threads_of_rows(np.diff(indptr) * row_cost[row_label] * wanted, n_threads)
     slot_of_shift = np.full(a, -1, np.int64)
     slot_of_shift[sorted(shifts)] = np.arange(len(shifts))
@@ -196,19 +196,6 @@ def alpha_singles(
             )  # fmt: skip
         result[da] = AlphaSingles(_groups(key_counts, order, 1, *lists), undirected)
     return result
-
-
-def partly_wanted(bra: BraRows, ragged: float = 0.0, width: float = np.inf) -> FloatArray:
-    """(n_rows,) share of the work on a whole row that is done where only its first `stop` columns are wanted.
-
-    Args:
-        bra: the rows.
-        ragged: by which part of whole rows the kernels go beyond their ends.
-        width: vectors of lanes in a typical group; reading an element of the sparse matrix takes as long as one vector,
-            however many of them still run.
-    """
-    running = np.minimum(bra.stop / np.maximum(bra.length, 1) + ragged, 1.0)
-    return np.asarray(0.3 + 0.7 * (running + (1.0 - running) / (1.0 + width)))
 
 
 def ket_row_numbers(layout: Layout) -> IntArray:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.backends.cpu import lists, vector_kernels
+from sqd_mpi.backends.cpu import costs, lists, vector_kernels
 from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.distribution.layout import BraRows, Layout
 from sqd_mpi.problem.excitations import find_singles, occupied_orbitals
@@ -146,9 +146,9 @@ class ExternalTile:
 
     def _alpha_groups(self, n_threads: int) -> list[lists.Groups]:
         """Singles from the rows to the rows of every ket block, in groups of equal orbital pair."""
-        layout, labels = self.layout, np.arange(self.layout.n_labels)
+        layout, columns = self.layout, np.arange(self.layout.n_labels) ^ self.layout.sector
         entries = sum(table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.columns.singles)
-        row_cost = 1.0 + 7.0 * np.diff(self.columns.start)[labels ^ layout.sector] + entries[labels ^ layout.sector]
+        row_cost = costs.single_seconds(np.diff(self.columns.start)[columns], np.asarray(entries)[columns])
         n_rows = len(self.rows)
         bra = BraRows(np.arange(n_rows), np.arange(n_rows), self.row_start, self._offset, self._length, self._length)
         found = lists.alpha_singles(

@@ -8,7 +8,7 @@ import numpy as np
 
 from sqd_mpi.arrays import FloatArray, Place
 from sqd_mpi.backends.cpu import lists
-from sqd_mpi.backends.gpu.costs import Work
+from sqd_mpi.backends.gpu.costs import TaskWork
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
 from sqd_mpi.backends.gpu.opposite_spin import OppositeSpin
 from sqd_mpi.backends.gpu.rows import BlockRows
@@ -111,9 +111,9 @@ class GpuBlock:
         )  # fmt: skip
         self.device.synchronize(stream)  # the uploaded arrays end here
 
-    def work(self, tasks: list[Task], interaction: Interaction) -> Work:
+    def work(self, tasks: list[Task], interaction: Interaction) -> TaskWork:
         """Counted work of one sigma of these prepared tasks."""
-        return sum((self._part(task).work(task, interaction) for task in tasks), Work())
+        return sum((self._part(task).work(task, interaction) for task in tasks), TaskWork())
 
     def _part(self, task: Task) -> OppositeSpin | SameSpin:
         return self._opposite_spin if task.kind == "mixed" else self._same_spin

@@ -1,4 +1,4 @@
-"""Counted work of a sigma on a GPU, and the seconds that it should take: the backend chooses by them, plans add up.
+"""Price list of the GPU backend: counted work and its seconds, by which it chooses and plans add up, and room.
 
 The rates are not measured: they follow from data sheets and from what the kernels move (docs/gpu.md).
 """
@@ -13,16 +13,25 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.tiled_shape import CHUNK, DEPTH, PAIRS, TiledShape
-from sqd_mpi.planner.same_spin import FULL_DEVICE
 
 Cost = tuple[FloatArray, FloatArray, FloatArray]  # executed multiply-adds, bytes and seconds
 
 DIRECT, PRODUCT, TILED = range(3)  # forms of opposite spin
 PRODUCT_LAUNCHES = 4  # of a matrix product with what goes before and after it
+TASK_LAUNCHES = 8  # of a task, all kinds alike
 _BYTES = 8.0  # of a float64
 _SECTOR = 32.0  # bytes that are moved at once
 # Neighbouring rows share ket rows: of those that 264 of them read 0.30 to 0.43 are different (counted, h2o 1em6, 1em7).
 _TILED_MISSED = 0.4
+MEMORY_SHARE = 0.125  # of a device's memory that the matrices may take
+# A product of fewer elements takes as long as one of so many: a tile of 64 x 64 on each of some 128 processors.
+FULL_DEVICE = 128 * 64 * 64
+_CHUNKS = 8  # of the rows of a triangle; each is computed up to its longest row
+_LEAST_CHUNK = 256  # rows: smaller products leave matrix units idle
+_MOST_CHUNK = 2**25  # elements of a chunk, which waits in scratch memory
+STAGING_SHARE = 0.75  # of the data sheet's rate of copies to and from host memory; assumed, as the next two
+COPY_BYTES_PER_SECOND = 5e9  # to and from ordinary host memory, not pinned
+START_SECONDS = 2.0  # until a GPU, its libraries and its compiled kernels are ready
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,12 @@ class Rates:
     launch: float = 5e-6
 
 
-RATES = Rates()
+RATES = Rates()  # looked up when it is used
 
 
 @dataclass(frozen=True)
-class Work:
-    """Counted work.
+class TaskWork:
+    """Counted work of tasks, and its price.
 
     Attributes:
         useful: multiply-adds that the definition needs (one for every connected pair of determinants).
@@ -69,8 +78,8 @@ class Work:
     bytes: float = 0.0
     seconds: float = 0.0
 
-    def __add__(self, other: Work) -> Work:
-        return Work(
+    def __add__(self, other: TaskWork) -> TaskWork:
+        return TaskWork(
             self.useful + other.useful, self.executed + other.executed, self.bytes + other.bytes,
             self.seconds + other.seconds,
         )  # fmt: skip
@@ -101,24 +110,24 @@ class ListSizes:
         return np.asarray((self.entries > 0) | (self.diagonal > 0))
 
     def direct(
-        self, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates = RATES
+        self, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates | None = None
     ) -> Cost:
         """Executed multiply-adds, bytes and seconds of the direct form for rows with so many alpha singles.
 
         Args:
             n_singles: alpha singles of every row.
             wanted: share of its columns that is wanted; threads of the others end at once.
-            rates: of the device.
+            rates: of the device; `RATES` where none are given.
         """
-        there = self.has_terms * n_singles
+        rates, there = rates or RATES, self.has_terms * n_singles
         executed = there * (self.entries + self.diagonal) * wanted
         moved = _BYTES * there * (self.n_ket + self.n_used) + 4.0 * there * self.entries * wanted
         moved += 2 * _BYTES * self.n_columns * wanted * (there > 0)
         return executed, moved, executed / rates.direct + moved / rates.bytes
 
-    def product(self, n_singles: FloatArray, rates: Rates = RATES) -> Cost:
+    def product(self, n_singles: FloatArray, rates: Rates | None = None) -> Cost:
         """The same of the form with matrix products; without launches, which come once for every batch."""
-        there = self.has_terms * n_singles
+        rates, there = rates or RATES, self.has_terms * n_singles
         executed = there * self.n_used * self.n_ket + (there > 0) * (self.entries + self.diagonal)
         moved = _BYTES * there * (2.0 * self.n_ket + 2.0 * self.n_used + self.n_ket)  # gathered, and read again
         moved += (there > 0) * (
@@ -127,7 +136,7 @@ class ListSizes:
         return executed, moved, there * self.n_used * self.n_ket / rates.product + moved / rates.bytes
 
     def tiled(
-        self, n_singles: FloatArray, halved: bool = False, in_memory: bool = False, rates: Rates = RATES
+        self, n_singles: FloatArray, halved: bool = False, in_memory: bool = False, rates: Rates | None = None
     ) -> Cost:
         """The same of the form that makes products in registers.
 
@@ -135,9 +144,9 @@ class ListSizes:
             n_singles: alpha singles of every row.
             halved: whether only pairs pq <= rs are multiplied, as with spin-flip symmetry.
             in_memory: whether sums are added to memory, a sector of which is read and written for each.
-            rates: of the device.
+            rates: of the device; `RATES` where none are given.
         """
-        there = self.has_terms * n_singles
+        rates, there = rates or RATES, self.has_terms * n_singles
         groups = np.ceil(self.n_used / PAIRS)
         chunks = np.ceil(self.n_used / CHUNK)
         multiplied, read = groups, chunks
@@ -152,8 +161,37 @@ class ListSizes:
         return products + terms, moved, seconds
 
 
+def chunk_rows(n_rows: int, longest: int) -> int:
+    """Rows of a triangle that are computed in one product, up to the longest of them."""
+    return max(1, min(max(-(-n_rows // _CHUNKS), _LEAST_CHUNK), _MOST_CHUNK // max(longest, 1)))
+
+
+def spare_bytes(free_bytes: float, vector_bytes: float) -> float:
+    """Bytes that matrices may take of the free memory of a device in which vectors and buffers need so many.
+
+    At most half of what vectors leave: lists, scratch and a margin need the rest.
+    """
+    return max(min(MEMORY_SHARE * free_bytes, 0.5 * (free_bytes - vector_bytes)), 0.0)
+
+
+def choose(saved: FloatArray, n_bytes: FloatArray, bound: float) -> NDArray[np.bool_]:
+    """Which matrices to make: those that save time, most seconds per byte first, as long as they fit.
+
+    Args:
+        saved: (n,) seconds that every matrix saves; inf takes it in any case.
+        n_bytes: (n,) its bytes.
+        bound: of all bytes.
+    """
+    order = np.argsort(-saved / np.maximum(n_bytes, 1.0), kind="stable")
+    chosen, left = np.zeros(len(saved), bool), bound
+    for k in order:
+        if saved[k] > 0.0 and (n_bytes[k] <= left or np.isinf(saved[k])):
+            chosen[k], left = True, left - n_bytes[k]
+    return chosen
+
+
 def opposite_forms(
-    sizes: ListSizes, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates = RATES,
+    sizes: ListSizes, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates | None = None,
     halved: bool = False, shape: TiledShape | None = None,
 ) -> list[Cost]:  # fmt: skip
     """Executed multiply-adds, bytes and seconds of the direct form, of matrix products and of the tiled form.
@@ -164,10 +202,11 @@ def opposite_forms(
         sizes: of the lists of beta singles.
         n_singles: alpha singles of every row.
         wanted: share of the columns of the rows that is wanted.
-        rates: of the device.
+        rates: of the device; `RATES` where none are given.
         halved: whether bra and ket block are their own mirror images, of which the tiled form makes use.
         shape: thread blocks of the tiled form; None where it cannot be taken.
     """
+    rates = rates or RATES
     direct, product = sizes.direct(n_singles, wanted, rates), sizes.product(n_singles, rates)
     if shape is not None:
         return [direct, product, sizes.tiled(n_singles, halved, shape.n_sums == 0, rates)]
@@ -175,36 +214,34 @@ def opposite_forms(
     return [direct, product, (nothing, nothing, np.where(sizes.has_terms * n_singles > 0.0, np.inf, 0.0))]
 
 
-def alpha_work(terms: FloatArray, stop: FloatArray, rates: Rates = RATES) -> Work:
+def alpha_work(terms: FloatArray, stop: FloatArray) -> TaskWork:
     """Work of alpha same spin for rows with so many elements of H_alpha and wanted columns."""
     count = float((terms * stop).sum())
     moved = _BYTES * (count + float((2 * stop).sum())) + 12.0 * float(terms.sum())
-    return Work(count, count, moved, count / rates.sparse)
+    return TaskWork(count, count, moved, count / RATES.sparse)
 
 
-def beta_work(terms: FloatArray, stop: FloatArray, group: int, rates: Rates = RATES) -> Work:
+def beta_work(terms: FloatArray, stop: FloatArray, group: int) -> TaskWork:
     """Work of beta same spin for rows whose columns have so many terms in all."""
     count = float(terms.sum())
     moved = 12.0 * count / max(group, 1) + 3 * _BYTES * float(stop.sum())
-    return Work(count, count, moved, count / rates.sparse)
+    return TaskWork(count, count, moved, count / RATES.sparse)
 
 
 def dense_work(
-    useful: float, n_rows: FloatArray, width: FloatArray, n_inner: FloatArray | float, in_place: NDArray[np.bool_],
-    rates: Rates = RATES,
-) -> Work:  # fmt: skip
+    useful: float, n_rows: FloatArray, width: FloatArray, n_inner: FloatArray | float, in_place: NDArray[np.bool_]
+) -> TaskWork:  # fmt: skip
     """Work of same spin by matrix products.
 
     Args:
         useful: multiply-adds that the definition needs.
         n_rows, width: (n,) rows and columns of sigma of every product; n_inner: its depth.
         in_place: (n,) whether it adds to sigma itself; else it is added by a kernel of its own.
-        rates: of the device.
     """
     size = n_rows * width
     moved = _BYTES * ((n_rows + width) * n_inner + size * np.where(in_place, 2.0, 1.0))
     added = _BYTES * np.where(in_place, 0.0, 3.0 * size)
     # A product reads while it multiplies.
-    seconds = np.maximum(np.maximum(size, FULL_DEVICE) * n_inner / rates.dense, moved / rates.bytes)
-    seconds += added / rates.bytes + rates.launch * np.where(in_place, 1.0, 2.0)
-    return Work(useful, float((size * n_inner).sum()), float((moved + added).sum()), float(seconds.sum()))
+    seconds = np.maximum(np.maximum(size, FULL_DEVICE) * n_inner / RATES.dense, moved / RATES.bytes)
+    seconds += added / RATES.bytes + RATES.launch * np.where(in_place, 1.0, 2.0)
+    return TaskWork(useful, float((size * n_inner).sum()), float((moved + added).sum()), float(seconds.sum()))

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
+from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 from sqd_mpi.backends.gpu.vectors import DeviceVectors, Line
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import Arrivals, Port, smallest
 from sqd_mpi.distribution.mirror import Unfolding
-from sqd_mpi.planner.same_spin import spare_bytes
 
 _CHUNK = 1 << 22  # random numbers made at a time
 _HALF = float(np.sqrt(0.5))
@@ -142,7 +142,7 @@ class DeviceMemory:
 
     def reserve(self, n_bytes: int) -> None:
         """See `Memory`."""
-        self._device.spare_bytes = int(spare_bytes(self._device.memory()[0] / self._n_sharing, n_bytes))
+        self._device.spare_bytes = int(costs.spare_bytes(self._device.memory()[0] / self._n_sharing, n_bytes))
 
 
 class _StagedPort:

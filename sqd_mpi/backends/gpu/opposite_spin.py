@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends.cpu.block import Rows
-from sqd_mpi.backends.gpu import lists
+from sqd_mpi.backends.gpu import costs, lists
 from sqd_mpi.backends.gpu.costs import (
     DIRECT,
     PRODUCT,
-    PRODUCT_LAUNCHES,
-    RATES,
     TILED,
     Cost,
     ListSizes,
-    Work,
+    TaskWork,
     opposite_forms,
 )
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
@@ -69,8 +67,8 @@ class OppositeSpin:
         """(n_rows,) predicted seconds of a task for every bra row, each label in its cheapest form."""
         counts = self.share.strings.singles_per_row[:, task.da].astype(np.float64)
         sizes = self._sizes(task.db, (0, len(counts)))
-        costs = self._costs(sizes, counts, self._wanted((0, len(counts))), task.da, task.db)
-        return np.asarray(np.minimum.reduce([cost[2] for cost in costs]).sum(axis=1))
+        by_form = self._costs(sizes, counts, self._wanted((0, len(counts))), task.da, task.db)
+        return np.asarray(np.minimum.reduce([cost[2] for cost in by_form]).sum(axis=1))
 
     def prepare(self, tasks: list[Task]) -> None:
         """Upload what these tasks need, and cut their work into launches."""
@@ -84,16 +82,16 @@ class OppositeSpin:
             self._fold = None
             self.share.forget_whole()
 
-    def work(self, task: Task, interaction: Interaction) -> Work:
+    def work(self, task: Task, interaction: Interaction) -> TaskWork:
         """Counted work of a prepared task; the spin penalty, which may double it, is not looked at."""
         rows = self.share.rows_of(task)
         counts = self.share.alpha(task.da, rows).counts.astype(np.float64)
         sizes, wanted = self._sizes(task.db, rows), self._wanted(rows)
         form = self._forms(task.da, task.db)[self.rows.label[slice(*rows)]]
-        total = Work(float(((sizes.entries + sizes.diagonal) * counts * wanted).sum()))
+        total = TaskWork(float(((sizes.entries + sizes.diagonal) * counts * wanted).sum()))
         for number in _FORMS.values():
             cost = self._costs(sizes, counts * (form == number), wanted, task.da, task.db)[number]
-            total += Work(0.0, *(float(part.sum()) for part in cost))
+            total += TaskWork(0.0, *(float(part.sum()) for part in cost))
         return total
 
     def apply(
@@ -142,7 +140,7 @@ class OppositeSpin:
         self, sizes: ListSizes, n_singles: FloatArray, wanted: FloatArray, da: int, db: int
     ) -> list[Cost]:
         """Cost of every form for rows with so many singles that meet block (ia + da, ib + db)."""
-        return opposite_forms(sizes, n_singles, wanted, RATES, self.is_halved(da, db), self.share.tiled_shape(db))
+        return opposite_forms(sizes, n_singles, wanted, None, self.is_halved(da, db), self.share.tiled_shape(db))
 
     def _forms(self, da: int, db: int) -> NDArray[np.int8]:
         """(n_labels, n_labels) how rows of label x meet the beta list of pair label d; -1 where it is empty.
@@ -155,9 +153,9 @@ class OppositeSpin:
         chosen = np.full((n_labels, n_labels), -1, np.int8)
         for x in np.unique(labels):
             of_rows = self.share.list_sizes(db).take(np.array([x ^ self.layout.sector]))
-            costs = self._costs(of_rows, counts[labels == x], wanted[labels == x], da, db)
-            seconds = np.stack([cost[2].sum(axis=0) for cost in costs])
-            seconds[PRODUCT] += PRODUCT_LAUNCHES * RATES.launch
+            by_form = self._costs(of_rows, counts[labels == x], wanted[labels == x], da, db)
+            seconds = np.stack([cost[2].sum(axis=0) for cost in by_form])
+            seconds[PRODUCT] += costs.PRODUCT_LAUNCHES * costs.RATES.launch
             best = np.argmin(seconds, axis=0) if self._form is None else _FORMS[self._form]
             chosen[x] = np.where(of_rows.has_terms[0], best, -1)
         return chosen

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends.cpu.block import Rows
-from sqd_mpi.backends.gpu import lists
-from sqd_mpi.backends.gpu.costs import RATES, Work, alpha_work, beta_work, dense_work
+from sqd_mpi.backends.gpu import costs, lists
+from sqd_mpi.backends.gpu.costs import TaskWork, alpha_work, beta_work, dense_work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
 from sqd_mpi.backends.gpu.matrices import DeviceDoubles, DeviceRows, Stretches
 from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks, contiguous
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.planner.same_spin import MEMORY_SHARE, choose, chunk_rows
 from sqd_mpi.problem.interaction import Interaction
 
 Scratch = Callable[[int, int], DeviceArray]
@@ -88,11 +87,11 @@ class SameSpin:
         per_row = dense[self.rows.label] * bra.stop / self._total_of_label(bra.stop)
         chosen = self._saves(task)[self.rows.label]
         if task.kind == "alpha":
-            return np.where(chosen, per_row, strings.alpha_terms[0][:, task.da] * bra.stop / RATES.sparse)
+            return np.where(chosen, per_row, strings.alpha_terms[0][:, task.da] * bra.stop / costs.RATES.sparse)
         columns = self.rows.label ^ self.layout.sector
         terms = strings.beta_terms[0][columns, task.db]
         entries = self.share.list_sizes(task.db).entries[columns, 0]
-        return np.where(chosen, entries * wanted / RATES.sparse + per_row, terms * wanted / RATES.sparse)
+        return np.where(chosen, entries * wanted / costs.RATES.sparse + per_row, terms * wanted / costs.RATES.sparse)
 
     def prepare(self, tasks: list[Task]) -> None:
         """Choose the form of every label, build what these tasks need, and cut their work into launches."""
@@ -106,13 +105,13 @@ class SameSpin:
                 beta[task.db, rows] = self._plan_beta(task, rows, chosen["beta", task.db, None])
         self._alpha, self._beta = alpha, beta
 
-    def work(self, task: Task, interaction: Interaction) -> Work:
+    def work(self, task: Task, interaction: Interaction) -> TaskWork:
         """Counted work of a prepared task."""
         low, high = rows = self.share.rows_of(task)
         label, stop = self.rows.label[low:high], self.rows.bra.stop[low:high].astype(np.float64)
         if task.kind == "alpha":
             if not interaction.same_spin:
-                return Work()
+                return TaskWork()
             plan = self._alpha[task.da, rows]
             per_row = self._alpha_rows(task.da, rows, plan.dense, plan.stretches).terms.astype(np.float64)
             is_dense = np.isin(label, list(plan.dense))
@@ -279,17 +278,17 @@ class SameSpin:
             return []
         if int(stop.min()) == longest:
             return [Product(first, last, longest, True)]
-        found, step = [], chunk_rows(last - first, longest)
+        found, step = [], costs.chunk_rows(last - first, longest)
         for low in range(first, last, step):
             part = stop[low - first : low - first + step]
             if part.max() > 0:
                 found.append(Product(low, low + len(part), int(part.max()), bool(part.min() == part.max())))
         return found
 
-    def _dense_work(self, plan: _Plan, useful: float, n_inner: FloatArray) -> Work:
+    def _dense_work(self, plan: _Plan, useful: float, n_inner: FloatArray) -> TaskWork:
         """Work of the products of a plan; n_inner: (n_labels,) their depth by label of rows."""
         if not plan.products:
-            return Work()
+            return TaskWork()
         labels = [x for x, _, _ in plan.products]
         return _work_of([product for _, product, _ in plan.products], useful, n_inner[labels])
 
@@ -302,7 +301,7 @@ class SameSpin:
         n_labels = self.layout.n_labels
         saved = np.array([self._saved_seconds(task) for task in keys.values()]).reshape(-1)
         n_bytes = np.array([self._matrix_bytes(task) for task in keys.values()]).reshape(-1)
-        taken = choose(np.where(n_bytes > 0.0, saved, 0.0), n_bytes, self._bound()).reshape(-1, n_labels)
+        taken = costs.choose(np.where(n_bytes > 0.0, saved, 0.0), n_bytes, self._bound()).reshape(-1, n_labels)
         mirror = {"alpha": 0, "beta": self.layout.sector}  # by string label
         return {
             key: frozenset(int(x) ^ mirror[key[0]] for x in np.flatnonzero(row))
@@ -314,7 +313,8 @@ class SameSpin:
 
     def _bound(self) -> float:
         """Bytes that all matrices may take."""
-        return self.device.memory()[1] * MEMORY_SHARE if self.device.spare_bytes is None else self.device.spare_bytes
+        spare = self.device.spare_bytes
+        return self.device.memory()[1] * costs.MEMORY_SHARE if spare is None else spare
 
     def _matrix_bytes(self, task: Task) -> FloatArray:
         """(n_labels,) bytes of the matrices of a task, by label of rows; 0 where nothing is wanted."""
@@ -356,7 +356,7 @@ class SameSpin:
             of_label = np.maximum(strings.beta_terms[0][:, task.db] - 2.0 * entries, 0.0)
             terms = of_label[columns] * bra.stop / np.maximum(bra.length, 1)
             n_inner = self.layout.row_lengths(jb)
-        sparse = np.bincount(self.rows.label, weights=terms, minlength=n_labels) / RATES.sparse
+        sparse = np.bincount(self.rows.label, weights=terms, minlength=n_labels) / costs.RATES.sparse
         dense = np.zeros(n_labels)
         for x in range(n_labels):
             products = self._products(x, (0, len(bra.stop)))
@@ -370,7 +370,7 @@ class SameSpin:
         return np.asarray(np.maximum(totals, 1.0)[self.rows.label])
 
 
-def _work_of(products: list[Product], useful: float, n_inner: FloatArray | float) -> Work:
+def _work_of(products: list[Product], useful: float, n_inner: FloatArray | float) -> TaskWork:
     n_rows = np.array([product.last - product.first for product in products], np.float64)
     width = np.array([product.stop for product in products], np.float64)
     return dense_work(useful, n_rows, width, n_inner, np.array([product.in_place for product in products]))

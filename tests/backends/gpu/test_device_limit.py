@@ -16,7 +16,7 @@ from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner import gpu_memory
-from sqd_mpi.planner.density_memory import density_bytes
+from sqd_mpi.planner.memory import density_bytes
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solver.density_matrices import predict_bytes

@@ -17,8 +17,9 @@ from sqd_mpi.backends.gpu.rows import contiguous
 from sqd_mpi.backends.gpu.same_spin import SameSpin
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.planner import data_sheets, gpu_memory, same_spin
-from sqd_mpi.planner.same_spin import SameSpinPlan
+from sqd_mpi.planner import data_sheets, gpu_memory
+from sqd_mpi.planner.gpu_work import SameSpinPlan
+from sqd_mpi.planner.seconds import Seconds
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solver.davidson import subspace_sizes
 from sqd_mpi.solver.solve import solve_subspace
@@ -56,13 +57,13 @@ CHUNKED = {
 
 @pytest.mark.parametrize("name", CHUNKED)
 def test_triangles_in_chunks(name: str, monkeypatch) -> None:
-    monkeypatch.setattr(same_spin, "_LEAST_CHUNK", 3)
+    monkeypatch.setattr(costs, "_LEAST_CHUNK", 3)
     check(Problem(CHUNKED[name], HostDevice(), "direct", "dense"))
 
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_chunks_that_scratch_cuts(rows: int, monkeypatch) -> None:
-    monkeypatch.setattr(same_spin, "_MOST_CHUNK", 30 * rows)
+    monkeypatch.setattr(costs, "_MOST_CHUNK", 30 * rows)
     check(Problem(TRIANGLE, HostDevice(), "direct", "dense"))
 
 
@@ -106,7 +107,7 @@ def test_matrices_stand_for_the_sparse_rows() -> None:
 @pytest.mark.parametrize(("case", "form"), [("sectors", "dense"), ("triangle", "dense"), ("sectors", "sparse")])
 def test_counted_work(case: str, form: str, monkeypatch) -> None:
     """What is useful does not depend on the form; dense products execute whole matrices, of triangles half and more."""
-    monkeypatch.setattr(same_spin, "_LEAST_CHUNK", 5)
+    monkeypatch.setattr(costs, "_LEAST_CHUNK", 5)
     chosen = CASES["sectors"] if case == "sectors" else TRIANGLE
     block, problem = prepared(chosen, form)
     other, _ = prepared(chosen, "sparse")
@@ -147,10 +148,7 @@ def test_dense_is_chosen_where_it_is_predicted_to_be_faster(monkeypatch) -> None
     assert len(plans) == 5 and not any(plan.dense for plan in plans)
     before = {task: block.row_costs(task) for task in block.tasks(problem.interactions["energy"])}
     monkeypatch.setattr(costs, "FULL_DEVICE", 1)
-    fast = costs.Rates(dense=1e30, launch=0.0, bytes=1e30, sparse=1e3)
-    for module in ("planner.device_costs", "backends.gpu.same_spin"):
-        monkeypatch.setattr(f"sqd_mpi.{module}.RATES", fast)
-    monkeypatch.setattr(costs.dense_work, "__defaults__", (fast,))
+    monkeypatch.setattr(costs, "RATES", costs.Rates(dense=1e30, launch=0.0, bytes=1e30, sparse=1e3))
     block, _ = prepared(CASES["grid of sectors"], None)
     plans = [*block._same_spin._alpha.values(), *block._same_spin._beta.values()]
     assert all(plan.dense and plan.products for plan in plans)
@@ -209,9 +207,9 @@ def test_memory_leaves_room_for_the_vectors(vectors: int, spare: int) -> None:
 def test_choose_takes_the_most_useful_that_fit() -> None:
     saved, n_bytes = np.array([4.0, 3.0, -1.0, 0.0, 5.0]), np.array([40.0, 10.0, 1.0, 1.0, 100.0])
     for bound, chosen in ((0, []), (10, [1]), (49, [1]), (50, [0, 1]), (149, [0, 1]), (150, [0, 1, 4])):
-        assert np.flatnonzero(same_spin.choose(saved, n_bytes, bound)).tolist() == chosen
-    assert same_spin.choose(np.full(2, np.inf), n_bytes[:2], 0).all()
-    assert same_spin.choose(np.empty(0), np.empty(0), 1).size == 0
+        assert np.flatnonzero(costs.choose(saved, n_bytes, bound)).tolist() == chosen
+    assert costs.choose(np.full(2, np.inf), n_bytes[:2], 0).all()
+    assert costs.choose(np.empty(0), np.empty(0), 1).size == 0
 
 
 def test_rows_without_a_gap() -> None:
@@ -224,7 +222,7 @@ def test_rows_without_a_gap() -> None:
 @pytest.mark.parametrize("spin_flip", [False, True])
 def test_planned_multiply_adds_are_those_of_the_blocks(shape, spin_flip: bool, monkeypatch) -> None:
     """Counts of both forms on all ranks of a grid against `GpuBlock.work`, and bytes against what is allocated."""
-    monkeypatch.setattr(same_spin, "_LEAST_CHUNK", 4)
+    monkeypatch.setattr(costs, "_LEAST_CHUNK", 4)
     flip = spin_flip and shape[0] == shape[1]
     case = Case(9, (4, 4), (60, 60), shape, parity=int(flip), close=True)
     problem = Problem(case, HostDevice(), "direct", "dense")
@@ -264,9 +262,9 @@ def test_planned_seconds_are_those_of_the_faster_form() -> None:
     seconds = {}
     for dense in (None, 1.0, 1e-30):
         work = Work(problem, (1, 1, 1, 1), profile.model_copy(update={"dense_seconds": dense}), 1)
-        seconds[dense] = work.blocks
+        seconds[dense] = Seconds(work).blocks
         plan = SameSpinPlan.create(work, np.inf)
-        np.testing.assert_allclose(plan.seconds["alpha"], work.blocks["alpha"], rtol=1e-14)
+        np.testing.assert_allclose(plan.seconds["alpha"], seconds[dense]["alpha"], rtol=1e-14)
         if dense == 1e-30:
             field = profile.same_spin_seconds * work.same_spin.of_field.sum(axis=0)
             np.testing.assert_allclose(plan.seconds["alpha"], 0.0, atol=1e-20)
@@ -286,7 +284,7 @@ def test_a_solve_with_matrices(spin_flip, monkeypatch) -> None:
     watched = gpu_child.WatchedDevice(device)
     monkeypatch.setattr(process_device, "_process_device", [device])
     monkeypatch.setattr(SameSpin, "_saved_seconds", lambda self, task: np.ones(self.layout.n_labels))
-    monkeypatch.setattr(same_spin, "_LEAST_CHUNK", 40)
+    monkeypatch.setattr(costs, "_LEAST_CHUNK", 40)
     monkeypatch.setattr(gpu_block, "_SCRATCH_BYTES", 8)
     monkeypatch.setattr(gpu_memory, "SCRATCH_BYTES", 8)
     hamiltonian, strings = make_hamiltonian(10, (4, 4)), close_strings(10, 4, 150)

@@ -20,10 +20,10 @@ from sqd_mpi.planner.prediction import (
     REDUCTIONS_PER_STEP,
     SLICES_PER_STEP,
     Messages,
-    setup_seconds,
 )
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
+from sqd_mpi.planner.seconds import Seconds, setup_seconds
 from sqd_mpi.planner.work import Work
 
 
@@ -111,12 +111,12 @@ def simulate(problem: Problem, shape: Shape, profile: MachineProfile, n_threads:
     slides = remote.sum(axis=-1).astype(np.float64)
     compute = pieces.sum(axis=-1)
     exposed = _waiting(pieces, sizes, profile)
-    messages = Messages.create(work)
+    messages, seconds = Messages.create(work), Seconds(work)
     n_ranks = a * b * t * r
     step = SLICES_PER_STEP * problem.dimension(shape) / n_ranks * profile.vector_seconds
     step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
     replicas = messages.exchange_seconds(profile)
-    vectors = (profile.vector_seconds * messages.vector_elements + work.fold_seconds)[:, None, :, None]
+    vectors = (profile.vector_seconds * messages.vector_elements + seconds.fold)[:, None, :, None]
     return Simulation(
         shape, compute, slides, slides * sizes, exposed, replicas, vectors, step, setup_seconds(work, n_threads)
     )
@@ -125,7 +125,7 @@ def simulate(problem: Problem, shape: Shape, profile: MachineProfile, n_threads:
 def block_costs(work: Work) -> FloatArray:
     """(a, r, b, a b) processor seconds of the tasks with each ket block, by shift (da, db), of all task groups."""
     a, b, _, r = work.shape
-    problem, profile, n_labels = work.problem, work.profile, work.problem.n_labels
+    problem, profile, n_labels, seconds = work.problem, work.profile, work.problem.n_labels, Seconds(work)
     n_parts = len(work.alpha.rows)
     blocks_a = work.alpha_part if work.parity else work.alpha_part // r
     counts = _pair_counts(problem.alpha, work.alpha_part, n_parts, blocks_a, a)
@@ -153,10 +153,10 @@ def block_costs(work: Work) -> FloatArray:
     mixed += profile.gather_seconds * product(singles, by_alpha[2], "scatter")
     mixed += profile.group_seconds * product(counts * groups, by_alpha[3], "groups")
     if profile.backend == "gpu":  # spread over the ket blocks as the direct form would be
-        mixed = work.blocks["mixed"][..., None, None] * _parts(mixed.reshape(a, r, b, -1)).reshape(mixed.shape)
+        mixed = seconds.blocks["mixed"][..., None, None] * _parts(mixed.reshape(a, r, b, -1)).reshape(mixed.shape)
     mixed += profile.task_seconds * (mixed > 0.0)
     # Same spin: spread over the ket blocks as the singles are, where they are met.
-    same = work.blocks
+    same = seconds.blocks
     from_a, from_b = counts.sum(axis=(2, 3)), counts_b.sum(axis=(2, 3))
     part_a = np.repeat(from_a[:, None], r, axis=1) if work.parity else from_a.reshape(a, r, a)
     share_a, share_b = work.shares_by_ket("alpha"), work.shares_by_ket("beta")
