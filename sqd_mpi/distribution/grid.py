@@ -601,9 +601,7 @@ class KetExchange:
         sizes: number of elements of every block, (a, b) int64.
         own: flat buffer with this rank's own block.
         present: blocks that this rank can read in place.
-        single: whether blocks travel in single precision, which halves the messages. A block that has arrived is
-            turned back into double precision, with a relative error of 6e-8 in every element.
-        buffers: what blocks arrive in: `empty(n, dtype)` makes a buffer, `message(buffer)` is what MPI is given for it;
+        buffers: what blocks arrive in: `empty(n)` makes a buffer, `message(buffer)` is what MPI is given for it;
             by default arrays in host memory.
     """
 
@@ -614,11 +612,9 @@ class KetExchange:
         sizes: NDArray[np.int64],
         own: NDArray[np.float64],
         present: Mapping[tuple[int, int], NDArray[np.float64]] | None = None,
-        single: bool = False,
         buffers: Any = None,
     ):
         self.grid = grid
-        self.own = own
         empty = np.empty if buffers is None else buffers.empty
         _, b, _, _ = grid.shape
         here = grid.coordinates
@@ -630,24 +626,19 @@ class KetExchange:
         self._sources = [ja * b + jb for ja, jb in travelling]
         self._sizes = [int(sizes[key]) for key in travelling]
         capacity = max(self._sizes, default=0)
-        kind = np.dtype(np.float32 if single else np.float64)
-        self._buffers: list[NDArray[Any]] = [empty(capacity, kind) for _ in range(min(2, len(travelling)))]
-        self._widened: NDArray[Any] = empty(capacity if single else 0, np.float64)
-        self._outgoing: NDArray[Any] = own
+        self._buffers: list[NDArray[Any]] = [empty(capacity) for _ in range(min(2, len(travelling)))]
         self._sends: list[Any] = []
         self._receives: list[Any] = []
         self._started = [0.0] * len(travelling)
-        self.bytes_received = kind.itemsize * sum(self._sizes)
+        self.bytes_received = 8 * sum(self._sizes)
         if grid.layer is None:
             return
         wanted = np.zeros(grid.layer.size, np.uint8)
         wanted[self._sources] = 1
         wants_mine = np.empty_like(wanted)
         grid.layer.Alltoall(wanted, wants_mine)
-        if single and wants_mine.any():
-            self._outgoing = empty(own.size, kind)
         for destination in np.flatnonzero(wants_mine):
-            self._sends.append(grid.layer.Send_init(self._outgoing, dest=int(destination)))
+            self._sends.append(grid.layer.Send_init(own, dest=int(destination)))
         for k, source in enumerate(self._sources):
             block: Any = self._buffers[k % 2][: self._sizes[k]]
             message = block if buffers is None else buffers.message(block)
@@ -666,13 +657,10 @@ class KetExchange:
     @property
     def buffer_bytes(self) -> int:
         """Bytes of the buffers of what travels."""
-        outgoing = self._outgoing.nbytes if self._outgoing is not self.own else 0
-        return sum(buffer.nbytes for buffer in self._buffers) + self._widened.nbytes + outgoing
+        return sum(buffer.nbytes for buffer in self._buffers)
 
     def start(self) -> None:
         """Begin all sends and the first two receives; the own block must be complete."""
-        if self._outgoing is not self.own:
-            self._outgoing[:] = self.own
         if self._sends:
             from mpi4py import MPI
 
@@ -687,10 +675,7 @@ class KetExchange:
         k -= len(self._present)
         _wait_for_all(self.grid.layer, [self._receives[k]])
         block: NDArray[Any] = self._buffers[k % 2][: self._sizes[k]]
-        if not self._widened.size:
-            return block
-        self._widened[: block.size] = block
-        return self._widened[: block.size]
+        return block
 
     def started(self, k: int) -> float | None:
         """When the k-th remote block began to travel last, in seconds of perf_counter; None if it does not travel."""

@@ -731,7 +731,7 @@ class _Solve:
 
         pairs = davidson(
             operator, start.fill, nroots=task.count, tol=self.options.tol, max_iterations=self.options.max_iterations,
-            max_subspace=n_basis, callback=callback, sharpen=operator.sharpen,
+            max_subspace=n_basis, callback=callback,
         )  # fmt: skip
         self.used_stored = self.used_stored or bool(start.stored_numbers)
         self.n_sigma += pairs.n_sigma
@@ -856,8 +856,7 @@ class _Solve:
     def _operator(self, layout: Layout) -> SigmaOperator:
         """What is diagonalised in a sector: the Hamiltonian, with a penalty on other spins if one is wanted."""
         with self.timers("structure"):
-            block, single = self._block(layout), self.options.slide_precision == "single"
-            common = self.timers, single, self.vector_memory
+            block, common = self._block(layout), (self.timers, self.vector_memory)
             if self.target is not None:
                 return SpinTargetOperator(self.grid, layout, block, self.hamiltonian, self.target, *common)
             return SigmaOperator(self.grid, layout, block, Interaction.energy(self.hamiltonian), *common)

@@ -178,10 +178,9 @@ class SpinTargetOperator(SigmaOperator):
         hamiltonian: Hamiltonian,
         target: SpinTarget,
         timers: Timers | None = None,
-        single: bool = False,
         memory: Memory = HOST,
     ):
-        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, single, memory)
+        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, memory)
         here = grid.coordinates
         place = here.ia, here.ib, here.it, here.ir
         self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block, memory))

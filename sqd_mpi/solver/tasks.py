@@ -26,9 +26,8 @@ class TaskPlan:
     """
 
     def __init__(
-        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, single: bool = False,
-        memory: Memory = HOST,
-    ):  # fmt: skip
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, memory: Memory = HOST
+    ):
         self.grid, self.layout, self.block, self.memory = grid, layout, block, memory
         a, b, t, _ = grid.shape
         here = grid.coordinates
@@ -58,9 +57,9 @@ class TaskPlan:
         self._sigma_port = memory.port(n_stored)
         remote = [int(sizes[key]) for key in by_ket if key != (here.ia, here.ib)]
         self._arrivals = memory.arrivals(max(remote, default=0))
-        self._needed, self._sizes = list(by_ket), sizes
-        self.exchange = self._new_exchange(single)
-        self.single = single and grid.layer is not None
+        own = self._own_port.receiving(self._own) if grid.layer is not None else np.empty(0)
+        present = self._shared.blocks if self._shared is not None else None
+        self.exchange = KetExchange(grid, list(by_ket), sizes, own, present, self._arrivals.buffers)
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
         self._fold: Fold | None = None
         if layout.parity and self._shared is not None:  # ranks of a node share halves and whole blocks in host memory
@@ -68,17 +67,6 @@ class TaskPlan:
         elif layout.parity:
             self._fold = Fold(grid, layout, memory)
         self._line = memory.indices(layout.geometry(here.ia, here.ib, here.it, here.ir).diagonal)
-
-    def _new_exchange(self, single: bool) -> KetExchange:
-        own = self._own_port.receiving(self._own) if self.grid.layer is not None else np.empty(0)
-        present = self._shared.blocks if self._shared is not None else None
-        return KetExchange(self.grid, self._needed, self._sizes, own, present, single, self._arrivals.buffers)
-
-    def slide_in_double(self) -> None:
-        """Let ket blocks travel in double precision from now on. Collective over the grid."""
-        self.exchange.free()
-        self.exchange = self._new_exchange(False)
-        self.single = False
 
     def collect(self, vector: Array) -> Array:
         """This rank's own whole block, from the slices of its replicas (and the stored half of its mirror block)."""

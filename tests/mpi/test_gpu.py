@@ -117,16 +117,6 @@ def test_one_string_and_empty_blocks(comm):
     check(comm, make_hamiltonian(6, (3, 0)), strings, [(comm.size, 1, 1, 1)])
 
 
-def test_single_precision_slides(comm):
-    strings = close_strings(8, 4, 40), close_strings(8, 4, 39, seed=1)
-    hamiltonian = make_hamiltonian(8, (4, 4), seed=2)
-    common = {"grid": (comm.size, 1, 1, 1), "share_blocks": "off", "tol": 1e-7}
-    options = SolveOptions(slide_precision="single", **common)
-    found = solve_subspace(comm, hamiltonian, *strings, options.replace(backend="gpu"))
-    exact = solve_subspace(comm, hamiltonian, *strings, options)
-    np.testing.assert_allclose(found.energies, exact.energies, rtol=0, atol=1e-10)
-
-
 def test_checkpoints_go_from_one_backend_to_the_other(comm):
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 25), close_strings(8, 4, 24, seed=1)

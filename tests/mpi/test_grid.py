@@ -158,26 +158,6 @@ def test_every_block_slides_to_who_needs_it(comm, grids):
         exchange.free()
 
 
-def test_blocks_slide_in_single_precision(comm, grids):
-    """Half the bytes, and every element rounded once to single precision."""
-    for grid in grids:
-        here = grid.coordinates
-        sizes = np.array([[5 + ia + 2 * ib for ib in range(grid.shape[1])] for ia in range(grid.shape[0])], np.int64)
-        own = np.empty(int(sizes[here.ia, here.ib]))
-        exchange = KetExchange(grid, list(np.ndindex(grid.shape[:2])), sizes, own, single=True)
-        assert exchange.bytes_received == 4 * (int(sizes.sum()) - own.size)
-        for sweep in range(2):
-            own[:] = (1 + here.ia + 10 * here.ib + sweep) / 3
-            exchange.start()
-            for k, key in enumerate(exchange.remote):
-                block = exchange.wait(k)
-                assert block.dtype == np.float64
-                assert block.tolist() == [float(np.float32((1 + key[0] + 10 * key[1] + sweep) / 3))] * int(sizes[key])
-                exchange.release(k)
-            exchange.finish()
-        exchange.free()
-
-
 def test_blocks_in_shared_memory_are_read_in_place_and_others_travel(comm, grids):
     """All ranks of this node see what the replicas of a block have written; a second set of blocks slides as before."""
     for grid in grids:

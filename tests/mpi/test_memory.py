@@ -108,13 +108,6 @@ def test_spin_penalty(comm, opaque, spin_square):
         check_equal(comm, *both(opaque, comm, hamiltonian, strings, options))
 
 
-def test_single_precision_slides(comm, opaque):
-    hamiltonian = make_hamiltonian(8, (4, 4), seed=2)
-    strings = (close_strings(8, 4, 40),) * 2
-    options = SolveOptions(grid=(comm.size, 1, 1, 1), slide_precision="single", share_blocks="off", tol=1e-7)
-    check_equal(comm, *both(opaque, comm, hamiltonian, strings, options))
-
-
 def test_more_roots_than_start_vectors_are_filled_with_the_same_random_numbers(comm, opaque):
     hamiltonian = make_hamiltonian(7, (3, 3), seed=4)
     strings = close_strings(7, 3, 12), close_strings(7, 3, 11, seed=2)
