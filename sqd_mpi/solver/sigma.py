@@ -14,9 +14,9 @@ import numpy as np
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock, Task
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.tasks import TaskPlan
 from sqd_mpi.timing import Timed, Timers

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +16,11 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit, planner
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import device_is_there, get_backend
-from sqd_mpi.distribution.grid import (
-    ProcessGrid,
-    agree_on_error,
-    broadcast,
-    count_alike,
-    from_rank_0,
-    largest_of_all,
-    local_ranks,
-    minimum_mean_maximum,
-    no_messages_from,
-)
 from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
 from sqd_mpi.distribution.memory import HOST, Memory
+from sqd_mpi.distribution.mpi import no_messages_from
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import Ranks, ranks_of
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import checksums, inspection, records
 from sqd_mpi.files.distributed import StoredVectors
@@ -58,6 +50,9 @@ from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.spin_target import SpinTarget, SpinTargetOperator, is_closed, is_pure
 from sqd_mpi.solver.start_vectors import StartVectors
 from sqd_mpi.timing import RemainingTime, Timers
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
 # Above that dimension of a sector a larger model space costs nothing.
@@ -214,7 +209,7 @@ Hook = Callable[[Progress], bool]
 
 
 def solve_subspace(
-    comm: Any,
+    comm: SomeRanks,
     hamiltonian: Hamiltonian,
     strings_a: NDArray[np.uint64],
     strings_b: NDArray[np.uint64],
@@ -248,10 +243,11 @@ def solve_subspace(
         RunError: a vector holds a value that is not finite, the same on all ranks; or this rank's memory, or that of
             its device, does not suffice.
     """
+    ranks = ranks_of(comm)
 
     def solve(chosen: SolveOptions | None) -> SubspaceResult:
         with _jit.taking("auto" if chosen is None else chosen.threads):
-            return _Solve(comm, hamiltonian, strings_a, strings_b, chosen, log, hook, timers, start_vectors).run()
+            return _Solve(ranks, hamiltonian, strings_a, strings_b, chosen, log, hook, timers, start_vectors).run()
 
     try:
         try:
@@ -275,7 +271,7 @@ class _Solve:
 
     def __init__(
         self,
-        comm: Any,
+        ranks: Ranks,
         hamiltonian: Hamiltonian,
         strings_a: NDArray[np.uint64],
         strings_b: NDArray[np.uint64],
@@ -291,9 +287,9 @@ class _Solve:
         self.log = log if log is not None else Log.silent()
         self.hook = hook
         self.timers = timers if timers is not None else Timers()
-        self.local_rank, self.n_local = local_ranks(comm)
+        self.local_rank, self.n_local = ranks.local()
         available = self.options.memory or int(available_memory() / self.n_local)
-        self.memory = _agree_on_arguments(comm, hamiltonian, (strings_a, strings_b), self.options, available)
+        self.memory = _agree_on_arguments(ranks, hamiltonian, (strings_a, strings_b), self.options, available)
         with self.timers("symmetry"):
             off = self.options.symmetry == "off"
             self.symmetry = trivial_labels(hamiltonian.norb) if off else find_labels(hamiltonian)
@@ -308,15 +304,15 @@ class _Solve:
         if self.nroots > self.alpha.size * self.beta.size:
             total = self.alpha.size * self.beta.size
             raise InputError(f"--nroots {self.nroots} needs at least as many determinants; this space has {total}")
-        self.backend_name = self._choose_backend(comm)
+        self.backend_name = self._choose_backend(ranks)
         self.backend = get_backend(self.backend_name)
-        self.vector_memory = self._vector_memory(comm)
-        shape = self._shape(comm)
-        device_bytes = self._device_bytes(comm, shape)
+        self.vector_memory = self._vector_memory(ranks)
+        shape = self._shape(ranks)
+        device_bytes = self._device_bytes(ranks, shape)
         self.target = self._spin_target(shape)
         self.sectors = self._sectors(spin_flip=self._flips(shape))
         share_blocks = self.options.share_blocks == "auto" and not self.options.gpu_aware_mpi
-        self.grid = ProcessGrid(comm, shape, share_blocks)
+        self.grid = ProcessGrid(ranks, shape, share_blocks)
         if self.grid.n_ranks > 1:
             with self.timers("structure"):
                 deal, folded = self.options.string_order != "sorted", self.sectors[0][1] != 0
@@ -355,8 +351,8 @@ class _Solve:
         while not self.asked_to_stop and (task := self.search.next()) is not None:
             self._solve_sector(task)
         decisions = self.search.decisions()
-        timings = minimum_mean_maximum(self.grid.comm, self.timers.seconds)
-        task_seconds = minimum_mean_maximum(self.grid.comm, {"tasks": self.task_seconds})["tasks"]
+        timings = self.grid.ranks.minimum_mean_maximum(self.timers.seconds)
+        task_seconds = self.grid.ranks.minimum_mean_maximum({"tasks": self.task_seconds})["tasks"]
         solve_seconds = self.seconds
         roots = self._roots()
         if not self.asked_to_stop:
@@ -449,7 +445,7 @@ class _Solve:
             f"--nroots {self.nroots} needs as many states of spin {self.target.spin:g}; this space has at most {total}"
         )
 
-    def _choose_backend(self, comm: Any) -> str:
+    def _choose_backend(self, ranks: Ranks) -> str:
         """The backend that was asked for; "auto" is a GPU if every rank has one and a solve is predicted to be faster.
 
         Raises:
@@ -457,17 +453,16 @@ class _Solve:
         """
         if self.options.backend != "auto":
             return self.options.backend
-        if largest_of_all(comm, np.array([not device_is_there()], np.int64))[0]:
+        if ranks.maximum(np.array([not device_is_there()], np.int64))[0]:
             return "cpu"
-        n_ranks = 1 if comm is None else comm.size
         sizes = subspace_sizes(self.nroots, self.options.max_subspace)
-        choice = from_rank_0(
-            comm, lambda: planner.choose_backend(self._problem, _jit.n_threads(), sizes, n_ranks)
+        choice = ranks.from_rank_0(
+            lambda: planner.choose_backend(self._problem, _jit.n_threads(), sizes, ranks.size)
         )
         self.log.info(choice.sentence)
         return str(choice.backend)
 
-    def _vector_memory(self, comm: Any) -> Memory:
+    def _vector_memory(self, ranks: Ranks) -> Memory:
         """The memory of the backend; that of a device limits this solve where it is smaller.
 
         Raises:
@@ -477,36 +472,35 @@ class _Solve:
         trouble = None
         try:
             memory = self.backend.create_memory(
-                direct=self.options.gpu_aware_mpi, local_rank=None if comm is None else self.local_rank,
+                direct=self.options.gpu_aware_mpi, local_rank=self.local_rank if ranks.size > 1 else None,
                 n_local=self.n_local, say=self.log.warning_once,
             )  # fmt: skip
             if self.options.gpu_aware_mpi and memory is not None:
                 trouble = no_messages_from(memory.kind)
         except InputError as error:
             trouble = str(error)
-        agree_on_error(comm, trouble)
+        ranks.agree_on_error(trouble)
         assert memory is not None
         if memory.identity is not None:
-            found = memory.limit(count_alike(comm, memory.identity))
+            found = memory.limit(ranks.count_alike(memory.identity))
             assert found is not None
-            least = -int(largest_of_all(comm, np.array([-found], np.int64))[0])
+            least = -int(ranks.maximum(np.array([-found], np.int64))[0])
             self.memory = least if self.options.memory is None else min(least, self.memory)
         return memory
 
-    def _shape(self, comm: Any) -> tuple[int, int, int, int]:
+    def _shape(self, ranks: Ranks) -> tuple[int, int, int, int]:
         """The grid that was asked for, or the planner's; rank 0 plans for all."""
         if self.options.grid != "auto":
             return self.options.grid
-        n_ranks = 1 if comm is None else comm.size
-        if n_ranks == 1:
+        if (n_ranks := ranks.size) == 1:
             return 1, 1, 1, 1
         chosen, missing = None, 0
         with self.timers("plan"):
-            if comm.rank == 0:
+            if ranks.rank == 0:
                 plan = self._plan(n_ranks, local_ranks_of_node=self.n_local)
                 best = plan.chosen or plan.too_large[0]
                 chosen, missing = best.grid, max(best.missing_bytes, best.missing_device_bytes)
-            chosen, missing = broadcast(comm, (chosen, missing))
+            chosen, missing = ranks.broadcast((chosen, missing))
         if missing:
             self.log.warning(
                 f"no grid of {n_ranks} ranks is predicted to fit into {self.memory / 2**30:.3g} GiB per rank; "
@@ -535,7 +529,7 @@ class _Solve:
         label, parity = sector
         return Layout.create(self.alpha, self.beta, label, self.grid.shape if grid is None else grid, parity)
 
-    def _device_bytes(self, comm: Any, shape: tuple[int, int, int, int]) -> dict[int, int] | None:
+    def _device_bytes(self, ranks: Ranks, shape: tuple[int, int, int, int]) -> dict[int, int] | None:
         """Predicted bytes of a rank on its device by number of basis vectors, everything included.
 
         None without a device, and where any lists would fit beside the vectors, so that none need be counted.
@@ -549,9 +543,9 @@ class _Solve:
             most += planner.most_bytes(self.alpha, self.beta, self.hamiltonian.norb, self.hamiltonian.nelec)
             if most <= _MEMORY_SHARE * self.memory:
                 return None
-            if comm is None or comm.rank == 0:
+            if ranks.rank == 0:
                 found = planner.rank_bytes(self._problem, shape, planner.Limits(_ANY_MEMORY, *sizes, self.memory))
-            return broadcast(comm, found)
+            return ranks.broadcast(found)
 
     def _subspace_that_fits(self, device_bytes: dict[int, int] | None) -> int:
         """Number of basis vectors: as asked for, or the default, or less where the memory limit wants it.
@@ -635,18 +629,18 @@ class _Solve:
     def _open_stored(self) -> StoredVectors | None:
         if self.options.start is None:
             return None
-        comm, stored, trouble = self.grid.comm, None, None
-        if not checksums.verify(comm, self.options.start, needed=False) and self.grid.rank == 0:
+        ranks, stored, trouble = self.grid.ranks, None, None
+        if not checksums.verify(ranks, self.options.start, needed=False) and self.grid.rank == 0:
             try:
                 inspection.look(self.options.start)
             except InputError as error:
                 trouble = str(error)
-        agree_on_error(comm, trouble)
+        ranks.agree_on_error(trouble)
         try:
             stored = StoredVectors(self.options.start, self.alpha, self.beta)
         except InputError as error:
             trouble = str(error)
-        agree_on_error(comm, trouble)
+        ranks.agree_on_error(trouble)
         assert stored is not None
         unknown = [spin for spin, n in zip(("alpha", "beta"), stored.n_known, strict=True) if n == 0]
         if unknown:
@@ -976,7 +970,7 @@ class _Solve:
 
 
 def _agree_on_arguments(
-    comm: Any, hamiltonian: Hamiltonian, strings: tuple[Any, Any], options: SolveOptions, memory: int
+    ranks: Ranks, hamiltonian: Hamiltonian, strings: tuple[Any, Any], options: SolveOptions, memory: int
 ) -> int:
     """Check the arguments on all ranks and compare them between ranks, in one reduction.
 
@@ -999,9 +993,9 @@ def _agree_on_arguments(
     limits = np.iinfo(np.int64)
     hashes = np.clip(hashes, limits.min + 1, limits.max)  # so that the negative exists
     mine = np.concatenate([hashes, -hashes, [-memory, trouble is not None]]).astype(np.int64)
-    most = largest_of_all(comm, mine)
+    most = ranks.maximum(mine)
     if most[-1]:
-        agree_on_error(comm, trouble)
+        ranks.agree_on_error(trouble)
     names = ("Hamiltonian", "alpha strings", "beta strings", "options")
     unlike = [name for name, high, low in zip(names, most[:4], -most[4:8], strict=True) if high != low]
     if unlike:

@@ -133,7 +133,7 @@ def test_thresholds_are_checked(text):
 
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sqd_mpi.distribution.grid.world", lambda: None)
+    monkeypatch.setattr("sqd_mpi.distribution.mpi.world", lambda: None)
     strings = all_strings(4, 2)
     records.write_input("full.h5", make_hamiltonian(4, (2, 2)), strings[:1], strings[:1], {"threads": 1})
     for arguments, words in (

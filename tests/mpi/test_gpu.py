@@ -15,7 +15,8 @@ from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import close_device
 from sqd_mpi.backends.gpu.same_spin import SameSpin
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
@@ -126,7 +127,7 @@ def test_checkpoints_go_from_one_backend_to_the_other(comm):
     with TemporaryDirectory() as mine:
         folder = Path(comm.bcast(mine))
         for first, second in (("cpu", "gpu"), ("gpu", "cpu")):
-            checkpoints = Checkpoints(comm, folder / f"{first}.h5", problem, "x", Log.silent())
+            checkpoints = Checkpoints(ranks_of(comm), folder / f"{first}.h5", problem, "x", Log.silent())
 
             def hook(progress, checkpoints=checkpoints):
                 if progress.iteration == 3:
@@ -156,8 +157,8 @@ def test_messages_from_host_memory_are_not_those_of_a_device(comm):
 
 def test_an_mpi_library_that_does_not_know_devices_is_refused(comm, monkeypatch):
     monkeypatch.delenv("MPICH_GPU_SUPPORT_ENABLED", raising=False)
-    assert all(isinstance(grid._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
-    monkeypatch.setattr(grid, "_answer_on_gpus", lambda kind: kind == "hip")
-    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in grid.no_messages_from("cuda")
-    assert grid.no_messages_from("hip") is None
-    assert grid.no_messages_from("host") is None
+    assert all(isinstance(mpi._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
+    monkeypatch.setattr(mpi, "_answer_on_gpus", lambda kind: kind == "hip")
+    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in mpi.no_messages_from("cuda")
+    assert mpi.no_messages_from("hip") is None
+    assert mpi.no_messages_from("host") is None

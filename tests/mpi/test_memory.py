@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app.checkpoints import Checkpoints
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver import solve
@@ -125,7 +126,7 @@ def test_checkpoints_go_from_one_memory_to_the_other(comm, opaque):
     with TemporaryDirectory() as mine:
         folder = Path(comm.bcast(mine))
         for first, second in ((False, True), (True, False)):
-            checkpoints = Checkpoints(comm, folder / f"{first}.h5", problem, "x", Log.silent())
+            checkpoints = Checkpoints(ranks_of(comm), folder / f"{first}.h5", problem, "x", Log.silent())
 
             def hook(progress, checkpoints=checkpoints):
                 if progress.iteration == 3:
