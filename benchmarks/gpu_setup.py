@@ -172,8 +172,8 @@ def prepare_problem(steps: Steps, hamiltonian: Any, strings_a: Any, strings_b: A
 def model_space(steps: Steps, layout: Any, hamiltonian: Any, interaction: Any) -> None:
     """The part of a model space that the host makes; the diagonal and its smallest elements are the device's."""
     from sqd_mpi.backends.cpu import block as cpu
-    from sqd_mpi.distribution.grid import ProcessGrid
     from sqd_mpi.distribution.memory import HostMemory, smallest
+    from sqd_mpi.distribution.process_grid import ProcessGrid
     from sqd_mpi.problem.symmetry import find_labels
     from sqd_mpi.solver.model_space import ModelSpace
 

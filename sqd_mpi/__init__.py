@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqd_mpi._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from sqd_mpi.distribution.grid import world
+    from sqd_mpi.distribution.mpi import world
     from sqd_mpi.errors import InputError, InputWarning, RunError
     from sqd_mpi.files.records import Problem, read_input, read_summary, write_input
     from sqd_mpi.log import Log
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Where the public names lie. They are imported when they are first used, so that `import sqd_mpi` costs nothing and
 # starts neither MPI nor a compiler. A module that is public stands beside itself.
 _PLACES = {
-    "distribution.grid": ("world",),
+    "distribution.mpi": ("world",),
     "errors": ("InputError", "InputWarning", "RunError"),
     "files.records": ("Problem", "read_input", "read_summary", "write_input"),
     "log": ("Log",),

@@ -32,7 +32,6 @@ COMMAND_LINE_OPTIONS = (
     "spin_flip",
     "string_order",
     "share_blocks",
-    "slide_precision",
     "gpu_aware_mpi",
     "start",
     "save_vector",
@@ -45,6 +44,9 @@ COMMAND_LINE_OPTIONS = (
 )
 
 _SIZE = re.compile(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*(?:([kmgt])(ib|b)?|b)?\s*", re.IGNORECASE)
+# Options of version 0.1.0 that files may hold, with the value that is left of each.
+_GONE = {"slide_precision": "double"}
+
 
 
 @dataclass(frozen=True)
@@ -239,11 +241,6 @@ class SolveOptions(BaseModel):
     share_blocks: Literal["auto", "off"] = _field(
         "auto", "auto or off", "Ranks of one node read each other's blocks in shared memory: auto or off."
     )
-    slide_precision: Literal["double", "single"] = _field(
-        "double",
-        "double or single",
-        "Precision in which ket blocks travel between nodes: double, or single with a double-precision finish.",
-    )
     gpu_aware_mpi: bool = _field(
         False, "true or false", "Let MPI send and receive in the memory of GPUs; needs an MPI library that can."
     )
@@ -281,6 +278,9 @@ class SolveOptions(BaseModel):
     def __init__(self, **values: Any) -> None:
         """Checks the values and reports the first that does not fit."""
         plain = {name: _plain(value) for name, value in values.items()}
+        for name, only in _GONE.items():
+            if (got := plain.pop(name, only)) != only:
+                raise InputError(f"option {name} is no longer there, everything is as with {only}; got {got!r}")
         try:
             super().__init__(**plain)
         except ValidationError as error:
@@ -297,8 +297,6 @@ class SolveOptions(BaseModel):
             )
         if self.spin_penalty is not None and self.spin_square is None:
             raise InputError("--spin-penalty needs --spin-square, which says which spin is wanted")
-        if self.gpu_aware_mpi and self.slide_precision == "single":
-            raise InputError("--gpu-aware-mpi sends blocks as they are and needs --slide-precision double; got single")
         if self.watchdog_end and self.watchdog is None:
             raise InputError("--watchdog-end needs --watchdog SECONDS")
         return self

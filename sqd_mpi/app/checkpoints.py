@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums, records
 from sqd_mpi.log import Log
@@ -25,15 +25,15 @@ class Checkpoints:
     There are two generations: `<result>.checkpoint` and, from the second one on, `<result>.checkpoint.previous`.
 
     Args:
-        comm: communicator, or None.
+        ranks: those of the run.
         output: the result file.
         problem: Hamiltonian and strings in canonical order.
         fingerprint: of Hamiltonian and strings.
         log: where warnings go.
     """
 
-    def __init__(self, comm: Any, output: Path, problem: Any, fingerprint: str, log: Log):
-        self.comm = comm
+    def __init__(self, ranks: Ranks, output: Path, problem: Any, fingerprint: str, log: Log):
+        self.ranks = ranks
         self.newest = checkpoint_path(output)
         self.previous = Path(f"{self.newest}.previous")
         self.problem = problem
@@ -96,16 +96,16 @@ class Checkpoints:
     def find(self) -> None:
         """Find and open the newest whole checkpoint that --resume can go on from; `found` is None if there is none.
 
-        Collective over the communicator.
+        Collective over the ranks.
 
         Raises:
             InputError: all generations are damaged, or the whole one belongs to another Hamiltonian.
         """
-        there = grid.broadcast(self.comm, [path for path in (self.newest, self.previous) if path.exists()])
+        there = self.ranks.broadcast([path for path in (self.newest, self.previous) if path.exists()])
         complaints = []
         for path in there:
             try:
-                checksums.verify(self.comm, path)
+                checksums.verify(self.ranks, path)
             except InputError as error:
                 complaints.append(str(error))
                 continue
@@ -114,9 +114,9 @@ class Checkpoints:
                 reader = records.VectorReader(path)
             except InputError as error:
                 trouble = str(error)
-            grid.agree_on_error(self.comm, trouble)
+            self.ranks.agree_on_error(trouble)
             assert reader is not None
-            told = grid.from_rank_0(self.comm, partial(self._told, reader))
+            told = self.ranks.from_rank_0(partial(self._told, reader))
             if complaints:
                 self.log.warning(f"{complaints[0]}; going on from the checkpoint before it")
             elif path == self.previous:
@@ -150,6 +150,6 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove all generations: the result is there."""
-        if self.comm is None or self.comm.rank == 0:
+        if self.ranks.rank == 0:
             for path in (self.newest, self.previous):
                 path.unlink(missing_ok=True)

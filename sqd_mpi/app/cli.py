@@ -7,13 +7,16 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqd_mpi.app.parser import EXIT_BAD_INPUT, PLAN_OPTIONS, build_parser
 from sqd_mpi.app.speaker import all_arrive, refuse
 from sqd_mpi.errors import InputError, RunError, as_typed
 from sqd_mpi.log import OutputError, show, tell
 from sqd_mpi.options import COMMAND_LINE_OPTIONS, SolveOptions
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import Ranks
 
 EXIT_FAILED = 1
 EXIT_NOT_CONVERGED = 3
@@ -72,17 +75,17 @@ def _print_summary(path: str) -> None:
     show(json.dumps(read_summary(path), allow_nan=False) + "\n")
 
 
-def _log(parsed: argparse.Namespace, communicator: Any) -> Any:
+def _log(parsed: argparse.Namespace, ranks: Ranks) -> Any:
     """Returns the log of this rank, as loud as was asked for."""
     from sqd_mpi.log import NORMAL, QUIET, VERBOSE, Log
 
     level = QUIET if parsed.quiet else VERBOSE if parsed.verbose else NORMAL
-    return Log(0 if communicator is None else communicator.rank, level=level)
+    return Log(ranks.rank, level=level)
 
 
-def _after(parsed: argparse.Namespace, communicator: Any, code: int) -> int:
+def _after(parsed: argparse.Namespace, ranks: Ranks, code: int) -> int:
     """Prints the summary of a result that was written, if it is wanted; returns the exit code."""
-    if parsed.json and code in (0, EXIT_NOT_CONVERGED) and (communicator is None or communicator.rank == 0):
+    if parsed.json and code in (0, EXIT_NOT_CONVERGED) and ranks.rank == 0:
         _print_summary(parsed.output)
     return code
 
@@ -97,9 +100,9 @@ def _run(parsed: argparse.Namespace) -> int:
     with StopSignals() as signals:  # before anything that takes time
         from sqd_mpi.app import run
 
-        def work(comm: Any) -> int:
-            log = _log(parsed, comm)
-            return _after(parsed, comm, run.run_file(comm, parsed.input, parsed.output, given, signals, log))
+        def work(ranks: Ranks) -> int:
+            log = _log(parsed, ranks)
+            return _after(parsed, ranks, run.run_file(ranks, parsed.input, parsed.output, given, signals, log))
 
         return _on_all_ranks(parsed, work)
 
@@ -116,10 +119,10 @@ def _sqd(parsed: argparse.Namespace) -> int:
     with StopSignals() as signals:
         from sqd_mpi.app import loop_run
 
-        def work(comm: Any) -> int:
-            log = _log(parsed, comm)
-            code = loop_run.run_loop_file(comm, parsed.input, parsed.output, given, extra, signals, log)
-            return _after(parsed, comm, code)
+        def work(ranks: Ranks) -> int:
+            log = _log(parsed, ranks)
+            code = loop_run.run_loop_file(ranks, parsed.input, parsed.output, given, extra, signals, log)
+            return _after(parsed, ranks, code)
 
         return _on_all_ranks(parsed, work)
 
@@ -135,10 +138,10 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
     extrapolation.parse_thresholds(parsed.thresholds)
     figures.need_matplotlib()
 
-    def work(communicator: Any) -> int:
-        log = _log(parsed, communicator)
-        data = extrapolation.run_file(communicator, parsed.input, parsed.output, parsed.thresholds, given, log)
-        if communicator is None or communicator.rank == 0:
+    def work(ranks: Ranks) -> int:
+        log = _log(parsed, ranks)
+        data = extrapolation.run_file(ranks, parsed.input, parsed.output, parsed.thresholds, given, log)
+        if ranks.rank == 0:
             paths = figures.write_extrapolation(parsed.output, data, parsed.reference)
             _say(parsed, [str(path) for path in paths], data)
         return 0 if all(point["converged"] for point in data["points"]) else 3
@@ -146,18 +149,19 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
     return _on_all_ranks(parsed, work)
 
 
-def _on_all_ranks(parsed: argparse.Namespace, work: Callable[[Any], int]) -> int:
-    """Returns what work(communicator) returns; ends all ranks if one alone finds its input bad or fails."""
-    from sqd_mpi.distribution import grid
+def _on_all_ranks(parsed: argparse.Namespace, work: Callable[[Ranks], int]) -> int:
+    """Returns what work(ranks) returns; ends all ranks if one alone finds its input bad or fails."""
+    from sqd_mpi.distribution import mpi
+    from sqd_mpi.distribution.ranks import ranks_of
 
-    communicator = grid.world()
+    ranks = ranks_of(mpi.world())
     try:
-        _check_words(grid.gather_objects(communicator, parsed.words))
-        return work(communicator)
+        _check_words(ranks.gather_objects(parsed.words))
+        return work(ranks)
     except (InputError, RunError) as error:
-        if communicator is not None and communicator.size > 1 and not all_arrive(communicator):
+        if not all_arrive(ranks):
             tell(str(error), "sqd_mpi: error:", "red")
-            grid.abort(EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED)
+            mpi.abort(EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED)
         raise
 
 
@@ -196,16 +200,16 @@ def _bench(parsed: argparse.Namespace) -> int:
     if parsed.backend not in ("cpu", "gpu"):
         raise InputError(f"--backend needs cpu or gpu; got {parsed.backend!r}")
 
-    def work(communicator: Any) -> int:
+    def work(ranks: Ranks) -> int:
         from sqd_mpi.app import bench
 
-        first = communicator is None or communicator.rank == 0
+        first = ranks.rank == 0
 
         def say(text: str) -> None:
             if first:
                 tell(text, "sqd_mpi:")
 
-        report = bench.run(communicator, threads, parsed.output, parsed.backend, say)
+        report = bench.run(ranks, threads, parsed.output, parsed.backend, say)
         if first and (parsed.json or not parsed.quiet):
             show((json.dumps(report, allow_nan=False) if parsed.json else _table("this machine", report)) + "\n")
         elif first:

@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,12 +20,16 @@ from sqd_mpi.app.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, count_nodes, library_versions, new_run_name
 from sqd_mpi.app.watchdog import Watchdog
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import Ranks, ranks_of
 from sqd_mpi.errors import InputError, RunError, input_warnings_to
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.solver.startup import _node_local_cache, warm_up
+from sqd_mpi.solver import startup
 from sqd_mpi.timing import Timers
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
 
@@ -33,7 +37,7 @@ _NARROW_GAP = 0.05  # hartree between a root and a determinant outside below whi
 
 
 def run_file(
-    comm: Any,
+    comm: SomeRanks,
     input_path: str,
     output_path: str,
     given: dict[str, Any],
@@ -45,7 +49,7 @@ def run_file(
     Collective over the communicator.
 
     Args:
-        comm: communicator, or None without MPI.
+        comm: communicator, ranks, or None without MPI.
         input_path: input file.
         output_path: result file, replaced only by a finished run.
         given: options of the command line; they override those in the file.
@@ -61,17 +65,17 @@ def run_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        job = Job(comm, input_path, output_path, given, remembered, stack, log)
+        job = Job(ranks_of(comm), input_path, output_path, given, remembered, stack, log)
         return job.run()
 
 
 class Job:
     """One run of an input file on this rank.
 
-    Collective over the communicator at construction.
+    Collective over the ranks at construction.
 
     Args:
-        comm: communicator, or None.
+        ranks: all of the job.
         input_path, output_path: input and result file.
         given: options of the command line.
         signals: those that came since the start of the program.
@@ -80,11 +84,11 @@ class Job:
     """
 
     n_nodes = 1
-    threads: Any = None  # what `solver.startup.set_up` returns, once it was called
+    threads: startup.Threads | None = None  # once they are settled
 
     def __init__(
         self,
-        comm: Any,
+        ranks: Ranks,
         input_path: str,
         output_path: str,
         given: dict[str, Any],
@@ -94,10 +98,10 @@ class Job:
     ):
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()  # that of rank 0 is what files hold
-        self.comm = comm
+        self.ranks = ranks
         self.output = Path(output_path)
         self.signals = signals
-        self.log = log or Log(self.rank)
+        self.log = log or Log(ranks.rank)
         self.input_path = input_path
         reading = perf_counter()
         self.problem, self.options, self.fingerprint = self._read(input_path, given, stack)
@@ -109,14 +113,14 @@ class Job:
                 self.log.warning(f"{count} duplicate {name} strings merged")
         if self.problem.changed:
             self.log.warning(f"{input_path} was changed after it was written: its checksum does not fit")
-        self.checkpoints = Checkpoints(comm, self.output, self.problem, self.fingerprint, self.log)
+        self.checkpoints = Checkpoints(self.ranks, self.output, self.problem, self.fingerprint, self.log)
         if self.options.resume:
             self.checkpoints.find()
 
     def run(self) -> int:
         """Solve and write."""
         # Threads first: what is numerical must not be imported before.
-        self.set_up_threads()
+        self.start()
         from sqd_mpi.solver.solve import solve_subspace
 
         # What can be refused or ends the job is known before the first iteration.
@@ -124,17 +128,17 @@ class Job:
         if self.rdm_order:
             from sqd_mpi.solver.density_matrices import check_memory
 
-            check_memory(self.comm, self.problem.hamiltonian.norb, self.rdm_order)
+            check_memory(self.ranks, self.problem.hamiltonian.norb, self.rdm_order)
         if self._told_to_stop():
             self.log.info("stopped by the signal before the first iteration; nothing was written; start with --resume")
             return STOPPED
 
         # The solve; its time-lines are written also where it was stopped.
         problem = self.problem
-        end = (lambda: grid.abort(1)) if self.options.watchdog_end else None
-        with Watchdog(self.timers, self.options.watchdog, self.rank, end):
+        end = (lambda: mpi.abort(1)) if self.options.watchdog_end else None
+        with Watchdog(self.timers, self.options.watchdog, self.ranks.rank, end):
             result = solve_subspace(
-                self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, self.options,
+                self.ranks, problem.hamiltonian, problem.strings_a, problem.strings_b, self.options,
                 log=self.log, hook=self._hook, timers=self.timers, start_vectors=self.checkpoints.found,
             )  # fmt: skip
             if not result.stopped:
@@ -155,11 +159,6 @@ class Job:
         return DONE if done else NOT_CONVERGED
 
     @property
-    def rank(self) -> int:
-        """This rank."""
-        return 0 if self.comm is None else int(self.comm.rank)
-
-    @property
     def checkpoint(self) -> Path:
         """The newest checkpoint of the result."""
         return checkpoint_path(self.output)
@@ -171,7 +170,7 @@ class Job:
 
     def _read(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
         """Rank 0 reads, checks and locks the output; all ranks get the problem or the same error."""
-        return grid.from_rank_0(self.comm, lambda: self._read_here(input_path, given, stack))
+        return self.ranks.from_rank_0(lambda: self._read_here(input_path, given, stack))
 
     def _read_here(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
         from sqd_mpi.files import records
@@ -192,10 +191,9 @@ class Job:
         return problem, options, records.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
 
     def _check_grid(self, options: SolveOptions) -> None:
-        n_ranks = 1 if self.comm is None else self.comm.size
-        if options.grid != "auto" and int(np.prod(options.grid)) != n_ranks:
+        if options.grid != "auto" and int(np.prod(options.grid)) != self.ranks.size:
             text = ",".join(str(n) for n in options.grid)
-            raise InputError(f"--grid {text} needs {int(np.prod(options.grid))} ranks; this run has {n_ranks}")
+            raise InputError(f"--grid {text} needs {int(np.prod(options.grid))} ranks; this run has {self.ranks.size}")
 
     def _check_trace(self, options: SolveOptions, input_path: str) -> None:
         from sqd_mpi.files import records
@@ -211,67 +209,35 @@ class Job:
         """Timers that keep every phase if a trace is wanted. Collective."""
         if self.options.trace is None:
             return Timers()
-        tracer = trace.Tracer(trace.event_limit(1 if self.comm is None else self.comm.size))
-        tracer.align(self.comm)
+        tracer = trace.Tracer(trace.event_limit(self.ranks.size))
+        tracer.align(self.ranks)
         return tracer
 
-    def set_up_threads(self) -> None:
-        """Fix the number of threads and load the kernels. Collective."""
-        with self.timers("start-up"):
-            local_rank, n_local = grid.local_ranks(self.comm)
-            self.n_nodes = count_nodes(self.comm, local_rank)
-            _node_local_cache()
-            from sqd_mpi import _jit
-            from sqd_mpi.solver import compile_notice, startup
-
-            self.threads = startup.set_up(self.comm, self.options.threads, self.log)
-        with compile_notice.compiling(self.log, _jit.telling_of_compilation), self.timers("warm-up"):
-            # With a cold cache every rank would compile: the first of a node does, the others then load.
-            backend = self._open_device(local_rank, n_local)
-            if local_rank == 0:
-                warm_up(self.rdm_order, self.options.pt2, backend)
-            grid.barrier(self.comm)
-            if local_rank != 0:
-                warm_up(self.rdm_order, self.options.pt2, backend)
-            grid.barrier(self.comm)
-
-    def _open_device(self, local_rank: int, n_local: int) -> str:
-        """The backend whose kernels are loaded; its device, if it has one, is chosen by the rank's number on the node.
-
-        Collective.
-
-        Raises:
-            InputError: a rank has no device; the same on all ranks.
-        """
-        from sqd_mpi.backends import get_backend
-
-        name, trouble = self.options.backend, None
-        if name == "auto":  # the problem decides; its device is opened when it has
-            return "cpu"
-        try:
-            get_backend(name).create_memory(local_rank=local_rank, n_local=n_local)
-        except InputError as error:
-            trouble = str(error)
-        grid.agree_on_error(self.comm, trouble)
-        return name
+    def start(self) -> None:
+        """Settle the number of threads and load the kernels. Collective."""
+        self.n_nodes = count_nodes(self.ranks)
+        kernels = startup.Kernels(self.rdm_order, self.options.pt2, self.options.backend)
+        self.threads = startup.start(
+            self.ranks, self.options.threads, self.log, kernels, say=self.log.info, timers=self.timers
+        )
 
     def _announce(self) -> None:
+        assert self.threads is not None
         problem = self.problem
         n_alpha, n_beta = problem.hamiltonian.nelec
-        n_ranks = 1 if self.comm is None else self.comm.size
         from sqd_mpi import _jit
 
         self.log.info(
             f"sqd_mpi {__version__}: {problem.hamiltonian.norb} orbitals, {n_alpha} + {n_beta} electrons, "
-            f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
-            f"{self.threads.origin}"
+            f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {self.ranks.size} ranks x "
+            f"{_jit.n_threads()} threads{self.threads.origin}"
         )
         given = {name: value for name, value in self.options.to_dict().items() if value is not None}
         self.log.detail("options: " + ", ".join(f"{name} {value}" for name, value in given.items()))
 
     def _told_to_stop(self) -> bool:
         """Whether a signal has come to any rank. Collective."""
-        self.signals.agreed = int(grid.largest_of_all(self.comm, np.array([self.signals.number], np.int64))[0])
+        self.signals.agreed = int(self.ranks.maximum(np.array([self.signals.number], np.int64))[0])
         return self.signals.agreed != 0
 
     def _hook(self, progress: Any) -> bool:
@@ -327,12 +293,12 @@ class Job:
             if self.options.save_vector:
                 vectors = [(root.layout, root.vector) for root in result.roots]
                 distributed.write_file(result.grid, self.output, records.RESULT, fill, vectors)
-            elif self.rank == 0:
+            elif self.ranks.rank == 0:
                 with records.AtomicFile(self.output, records.RESULT) as file:
                     fill(file)
         except OSError as error:
             trouble = str(error)
-        trouble = grid.broadcast(self.comm, trouble)
+        trouble = self.ranks.broadcast(trouble)
         if trouble is not None:
             there = f"; go on with --resume ({self.checkpoint})" if self.checkpoints.written else ""
             raise RunError(f"the result could not be written: {trouble}{there}")
@@ -361,7 +327,7 @@ class Job:
         name = "density matrices"
         with self.timers(name):
             densities = of_all_roots(result, self.rdm_order)
-        result.timings.update(grid.minimum_mean_maximum(self.comm, {name: self.timers.seconds[name]}))
+        result.timings.update(self.ranks.minimum_mean_maximum({name: self.timers.seconds[name]}))
         return densities
 
     def _corrections(self, result: Any) -> list[Any]:
@@ -373,7 +339,7 @@ class Job:
         name = "second order"
         with self.timers(name):
             corrections = of_all_roots(result, self.problem.hamiltonian)
-        result.timings.update(grid.minimum_mean_maximum(self.comm, {name: self.timers.seconds[name]}))
+        result.timings.update(self.ranks.minimum_mean_maximum({name: self.timers.seconds[name]}))
         for k, (root, found) in enumerate(zip(result.roots, corrections, strict=True)):
             self.log.info(
                 f"root {k}: second-order correction {found.energy:.8f} hartree, energy with it "

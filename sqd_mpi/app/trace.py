@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._version import __version__
-from sqd_mpi.distribution import grid
-from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.clock import clock_offset
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.resources import available_memory
@@ -80,12 +81,12 @@ class Tracer(Timers):
         """Returns the number of events kept."""
         return len(self._codes)
 
-    def align(self, comm: Any) -> None:
+    def align(self, ranks: Ranks) -> None:
         """Compares the clock with that of rank 0; at the start and the end of a run, so that drift is seen.
 
-        Collective over the communicator.
+        Collective over the ranks.
         """
-        self._clocks.append((perf_counter(), grid.clock_offset(comm)))
+        self._clocks.append((perf_counter(), clock_offset(ranks)))
 
     def first(self) -> float:
         """Returns the start of the first event, seconds of the clock of rank 0; infinity without events."""
@@ -121,10 +122,10 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
     Returns:
         On rank 0 a sentence on what went wrong, if something did; else None.
     """
-    tracer.align(process_grid.comm)
+    tracer.align(process_grid.ranks)
     mine = (tracer.first(), socket.gethostname(), len(tracer), tracer.n_dropped)
-    firsts, hosts, n_events, n_dropped = zip(*grid.gather_objects(process_grid.comm, mine), strict=True)
-    incoming = grid.pieces_of_all_ranks(process_grid.comm, _pieces(tracer, process_grid, hosts, min(firsts)))
+    firsts, hosts, n_events, n_dropped = zip(*process_grid.ranks.gather_objects(mine), strict=True)
+    incoming = process_grid.ranks.pieces_of_all_ranks(_pieces(tracer, process_grid, hosts, min(firsts)))
     head = {
         "creator": f"{_KNOWN_AS} {__version__}",
         **about,

@@ -160,7 +160,7 @@ def write_input(
     with AtomicFile(path, INPUT) as file:
         _write_hamiltonian(file, hamiltonian)
         _write_strings(file, bitstrings.canonical(strings_a)[0], bitstrings.canonical(strings_b)[0])
-        _write_tree(file.create_group("options"), {name: plain[name] for name in options or {}})
+        _write_tree(file.create_group("options"), {name: plain[name] for name in options or {} if name in plain})
 
 
 def read_input(path: PathLike) -> Problem:

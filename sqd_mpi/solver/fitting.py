@@ -15,17 +15,11 @@ import numpy as np
 from sqd_mpi import _jit, planner
 from sqd_mpi.arrays import Place, Shape
 from sqd_mpi.backends import device_is_there, get_backend
-from sqd_mpi.distribution.grid import (
-    ProcessGrid,
-    agree_on_error,
-    broadcast,
-    count_alike,
-    from_rank_0,
-    largest_of_all,
-    no_messages_from,
-)
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import Memory
+from sqd_mpi.distribution.mpi import no_messages_from
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
@@ -47,8 +41,8 @@ _ON_DEVICE = "vectors, buffers and connection lists"
 class Call:
     """What one solve is asked for, the same on all ranks."""
 
-    comm: Any = field(repr=False)
-    """Communicator, or None."""
+    ranks: Ranks = field(repr=False)
+    """Those that solve together."""
     space: Space
     """Hamiltonian and strings."""
     options: SolveOptions
@@ -63,11 +57,6 @@ class Call:
     """Number of this rank on its node."""
     n_local: int
     """Ranks of this node."""
-
-    @property
-    def n_ranks(self) -> int:
-        """Number of ranks."""
-        return 1 if self.comm is None else int(self.comm.size)
 
     @property
     def basis_sizes(self) -> tuple[int, int]:
@@ -205,7 +194,7 @@ def fit(call: Call) -> Frame:
     sectors = _sectors(space, parity, flip)
 
     # The ranks, and who owns which string.
-    grid = ProcessGrid(call.comm, shape, options.share_blocks == "auto" and not options.gpu_aware_mpi)
+    grid = ProcessGrid(call.ranks, shape, options.share_blocks == "auto" and not options.gpu_aware_mpi)
     if grid.n_ranks > 1:
         with call.timers("structure"):
             space = space.ordered(
@@ -234,21 +223,21 @@ def _engine(call: Call) -> Engine:
     trouble = None
     try:
         memory = backend.create_memory(
-            direct=options.gpu_aware_mpi, local_rank=None if call.comm is None else call.local_rank,
+            direct=options.gpu_aware_mpi, local_rank=call.local_rank if call.ranks.size > 1 else None,
             n_local=call.n_local, say=call.log.warning_once,
         )  # fmt: skip
         if options.gpu_aware_mpi and memory is not None:
             trouble = no_messages_from(memory.kind)
     except InputError as error:
         trouble = str(error)
-    agree_on_error(call.comm, trouble)
+    call.ranks.agree_on_error(trouble)
     assert memory is not None
 
     allowed = call.memory
     if memory.identity is not None:
-        found = memory.limit(count_alike(call.comm, memory.identity))
+        found = memory.limit(call.ranks.count_alike(memory.identity))
         assert found is not None
-        least = -int(largest_of_all(call.comm, np.array([-found], np.int64))[0])
+        least = -int(call.ranks.maximum(np.array([-found], np.int64))[0])
         allowed = least if options.memory is None else min(least, allowed)
     return Engine(name, backend, memory, allowed)
 
@@ -261,12 +250,11 @@ def _choose_backend(call: Call) -> str:
     """
     if call.options.backend != "auto":
         return call.options.backend
-    profiles = from_rank_0(call.comm, planner.named_profiles)
-    if "gpu" not in profiles or largest_of_all(call.comm, np.array([not device_is_there()], np.int64))[0]:
+    profiles = call.ranks.from_rank_0(planner.named_profiles)
+    if "gpu" not in profiles or call.ranks.maximum(np.array([not device_is_there()], np.int64))[0]:
         return "cpu"
-    choice = from_rank_0(
-        call.comm,
-        lambda: planner.choose_backend(call.problem, profiles, _jit.n_threads(), call.basis_sizes, call.n_ranks),
+    choice = call.ranks.from_rank_0(
+        lambda: planner.choose_backend(call.problem, profiles, _jit.n_threads(), call.basis_sizes, call.ranks.size)
     )
     call.log.info(choice.sentence)
     return str(choice.backend)
@@ -276,18 +264,18 @@ def _shape(call: Call, engine: Engine) -> Shape:
     """The grid that was asked for, or the planner's; rank 0 plans for all."""
     if call.options.grid != "auto":
         return call.options.grid
-    if call.n_ranks == 1:
+    if call.ranks.size == 1:
         return 1, 1, 1, 1
     chosen, missing = (1, 1, 1, 1), 0
     with call.timers("plan"):
-        if call.comm.rank == 0:
+        if call.ranks.rank == 0:
             plan = _plan(call, engine)
             best = plan.chosen or plan.too_large[0]
             chosen, missing = best.grid, max(best.missing_bytes, best.missing_device_bytes)
-        chosen, missing = broadcast(call.comm, (chosen, missing))
+        chosen, missing = call.ranks.broadcast((chosen, missing))
     if missing:
         call.log.warning(
-            f"no grid of {call.n_ranks} ranks is predicted to fit into {engine.allowed / 2**30:.3g} GiB per rank; "
+            f"no grid of {call.ranks.size} ranks is predicted to fit into {engine.allowed / 2**30:.3g} GiB per rank; "
             f"{missing / 2**30:.3g} GiB are missing"
         )
     return chosen
@@ -299,7 +287,7 @@ def _plan(call: Call, engine: Engine) -> planner.Plan:
         profile = planner.assumed_device().model_copy(update={"context_bytes": 0})
         limits = planner.Limits(_ANY_MEMORY, *call.basis_sizes, engine.allowed)
     profile = profile.model_copy(update={"ranks_per_node": call.n_local})
-    return planner.make_plan(call.problem, call.n_ranks, profile, _jit.n_threads(), limits)
+    return planner.make_plan(call.problem, call.ranks.size, profile, _jit.n_threads(), limits)
 
 
 def _device_bytes(call: Call, engine: Engine, shape: Shape) -> dict[int, int] | None:
@@ -315,9 +303,9 @@ def _device_bytes(call: Call, engine: Engine, shape: Shape) -> dict[int, int] | 
         most += planner.most_bytes(space.alpha, space.beta, space.hamiltonian.norb, space.hamiltonian.nelec)
         if most <= _MEMORY_SHARE * engine.allowed:
             return None
-        if call.comm is None or call.comm.rank == 0:
+        if call.ranks.rank == 0:
             found = planner.rank_bytes(call.problem, shape, planner.Limits(_ANY_MEMORY, *sizes, engine.allowed))
-        return broadcast(call.comm, found)
+        return call.ranks.broadcast(found)
 
 
 def _spin_target(call: Call, flip: bool) -> SpinTarget | None:

@@ -61,8 +61,7 @@ class Operators:
         frame = self.frame
         hamiltonian = frame.space.hamiltonian
         with self._timers("structure"):
-            block, single = self.block(layout), frame.call.options.slide_precision == "single"
-            common = self._timers, single, frame.engine.memory
+            block, common = self.block(layout), (self._timers, frame.engine.memory)
             if frame.target is not None:
                 return SpinTargetOperator(frame.grid, layout, block, hamiltonian, frame.target, *common)
             return SigmaOperator(frame.grid, layout, block, Interaction.energy(hamiltonian), *common)

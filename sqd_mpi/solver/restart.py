@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.distribution.grid import agree_on_error
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums, inspection, records
 from sqd_mpi.files.distributed import StoredVectors
@@ -62,7 +61,7 @@ class Restart:
             stored = StoredVectors(source, frame.space.alpha, frame.space.beta)
         except InputError as error:
             trouble = str(error)
-        agree_on_error(frame.grid.comm, trouble)
+        frame.call.ranks.agree_on_error(trouble)
 
         # Strings of one spin that the file does not have leave nothing of its vectors.
         assert stored is not None
@@ -185,12 +184,12 @@ def _verify(frame: Frame, path: Path) -> None:
         InputError: the file is damaged; the same on all ranks.
     """
     trouble = None
-    if not checksums.verify(frame.grid.comm, path, needed=False) and frame.grid.rank == 0:
+    if not checksums.verify(frame.call.ranks, path, needed=False) and frame.grid.rank == 0:
         try:
             inspection.look(path)
         except InputError as error:
             trouble = str(error)
-    agree_on_error(frame.grid.comm, trouble)
+    frame.call.ranks.agree_on_error(trouble)
 
 
 def _settings(frame: Frame) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels
 from sqd_mpi.solver.davidson import Eigenpairs

@@ -10,21 +10,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi import _jit
 from sqd_mpi.arrays import FloatArray, Strings
-from sqd_mpi.distribution.grid import (
-    ProcessGrid,
-    agree_on_error,
-    largest_of_all,
-    local_ranks,
-    minimum_mean_maximum,
-)
 from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import Ranks, ranks_of
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
@@ -44,6 +39,9 @@ from sqd_mpi.solver.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlo
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.start_vectors import StartVectors
 from sqd_mpi.timing import Timers
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 _SURE_PARITY = 0.9  # a vector of smaller parity is taken for a mixture of both
 
@@ -72,7 +70,7 @@ Hook = Callable[[Progress], bool]
 
 
 def solve_subspace(
-    comm: Any,
+    comm: SomeRanks,
     hamiltonian: Hamiltonian,
     strings_a: Strings,
     strings_b: Strings,
@@ -111,7 +109,7 @@ def solve_subspace(
     try:
         with _jit.taking(options.threads):
             history = History(options.tol, options.max_iterations, options.spin_square is not None, log)
-            call = _agree(comm, hamiltonian, (strings_a, strings_b), options, log, timers)
+            call = _agree(ranks_of(comm), hamiltonian, (strings_a, strings_b), options, log, timers)
             operators = Operators(fit(call))
             restart = Restart.open(operators.frame, start_vectors)
             return _Solve(operators, restart, history, hook).run()
@@ -186,7 +184,7 @@ class _Solve:
 
         pairs = davidson(
             operator, start.fill, nroots=task.count, tol=options.tol, max_iterations=options.max_iterations,
-            max_subspace=n_basis, callback=callback, sharpen=operator.sharpen,
+            max_subspace=n_basis, callback=callback,
         )  # fmt: skip
         self.restart.used = self.restart.used or bool(start.stored_numbers)
         self.history.n_sigma += pairs.n_sigma
@@ -238,10 +236,10 @@ class _Solve:
 
     def _result(self) -> SubspaceResult:
         """What is returned, and what is said of it. Collective over the grid."""
-        frame, history, comm = self.frame, self.history, self.frame.grid.comm
+        frame, history, ranks = self.frame, self.history, self.call.ranks
         decisions = self.search.decisions()
-        timings = minimum_mean_maximum(comm, self.call.timers.seconds)
-        task_seconds = minimum_mean_maximum(comm, {"tasks": self.usage.task_seconds})["tasks"]
+        timings = ranks.minimum_mean_maximum(self.call.timers.seconds)
+        task_seconds = ranks.minimum_mean_maximum({"tasks": self.usage.task_seconds})["tasks"]
         self.usage.agree(frame.grid)
         solve_seconds = history.seconds
         roots = lowest_roots(self.operators, self.found)
@@ -314,7 +312,7 @@ class _Usage:
 
 
 def _agree(
-    comm: Any, hamiltonian: Hamiltonian, strings: tuple[Strings, Strings], options: SolveOptions, log: Log,
+    ranks: Ranks, hamiltonian: Hamiltonian, strings: tuple[Strings, Strings], options: SolveOptions, log: Log,
     timers: Timers,
 ) -> Call:  # fmt: skip
     """Check the arguments on all ranks and compare them between ranks, in one reduction; then sort the strings.
@@ -322,7 +320,7 @@ def _agree(
     Raises:
         InputError: the same on all ranks.
     """
-    local_rank, n_local = local_ranks(comm)
+    local_rank, n_local = ranks.local()
     memory = options.memory or int(available_memory() / n_local)
     trouble = None
     try:
@@ -339,9 +337,9 @@ def _agree(
     limits = np.iinfo(np.int64)
     hashes = np.clip(hashes, limits.min + 1, limits.max)  # so that the negative exists
     mine = np.concatenate([hashes, -hashes, [-memory, trouble is not None]]).astype(np.int64)
-    most = largest_of_all(comm, mine)
+    most = ranks.maximum(mine)
     if most[-1]:
-        agree_on_error(comm, trouble)
+        ranks.agree_on_error(trouble)
     names = ("Hamiltonian", "alpha strings", "beta strings", "options")
     unlike = [name for name, high, low in zip(names, most[:4], -most[4:8], strict=True) if high != low]
     if unlike:
@@ -349,7 +347,7 @@ def _agree(
 
     with timers("symmetry"):
         space = Space.create(hamiltonian, *strings, symmetry=options.symmetry != "off")
-    return Call(comm, space, options, log, timers, -int(most[8]), local_rank, n_local)
+    return Call(ranks, space, options, log, timers, -int(most[8]), local_rank, n_local)
 
 
 def _name(sector: Sector) -> str:

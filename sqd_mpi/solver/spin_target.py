@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
@@ -190,10 +190,9 @@ class SpinTargetOperator(SigmaOperator):
         hamiltonian: Hamiltonian,
         target: SpinTarget,
         timers: Timers | None = None,
-        single: bool = False,
         memory: Memory = HOST,
     ):
-        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, single, memory)
+        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, memory)
         here = grid.coordinates
         place = here.ia, here.ib, here.it, here.ir
         self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block, memory))

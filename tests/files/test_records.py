@@ -16,6 +16,7 @@ import pytest
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.files.summary import ONLY_WHERE_STORED, Summary
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 
@@ -52,6 +53,21 @@ def input_path(tmp_path: Path, hamiltonian: Hamiltonian, strings: tuple[np.ndarr
 def temporary_files(folder: Path) -> list[Path]:
     """Returns what a failed writer left behind."""
     return [path for path in folder.iterdir() if ".tmp" in path.name]
+
+
+def test_options_that_are_gone_are_read_where_they_change_nothing(input_path, tmp_path):
+    """Files of version 0.1.0 may hold the precision of slides, which is double now."""
+    with h5py.File(input_path, "a") as file:
+        file["options"].attrs["slide_precision"] = "double"
+    problem = records.read_input(input_path)
+    assert SolveOptions(**problem.options).tol == 1e-4
+    again = tmp_path / "again.h5"
+    records.write_input(again, problem.hamiltonian, problem.strings_a, problem.strings_b, problem.options)
+    assert "slide_precision" not in records.read_input(again).options
+    with h5py.File(input_path, "a") as file:
+        file["options"].attrs["slide_precision"] = "single"
+    with pytest.raises(InputError, match="option slide_precision is no longer there.* with double; got 'single'"):
+        records.read_input(input_path)
 
 
 def test_input_keeps_every_digit(input_path, hamiltonian, strings):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.loop import batches
 from sqd_mpi.loop.batches import Group, shared_on_nodes, solve_batches
 from tests.support import faulty
@@ -111,4 +111,4 @@ def test_integrals_are_held_once_per_node():
         if COMM.rank == 0:
             shared.eri_pairs()[0, 0] = 42.0
         COMM.Barrier()
-        assert grid.local_ranks(COMM)[1] < COMM.size or shared.eri_pairs()[0, 0] == 42.0
+        assert ranks_of(COMM).local()[1] < COMM.size or shared.eri_pairs()[0, 0] == 42.0

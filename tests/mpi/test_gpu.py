@@ -16,7 +16,8 @@ from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.process_device import close_device
 from sqd_mpi.backends.gpu.same_spin import SameSpin
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
@@ -118,16 +119,6 @@ def test_one_string_and_empty_blocks(comm):
     check(comm, make_hamiltonian(6, (3, 0)), strings, [(comm.size, 1, 1, 1)])
 
 
-def test_single_precision_slides(comm):
-    strings = close_strings(8, 4, 40), close_strings(8, 4, 39, seed=1)
-    hamiltonian = make_hamiltonian(8, (4, 4), seed=2)
-    common = {"grid": (comm.size, 1, 1, 1), "share_blocks": "off", "tol": 1e-7}
-    options = SolveOptions(slide_precision="single", **common)
-    found = solve_subspace(comm, hamiltonian, *strings, options.replace(backend="gpu"))
-    exact = solve_subspace(comm, hamiltonian, *strings, options)
-    np.testing.assert_allclose(found.energies, exact.energies, rtol=0, atol=1e-10)
-
-
 def test_checkpoints_go_from_one_backend_to_the_other(comm):
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 25), close_strings(8, 4, 24, seed=1)
@@ -137,7 +128,7 @@ def test_checkpoints_go_from_one_backend_to_the_other(comm):
     with TemporaryDirectory() as mine:
         folder = Path(comm.bcast(mine))
         for first, second in (("cpu", "gpu"), ("gpu", "cpu")):
-            checkpoints = Checkpoints(comm, folder / f"{first}.h5", problem, "x", Log.silent())
+            checkpoints = Checkpoints(ranks_of(comm), folder / f"{first}.h5", problem, "x", Log.silent())
 
             def hook(progress, checkpoints=checkpoints):
                 if progress.iteration == 3:
@@ -167,8 +158,8 @@ def test_messages_from_host_memory_are_not_those_of_a_device(comm):
 
 def test_an_mpi_library_that_does_not_know_devices_is_refused(comm, monkeypatch):
     monkeypatch.delenv("MPICH_GPU_SUPPORT_ENABLED", raising=False)
-    assert all(isinstance(grid._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
-    monkeypatch.setattr(grid, "_answer_on_gpus", lambda kind: kind == "hip")
-    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in grid.no_messages_from("cuda")
-    assert grid.no_messages_from("hip") is None
-    assert grid.no_messages_from("host") is None
+    assert all(isinstance(mpi._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
+    monkeypatch.setattr(mpi, "_answer_on_gpus", lambda kind: kind == "hip")
+    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in mpi.no_messages_from("cuda")
+    assert mpi.no_messages_from("hip") is None
+    assert mpi.no_messages_from("host") is None

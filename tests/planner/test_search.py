@@ -10,8 +10,8 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends import get_backend
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.planner import predict_memory, shapes_of
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.text import plan_text

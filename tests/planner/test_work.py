@@ -9,8 +9,8 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends import get_backend
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.planner.connections import connected_parts, connections
 from sqd_mpi.planner.memory import structure_bytes
 from sqd_mpi.planner.profile import MachineProfile

@@ -7,6 +7,7 @@ import pytest
 
 from sqd_mpi.app import run
 from sqd_mpi.app.cli import main
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
@@ -121,7 +122,7 @@ def test_more_roots_than_wanted_keep_to_the_memory_limit():
     def basis(memory: int, count: int) -> int:
         options = SolveOptions(nroots=3, spin_square=2, spin_flip="off", memory=memory)
         space = Space.create(hamiltonian, *strings(hamiltonian))
-        frame = fit(Call(None, space, options, Log.silent(), Timers(), memory, 0, 1))
+        frame = fit(Call(ranks_of(None), space, options, Log.silent(), Timers(), memory, 0, 1))
         return frame.basis_for(frame.layout(frame.sectors[0]), count)
 
     vector = 25 * 8

@@ -7,9 +7,9 @@ import pytest
 
 from sqd_mpi.backends import get_backend
 from sqd_mpi.backends.gpu.memory import DeviceMemory
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import trivial_labels

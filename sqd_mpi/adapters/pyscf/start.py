@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.solver.result import SubspaceResult

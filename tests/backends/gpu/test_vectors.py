@@ -16,9 +16,9 @@ from sqd_mpi.backends.gpu.device import Limits
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution import mirror, vectors
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.problem.symmetry import find_labels
