@@ -77,7 +77,7 @@ def test_several_roots_in_several_sectors(comm):
 def test_spin_flip_of_both_parities(comm, monkeypatch, form):
     monkeypatch.setattr(GpuBlock, "__init__", functools.partialmethod(GpuBlock.__init__, form=form))
     hamiltonian = make_hamiltonian(8, (4, 4), seed=6)
-    strings = (close_strings(8, 4, 30),) * 2
+    strings = (close_strings(8, 4, 30 if comm.size < 4 else 18),) * 2  # threads of the shim run one after another
     found = check(comm, hamiltonian, strings, square_shapes(comm.size), nroots=2, max_subspace=6)
     assert {root.parity for root in found.roots} <= {1, -1}
 
