@@ -13,6 +13,8 @@ import pytest
 
 from tests.waiting import HANG
 
+pytestmark = pytest.mark.slow
+
 TRIAL = Path(__file__).parent / "gpu_sources" / "shim_trial.cu"
 
 ON_PURPOSE = """
