@@ -88,7 +88,8 @@ def _map_hamiltonian(setup: Setup) -> Any:
     n_pairs = norb * (norb + 1) // 2
     n_eri = n_pairs * (n_pairs + 1) // 2
     with os.fdopen(setup.descriptor, "rb") as file:
-        numbers = np.asarray(np.memmap(file, np.float64, "r", shape=(n_eri + n_pairs * n_pairs,)))
+        # copied on write, which nobody does: kernels for arrays that must not be written to would be compiled once more
+        numbers = np.asarray(np.memmap(file, np.float64, "c", shape=(n_eri + n_pairs * n_pairs,)))
     eri, pairs = numbers[:n_eri], numbers[n_eri:].reshape(n_pairs, n_pairs)
     return Hamiltonian.from_parts(setup.fields, eri, pairs)
 

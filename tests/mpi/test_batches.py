@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -32,11 +34,16 @@ def on_ranks(**settings):
         return solve_batches(shared, strings, **place, **settings)
 
 
+@cache
+def alone():
+    """Results of single solves."""
+    return solve_batches(*problem(), workers=0)
+
+
 def assert_same(results, besides=()):
     """All results but some are those of single solves."""
-    alone = solve_batches(*problem(), workers=0)
     assert [result.number for result in results] == list(range(len(SIZES)))
-    for result, other in zip(results, alone, strict=True):
+    for result, other in zip(results, alone(), strict=True):
         if result.number not in besides:
             assert result.failure is None
             assert abs(result.energy - other.energy) < 1e-10

@@ -14,6 +14,8 @@ from tests.gpu_shim import SHIM
 from tests.support.paths import TESTS
 from tests.support.waiting import HANG
 
+pytestmark = pytest.mark.slow
+
 TRIAL = TESTS / "gpu_shim" / "shim_trial.cu"
 
 ON_PURPOSE = """

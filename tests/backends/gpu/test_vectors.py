@@ -313,6 +313,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_no_access_out_of_bounds(sanitized_environment) -> None:
     """The kernels under the address and undefined-behaviour sanitizers."""
     command = [sys.executable, "-c", SANITIZED]
