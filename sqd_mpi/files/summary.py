@@ -78,13 +78,13 @@ class Summary(BaseModel):
     n_threads: int | None = None
     """Threads of a rank."""
     n_iterations: int | None = None
-    """Iterations of the eigensolver, of all sectors."""
+    """Iterations of the eigensolver in all sectors, those before a restart included."""
     n_sigma: int | None = None
-    """Number of applications of the Hamiltonian."""
+    """Number of applications of the Hamiltonian in all sectors, those before a restart included."""
     sigma_seconds: float | None = None
-    """Mean time of one application of the Hamiltonian; seconds."""
+    """Mean time of one application of the Hamiltonian, on the slowest rank; seconds."""
     solve_seconds: float | None = None
-    """Time of the solve; seconds."""
+    """From the start of the solve to the end of its iterations, those before a restart included; seconds."""
     wall_seconds: float | None = None
     """From the start of the program to the result on disk; seconds."""
     cpu_seconds: float | None = None
@@ -96,14 +96,15 @@ class Summary(BaseModel):
     peak_rss_bytes: int | None = None
     """Peak memory of a process, maximum over the ranks; bytes."""
     symmetry: dict[str, _Number] | None = None
-    """Labels of the orbitals: `n_labels`, `tolerance`, `max_dropped` and `effect_bound` (hartree)."""
+    """Labels of the orbitals: their number `n_labels`; integrals up to `tolerance` count as zero; `max_dropped` is the
+    largest that the labels forbid, `effect_bound` bounds the change of any energy by that; hartree."""
     spin_target: dict[str, bool | _Number] | None = None
     """What `--spin-square` adds to the operator: `spin`, `penalty` (hartree), `linear`; null without it."""
     version: str | None = None
     """Version of sqd_mpi that wrote the result."""
     memory: dict[str, int | None] | None = None
-    """What was planned for a rank, each the maximum over the ranks: `vectors`, `buffers`, `structure`; bytes; of `run`
-    only."""
+    """Bytes of `vectors` (basis, images, diagonal), `buffers` and `structure`, each the maximum over the ranks; of
+    `run` only."""
     loop_converged: bool | None = None
     """Whether energy and occupancies of the loop stopped to change; of `sqd` only."""
     loop_iterations: int | None = None
