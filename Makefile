@@ -15,7 +15,7 @@ SOAK_OPTIONS ?=
 GPU ?= $(if $(wildcard /opt/rocm),rocm,cuda12)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint bench bench-gpu soak docs dist matrix clean
+.PHONY: help demo test test-all test-gpu lint bench bench-gpu soak docs dist matrix clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -26,8 +26,15 @@ demo: $(VENV)/.installed-demo  ## N2 from PySCF to an energy on 2 ranks (RANKS=4
 	$(BIN)/mpiexec -n $(RANKS) $(BIN)/python -m sqd_mpi run $(DEMO)/n2.h5 -o $(DEMO)/result.h5
 	@$(BIN)/python examples/n2/compare_with_pyscf.py $(DEMO)/n2.h5 $(DEMO)/result.h5
 
-test: $(VENV)/.installed-test  ## all tests, on 1, 2, 3, 4 and 6 ranks as well (PYTEST_OPTIONS="-k davidson")
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+# Files of tests are dealt to a process per core; a process has threads and ranks of its own, so more than four gain nothing.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+
+test: $(VENV)/.installed-test  ## all tests but slow ones, on 1, 2, 3, 4 and 6 ranks as well (PYTEST_OPTIONS="-k davidson")
+	$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
+
+test-all: $(VENV)/.installed-test  ## the slow tests as well, and a wheel that is built and installed; what CI runs
+	bash scripts/try_wheel.sh
+	$(PYTEST) $(PYTEST_OPTIONS)
 
 test-gpu: $(VENV)/.installed-gpu  ## the GPU backend on the GPU of this machine (GPU=cuda12, cuda13 or rocm)
 	@$(BIN)/python scripts/find_gpu.py

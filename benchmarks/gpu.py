@@ -1,13 +1,13 @@
 """The GPU backend on this machine: kernels against roofline, copies, one sigma and whole solves beside the CPU backend.
 
     python benchmarks/gpu.py [--data DIR] [h2o-1em4 n2-1em5 made-up-4000 input.h5 ...] [--seconds 300] [-o FILE]
-    SQD_MPI_GPU=host python benchmarks/gpu.py small.h5        # emulated: tries out the program, its speed means nothing
+    SQD_MPI_GPU=tests.gpu_shim:open_shim python benchmarks/gpu.py small.h5    # emulated: its speed means nothing
 
 Everything is measured in one run, on one rank: rates of the device (DGEMM, copies in its memory, copies to and from
 pinned host memory, the start of a kernel), then for every input each part of a sigma in the ground state's sector on
-GPU and CPU, whether both agree, every form of the sums by itself, whole solves, predicted and measured memory and the
-shares of an iteration. Between the small and the large inputs: from which number of strings on the GPU is faster, and
-the profile of this machine for plans. At the end the rates for `Rates`.
+GPU and CPU, whether both agree, every form of the sums by itself, vectors, density matrices, whole solves, predicted
+and measured memory and the shares of an iteration. Between the small and the large inputs: from which number of strings
+on the GPU is faster, and the profile of this machine for plans. At the end the rates for `Rates`.
 
 Inputs that would take too long are left out, and said to be. What fails is named, and the rest goes on; the file of -o
 holds what is known so far at any time. Without the published inputs, problems are made up. Without a GPU it says so and
@@ -74,7 +74,7 @@ def open_the_device() -> Any:
     Raises:
         InputError: there is none.
     """
-    from sqd_mpi.backends.gpu.device import open_device
+    from sqd_mpi.backends.gpu.process_device import open_device
 
     return open_device(say=lambda text: print(text, file=sys.stderr))
 
@@ -126,18 +126,18 @@ class Sigma:
         from sqd_mpi.backends.gpu.block import GpuBlock
         from sqd_mpi.backends.gpu.share import GpuShare
         from sqd_mpi.distribution import layout as layouts
-        from sqd_mpi.problem import symmetry
+        from sqd_mpi.problem import spin_strings, symmetry
         from sqd_mpi.problem.interaction import Interaction
 
         labels = symmetry.find_labels(hamiltonian)
         alpha, beta = (
-            layouts.SpinStrings.from_canonical(each, of_spin, labels.n_labels)
+            spin_strings.SpinStrings.from_canonical(each, of_spin, labels.n_labels)
             for each, of_spin in zip(strings, labels.both, strict=True)
         )
         same = np.array_equal(alpha.strings, beta.strings) and not hamiltonian.spin_dependent
         beta = alpha if same else beta
         sector = max(
-            layouts.sectors(alpha, beta),
+            spin_strings.sectors(alpha, beta),
             key=lambda x: layouts.Layout.create(alpha, beta, x, (1, 1, 1, 1)).n_determinants,
         )
         layout = layouts.Layout.create(alpha, beta, sector, (1, 1, 1, 1), int(same))
@@ -243,7 +243,7 @@ def read_problem(name: str, data: Path) -> tuple[Any, tuple[Any, Any]]:
 def crossover(hamiltonian: Any, strings: Any, device: Any, sizes: Sequence[int], budget: Budget) -> dict[str, Any]:
     """Seconds of one sigma on both for growing numbers of strings, and the first from which on the GPU is faster.
 
-    `auto_seconds` are those that the planner predicts there for the CPU, to which `--backend auto` looks.
+    `auto_seconds` are those that the planner predicts there for the CPU, which `--backend auto` compares.
     """
     rows: list[dict[str, Any]] = []
     for n in sizes:
@@ -338,9 +338,27 @@ def run_input(
         measured = partial(on_device, device, repeats=options.repeats)
         report["forms"] = gpu_forms.measure_forms(case, hamiltonian, case.labels, measured)
         print(gpu_forms.forms_text(report["forms"]), flush=True)
+        run_others(case, hamiltonian.norb, measured, rates, report)
     del case
     if options.solve and budget.left > 10.0:
         run_solves(name, hamiltonian, strings, options, budget, report)
+
+
+def run_others(case: Sigma, norb: int, measured: Any, rates: dict[str, float], report: dict[str, Any]) -> None:
+    """Krylov vectors and density matrices."""
+    report["vectors"] = gpu_forms.measure_vectors(case.device, case.layout.dimension, measured)
+    shares = (
+        f"{name} {each['bytes'] / each['seconds'] / rates['copy']:.0%}" for name, each in report["vectors"].items()
+    )
+    print(f"  vectors, of the rate of copies: {', '.join(shares)}")
+    found = report["density"] = gpu_forms.measure_density(
+        case, norb, partial(on_device, case.device, repeats=1), partial(median_seconds, repeats=1)
+    )
+    print(
+        f"  density matrices: GPU {found['seconds']:.4g} s, CPU {found['cpu_seconds']:.4g} s, "
+        f"agreement {found['agreement']:.1e}",
+        flush=True,
+    )
 
 
 def run_solves(
@@ -401,7 +419,8 @@ def _end(*_: Any) -> None:
 def good(result: dict[str, Any]) -> bool:
     """Whether the GPU's sigma of an input is that of the CPU, and a solve on it did not fail."""
     agreement = result.get("sigma", {}).get("agreement")
-    return (agreement is None or agreement < AGREEMENT) and "failed" not in result.get("gpu", {})
+    agree = all(each is None or each < AGREEMENT for each in (agreement, result.get("density", {}).get("agreement")))
+    return agree and "failed" not in result.get("gpu", {})
 
 
 def save(report: dict[str, Any], path: Path | None) -> None:

@@ -38,15 +38,13 @@ class WatchedDevice:
 
 def open_watched() -> WatchedDevice:
     """The device of this process, watched; the emulated one counts its own arrays only."""
-    from sqd_mpi.backends.gpu import device as devices
+    from sqd_mpi.backends.gpu import process_device
 
-    found = devices.open_device(say=lambda text: print(text, file=sys.stderr))
+    found = process_device.open_device(say=lambda text: print(text, file=sys.stderr))
     if found.kind == "host":
-        from sqd_mpi.backends.gpu.host_device import HostDevice
-
-        found = HostDevice(memory_bytes=found.memory()[0])
-        devices.close_device()
-        devices._process_device.append(found)
+        found = type(found)(memory_bytes=found.memory()[0])
+        process_device.close_device()
+        process_device._process_device.append(found)
     return WatchedDevice(found)
 
 

@@ -1,6 +1,7 @@
 """What a first run on a GPU has to settle, for benchmarks/gpu.py.
 
-Every form of the sums by itself, the start of a kernel, rates for `Rates`, and the profile of the machine for plans.
+Every form of the sums by itself, Krylov vectors, density matrices, the start of a kernel, rates for `Rates`, and the
+profile of the machine for plans.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PLACE = (0, 0, 0, 0)
 FORMS = {"mixed": ("direct", "product", "tiled"), "same spin": ("sparse", "dense")}
 _ORBITALS, _ELECTRONS = 24, 5
 _LAUNCHES = 200
+_BASIS = 8  # Krylov vectors
 
 Timer = Callable[[Callable[[], Any]], float]
 
@@ -112,6 +114,45 @@ def _measure_form(case: Any, hamiltonian: Any, labels: Any, part: str, form: str
     }  # fmt: skip
 
 
+def measure_vectors(device: Any, size: int, seconds: Timer) -> dict[str, dict[str, float]]:
+    """Sums and combinations of Krylov vectors of so many elements: bytes that they read and write, and seconds."""
+    from sqd_mpi.backends.gpu.vectors import DeviceVectors
+
+    vectors = DeviceVectors(device)
+    basis, turn = device.upload(np.ones((_BASIS, size))), np.eye(_BASIS)
+    diagonal, out = device.upload(np.ones(size)), device.upload(np.ones(size))
+    calls = {
+        "gram": (2 * _BASIS, lambda: vectors.gram(basis, basis)),
+        "rotate": (2 * _BASIS, lambda: vectors.rotate(basis, turn)),
+        "scale_and_add": (4, lambda: vectors.scale_and_add(diagonal, out, 1.0, out)),
+    }
+    return {name: {"bytes": 8.0 * n * size, "seconds": seconds(call)} for name, (n, call) in calls.items()}
+
+
+def measure_density(case: Any, norb: int, seconds: Timer, cpu_seconds: Timer) -> dict[str, float]:
+    """One- and two-particle density matrices of a vector on both backends: seconds, lists included, and agreement."""
+    from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
+    from sqd_mpi.backends.gpu.density import GpuDensityBlock
+    from sqd_mpi.distribution.layout import Layout
+
+    layout = Layout.create(case.layout.alpha, case.layout.beta, case.layout.sector, (1, 1, 1, 1))
+    ket = np.random.default_rng(0).normal(size=layout.block_size(0, 0))
+    ket /= np.linalg.norm(ket)
+    found = {}
+
+    def make(create: Callable[..., Any]) -> None:
+        out = Accumulators.zeros(norb, 2, True)
+        block = create(layout, layout, PLACE, norb, case.labels.both[0], out)
+        for shift in block.shifts(True):
+            block.add(*shift, ket, ket, True)
+        block.finish()
+        found[create] = out.flat
+
+    on_gpu = partial(GpuDensityBlock, case.device)
+    times = {"seconds": seconds(partial(make, on_gpu)), "cpu_seconds": cpu_seconds(partial(make, DensityBlock))}
+    return {**times, "agreement": float(np.abs(found[on_gpu] - found[DensityBlock]).max())}
+
+
 def forms_text(found: dict[str, dict[str, Any]]) -> str:
     """The forms as a table."""
     lines = ["  form     useful GFMA  executed GFMA       GB  predicted ms  measured ms   ratio  executed GFMA/s"]
@@ -146,7 +187,7 @@ def suggested_rates(report: dict[str, Any]) -> dict[str, float]:
 
 
 def predicted_cpu_seconds(hamiltonian: Any, strings: tuple[Any, Any], n_threads: int) -> float:
-    """What `--backend auto` compares with its threshold."""
+    """Seconds of a sigma that a plan for the CPU says."""
     from sqd_mpi import planner
     from sqd_mpi.planner.profile import MachineProfile
 

@@ -131,21 +131,21 @@ def prepare_problem(steps: Steps, hamiltonian: Any, strings_a: Any, strings_b: A
     from sqd_mpi.backends.gpu.block import GpuBlock
     from sqd_mpi.backends.gpu.share import GpuShare
     from sqd_mpi.distribution import layout
-    from sqd_mpi.problem import bitstrings, symmetry
+    from sqd_mpi.problem import bitstrings, spin_strings, symmetry
     from sqd_mpi.problem.interaction import Interaction
 
     labels = steps("labels", lambda: symmetry.find_labels(hamiltonian))
 
     def sort_strings() -> Any:
         found = [
-            layout.SpinStrings.from_canonical(bitstrings.canonical(each)[0], of_spin, labels.n_labels)
+            spin_strings.SpinStrings.from_canonical(bitstrings.canonical(each)[0], of_spin, labels.n_labels)
             for each, of_spin in zip((strings_a, strings_b), labels.both, strict=True)
         ]
         same = np.array_equal(found[0].strings, found[1].strings) and not hamiltonian.spin_dependent
         return (found[0], found[0], 1) if same else (*found, 0)
 
     alpha, beta, parity = steps("strings", sort_strings)
-    sectors = layout.sectors(alpha, beta)
+    sectors = spin_strings.sectors(alpha, beta)
     largest = max(sectors, key=lambda x: layout.Layout.create(alpha, beta, x, (1, 1, 1, 1)).n_determinants)
     of_sector = layout.Layout.create(alpha, beta, largest, (1, 1, 1, 1), parity)
     device, interaction = StandIn(), Interaction.energy(hamiltonian)
@@ -172,8 +172,8 @@ def prepare_problem(steps: Steps, hamiltonian: Any, strings_a: Any, strings_b: A
 def model_space(steps: Steps, layout: Any, hamiltonian: Any, interaction: Any) -> None:
     """The part of a model space that the host makes; the diagonal and its smallest elements are the device's."""
     from sqd_mpi.backends.cpu import block as cpu
-    from sqd_mpi.distribution.grid import ProcessGrid
     from sqd_mpi.distribution.memory import HostMemory, smallest
+    from sqd_mpi.distribution.process_grid import ProcessGrid
     from sqd_mpi.problem.symmetry import find_labels
     from sqd_mpi.solver.model_space import ModelSpace
 

@@ -97,11 +97,11 @@ def measure(hamiltonian: Any, strings: Any, mode: str, repeats: int) -> dict[str
     """Useful multiply-adds and seconds of every kind of task in one mode."""
     from sqd_mpi.backends.cpu import block as cpu
     from sqd_mpi.distribution import layout as layouts
-    from sqd_mpi.problem import symmetry
+    from sqd_mpi.problem import spin_strings, symmetry
     from sqd_mpi.problem.interaction import Interaction
 
     labels = symmetry.trivial_labels(hamiltonian.norb) if mode == "off" else symmetry.find_labels(hamiltonian)
-    alpha = layouts.SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
+    alpha = spin_strings.SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
     layout = layouts.Layout.create(alpha, alpha, 0, (1, 1, 1, 1), 1 if mode == "flip" else 0)
     place = (0, 0, 0, 0)
     share = cpu.create_share(layout, place, hamiltonian, labels)

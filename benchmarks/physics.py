@@ -15,7 +15,8 @@ import sys
 
 import numpy as np
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.mpi import world
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.density_matrices import density_matrices
 from sqd_mpi.solver.solve import solve_subspace
@@ -39,12 +40,12 @@ def levels(states: list[State]) -> list[list[int]]:
 
 def compare(name: str, step: int | None) -> tuple[str, float]:
     """A row of the table, and the largest deviation. Collective over all ranks."""
-    comm = grid.world()
-    hamiltonian = grid.broadcast(comm, molecule(name) if comm is None or comm.rank == 0 else None)
+    ranks = ranks_of(world())
+    hamiltonian = ranks.from_rank_0(lambda: molecule(name))
     least = abs(hamiltonian.nelec[0] - hamiltonian.nelec[1]) / 2
     wanted = None if step is None else (least + step) * (least + step + 1)
     options = SolveOptions(nroots=ROOTS, tol=1e-9, spin_square=wanted, model_space=60)
-    result = solve_subspace(comm, hamiltonian, *strings(hamiltonian), options)
+    result = solve_subspace(ranks, hamiltonian, *strings(hamiltonian), options)
     exact = exact_states(hamiltonian, wanted, ROOTS + 3)
     energy = max(abs(root.energy - state.energy) for root, state in zip(result.roots, exact, strict=False))
     spin, density = 0.0, 0.0
@@ -64,8 +65,8 @@ def compare(name: str, step: int | None) -> tuple[str, float]:
 
 def main() -> int:
     """Prints the table on rank 0."""
-    comm = grid.world()
-    leads = comm is None or comm.rank == 0
+    ranks = ranks_of(world())
+    leads = ranks.rank == 0
     worst = 0.0
     if leads:
         print("| molecule | S(S+1) | energy | error | error of <S^2> | error of density | penalty | sigmas |")
@@ -77,7 +78,7 @@ def main() -> int:
             if leads:
                 print(row, flush=True)
     if leads:
-        print(f"\nlargest deviation {worst:.1e} on {1 if comm is None else comm.size} ranks")
+        print(f"\nlargest deviation {worst:.1e} on {ranks.size} ranks")
     return int(worst > ALLOWED)
 
 

@@ -3,7 +3,7 @@
 # is run, and its exit code is the container's.
 set -eu
 case "${1:-}" in
-  "" | -* | import | run | sqd | plan | bench | info | report | extrapolate | completion)
+  "" | -* | import | run | sqd | plan | bench | info | report | extrapolate)
     exec python -m sqd_mpi "$@"
     ;;
 esac

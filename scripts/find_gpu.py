@@ -2,7 +2,7 @@
 
     python scripts/find_gpu.py
 
-`make test-gpu` and `make bench-gpu` begin with it. The emulated device (SQD_MPI_GPU=host) is none.
+`make test-gpu` and `make bench-gpu` begin with it. What SQD_MPI_GPU names instead of a GPU is none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqd_mpi.errors import InputError
 
 def main() -> int:
     """Open the device and name it."""
-    from sqd_mpi.backends.gpu.device import open_device
+    from sqd_mpi.backends.gpu.process_device import open_device
 
     try:
         device = open_device()
@@ -25,7 +25,7 @@ def main() -> int:
         print(f"no GPU to test on: {error.typed}", file=sys.stderr)
         return 2
     if device.kind == "host":
-        print("no GPU to test on: SQD_MPI_GPU=host emulates one on the CPU; unset it", file=sys.stderr)
+        print("no GPU to test on: SQD_MPI_GPU names what takes the place of one; unset it", file=sys.stderr)
         return 2
     free, total = device.memory()
     print(f"{device.name} ({device.kind}), {total / 1e9:.3g} GB, {free / 1e9:.3g} GB free")

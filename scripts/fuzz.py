@@ -378,6 +378,7 @@ class ResultFile(Hdf5):
             return [reader.read_block(r, x, 0, rows, 0, columns).tobytes() for r, x, rows, columns in shapes]
 
     def read(self) -> str:
+        from sqd_mpi.distribution.ranks import Ranks
         from sqd_mpi.errors import InputError
         from sqd_mpi.files import checksums, records
 
@@ -389,7 +390,7 @@ class ResultFile(Hdf5):
         except InputError:
             pass
         try:
-            with_sum = checksums.verify(None, self.path, needed=False)
+            with_sum = checksums.verify(Ranks(), self.path, needed=False)
             if not with_sum:
                 from sqd_mpi.files import inspection
 
@@ -408,9 +409,10 @@ class Checkpoint(ResultFile):
     name = "result.h5.checkpoint"
 
     def read(self) -> str:
+        from sqd_mpi.distribution.ranks import Ranks
         from sqd_mpi.files import checksums, records
 
-        checksums.verify(None, self.path)
+        checksums.verify(Ranks(), self.path)
         assert self.contents(self.path) == self.vectors
         with records.VectorReader(self.path) as reader:
             reader.state()
@@ -443,7 +445,7 @@ class TraceFile(Reader):
         from sqd_mpi.app import trace
 
         found = trace.read(self.path)
-        trace.segments(found)
+        trace.innermost_seconds(found)
         return "read"
 
 

@@ -72,9 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the file; returns the exit code: 0, 2 for bad input, 1 for anything else."""
     options = parse_options(arguments)
     from sqd_mpi import InputError
-    from sqd_mpi.distribution import grid
+    from sqd_mpi.distribution import mpi
 
-    comm = grid.world()
+    comm = mpi.world()
     try:
         work(comm, options)
     except InputError as error:
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except Exception:
         traceback.print_exc()
-        grid.abort(1)  # the other ranks would wait for this one
+        mpi.abort(1)  # the other ranks would wait for this one
         return 1
     return 0
 
@@ -126,25 +126,21 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 
 def work(comm: Any, options: argparse.Namespace) -> None:
     """Molecule on rank 0, strings on all ranks, files from rank 0."""
-    from sqd_mpi import InputError
-    from sqd_mpi.distribution import grid
+    from sqd_mpi.distribution.ranks import ranks_of
     from sqd_mpi.files import records
     from sqd_mpi.solver import startup
 
-    first = comm is None or comm.rank == 0
-    startup.set_up(comm)
-    outcome: Any = None
-    if first:
-        try:
-            for path in (options.output, options.counts, options.fcidump):
-                if path is not None:
-                    records.check_output(path)
-            outcome = prepare(options)
-        except InputError as error:
-            outcome = error
-    outcome = grid.broadcast(comm, outcome)
-    if isinstance(outcome, InputError):
-        raise outcome
+    ranks = ranks_of(comm)
+    first = ranks.rank == 0
+    startup.start(ranks)
+
+    def begin() -> Molecule:
+        for path in (options.output, options.counts, options.fcidump):
+            if path is not None:
+                records.check_output(path)
+        return prepare(options)
+
+    outcome = ranks.from_rank_0(begin)
     hamiltonian, result = outcome.hamiltonian, None
     if first:
         for name, energy in outcome.energies.items():

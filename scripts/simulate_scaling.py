@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -195,7 +197,6 @@ def draw_simulation(
     Raises:
         InputError: there is no matplotlib, or the file cannot be written.
     """
-    import numpy as np
 
     from sqd_mpi.app.figures import canvas
 

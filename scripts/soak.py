@@ -241,6 +241,7 @@ def restarts(comm: Any, n_problems: int, seed: int) -> int:
 def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple[str, Any] | None:
     """Stop a solve, go on elsewhere: what is wrong with its start, and its energies; None if it had ended before."""
     from sqd_mpi.app.checkpoints import Checkpoints
+    from sqd_mpi.distribution.ranks import ranks_of as as_ranks
     from sqd_mpi.files import records
     from sqd_mpi.log import Log
 
@@ -251,9 +252,8 @@ def one_restart(comm: Any, problem: Problem, folder: Path, random: Any) -> tuple
     grids[1] = shapes(some)[random.integers(len(shapes(some)))]
     stop_at = int(random.integers(1, 25))
     known = records.Problem(problem.hamiltonian, *problem.strings, {}, (0, 0))
-    writer = Checkpoints(
-        comm, folder / "result.h5", known, records.fingerprint(problem.hamiltonian, *problem.strings), Log.silent()
-    )
+    fingerprint = records.fingerprint(problem.hamiltonian, *problem.strings)
+    writer = Checkpoints(as_ranks(comm), folder / "result.h5", known, fingerprint, Log.silent())
     last: dict[str, Any] = {}
 
     def stop(progress: Any) -> bool:
@@ -370,11 +370,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    from sqd_mpi import _jit
-    from sqd_mpi.distribution import grid
+    from sqd_mpi import _jit, world
 
     _jit.set_threads(1)
-    comm = grid.world()
+    comm = world()
     wrong = 0
     for name, part in (("dense", against_dense), ("grids", on_grids), ("restarts", restarts)):
         if name in arguments.parts:

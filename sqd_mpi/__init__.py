@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqd_mpi._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from sqd_mpi.distribution.grid import world
+    from sqd_mpi.distribution.mpi import world
     from sqd_mpi.errors import InputError, InputWarning, RunError
     from sqd_mpi.files.records import Problem, read_input, read_summary, write_input
     from sqd_mpi.log import Log
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from sqd_mpi.problem.hamiltonian import Hamiltonian
     from sqd_mpi.solver.density_matrices import DensityMatrices, density_matrices, transition_density_matrices
     from sqd_mpi.solver.pt2 import Correction, second_order
-    from sqd_mpi.solver.solve import Root, SubspaceResult, solve_subspace
+    from sqd_mpi.solver.result import Root, SubspaceResult
+    from sqd_mpi.solver.solve import solve_subspace
 
 # Where the public names lie. They are imported when they are first used, so that `import sqd_mpi` costs nothing and
 # starts neither MPI nor a compiler. A module that is public stands beside itself.
 _PLACES = {
-    "distribution.grid": ("world",),
+    "distribution.mpi": ("world",),
     "errors": ("InputError", "InputWarning", "RunError"),
     "files.records": ("Problem", "read_input", "read_summary", "write_input"),
     "log": ("Log",),
@@ -45,7 +46,8 @@ _PLACES = {
     "problem.sampling": ("sampling",),
     "solver.density_matrices": ("DensityMatrices", "density_matrices", "transition_density_matrices"),
     "solver.pt2": ("Correction", "second_order"),
-    "solver.solve": ("Root", "SubspaceResult", "solve_subspace"),
+    "solver.result": ("Root", "SubspaceResult"),
+    "solver.solve": ("solve_subspace",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -43,16 +43,16 @@ def _run() -> int:
 
 def _rank() -> str:
     """Returns the number of this rank as text, nothing where MPI was not started."""
-    grid = sys.modules.get("sqd_mpi.distribution.grid")
-    rank = None if grid is None else grid.started_rank()
+    mpi = sys.modules.get("sqd_mpi.distribution.mpi")
+    rank = None if mpi is None else mpi.started_rank()
     return "" if rank is None else f"[rank {rank}] "
 
 
 def _end_all_ranks(code: int) -> None:
     """Aborts the job if MPI was started."""
-    grid = sys.modules.get("sqd_mpi.distribution.grid")
-    if grid is not None:
-        grid.abort(code)
+    mpi = sys.modules.get("sqd_mpi.distribution.mpi")
+    if mpi is not None:
+        mpi.abort(code)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ COMMAND_LINE_OPTIONS = (
     "spin_flip",
     "string_order",
     "share_blocks",
-    "slide_precision",
     "gpu_aware_mpi",
     "start",
     "save_vector",
@@ -44,22 +43,10 @@ COMMAND_LINE_OPTIONS = (
     "trace",
 )
 
-_SIZE_UNITS = {
-    "": 1,
-    "b": 1,
-    "k": 10**3,
-    "kb": 10**3,
-    "m": 10**6,
-    "mb": 10**6,
-    "g": 10**9,
-    "gb": 10**9,
-    "t": 10**12,
-    "tb": 10**12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-}
+_SIZE = re.compile(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*(?:([kmgt])(ib|b)?|b)?\s*", re.IGNORECASE)
+# Options of version 0.1.0 that files may hold, with the value that is left of each.
+_GONE = {"slide_precision": "double"}
+
 
 
 @dataclass(frozen=True)
@@ -92,9 +79,11 @@ def parse_size(text: str | int | float) -> int:
     Raises:
         InputError: if the text is no positive size.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
-    factor = _SIZE_UNITS.get(match[2].lower()) if match else None
-    size = float(match[1]) * factor if match and factor else 0.0
+    size = 0.0
+    if match := _SIZE.fullmatch(str(text)):
+        number, prefix, ending = match.groups(default="")
+        power = "kmgt".index(prefix.lower()) + 1 if prefix else 0
+        size = float(number) * (1024 if ending.lower() == "ib" else 1000) ** power
     if not 1 <= size < 2**63:
         raise InputError(f"a size is a number with an optional unit such as 500MB, 12GB or 8GiB; got {text!r}")
     return int(size)
@@ -197,7 +186,7 @@ class SolveOptions(BaseModel):
     backend: Literal["auto", "cpu", "gpu", "reference"] = _field(
         "auto",
         "one of auto, cpu, gpu, reference",
-        "Kernels that apply the Hamiltonian: cpu, gpu or reference; auto takes a GPU for large problems.",
+        "Kernels that apply the Hamiltonian: cpu, gpu or reference; auto takes a GPU if a measured profile says so.",
     )
     threads: Annotated[Literal["auto"] | _Count, BeforeValidator(_threads)] = _field(
         "auto",
@@ -252,11 +241,6 @@ class SolveOptions(BaseModel):
     share_blocks: Literal["auto", "off"] = _field(
         "auto", "auto or off", "Ranks of one node read each other's blocks in shared memory: auto or off."
     )
-    slide_precision: Literal["double", "single"] = _field(
-        "double",
-        "double or single",
-        "Precision in which ket blocks travel between nodes: double, or single with a double-precision finish.",
-    )
     gpu_aware_mpi: bool = _field(
         False, "true or false", "Let MPI send and receive in the memory of GPUs; needs an MPI library that can."
     )
@@ -294,6 +278,9 @@ class SolveOptions(BaseModel):
     def __init__(self, **values: Any) -> None:
         """Checks the values and reports the first that does not fit."""
         plain = {name: _plain(value) for name, value in values.items()}
+        for name, only in _GONE.items():
+            if (got := plain.pop(name, only)) != only:
+                raise InputError(f"option {name} is no longer there, everything is as with {only}; got {got!r}")
         try:
             super().__init__(**plain)
         except ValidationError as error:
@@ -310,8 +297,6 @@ class SolveOptions(BaseModel):
             )
         if self.spin_penalty is not None and self.spin_square is None:
             raise InputError("--spin-penalty needs --spin-square, which says which spin is wanted")
-        if self.gpu_aware_mpi and self.slide_precision == "single":
-            raise InputError("--gpu-aware-mpi sends blocks as they are and needs --slide-precision double; got single")
         if self.watchdog_end and self.watchdog is None:
             raise InputError("--watchdog-end needs --watchdog SECONDS")
         return self

@@ -4,82 +4,54 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 FIRST_ESTIMATE = 4  # iteration from which on there is one
 _WINDOW = 6  # iterations whose slope counts at least; in a long solve the latter half of all
 _LEAST_SHARE = 0.85  # of the mean slope so far: on a plateau norms will fall again
 _CAUTION = 1.3  # most solves become slower towards their end
-_LAST_STEPS = 8  # iterations whose duration counts
-_MOST_ITERATIONS = 10_000  # where norms do not fall, there is no estimate
 
 
 class RemainingTime:
-    """Estimates, iteration by iteration, of the iterations and seconds until all roots are converged.
+    """Estimates the iterations and seconds until all roots are converged.
 
-    The logarithm of the residual norm of every open root goes on falling as a straight line through the latter half of
-    the iterations, but not much slower than in the mean of all; the root that comes last decides. Time goes on as in
-    the last iterations.
+    The logarithm of the residual norm of an open root goes on falling as in the latter half of the iterations, but not
+    much slower than in the mean of all; the root that comes last decides. Time goes on as in the last iterations.
     """
 
     def __init__(self, tol: float, max_iterations: int | None = None) -> None:
-        """Starts a solve.
-
-        Args:
-            tol: residual norm at which a root is converged.
-            max_iterations: iterations after which the solver gives up; no estimate exceeds it.
-        """
-        self.tol = tol
-        self.max_iterations = max_iterations
-        self._norms: list[NDArray[np.float64]] = []  # logarithms, one row of the roots per iteration
+        """Takes the residual norm at which a root is converged, and the iterations after which the solver gives up."""
+        self._tol, self._most = tol, math.inf if max_iterations is None else max_iterations
+        self._norms: list[NDArray[np.float64]] = []  # logarithms of norm / tol, (nroots,) of every iteration
         self._seconds: list[float] = []
 
-    def add(self, residual_norms: Sequence[float] | NDArray[np.float64], seconds: float) -> None:
-        """Takes what an iteration gave.
-
-        Args:
-            residual_norms: of every root.
-            seconds: since any fixed moment.
-        """
-        floor = self.tol * 1e-6  # what is exact has no logarithm
-        self._norms.append(np.log(np.maximum(np.atleast_1d(np.asarray(residual_norms, float)), floor)))
+    def add(self, residual_norms: ArrayLike, seconds: float) -> None:
+        """Takes the norms of all roots, (nroots,), and the seconds since any fixed moment after an iteration."""
+        norms = np.atleast_1d(np.asarray(residual_norms, float)) / self._tol
+        self._norms.append(np.log(np.maximum(norms, 1e-6)))  # what is exact has no logarithm
         self._seconds.append(seconds)
 
     def iterations(self) -> float | None:
         """Returns the number of iterations still needed, or None before the fourth or if norms do not fall."""
-        if len(self._norms) < FIRST_ESTIMATE:
+        norms, n = np.array(self._norms), len(self._norms)
+        if n < FIRST_ESTIMATE:
             return None
-        norms, goal = np.array(self._norms), math.log(self.tol)
-        open_roots = np.flatnonzero(norms[-1] > goal)
-        if not len(open_roots):
-            return 0.0
-        needed = max(self._of_root(norms[:, root], goal) for root in open_roots)
-        if not needed < _MOST_ITERATIONS:
+        left = norms[:, norms[-1] > 0.0]
+        window = min(n, max(_WINDOW, n // 2))
+        falls = np.maximum((left[-window] - left[-1]) / (window - 1), _LEAST_SHARE * (left[0] - left[-1]) / (n - 1))
+        if np.any(falls <= 0.0):
             return None
-        left = math.inf if self.max_iterations is None else max(0, self.max_iterations - len(norms))
-        return min(max(1.0, needed), left)
+        needed = float((_CAUTION * left[-1] / falls).max(initial=0.0))
+        return min(max(1.0, needed), max(0.0, self._most - n)) if left.size else 0.0
 
     def seconds(self) -> float | None:
         """Returns the seconds still needed, or None as `iterations`."""
         needed = self.iterations()
-        if needed is None:
-            return None
-        steps = np.diff(self._seconds[-_LAST_STEPS:])
-        return needed * float(steps.mean())
-
-    @staticmethod
-    def _of_root(norms: NDArray[np.float64], goal: float) -> float:
-        """Returns how many iterations one root needs, infinity if its norm does not fall."""
-        recent = norms[-max(_WINDOW, len(norms) // 2) :]
-        x = np.arange(len(recent)) - (len(recent) - 1) / 2
-        slope = float(x @ recent / (x @ x))
-        here = float(recent.mean() + slope * x[-1])
-        rate = max(-slope, _LEAST_SHARE * float(norms[0] - norms[-1]) / (len(norms) - 1))
-        return _CAUTION * (max(here, float(norms[-1])) - goal) / rate if rate > 0 else math.inf
+        return None if needed is None else needed * float(np.diff(self._seconds[-8:]).mean())
 
 
 NO_DETAIL: Mapping[str, int] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave tests/mpi to tests/test_mpi_driver.py, so that MPI does not start in the process of the ordinary tests."""
     wanted = config.getoption("only_mpi") or config.getoption("with_mpi")
     return True if collection_path == Path(__file__).parent / "mpi" and not wanted else None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels once, before processes that run tests side by side would all compile them."""
+    if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
+        program = "from sqd_mpi.job import warm_up; warm_up(2, pt2=True)"
+        subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=False)
+
+
+# Files that take long, which begin first, so that no process is left with one of them at the end.
+_LONG = "test_mpi_driver", "test_docs", "test_examples", "test_faults", "test_hard_spaces", "test_terminal", "test_run"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put long files first where several processes share the tests."""
+    if hasattr(config, "workerinput"):
+        rank = {name: number for number, name in enumerate(_LONG)}
+        items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import math
 import time
-from contextlib import nullcontext
 
 import pytest
 
 from sqd_mpi.errors import as_typed
 from sqd_mpi.log import Iteration, Log
-from sqd_mpi.solver.compile_notice import COMPILING, compiling
 from sqd_mpi.timing import Timers
 
 
@@ -79,8 +77,6 @@ def test_other_ranks_are_silent_but_remember_warnings(rank):
         log.warning("text")
         log.error("text")
         log.iteration(row())
-        with compiling(log, lambda tell: nullcontext(tell()), delay=0.0):
-            time.sleep(0.05)
     assert stream.getvalue() == ""
     assert log.warnings == ["text"]
 
@@ -105,14 +101,6 @@ def test_live_line_on_a_terminal():
     text = stream.getvalue()
     assert "a message with [brackets]" in text
     assert text.splitlines()[-1].split()[-8:] == row(3).line().split()
-
-
-def test_compiling_is_told_by_the_first_rank():
-    """What there is to say is tested with `compile_notice`."""
-    stream = io.StringIO()
-    with compiling(Log(stream=stream), lambda tell: nullcontext(tell()), delay=0.05):
-        time.sleep(0.3)
-    assert stream.getvalue() == COMPILING + "\n"
 
 
 def test_messages_name_options_as_their_reader_types_them():

@@ -37,6 +37,9 @@ from sqd_mpi.resources import available_cores, available_memory
         ("7B", 7),
         (1024, 1024),
         ("1e9", 10**9),
+        ("5.kB", 5000),
+        *((f"2{unit}{end}", 2 * 1000**k) for k, unit in enumerate("kMGT", 1) for end in ("", "B", "b")),
+        *((f"2 {unit}iB", 2 * 1024**k) for k, unit in enumerate("KMGT", 1)),
     ],
 )
 def test_parse_size(text, size):
@@ -44,7 +47,8 @@ def test_parse_size(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "0.1", "12GX", "nan", "inf", "1 2", "1e30"])
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "0.1", "12GX", "nan", "inf", "1 2", "1e30",
+                                  "10,5GB", "12GB/rank", "1 500 MB", "8bit", "2Gi", "2ib"])  # fmt: skip
 def test_parse_size_refuses(text):
     """What is no positive size is named."""
     with pytest.raises(InputError, match="a size is a number") as error:

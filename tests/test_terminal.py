@@ -81,7 +81,7 @@ def test_what_libraries_print_does_not_go_into_a_result(folder):
 
 @pytest.mark.parametrize(
     "command",
-    ["info input.h5 | head -n 1", "info | true", "info input.h5 --json | true", "completion bash | true",
+    ["info input.h5 | head -n 1", "info | true", "info input.h5 --json | true",
      "--help | head -n 1", "--version | true", "run --help | true", "plan input.h5 --ranks 2 | head -n 1",
      "plan input.h5 --ranks 2 --json | true", "report result.h5 | true", "import fcidump --help | true",
      "info input.h5 >&-", "--help >&-"],
@@ -97,7 +97,7 @@ def test_a_reader_may_stop(folder, command):
 
 
 @pytest.mark.parametrize(
-    "command", ["info input.h5", "info --json", "plan input.h5 --ranks 2", "--help", "--version", "completion zsh"]
+    "command", ["info input.h5", "info --json", "plan input.h5 --ranks 2", "--help", "--version"]
 )
 def test_a_full_disk_is_one_sentence(folder, command):
     """Also when Python ends, which would try to write the rest again."""

@@ -1,13 +1,14 @@
-"""Pages of the reference that are made from the program itself: its parser and its option models."""
+"""Pages of the reference that are made from the program itself: its parser, its option models and its summaries."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sqd_mpi.app.cli import build_parser
+from sqd_mpi.files.summary import Summary
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
 
@@ -25,6 +26,12 @@ _PYTHON = """
 of an input file take these names. Values may be Python objects or the texts of the command line.
 An unknown name is an error.
 """
+_SUMMARY = """# Every field of a summary
+
+This page is made from the model of summaries when the documentation is built. What else a result holds is said in
+[](../files.md). Lists over roots have the length nroots.
+
+"""
 
 
 def missing(*modules: str) -> list[str]:
@@ -35,9 +42,10 @@ def missing(*modules: str) -> list[str]:
 def write_pages(folder: Path) -> None:
     """Writes the generated pages into a folder; a file that would not change is left alone."""
     folder.mkdir(exist_ok=True)
-    path, text = folder / "options.md", options_page()
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    for name, text in (("options.md", options_page()), ("summary.md", summary_page())):
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def options_page() -> str:
@@ -55,6 +63,15 @@ def options_page() -> str:
             parts.append("All fields of `SolveOptions`, and\n\n")
         parts.append(_table(("name", "value", "default", "meaning"), _fields(model, inherited)))
     return "".join(parts)
+
+
+def summary_page() -> str:
+    """Returns the page of all fields of a summary."""
+    rows = [
+        (f"`{name}`", " ".join((field.description or "").split()).replace("<", r"\<"))
+        for name, field in Summary.model_fields.items()
+    ]
+    return _SUMMARY + _table(("field", "meaning"), rows)
 
 
 def verbs(parser: argparse.ArgumentParser | None = None, names: tuple[str, ...] = ()) -> Iterator[Verb]:
@@ -116,7 +133,7 @@ def _sentence(text: str, default: object) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, str, str]]) -> str:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """Returns a Markdown table."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)

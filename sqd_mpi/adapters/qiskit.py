@@ -22,7 +22,8 @@ except ImportError as error:
     raise ImportError(f"{error}; install it with: pip install 'sqd_mpi[qiskit]'") from error
 
 from sqd_mpi import _jit
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.loop.batches import BatchResult, WorkerPool, solve_batches
 from sqd_mpi.options import SolveOptions, fewest_krylov_vectors
@@ -188,13 +189,13 @@ def _solve(
         raise InputError(f"rdm needs 0, 1 or 2, the order of density matrices; got {rdm!r}")
     batches = [(_packed(alpha, hamiltonian.norb), _packed(beta, hamiltonian.norb)) for alpha, beta in ci_strings]
     options = _options(kwargs, spin_sq, shift)
-    comm = grid.world() if is_mpi_execution() else None
-    if comm is not None and comm.size > 1:
-        startup.set_up(comm)
+    ranks = ranks_of(mpi.world() if is_mpi_execution() else None)
+    if ranks.size > 1:
+        startup.start(ranks, kernels=startup.Kernels(rdm))
     elif options.threads != "auto":
         _jit.set_threads(options.threads)
         place = {**place, "threads": options.threads}
-    return solve_batches(hamiltonian, batches, options, comm=comm, amplitudes=amplitudes, rdm=rdm, **place)
+    return solve_batches(hamiltonian, batches, options, comm=ranks, amplitudes=amplitudes, rdm=rdm, **place)
 
 
 def _options(kwargs: dict[str, Any], spin_sq: float | None, shift: float) -> SolveOptions:

@@ -11,17 +11,22 @@ from itertools import combinations, islice
 from math import log2
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sqd_mpi.app import bench_device
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import MpiRanks, Ranks
 from sqd_mpi.errors import InputError
 from sqd_mpi.files.new_files import check_output
 from sqd_mpi.log import Log
 from sqd_mpi.planner.profile import MachineProfile, write_profile
 from sqd_mpi.resources import processor_name
+from sqd_mpi.solver import startup
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import Communicator
 
 _KERNEL_CASES = (  # strings, orbitals, electrons, grids of which one place is measured
     (3600, 20, 5, ((1, 1, 1, 1), (4, 1, 1, 1), (1, 4, 1, 1), (2, 2, 1, 1))),
@@ -67,15 +72,15 @@ class CpuEngine:
 
 
 def run(
-    comm: Any, threads: str | int, output: str | Path | None, backend: str = "cpu",
+    ranks: Ranks, threads: str | int, output: str | Path | None, backend: str = "cpu",
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure this machine on all ranks of a communicator and write the profile.
+    """Measure this machine on all ranks and write the profile.
 
-    Collective over the communicator.
+    Collective over the ranks.
 
     Args:
-        comm: communicator, or None without MPI.
+        ranks: all of the job.
         threads: threads of a rank, or "auto".
         output: file for the profile, or None.
         backend: "cpu" or "gpu", whose kernels are measured.
@@ -87,41 +92,31 @@ def run(
     Raises:
         InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
-    from sqd_mpi import _jit
-    from sqd_mpi.solver import compile_notice
-    from sqd_mpi.solver.startup import set_up, warm_up
-
     engine, message = _engine(backend, say)
     if output is not None:
         try:
             check_output(output)
         except InputError as error:
             message = str(error)
-    grid.agree_on_error(comm, message)
-    local_rank, n_local = grid.local_ranks(comm)
+    ranks.agree_on_error(message)
     log = Log(-1)  # which keeps the warnings
-    n_threads = set_up(comm, "auto" if threads == "auto" else int(threads), log).number
-    with compile_notice.notice(say, _jit.telling_of_compilation):
-        if local_rank == 0:
-            warm_up(0)
-        grid.barrier(comm)
-        if local_rank != 0:
-            warm_up(0)
+    wanted: int | Literal["auto"] = "auto" if threads == "auto" else int(threads)
+    n_threads, n_local = startup.start(ranks, wanted, log, startup.Kernels(), say).number, ranks.local()[1]
     from sqd_mpi.resources import peak_rss_bytes
 
     measured = {"process_bytes": float(peak_rss_bytes())}
-    grid.barrier(comm)
+    ranks.barrier()
     measured.update(measure_kernels(engine))
     measured.update(engine.copies() if engine is not None else {"vector_seconds": _vector_seconds()})
-    if comm is not None and comm.size > 1:
-        measured.update(measure_messages(comm))
-    means = {name: mean for name, (_, mean, _) in grid.minimum_mean_maximum(comm, measured).items()}
-    described = {} if engine is None else bench_device.describe(comm, engine, n_local)
+    if isinstance(ranks, MpiRanks):
+        measured.update(measure_messages(ranks.comm))
+    means = {name: mean for name, (_, mean, _) in ranks.minimum_mean_maximum(measured).items()}
+    described = {} if engine is None else bench_device.describe(ranks, engine, n_local)
     profile = _profile(means, n_local, n_threads, engine, described)
-    site, warnings = check_site(comm, n_threads, n_local)
+    site, warnings = check_site(ranks, n_threads, n_local)
     warnings = [*log.warnings, *warnings]
     if output is not None:
-        grid.from_rank_0(comm, partial(write_profile, output, profile))
+        ranks.from_rank_0(partial(write_profile, output, profile))
     return {"profile": profile.model_dump(), "site": site, "warnings": warnings}
 
 
@@ -142,7 +137,7 @@ def _profile(
     default = MachineProfile()
     process = int(measured.pop("process_bytes")) - (n_local - 1) * default.rank_bytes
     processor = processor_name() if engine is None else f"{engine.device.name}, {processor_name()}"
-    name = f"{processor}, {n_local} ranks x {n_threads} threads, {grid.library_version()}"
+    name = f"{processor}, {n_local} ranks x {n_threads} threads, {mpi.library_version()}"
     whole = {"name": name, "ranks_per_node": n_local, "process_bytes": max(process, 0), **described}
     rates = {key: measured.pop(key) for key in list(measured) if key.startswith(bench_device.RATE)}
     if rates:
@@ -194,9 +189,10 @@ class KernelCase:
     def create(cls, n_strings: int, norb: int, n_electrons: int) -> KernelCase:
         """The lowest strings of equally spaced orbitals, which carry labels as in a molecule of C2v symmetry."""
         from sqd_mpi import planner
-        from sqd_mpi.distribution.layout import SpinStrings
         from sqd_mpi.problem import bitstrings
         from sqd_mpi.problem.hamiltonian import Hamiltonian
+        from sqd_mpi.problem.space import Space
+        from sqd_mpi.problem.spin_strings import SpinStrings
         from sqd_mpi.problem.symmetry import OrbitalLabels
 
         occupied = sorted(combinations(range(norb), n_electrons), key=lambda chosen: (sum(chosen), chosen))
@@ -206,7 +202,7 @@ class KernelCase:
         hamiltonian = Hamiltonian(np.diag(np.linspace(-2.0, 2.0, norb)), eri, 0.0, norb, (n_electrons, n_electrons))
         labels = OrbitalLabels(np.arange(norb) % _LABELS, _LABELS, 0.0, 0.0, 0.0)
         strings = SpinStrings.from_canonical(bitstrings.from_integers(sorted(integers), norb), labels.labels, _LABELS)
-        problem = planner.Problem.from_sorted(hamiltonian, labels, strings, strings, spin_flip=False, deal=True)
+        problem = planner.Problem.from_space(Space(hamiltonian, labels, strings, strings), spin_flip=False, deal=True)
         return cls(hamiltonian, problem, labels)
 
     def seconds_by_kind(self, shape: tuple[int, int, int, int], engine: Any = None) -> tuple[Any, dict[str, float]]:
@@ -271,7 +267,7 @@ def _vector_seconds() -> float:
     return _least(lambda: vectors.scale_and_add(one, two, 1.0, out)) / (16 * _LARGE)
 
 
-def measure_messages(comm: Any) -> dict[str, float]:
+def measure_messages(comm: Communicator) -> dict[str, float]:
     """Latency and bandwidth of a ring and of reductions. Collective over the communicator, of at least two ranks."""
     following, before = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
 
@@ -308,7 +304,7 @@ def measure_messages(comm: Any) -> dict[str, float]:
     }
 
 
-def _hidden_share(comm: Any, send: Any, receive: Any, transfer: float) -> float:
+def _hidden_share(comm: Communicator, send: Any, receive: Any, transfer: float) -> float:
     """Part of a slide that goes on while the rank computes for as long as the slide takes."""
     following, before = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
     waits = []
@@ -326,10 +322,10 @@ def _hidden_share(comm: Any, send: Any, receive: Any, transfer: float) -> float:
     return float(np.clip(1.0 - min(waits) / transfer, 0.0, 1.0))
 
 
-def check_site(comm: Any, n_threads: int, n_local: int) -> tuple[dict[str, Any], list[str]]:
-    """How the ranks are placed, and what looks wrong. Collective over the communicator."""
+def check_site(ranks: Ranks, n_threads: int, n_local: int) -> tuple[dict[str, Any], list[str]]:
+    """How the ranks are placed, and what looks wrong. Collective over the ranks."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    places = grid.gather_objects(comm, (socket.gethostname(), cores, os.cpu_count() or 1))
+    places = ranks.gather_objects((socket.gethostname(), cores, os.cpu_count() or 1))
     hosts = sorted({host for host, _, _ in places})
     per_host = [sum(other == host for other, _, _ in places) for host in hosts]
     warnings = []
@@ -342,10 +338,10 @@ def check_site(comm: Any, n_threads: int, n_local: int) -> tuple[dict[str, Any],
             warnings.append(f"{host}: a rank is bound to fewer cores than its {n_threads} threads")
     if len(set(per_host)) > 1:
         warnings.append(f"nodes have different numbers of ranks, {min(per_host)} to {max(per_host)}")
-    if comm is None or comm.size == 1:
+    if ranks.size == 1:
         warnings.append("one rank: messages and reductions were not measured; start bench with mpirun -n N")
     site = {
         "n_ranks": len(places), "n_nodes": len(hosts), "ranks_per_node": n_local, "n_threads": n_threads,
-        "cores_of_rank_0": places[0][1], "cores_of_node": places[0][2], "mpi_library": grid.library_version(),
+        "cores_of_rank_0": places[0][1], "cores_of_node": places[0][2], "mpi_library": mpi.library_version(),
     }  # fmt: skip
     return site, warnings

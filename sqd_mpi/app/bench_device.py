@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.planner import data_sheets
 from sqd_mpi.planner.seconds import Seconds
 
@@ -109,15 +109,15 @@ def open_engine(say: Callable[[str], None] = lambda text: None) -> DeviceEngine:
     Raises:
         InputError: there is none.
     """
-    from sqd_mpi.backends.gpu.device import open_device
+    from sqd_mpi.backends.gpu.process_device import open_device
 
     return DeviceEngine(open_device(say=say))
 
 
-def describe(comm: Any, engine: DeviceEngine, n_local: int) -> dict[str, Any]:
-    """Memory of the device and how the ranks of a node share devices. Collective over the communicator."""
+def describe(ranks: Ranks, engine: DeviceEngine, n_local: int) -> dict[str, Any]:
+    """Memory of the device and how the ranks of a node share devices. Collective over the ranks."""
     device = engine.device
-    everyone = grid.gather_objects(comm, device.identity)
+    everyone = ranks.gather_objects(device.identity)
     sharing = everyone.count(device.identity)
     free, total = device.memory()
     taken = 0 if device.kind == "host" else max(total - free, 0) // sharing

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums, records
 from sqd_mpi.log import Log
@@ -24,16 +25,15 @@ class Checkpoints:
     There are two generations: `<result>.checkpoint` and, from the second one on, `<result>.checkpoint.previous`.
 
     Args:
-        comm: communicator, or None.
+        ranks: those of the run.
         output: the result file.
         problem: Hamiltonian and strings in canonical order.
         fingerprint: of Hamiltonian and strings.
         log: where warnings go.
     """
 
-    def __init__(self, comm: Any, output: Path, problem: Any, fingerprint: str, log: Log):
-        self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
+    def __init__(self, ranks: Ranks, output: Path, problem: Any, fingerprint: str, log: Log):
+        self.ranks = ranks
         self.newest = checkpoint_path(output)
         self.previous = Path(f"{self.newest}.previous")
         self.problem = problem
@@ -41,6 +41,10 @@ class Checkpoints:
         self.log = log
         self.written = False
         """Whether a checkpoint of this run exists."""
+        self.found: records.VectorReader | None = None
+        """The checkpoint of an earlier run that this one goes on from."""
+        self.last_written = perf_counter()
+        """When the last checkpoint was written, or could not be; at first the start."""
 
     def write(self, progress: Any) -> str | None:
         """Write the state of a solve; the newest generation so far becomes the previous one.
@@ -77,9 +81,11 @@ class Checkpoints:
                 progress.grid, self.newest, records.CHECKPOINT, fill, [*vectors, *directions], self._keep_newest,
                 len(directions),
             )  # fmt: skip
+            self.written = True
         except OSError as error:
             return str(error)
-        self.written = True
+        finally:
+            self.last_written = perf_counter()
         return None
 
     def _keep_newest(self) -> None:
@@ -87,40 +93,43 @@ class Checkpoints:
         if self.newest.exists():
             os.replace(self.newest, self.previous)
 
-    def find(self) -> Path | None:
-        """The newest whole checkpoint that --resume can go on from, or None if there is none at all.
+    def find(self) -> None:
+        """Find and open the newest whole checkpoint that --resume can go on from; `found` is None if there is none.
 
-        Collective over the communicator.
+        Collective over the ranks.
 
         Raises:
             InputError: all generations are damaged, or the whole one belongs to another Hamiltonian.
         """
-        there = grid.broadcast(self.comm, [path for path in (self.newest, self.previous) if path.exists()])
+        there = self.ranks.broadcast([path for path in (self.newest, self.previous) if path.exists()])
         complaints = []
         for path in there:
             try:
-                checksums.verify(self.comm, path)
+                checksums.verify(self.ranks, path)
             except InputError as error:
                 complaints.append(str(error))
                 continue
-            told = grid.from_rank_0(self.comm, partial(self._described, path))
+            reader, trouble = None, None
+            try:
+                reader = records.VectorReader(path)
+            except InputError as error:
+                trouble = str(error)
+            self.ranks.agree_on_error(trouble)
+            assert reader is not None
+            told = self.ranks.from_rank_0(partial(self._told, reader))
             if complaints:
                 self.log.warning(f"{complaints[0]}; going on from the checkpoint before it")
             elif path == self.previous:
                 self.log.warning(f"{self.newest} is missing; going on from the checkpoint before it")
             self.log.info(f"resuming from {path} {told}")
-            return path
+            self.found = reader
+            return
         if complaints:
             raise InputError(f"--resume needs a whole checkpoint; {'; '.join(complaints)}")
         self.log.warning(f"--resume: there is no checkpoint {self.newest}; starting from the beginning")
-        return None
-
-    def _described(self, path: Path) -> str:
-        """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""
-        with records.VectorReader(path) as reader:
-            return self._told(reader)
 
     def _told(self, reader: records.VectorReader) -> str:
+        """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""
         if reader.hamiltonian != self.problem.hamiltonian.fingerprint():
             raise InputError(
                 f"--resume needs a checkpoint of this input; {reader.path} was written for another Hamiltonian"
@@ -141,6 +150,6 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove all generations: the result is there."""
-        if self.rank == 0:
+        if self.ranks.rank == 0:
             for path in (self.newest, self.previous):
                 path.unlink(missing_ok=True)

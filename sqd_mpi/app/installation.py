@@ -71,7 +71,7 @@ def _version(package: str) -> str | None:
 
 def _mpi_library() -> str:
     """Returns what the MPI library says about itself, or why there is none."""
-    from sqd_mpi.distribution.grid import library_version
+    from sqd_mpi.distribution.mpi import library_version
 
     return library_version()
 

@@ -28,7 +28,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.number = 0
-        """The last signal that came, or 0."""
+        """The last signal that came to this rank, or 0."""
+        self.agreed = 0
+        """The signal on which all ranks agreed, or 0."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:

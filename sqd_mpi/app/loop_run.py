@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi._version import __version__
-from sqd_mpi.app.checkpoints import checkpoint_path
+from sqd_mpi.app import summaries
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, library_versions, new_run_name
 from sqd_mpi.app.run import DONE, NOT_CONVERGED, STOPPED, Job, seconds_since_start
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError, RunError, input_warnings_to
 from sqd_mpi.files.new_files import WriteError, write_error
 from sqd_mpi.log import Log
 from sqd_mpi.loop.options import DECISIVE, LoopOptions
-from sqd_mpi.solver.startup import check_processor
+from sqd_mpi.solver import startup
 from sqd_mpi.timing import Timers
 
 _BEST = ("strings_a", "strings_b", "occupancies")
@@ -34,7 +34,7 @@ _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
 
 
 def run_loop_file(
-    comm: Any,
+    ranks: Ranks,
     problem_path: str,
     output_path: str,
     given: dict[str, Any],
@@ -44,10 +44,10 @@ def run_loop_file(
 ) -> int:
     """Run the loop on a problem file and write the result file.
 
-    Collective over the communicator.
+    Collective over the ranks.
 
     Args:
-        comm: communicator, or None without MPI.
+        ranks: all of the job.
         problem_path: problem file.
         output_path: result file, replaced only by a finished run.
         given: options of the command line.
@@ -64,7 +64,7 @@ def run_loop_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        return _LoopJob(comm, problem_path, output_path, given, extra, remembered, stack, log).run()
+        return _LoopJob(ranks, problem_path, output_path, given, extra, remembered, stack, log).run()
 
 
 class _LoopJob(Job):
@@ -74,7 +74,7 @@ class _LoopJob(Job):
 
     def __init__(
         self,
-        comm: Any,
+        ranks: Ranks,
         problem_path: str,
         output_path: str,
         given: dict[str, Any],
@@ -85,37 +85,40 @@ class _LoopJob(Job):
     ):
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()
-        self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
-        self.n_ranks = 1 if comm is None else comm.size
-        self.output, self.checkpoint = Path(output_path), checkpoint_path(output_path)
-        self.vectors = Path(f"{output_path}.vectors")
-        self.log, self.timers = log or Log(self.rank), Timers()
+        self.ranks = ranks
+        self.output = Path(output_path)
+        self.log, self.timers = log or Log(ranks.rank), Timers()
         self.options = LoopOptions(**given)
         self.input_path, self.extra = problem_path, extra
         self.signals, self._stack = signals, stack
         self.has_checkpoint = False  # of this run, or the one that it goes on from
 
+    @property
+    def vectors(self) -> Path:
+        """Folder of the eigenvectors of the last iteration."""
+        return Path(f"{self.output}.vectors")
+
     def run(self) -> int:
         """Run the loop and write."""
-        grid.from_rank_0(self.comm, check_processor)  # before numba is imported
+        startup.keep_cache_on_node()  # of workers too, and like the next line before numba is imported
+        self.ranks.from_rank_0(startup.check_processor)
         hamiltonian, state, included, occupancies = self._read_problem()
         self.has_checkpoint = state is not None
-        if self.n_ranks > 1 or self.options.workers == 0:
-            self.set_up_threads()
+        if self.ranks.size > 1 or self.options.workers == 0:
+            self.start()
         from sqd_mpi.loop.batches import shared_on_nodes
         from sqd_mpi.loop.sqd import LoopState, run_loop
 
-        with shared_on_nodes(self.comm, hamiltonian) as shared:
+        with shared_on_nodes(self.ranks, hamiltonian) as shared:
             self.log.info(
                 f"sqd_mpi {__version__}: {shared.norb} orbitals, {shared.nelec[0]} + {shared.nelec[1]} electrons, "
-                f"{self.options.batches} batches, {self.n_ranks} ranks"
+                f"{self.options.batches} batches, {self.ranks.size} ranks"
                 + ("" if self.threads is None else f" x {self.threads.number} threads{self.threads.origin}")
             )
             if state is None:
                 state = LoopState.first(shared.norb, self.options.seed, occupancies)
             result = run_loop(
-                shared, self.samples, self.options, comm=self.comm, included=included, vectors=self.vectors,
+                shared, self.samples, self.options, comm=self.ranks, included=included, vectors=self.vectors,
                 state=state, on_iteration=lambda now, _: self._write_state(now), should_stop=self._should_stop,
                 log=self.log,
             )  # fmt: skip
@@ -125,11 +128,11 @@ class _LoopJob(Job):
                 self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
                 return STOPPED
             converged = result.state.converged
-            grid.from_rank_0(self.comm, partial(self._write, shared, result.state))
-            if self.rank == 0 and converged:
+            self.ranks.from_rank_0(partial(self._write, shared, result.state))
+            if self.ranks.rank == 0 and converged:
                 self.checkpoint.unlink(missing_ok=True)
                 shutil.rmtree(self.vectors, ignore_errors=True)
-            grid.barrier(self.comm)
+            self.ranks.barrier()
         best = result.state.best
         assert best is not None
         self.log.info(
@@ -144,7 +147,7 @@ class _LoopJob(Job):
         """(Hamiltonian on rank 0, state to go on from or None, included strings, occupancies)."""
         self.hamiltonian: Any = None
         self.samples: Any = None
-        outcome = grid.from_rank_0(self.comm, self._read_problem_here)
+        outcome = self.ranks.from_rank_0(self._read_problem_here)
         return self.hamiltonian, *outcome
 
     def _read_problem_here(self) -> tuple[Any, Any, Any]:
@@ -211,12 +214,12 @@ class _LoopJob(Job):
             RunError: the run ends here and would be lost.
         """
         trouble: str | None = None
-        if self.rank == 0:
+        if self.ranks.rank == 0:
             try:
                 self._write_state_here(state)
             except WriteError as error:
                 trouble = str(error)
-        trouble = grid.broadcast(self.comm, trouble)
+        trouble = self.ranks.broadcast(trouble)
         if trouble is None:
             self.has_checkpoint = True
             return
@@ -293,7 +296,7 @@ class _LoopJob(Job):
             (weights.largest_alpha, weights.largest_beta), threshold, False,
         )  # fmt: skip
         record = records.Record(
-            summary=self._loop_summary(hamiltonian, state),
+            summary=summaries.of_loop(hamiltonian, self.samples, state, self.began, self.ranks.size),
             fingerprint=records.fingerprint(hamiltonian, best.strings_a, best.strings_b),
             strings_a=best.strings_a,
             strings_b=best.strings_b,
@@ -313,53 +316,6 @@ class _LoopJob(Job):
         except WriteError as error:
             there = f"; go on with --resume ({self.checkpoint})" if self.has_checkpoint else ""
             raise RunError(f"the result could not be written: {error}{there}") from None
-
-    def _loop_summary(self, hamiltonian: Any, state: Any) -> dict[str, Any]:
-        from sqd_mpi.resources import peak_rss_bytes
-
-        best = state.best
-        failures = [
-            f"iteration {iteration}, batch {batch}: {text}"
-            for iteration, row in enumerate(state.history["failure"], 1)
-            for batch, text in enumerate(row)
-            if text
-        ]
-        return {
-            "energy": [best.energy],
-            "converged": [best.converged],
-            "residual_norm": [best.residual_norm],
-            "spin_square": [best.spin_square],
-            "sector": [best.sector],
-            "occupancies": [best.occupancies.tolist()],
-            "all_converged": bool(state.converged and best.converged),
-            "proven": best.proven,
-            "dimension": best.dimension,
-            "n_alpha_strings": len(best.strings_a),
-            "n_beta_strings": len(best.strings_b),
-            "norb": hamiltonian.norb,
-            "nelec": list(hamiltonian.nelec),
-            "n_ranks": self.n_ranks,
-            "n_threads": best.n_threads,
-            "wall_seconds": perf_counter() - self.began,
-            "peak_rss_bytes": peak_rss_bytes(),
-            "version": __version__,
-            "loop_converged": state.converged,
-            "loop_iterations": state.iteration,
-            "failed_batches": failures or None,
-            "samples": self._count_samples(hamiltonian.nelec),
-        }
-
-    def _count_samples(self, nelec: tuple[int, int]) -> dict[str, Any]:
-        """How many different samples there are, and how many, with which share, need no recovery; on rank 0."""
-        from sqd_mpi.problem import bitstrings
-
-        samples = self.samples
-        right = (bitstrings.counts(samples.alpha) == nelec[0]) & (bitstrings.counts(samples.beta) == nelec[1])
-        return {
-            "different": len(samples),
-            "right_electrons": int(right.sum()),
-            "right_share": float(samples.probabilities[right].sum()),
-        }
 
 
 def _history(state: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError, input_warnings_to
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions, parse_size
@@ -46,7 +47,8 @@ def plan_file(
 
     from sqd_mpi.solver import startup
 
-    startup.set_up(None, min(startup.choose(None).number, _MOST_THREADS))  # of this process, not of the run
+    alone = Ranks()
+    startup.set_up(alone, min(startup.choose(alone).number, _MOST_THREADS))  # of this process, not of the run
 
     from sqd_mpi import planner
     from sqd_mpi.solver.davidson import subspace_sizes

@@ -12,8 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sqd_mpi._version import __version__
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.resources import processor_name
 
 
@@ -49,17 +52,14 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def count_nodes(comm: Any, local_rank: int) -> int:
-    """Number of nodes: ranks that are the first of theirs. Collective."""
-    if comm is None or comm.size == 1:
-        return 1
-    share = grid.minimum_mean_maximum(comm, {"first": float(local_rank == 0)})["first"][1]
-    return round(share * comm.size)
+def count_nodes(ranks: Ranks) -> int:
+    """Number of nodes: ranks that are the first of theirs. Collective over the ranks."""
+    return int(ranks.sum(np.array([ranks.local()[0] == 0], np.int64))[0])
 
 
 def library_versions() -> dict[str, str]:
     """Versions of sqd_mpi, Python, MPI and the libraries."""
-    found = {"sqd_mpi": __version__, "python": platform.python_version(), "mpi_library": grid.library_version()}
+    found = {"sqd_mpi": __version__, "python": platform.python_version(), "mpi_library": mpi.library_version()}
     for package in ("numpy", "numba", "h5py", "mpi4py"):
         try:
             found[package] = version(package)

@@ -10,22 +10,26 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sqd_mpi._version import __version__
-from sqd_mpi.app import trace
+from sqd_mpi.app import summaries, trace
 from sqd_mpi.app.checkpoints import Checkpoints, checkpoint_path
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.record import about_run, count_nodes, library_versions, new_run_name
 from sqd_mpi.app.watchdog import Watchdog
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import Ranks, ranks_of
 from sqd_mpi.errors import InputError, RunError, input_warnings_to
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.solver.startup import _node_local_cache, warm_up
+from sqd_mpi.solver import startup
 from sqd_mpi.timing import Timers
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 DONE, NOT_CONVERGED, STOPPED = 0, 3, 4
 
@@ -33,7 +37,7 @@ _NARROW_GAP = 0.05  # hartree between a root and a determinant outside below whi
 
 
 def run_file(
-    comm: Any,
+    comm: SomeRanks,
     input_path: str,
     output_path: str,
     given: dict[str, Any],
@@ -45,7 +49,7 @@ def run_file(
     Collective over the communicator.
 
     Args:
-        comm: communicator, or None without MPI.
+        comm: communicator, ranks, or None without MPI.
         input_path: input file.
         output_path: result file, replaced only by a finished run.
         given: options of the command line; they override those in the file.
@@ -61,17 +65,17 @@ def run_file(
     """
     with ExitStack() as stack:
         remembered = stack.enter_context(StopSignals()) if signals is None else signals
-        job = Job(comm, input_path, output_path, given, remembered, stack, log)
+        job = Job(ranks_of(comm), input_path, output_path, given, remembered, stack, log)
         return job.run()
 
 
 class Job:
     """One run of an input file on this rank.
 
-    Collective over the communicator at construction.
+    Collective over the ranks at construction.
 
     Args:
-        comm: communicator, or None.
+        ranks: all of the job.
         input_path, output_path: input and result file.
         given: options of the command line.
         signals: those that came since the start of the program.
@@ -80,11 +84,11 @@ class Job:
     """
 
     n_nodes = 1
-    startup: Any = None  # what `solver.startup.set_up` returns, once it was called
+    threads: startup.Threads | None = None  # once they are settled
 
     def __init__(
         self,
-        comm: Any,
+        ranks: Ranks,
         input_path: str,
         output_path: str,
         given: dict[str, Any],
@@ -94,12 +98,10 @@ class Job:
     ):
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()  # that of rank 0 is what files hold
-        self.comm = comm
-        self.rank = 0 if comm is None else comm.rank
+        self.ranks = ranks
         self.output = Path(output_path)
-        self.checkpoint = checkpoint_path(output_path)
         self.signals = signals
-        self.log = log or Log(self.rank)
+        self.log = log or Log(ranks.rank)
         self.input_path = input_path
         reading = perf_counter()
         self.problem, self.options, self.fingerprint = self._read(input_path, given, stack)
@@ -111,46 +113,55 @@ class Job:
                 self.log.warning(f"{count} duplicate {name} strings merged")
         if self.problem.changed:
             self.log.warning(f"{input_path} was changed after it was written: its checksum does not fit")
-        self.checkpoints = Checkpoints(comm, self.output, self.problem, self.fingerprint, self.log)
-        self.resume_from = self.checkpoints.find() if self.options.resume else None
-        self.last_written = perf_counter()
-        self.stop_signal = 0
+        self.checkpoints = Checkpoints(self.ranks, self.output, self.problem, self.fingerprint, self.log)
+        if self.options.resume:
+            self.checkpoints.find()
 
     def run(self) -> int:
         """Solve and write."""
-        self.set_up_threads()
+        # Threads first: what is numerical must not be imported before.
+        self.start()
         from sqd_mpi.solver.solve import solve_subspace
 
+        # What can be refused or ends the job is known before the first iteration.
         self._announce()
         if self.rdm_order:
             from sqd_mpi.solver.density_matrices import check_memory
 
-            check_memory(self.comm, self.problem.hamiltonian.norb, self.rdm_order)
+            check_memory(self.ranks, self.problem.hamiltonian.norb, self.rdm_order)
         if self._told_to_stop():
             self.log.info("stopped by the signal before the first iteration; nothing was written; start with --resume")
             return STOPPED
-        options = self.options if self.resume_from is None else self.options.replace(start=self.resume_from)
+
+        # The solve; its time-lines are written also where it was stopped.
         problem = self.problem
-        end = (lambda: grid.abort(1)) if self.options.watchdog_end else None
-        with Watchdog(self.timers, self.options.watchdog, self.rank, end):
+        end = (lambda: mpi.abort(1)) if self.options.watchdog_end else None
+        with Watchdog(self.timers, self.options.watchdog, self.ranks.rank, end):
             result = solve_subspace(
-                self.comm, problem.hamiltonian, problem.strings_a, problem.strings_b, options,
-                log=self.log, hook=self._hook, timers=self.timers,
+                self.ranks, problem.hamiltonian, problem.strings_a, problem.strings_b, self.options,
+                log=self.log, hook=self._hook, timers=self.timers, start_vectors=self.checkpoints.found,
             )  # fmt: skip
             if not result.stopped:
                 with self.timers("write"):
                     self._write_result(result)
             self._write_trace(result)
+
+        # A checkpoint stays as long as --resume can go on from it.
         if result.stopped:
             self.log.close()
-            why = "signal" if self.stop_signal else "time limit"
+            why = "signal" if self.signals.agreed else "time limit"
             self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
             return STOPPED
         done = result.converged and result.proven
-        if done:  # otherwise --resume can go on from it
+        if done:
             self.checkpoints.remove()
         self._report(result)
         return DONE if done else NOT_CONVERGED
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint of the result."""
+        return checkpoint_path(self.output)
 
     @property
     def rdm_order(self) -> int:
@@ -159,7 +170,7 @@ class Job:
 
     def _read(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
         """Rank 0 reads, checks and locks the output; all ranks get the problem or the same error."""
-        return grid.from_rank_0(self.comm, lambda: self._read_here(input_path, given, stack))
+        return self.ranks.from_rank_0(lambda: self._read_here(input_path, given, stack))
 
     def _read_here(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
         from sqd_mpi.files import records
@@ -180,10 +191,9 @@ class Job:
         return problem, options, records.fingerprint(problem.hamiltonian, problem.strings_a, problem.strings_b)
 
     def _check_grid(self, options: SolveOptions) -> None:
-        n_ranks = 1 if self.comm is None else self.comm.size
-        if options.grid != "auto" and int(np.prod(options.grid)) != n_ranks:
+        if options.grid != "auto" and int(np.prod(options.grid)) != self.ranks.size:
             text = ",".join(str(n) for n in options.grid)
-            raise InputError(f"--grid {text} needs {int(np.prod(options.grid))} ranks; this run has {n_ranks}")
+            raise InputError(f"--grid {text} needs {int(np.prod(options.grid))} ranks; this run has {self.ranks.size}")
 
     def _check_trace(self, options: SolveOptions, input_path: str) -> None:
         from sqd_mpi.files import records
@@ -199,68 +209,36 @@ class Job:
         """Timers that keep every phase if a trace is wanted. Collective."""
         if self.options.trace is None:
             return Timers()
-        tracer = trace.Tracer(trace.event_limit(1 if self.comm is None else self.comm.size))
-        tracer.align(self.comm)
+        tracer = trace.Tracer(trace.event_limit(self.ranks.size))
+        tracer.align(self.ranks)
         return tracer
 
-    def set_up_threads(self) -> None:
-        """Fix the number of threads and load the kernels. Collective."""
-        with self.timers("start-up"):
-            local_rank, n_local = grid.local_ranks(self.comm)
-            self.n_nodes = count_nodes(self.comm, local_rank)
-            _node_local_cache()
-            from sqd_mpi import _jit
-            from sqd_mpi.solver import compile_notice, startup
-
-            self.threads = startup.set_up(self.comm, self.options.threads, self.log)
-        with compile_notice.compiling(self.log, _jit.telling_of_compilation), self.timers("warm-up"):
-            # With a cold cache every rank would compile: the first of a node does, the others then load.
-            backend = self._open_device(local_rank, n_local)
-            if local_rank == 0:
-                warm_up(self.rdm_order, self.options.pt2, backend)
-            grid.barrier(self.comm)
-            if local_rank != 0:
-                warm_up(self.rdm_order, self.options.pt2, backend)
-            grid.barrier(self.comm)
-
-    def _open_device(self, local_rank: int, n_local: int) -> str:
-        """The backend whose kernels are loaded; its device, if it has one, is chosen by the rank's number on the node.
-
-        Collective.
-
-        Raises:
-            InputError: a rank has no device; the same on all ranks.
-        """
-        from sqd_mpi.backends import get_backend
-
-        name, trouble = self.options.backend, None
-        if name == "auto":  # the problem decides; its device is opened when it has
-            return "cpu"
-        try:
-            get_backend(name).create_memory(local_rank=local_rank, n_local=n_local)
-        except InputError as error:
-            trouble = str(error)
-        grid.agree_on_error(self.comm, trouble)
-        return name
+    def start(self) -> None:
+        """Settle the number of threads and load the kernels. Collective."""
+        self.n_nodes = count_nodes(self.ranks)
+        kernels = startup.Kernels(self.rdm_order, self.options.pt2, self.options.backend)
+        self.threads = startup.start(
+            self.ranks, self.options.threads, self.log, kernels, say=self.log.info, timers=self.timers
+        )
 
     def _announce(self) -> None:
+        assert self.threads is not None
         problem = self.problem
         n_alpha, n_beta = problem.hamiltonian.nelec
-        n_ranks = 1 if self.comm is None else self.comm.size
         from sqd_mpi import _jit
 
         self.log.info(
             f"sqd_mpi {__version__}: {problem.hamiltonian.norb} orbitals, {n_alpha} + {n_beta} electrons, "
-            f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {n_ranks} ranks x {_jit.n_threads()} threads"
-            f"{self.threads.origin}"
+            f"{len(problem.strings_a)} x {len(problem.strings_b)} strings, {self.ranks.size} ranks x "
+            f"{_jit.n_threads()} threads{self.threads.origin}"
         )
         given = {name: value for name, value in self.options.to_dict().items() if value is not None}
         self.log.detail("options: " + ", ".join(f"{name} {value}" for name, value in given.items()))
 
     def _told_to_stop(self) -> bool:
         """Whether a signal has come to any rank. Collective."""
-        self.stop_signal = int(grid.largest_of_all(self.comm, np.array([self.signals.number], np.int64))[0])
-        return self.stop_signal != 0
+        self.signals.agreed = int(self.ranks.maximum(np.array([self.signals.number], np.int64))[0])
+        return self.signals.agreed != 0
 
     def _hook(self, progress: Any) -> bool:
         """Once an iteration: agree on signals and clocks, write a checkpoint if it is due."""
@@ -272,17 +250,16 @@ class Job:
             due = (
                 progress.iteration % every.iterations == 0
                 if every.iterations
-                else seconds - self.last_written >= (every.seconds or 0.0)
+                else seconds - self.checkpoints.last_written >= (every.seconds or 0.0)
             )
         flags = np.array([self.signals.number, int(late), int(due)], np.int64)
         with self.timers("reduce"):
             progress.grid.maximum_over_all(flags)
-        self.stop_signal = int(flags[0])
+        self.signals.agreed = int(flags[0])
         stop = bool(flags[0] or flags[1])
         if stop or flags[2]:
             with self.timers("checkpoint"):
                 trouble = self.checkpoints.write(progress)
-            self.last_written = perf_counter()
             if trouble is not None:
                 self._without_checkpoint(trouble, stop)
         return stop
@@ -293,7 +270,7 @@ class Job:
         Raises:
             RunError: the run must stop and would be lost.
         """
-        if stop and not self.checkpoints.written and self.resume_from is None:
+        if stop and not self.checkpoints.written and self.checkpoints.found is None:
             raise RunError(f"{trouble}; the run was to stop and has no earlier checkpoint")
         kept = "the checkpoint before it stays" if self.checkpoints.written else "there is none of this run yet"
         self.log.warning(f"{trouble}; {kept}")
@@ -316,12 +293,12 @@ class Job:
             if self.options.save_vector:
                 vectors = [(root.layout, root.vector) for root in result.roots]
                 distributed.write_file(result.grid, self.output, records.RESULT, fill, vectors)
-            elif self.rank == 0:
+            elif self.ranks.rank == 0:
                 with records.AtomicFile(self.output, records.RESULT) as file:
                     fill(file)
         except OSError as error:
             trouble = str(error)
-        trouble = grid.broadcast(self.comm, trouble)
+        trouble = self.ranks.broadcast(trouble)
         if trouble is not None:
             there = f"; go on with --resume ({self.checkpoint})" if self.checkpoints.written else ""
             raise RunError(f"the result could not be written: {trouble}{there}")
@@ -350,7 +327,7 @@ class Job:
         name = "density matrices"
         with self.timers(name):
             densities = of_all_roots(result, self.rdm_order)
-        result.timings.update(grid.minimum_mean_maximum(self.comm, {name: self.timers.seconds[name]}))
+        result.timings.update(self.ranks.minimum_mean_maximum({name: self.timers.seconds[name]}))
         return densities
 
     def _corrections(self, result: Any) -> list[Any]:
@@ -362,7 +339,7 @@ class Job:
         name = "second order"
         with self.timers(name):
             corrections = of_all_roots(result, self.problem.hamiltonian)
-        result.timings.update(grid.minimum_mean_maximum(self.comm, {name: self.timers.seconds[name]}))
+        result.timings.update(self.ranks.minimum_mean_maximum({name: self.timers.seconds[name]}))
         for k, (root, found) in enumerate(zip(result.roots, corrections, strict=True)):
             self.log.info(
                 f"root {k}: second-order correction {found.energy:.8f} hartree, energy with it "
@@ -382,11 +359,7 @@ class Job:
         roots, problem, threshold = result.roots, self.problem, self.options.carry_over_threshold
         options = self.options.replace(max_subspace=result.max_subspace, grid=result.grid.shape).to_dict()
         return Record(
-            summary={
-                **self._summary(result, peak),
-                **_orbital_summary(densities),
-                **_correction_summary(corrections),
-            },
+            summary=summaries.of_solve(result, problem, self.began, peak, densities, corrections),
             fingerprint=self.fingerprint,
             strings_a=problem.strings_a,
             strings_b=problem.strings_b,
@@ -402,54 +375,6 @@ class Job:
             warnings=self.log.warnings,
             run=about_run(self.input_path, self.n_nodes, perf_counter() - self.began, self.name),
         )
-
-    def _summary(self, result: Any, peak: int) -> dict[str, Any]:
-        roots, problem, target = result.roots, self.problem, result.spin_target
-        return {
-            "energy": [root.energy for root in roots],
-            "penalised_energy": None if target is None else [root.penalised_energy for root in roots],
-            "converged": [root.converged for root in roots],
-            "residual_norm": [root.residual_norm for root in roots],
-            "spin_square": [root.spin_square for root in roots],
-            "spin_pure": [root.spin_pure for root in roots],
-            "sector": [root.sector for root in roots],
-            "spin_flip_parity": [root.parity or None for root in roots],
-            "occupancies": [root.occupancies.tolist() for root in roots],
-            "all_converged": result.converged,
-            "proven": result.proven,
-            "sectors": _sectors_summary(result),
-            "dimension": len(problem.strings_a) * len(problem.strings_b),
-            "sector_dimension": roots[0].layout.dimension,
-            "n_alpha_strings": len(problem.strings_a),
-            "n_beta_strings": len(problem.strings_b),
-            "norb": problem.hamiltonian.norb,
-            "nelec": list(problem.hamiltonian.nelec),
-            "grid": list(result.grid.shape),
-            "backend": result.backend,
-            "device": result.device,
-            "n_ranks": result.grid.n_ranks,
-            "n_threads": result.n_threads,
-            "n_iterations": result.n_iterations,
-            "n_sigma": result.n_sigma,
-            "sigma_seconds": result.sigma_seconds,
-            "solve_seconds": result.solve_seconds,
-            "wall_seconds": perf_counter() - self.began,
-            "cpu_seconds": result.task_seconds[1],
-            "imbalance": result.task_seconds[2] / max(result.task_seconds[1], 1e-9),
-            "messages": result.messages,
-            "peak_rss_bytes": peak,
-            "symmetry": {
-                "n_labels": result.symmetry.n_labels,
-                "tolerance": result.symmetry.tolerance,
-                "max_dropped": result.symmetry.max_dropped,
-                "effect_bound": result.symmetry.effect_bound,
-            },
-            "spin_target": None
-            if target is None
-            else {"spin": target.spin, "penalty": target.strength, "linear": target.linear},
-            "memory": result.memory,
-            "version": __version__,
-        }
 
     def _report(self, result: Any) -> None:
         for k, root in enumerate(result.roots):
@@ -486,41 +411,3 @@ def seconds_since_start() -> float:
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     except (AttributeError, OSError):
         return 0.0
-
-
-def _sectors_summary(result: Any) -> dict[str, list[Any]]:
-    """How every symmetry sector was decided: one entry per sector in every list."""
-    decisions = result.sectors_examined
-    return {
-        "sector": [label for label, _ in decisions],
-        "spin_flip_parity": [parity or None for _, parity in decisions],
-        "energy": [found.energy for found in decisions.values()],
-        "n_found": [found.n_found for found in decisions.values()],
-        "how": [found.how for found in decisions.values()],
-        "proven": [found.proven for found in decisions.values()],
-    }
-
-
-def _orbital_summary(densities: list[Any]) -> dict[str, Any]:
-    """What the density matrices of the roots say about orbitals."""
-    if not densities:
-        return {}
-    from sqd_mpi.solver.density_matrices import natural_occupations, orbital_entropies
-
-    summary = {"natural_occupations": [natural_occupations(found.rdm1).tolist() for found in densities]}
-    if densities[0].two_ab is not None:
-        summary["orbital_entropies"] = [orbital_entropies(found).tolist() for found in densities]
-    return summary
-
-
-def _correction_summary(corrections: list[Any]) -> dict[str, Any]:
-    """Second-order corrections as fields of the summary."""
-    if not corrections:
-        return {}
-    return {
-        "energy_pt2": [found.energy for found in corrections],
-        "variance": [found.variance for found in corrections],
-        "pt2_gap": [found.smallest_gap if np.isfinite(found.smallest_gap) else None for found in corrections],
-    }
-
-

@@ -14,10 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqd_mpi.log import tell
 from sqd_mpi.resources import PACKAGE
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import Ranks
 
 # Numbers that launchers give their processes: of MPICH and its kin, PMIx, Open MPI, MVAPICH, Intel MPI, Slurm, Cray's
 # two launchers, IBM's and Flux.
@@ -26,7 +29,7 @@ _NUMBERS = (
     "ALPS_APP_PE", "PALS_RANKID", "JSM_NAMESPACE_RANK", "FLUX_TASK_RANK",
 )  # fmt: skip
 # How long a rank with bad input waits for the others to report the same, before it ends them.
-AGREEMENT_SECONDS = 5.0
+AGREEMENT_SECONDS, _NAP_SECONDS = 5.0, 0.001
 # How long MPI may take to start, to say who speaks, and to end.
 _LIMIT_SECONDS = 25.0
 _FAREWELL_SECONDS = 0.5  # for what a rank says, before it ends the others
@@ -54,9 +57,9 @@ def speaking(collective: bool) -> Iterator[bool]:
     Args:
         collective: whether all processes of a job come here, or to the start of MPI.
     """
-    from sqd_mpi.distribution import grid
+    from sqd_mpi.distribution import mpi
 
-    rank = grid.started_rank()
+    rank = mpi.started_rank()
     if rank is not None:
         yield rank == 0
     elif not collective or not any(name in os.environ for name in _NUMBERS):
@@ -85,23 +88,17 @@ def _word(child: subprocess.Popen[str]) -> str:
 
 def answer() -> None:
     """Starts MPI and prints whether this rank speaks; one that is alone with its error then ends the job."""
-    from sqd_mpi.distribution import grid
+    from sqd_mpi.distribution import mpi
+    from sqd_mpi.distribution.ranks import ranks_of
 
-    communicator = grid.world()
-    together = communicator is None or communicator.size == 1 or all_arrive(communicator)
-    first = communicator is None or communicator.rank == 0
-    print(_SPEAK if first or not together else _BE_SILENT, flush=True)
+    ranks = ranks_of(mpi.world())
+    together = all_arrive(ranks)
+    print(_SPEAK if ranks.rank == 0 or not together else _BE_SILENT, flush=True)
     if not together:
         time.sleep(_FAREWELL_SECONDS)
-        grid.abort(2)
+        mpi.abort(2)
 
 
-def all_arrive(communicator: Any, seconds: float = AGREEMENT_SECONDS) -> bool:
+def all_arrive(ranks: Ranks) -> bool:
     """Returns whether all ranks come here soon; if not, the error is this rank's alone and the others would hang."""
-    request = communicator.Ibarrier()
-    deadline = time.monotonic() + seconds
-    while not request.Test():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
+    return ranks.meet(_NAP_SECONDS, AGREEMENT_SECONDS)

@@ -1,4 +1,4 @@
-"""Time-lines: the phases of every rank with start and duration, in a file that Perfetto and `report` open.
+"""Time-lines: the phases of every rank with start and duration, in a file that Perfetto opens and `report` sums up.
 
 The file holds the Trace Event Format of Chrome (JSON): a process is a rank; its thread "compute" shows the phases of
 the program, nested as in the code, and its threads "communication" the ket blocks on their way to this rank.
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._version import __version__
-from sqd_mpi.distribution import grid
-from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.clock import clock_offset
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.resources import available_memory
@@ -80,12 +81,12 @@ class Tracer(Timers):
         """Returns the number of events kept."""
         return len(self._codes)
 
-    def align(self, comm: Any) -> None:
+    def align(self, ranks: Ranks) -> None:
         """Compares the clock with that of rank 0; at the start and the end of a run, so that drift is seen.
 
-        Collective over the communicator.
+        Collective over the ranks.
         """
-        self._clocks.append((perf_counter(), grid.clock_offset(comm)))
+        self._clocks.append((perf_counter(), clock_offset(ranks)))
 
     def first(self) -> float:
         """Returns the start of the first event, seconds of the clock of rank 0; infinity without events."""
@@ -121,10 +122,10 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
     Returns:
         On rank 0 a sentence on what went wrong, if something did; else None.
     """
-    tracer.align(process_grid.comm)
+    tracer.align(process_grid.ranks)
     mine = (tracer.first(), socket.gethostname(), len(tracer), tracer.n_dropped)
-    firsts, hosts, n_events, n_dropped = zip(*grid.gather_objects(process_grid.comm, mine), strict=True)
-    incoming = grid.pieces_of_all_ranks(process_grid.comm, _pieces(tracer, process_grid, hosts, min(firsts)))
+    firsts, hosts, n_events, n_dropped = zip(*process_grid.ranks.gather_objects(mine), strict=True)
+    incoming = process_grid.ranks.pieces_of_all_ranks(_pieces(tracer, process_grid, hosts, min(firsts)))
     head = {
         "creator": f"{_KNOWN_AS} {__version__}",
         **about,
@@ -254,6 +255,7 @@ def read(path: str | Path) -> Trace:
         places.extend((names.setdefault(decoded["name"], len(names)), decoded["pid"], decoded["tid"]))
         return None
 
+    # Read and decode; whatever goes wrong, the file is no trace.
     try:
         with gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb") as stream:
             text = stream.read(room + 1)
@@ -261,6 +263,8 @@ def read(path: str | Path) -> Trace:
             raise InputError(f"{path} unpacks to more than {room / 2**30:.3g} GiB, for which there is no room")
         content = json.loads(text, object_hook=collect)
         del text
+
+        # Times and ranks must be possible ones.
         about = content["otherData"]
         n_ranks = about["n_ranks"]
         if not str(about["creator"]).startswith(_KNOWN_AS) or type(n_ranks) is not int or n_ranks < 1:
@@ -274,95 +278,30 @@ def read(path: str | Path) -> Trace:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
         raise InputError(f"{path} is not a trace that sqd_mpi wrote; `run` writes one with --trace FILE") from None
+
     name, rank, thread = np.array(places, np.intp).reshape(-1, 3).T
     start, seconds = 1e-6 * np.array(numbers).reshape(-1, 2).T
     return Trace(about, list(names), name, rank, thread, start, seconds)
 
 
-@dataclass(frozen=True, eq=False)
-class Segments:
-    """The innermost phases of all ranks: at every moment a rank is in one of them or in none."""
-
-    rank: NDArray[np.intp]
-    """(n,) rank, ascending; within a rank segments follow each other."""
-    name: NDArray[np.intp]
-    """(n,) place of the name in `Trace.names`."""
-    start: NDArray[np.float64]
-    """(n,) seconds."""
-    end: NDArray[np.float64]
-    """(n,) seconds."""
-
-    def sums(self, n_ranks: int, groups: NDArray[np.intp], n_groups: int) -> NDArray[np.float64]:
-        """Returns the seconds of every group of phases, (n_ranks, n_groups).
-
-        Args:
-            n_ranks: number of ranks.
-            groups: (n_names,) group of every phase.
-            n_groups: number of groups.
-        """
-        place = self.rank * n_groups + groups[self.name]
-        totals = np.bincount(place, self.end - self.start, n_ranks * n_groups).astype(float)
-        return totals.reshape(n_ranks, n_groups)
-
-    def so_far(
-        self, rank: int, groups: NDArray[np.intp], n_groups: int, times: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Returns the seconds that a rank has spent in every group until some times, (n_times, n_groups).
-
-        Args:
-            rank: the rank.
-            groups: (n_names,) group of every phase.
-            n_groups: number of groups.
-            times: (n_times,) in any order, seconds.
-        """
-        mine = slice(*np.searchsorted(self.rank, [rank, rank + 1]))
-        group, start, end = groups[self.name[mine]], self.start[mine], self.end[mine]
-        spent = np.zeros((len(times), n_groups))
-        for k in np.unique(group):
-            first, last = start[group == k], end[group == k]
-            total = np.cumsum(last - first)
-            before = total - (last - first)
-            spent[:, k] = np.interp(times, np.ravel([first, last], "F"), np.ravel([before, total], "F"))
-        return spent
-
-    def shares(
-        self, rank: int, groups: NDArray[np.intp], n_groups: int, edges: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Returns which share of every interval of time a rank spends in every group, (n_intervals, n_groups).
-
-        Args:
-            rank: the rank.
-            groups: (n_names,) group of every phase.
-            n_groups: number of groups.
-            edges: (n_intervals + 1,) ascending, seconds.
-        """
-        return np.diff(self.so_far(rank, groups, n_groups, edges), axis=0) / np.diff(edges)[:, None]
-
-
-def segments(trace: Trace) -> Segments:
-    """Returns the innermost phases: what lies inside a phase is cut out of it."""
+def innermost_seconds(trace: Trace) -> NDArray[np.float64]:
+    """Returns how long every rank was in every phase and in none inside it, (n_ranks, n_names) seconds."""
     compute = np.flatnonzero(trace.thread == COMPUTE)
     order = compute[np.lexsort((-trace.seconds[compute], trace.start[compute], trace.rank[compute]))]
-    found: list[tuple[int, int, float, float]] = []
-    open_phases: list[tuple[float, int]] = []  # (end, name), the innermost last
-    last_rank, now = -1, 0.0
-
-    def leave(until: float) -> None:
-        """Closes the phases that end before a time."""
-        nonlocal now
-        while open_phases and open_phases[-1][0] <= until:
-            end, name = open_phases.pop()
-            found.append((last_rank, name, now, end))
-            now = end
+    spent = np.zeros((trace.n_ranks, len(trace.names)))
+    open_phases: list[tuple[int, float, int]] = []  # (rank, end, name), the innermost last
 
     columns = (trace.rank[order], trace.name[order], trace.start[order], trace.seconds[order])
     for rank, name, start, seconds in zip(*(column.tolist() for column in columns), strict=True):
-        leave(start if rank == last_rank else np.inf)
+        while open_phases and (open_phases[-1][0] != rank or open_phases[-1][1] <= start):
+            open_phases.pop()
+
+        # What goes to this phase is taken from the one around it, which it must not outlast: the file rounds times.
+        end = start + seconds
         if open_phases:
-            found.append((last_rank, open_phases[-1][1], now, start))
-        last_rank, now = rank, start
-        # Times are rounded in the file: a phase must not outlast the one around it.
-        open_phases.append((min(start + seconds, open_phases[-1][0] if open_phases else np.inf), name))
-    leave(np.inf)
-    kept = np.array([row for row in found if row[3] > row[2]], float).reshape(-1, 4)
-    return Segments(kept[:, 0].astype(np.intp), kept[:, 1].astype(np.intp), kept[:, 2], kept[:, 3])
+            _, last, outer = open_phases[-1]
+            end = min(end, last)
+            spent[rank, outer] -= end - start
+        spent[rank, name] += end - start
+        open_phases.append((rank, end, name))
+    return spent

@@ -33,7 +33,7 @@ def get_backend(name: str) -> Any:
 
 def device_is_there() -> bool:
     """Whether this process sees a GPU and the library that the backend gpu needs."""
-    from sqd_mpi.backends.gpu.device import is_there
+    from sqd_mpi.backends.gpu.process_device import is_there
 
     return is_there()
 

@@ -15,11 +15,12 @@ from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.mirrored import MirroredSum, half_of_kets
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.distribution.layout import BraRows, Layout, SpinStrings
+from sqd_mpi.distribution.layout import BraRows, Layout
 from sqd_mpi.distribution.memory import HostMemory, host_memory
 from sqd_mpi.problem.excitations import differing_orbitals, occupied_between, occupied_orbitals, pair_index
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 _KINDS = {"mixed": 0, "alpha": 1, "beta": 2}
 

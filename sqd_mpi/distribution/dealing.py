@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.distribution.layout import SpinStrings
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 
 def deal_strings(alpha: SpinStrings, beta: SpinStrings, grid: Shape, folded: bool) -> tuple[SpinStrings, SpinStrings]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 
 
 class Fold:
@@ -36,7 +36,7 @@ class Fold:
         self._own: Array = halves.get((here.ia, here.ib))
         self._mirror: Array = halves.get((here.ib, here.ia)) if here.ia != here.ib else None
         self._mirror_is_here = self._mirror is not None
-        if self._own is None and grid.replicas is not None:
+        if self._own is None and grid.replicas.size > 1:
             self._own = memory.empty(self._unfolding.own.size)
         if self._mirror is None and here.ia != here.ib:
             self._mirror = memory.empty(self._unfolding.mirror.size)

@@ -19,96 +19,13 @@ Rows of a block or sub-block are numbered label after label; `row_offsets` says 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray, Shape
-from sqd_mpi.problem.symmetry import string_labels
-
-
-@dataclass(frozen=True, eq=False)
-class SpinStrings:
-    """The strings of one spin in working order: by label; inside a label canonical, or dealt to the parts of a grid.
-
-    Attributes:
-        strings: (n, nwords) uint64.
-        canonical: (n,) int64, position of each string in canonical order.
-        label_start: (n_labels + 1,) int64, first working position of every label.
-        weight: (n,) float64 positive relative work of each string, by which halves and row groups are cut.
-        whole_share: part of the work on a row that is done wherever some of its columns are wanted.
-    """
-
-    strings: NDArray[np.uint64] = field(repr=False)
-    canonical: IntArray = field(repr=False)
-    label_start: IntArray = field(repr=False)
-    weight: NDArray[np.float64] = field(repr=False)
-    whole_share: float = 0.0
-
-    @classmethod
-    def from_canonical(
-        cls, strings: NDArray[np.uint64], orbital_labels: NDArray[np.int64], n_labels: int
-    ) -> SpinStrings:
-        """Sort canonical strings by label."""
-        labels = string_labels(strings, orbital_labels)
-        order = np.argsort(labels, kind="stable").astype(np.int64)
-        start = np.zeros(n_labels + 1, np.int64)
-        np.cumsum(np.bincount(labels, minlength=n_labels), out=start[1:])
-        return cls(np.ascontiguousarray(strings[order]), order, start, np.ones(len(order)))
-
-    def weighted(self, weight: NDArray[np.float64], whole_share: float) -> SpinStrings:
-        """The same strings with other weights, (n,) in working order, and another share of whole rows."""
-        return replace(self, weight=weight, whole_share=whole_share)
-
-    def dealt(self, n_parts: int) -> SpinStrings:
-        """The same strings in an order in which every part of `bounds(n_parts)` gets light and heavy ones alike.
-
-        In every label the strings are dealt by falling weight, to the parts in turn and back again, like cards; inside
-        a part they stay in canonical order.
-        """
-        bounds = self.bounds(n_parts)
-        part = np.empty(self.size, np.int64)
-        for label, (first, last) in enumerate(pairwise(self.label_start)):
-            sizes = np.diff(bounds[label])
-            n_rounds = int(sizes.min())
-            turn, place = np.divmod(np.arange(n_rounds * n_parts), n_parts)
-            turns = np.where(turn % 2 == 0, place, n_parts - 1 - place)
-            whole = np.concatenate([turns, np.flatnonzero(sizes > n_rounds)])
-            part[first + np.argsort(-self.weight[first:last], kind="stable")] = whole
-        label_of = np.repeat(np.arange(self.n_labels), np.diff(self.label_start))
-        order = np.lexsort((self.canonical, part, label_of))
-        return SpinStrings(
-            np.ascontiguousarray(self.strings[order]), self.canonical[order], self.label_start, self.weight[order],
-            self.whole_share,
-        )  # fmt: skip
-
-    @property
-    def n_labels(self) -> int:
-        """Number of labels, present or not."""
-        return len(self.label_start) - 1
-
-    @property
-    def size(self) -> int:
-        """Number of strings."""
-        return len(self.canonical)
-
-    def bounds(self, n_parts: int) -> IntArray:
-        """Boundaries (n_labels, n_parts + 1) that cut every label into nearly equal counts.
-
-        The left-over strings of the labels go to different parts in turn, so that totals differ by at most one.
-        """
-        counts = np.diff(self.label_start)
-        result = np.empty((self.n_labels, n_parts + 1), np.int64)
-        first_with_extra = 0
-        for label, count in enumerate(counts):
-            part = np.arange(n_parts)
-            extra = (part - first_with_extra) % n_parts < count % n_parts
-            result[label, 0] = self.label_start[label]
-            result[label, 1:] = self.label_start[label] + np.cumsum(count // n_parts + extra)
-            first_with_extra = (first_with_extra + int(count) % n_parts) % n_parts
-        return result
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,13 +329,6 @@ def owners(bounds: IntArray) -> IntArray:
     for row in bounds:
         owner[row[0] : row[-1]] = np.repeat(np.arange(len(row) - 1), np.diff(row))
     return owner
-
-
-def sectors(alpha: SpinStrings, beta: SpinStrings) -> list[int]:
-    """Sectors that hold at least one determinant, ascending."""
-    present_a = np.flatnonzero(np.diff(alpha.label_start))
-    present_b = np.flatnonzero(np.diff(beta.label_start))
-    return [int(sector) for sector in np.unique(present_a[:, None] ^ present_b[None, :])]
 
 
 def _exclusive_sum(sizes: IntArray) -> IntArray:

@@ -66,7 +66,7 @@ def project_out(vectors: FloatArray, basis: FloatArray, overlaps: FloatArray, tr
     Args:
         vectors: (m, size); basis: (k, size); overlaps: (m, k); transform: (n, m) with n <= m.
     """
-    _project_out(vectors, basis, overlaps, transform)
+    _project_out(vectors, basis, np.ascontiguousarray(overlaps), transform)  # in one order, so that it is compiled once
 
 
 def rotate(vectors: FloatArray, coefficients: FloatArray) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError
 
 HEAD_BYTES = 512  # the smallest user block of HDF5
@@ -109,13 +109,13 @@ def read_head(path: PathLike) -> tuple[int, int] | None:
     return found, int(match[2], 16)
 
 
-def verify(comm: Any, path: PathLike, needed: bool = True) -> bool:
+def verify(ranks: Ranks, path: PathLike, needed: bool = True) -> bool:
     """Verify the checksum of a file; every rank reads a part of it.
 
-    Collective over the communicator.
+    Collective over the ranks.
 
     Args:
-        comm: communicator, or None.
+        ranks: those that read it.
         path: the file; all ranks see the same.
         needed: whether a file without a checksum is refused too.
 
@@ -125,30 +125,29 @@ def verify(comm: Any, path: PathLike, needed: bool = True) -> bool:
     Raises:
         InputError: the same on all ranks: the file cannot be read or is damaged, in one sentence.
     """
-    rank, n_ranks = (0, 1) if comm is None else (comm.rank, comm.size)
     stated, trouble = None, None
-    if rank == 0:
+    if ranks.rank == 0:
         try:
             stated = read_head(path)
             if stated is None and needed:
                 trouble = f"{path} is damaged: it has no checksum"
         except InputError as error:
             trouble = str(error)
-    stated, trouble = grid.broadcast(comm, (stated, trouble))
+    stated, trouble = ranks.broadcast((stated, trouble))
     if trouble is not None:
         raise InputError(trouble)
     if stated is None:
         return False
     n_words = -(-(stated[0] - HEAD_BYTES) // 8)
-    start, stop = (HEAD_BYTES + 8 * (n_words * k // n_ranks) for k in (rank, rank + 1))
+    start, stop = (HEAD_BYTES + 8 * (n_words * k // ranks.size) for k in (ranks.rank, ranks.rank + 1))
     mine, unread = 0, 0
     try:
         mine = file_sum(path, [(start, min(stop, stated[0]))])
     except OSError:
         unread = 1
-    total = grid.sum_of_words(comm, np.array([mine, unread], np.uint64))
+    total = ranks.sum(np.array([mine, unread], np.uint64))
     if total[1]:
-        raise InputError(f"{path} cannot be read by {int(total[1])} of {n_ranks} ranks")
+        raise InputError(f"{path} cannot be read by {int(total[1])} of {ranks.size} ranks")
     if int(total[0]) != stated[1]:
         raise InputError(f"{path} is damaged: its checksum is wrong")
     return True

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.distribution.fold import whole_block
-from sqd_mpi.distribution.grid import ProcessGrid, broadcast, gather_objects, largest_of_all, sum_of_words
-from sqd_mpi.distribution.layout import Layout, SliceGeometry, SpinStrings
+from sqd_mpi.distribution.layout import Layout, SliceGeometry
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.files import records
 from sqd_mpi.files.checksums import word_sum
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 _PIECE_BYTES = 32 * 2**20  # written or read at a time
 
@@ -74,7 +75,7 @@ def write_file(
             os.close(descriptor)
     except OSError as error:
         trouble = trouble or error.strerror
-    sums = sum_of_words(grid.comm, np.array([total % 2**64, trouble is not None], np.uint64))
+    sums = grid.ranks.sum(np.array([total % 2**64, trouble is not None], np.uint64))
     if not sums[1] and grid.rank == 0:
         try:
             file.complete(pieces, int(sums[0]), before_renaming)
@@ -118,13 +119,13 @@ def _laid_out(
             file.discard()
             trouble = error.strerror or str(error)
     _agree(grid, file.path, trouble)
-    return broadcast(grid.comm, plan)
+    return grid.ranks.broadcast(plan)
 
 
 def _agree(grid: ProcessGrid, path: Path | str, trouble: str | None) -> None:
     """Raise the same OSError on all ranks if one of them has trouble."""
-    if largest_of_all(grid.comm, np.array([trouble is not None], np.int64))[0]:
-        causes = [text for text in gather_objects(grid.comm, trouble) if text is not None]
+    if grid.ranks.maximum(np.array([trouble is not None], np.int64))[0]:
+        causes = [text for text in grid.ranks.gather_objects(trouble) if text is not None]
         raise OSError(f"cannot write {path}: {causes[0]}")
 
 
@@ -193,15 +194,15 @@ class StoredVectors:
     Every rank reads what it needs by itself; determinants that the file does not have get 0.
 
     Args:
-        path: result with vectors, or checkpoint.
+        source: path of a result with vectors or of a checkpoint, or an open reader of one.
         alpha, beta: strings of the new problem in working order.
 
     Raises:
         InputError: the file holds no vectors or cannot be read.
     """
 
-    def __init__(self, path: Path | str, alpha: SpinStrings, beta: SpinStrings):
-        self.reader = records.VectorReader(path)
+    def __init__(self, source: Path | str | records.VectorReader, alpha: SpinStrings, beta: SpinStrings):
+        self.reader = source if isinstance(source, records.VectorReader) else records.VectorReader(source)
         self._rows = _positions(self.reader.strings_a, self.reader.labels_a, self.reader.order_a, alpha)
         self._columns = _positions(self.reader.strings_b, self.reader.labels_b, self.reader.order_b, beta)
 

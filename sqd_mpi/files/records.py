@@ -29,6 +29,7 @@ from sqd_mpi.files.items import plain as _plain
 from sqd_mpi.files.items import read_tree as _read_tree
 from sqd_mpi.files.items import write_tree as _write_tree
 from sqd_mpi.files.new_files import check_output, new_binary_file
+from sqd_mpi.files.summary import Summary, as_printed
 from sqd_mpi.files.vectors import VectorFile, VectorReader, create_vectors, write_block
 from sqd_mpi.files.writing import AtomicFile
 from sqd_mpi.options import SolveOptions
@@ -44,7 +45,6 @@ __all__ = [
     "LOOP",
     "PROBLEM",
     "RESULT",
-    "SUMMARY_FIELDS",
     "AtomicFile",
     "PathLike",
     "Problem",
@@ -69,51 +69,6 @@ __all__ = [
 ]
 
 
-# What `info --json` prints for a result, in this order; a field that the file lacks is null.
-SUMMARY_FIELDS = (
-    "energy",
-    "penalised_energy",
-    "converged",
-    "residual_norm",
-    "spin_square",
-    "spin_pure",
-    "sector",
-    "spin_flip_parity",
-    "occupancies",
-    "natural_occupations",
-    "orbital_entropies",
-    "energy_pt2",
-    "variance",
-    "pt2_gap",
-    "all_converged",
-    "proven",
-    "sectors",
-    "dimension",
-    "sector_dimension",
-    "n_alpha_strings",
-    "n_beta_strings",
-    "norb",
-    "nelec",
-    "grid",
-    "backend",
-    "device",
-    "n_ranks",
-    "n_threads",
-    "n_iterations",
-    "n_sigma",
-    "sigma_seconds",
-    "solve_seconds",
-    "wall_seconds",
-    "cpu_seconds",
-    "imbalance",
-    "messages",
-    "peak_rss_bytes",
-    "symmetry",
-    "spin_target",
-    "version",
-)
-
-
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What an input file holds, checked."""
@@ -136,8 +91,8 @@ class Problem:
 class Record:
     """What a result file holds, apart from the vectors."""
 
-    summary: Mapping[str, Any]
-    """The fields of `SUMMARY_FIELDS`: numbers, texts, lists, dictionaries; None for what is unknown."""
+    summary: Summary
+    """Numbers of the run and of its roots."""
     fingerprint: str
     """Fingerprint of the Hamiltonian and the strings."""
     strings_a: Strings
@@ -205,7 +160,7 @@ def write_input(
     with AtomicFile(path, INPUT) as file:
         _write_hamiltonian(file, hamiltonian)
         _write_strings(file, bitstrings.canonical(strings_a)[0], bitstrings.canonical(strings_b)[0])
-        _write_tree(file.create_group("options"), {name: plain[name] for name in options or {}})
+        _write_tree(file.create_group("options"), {name: plain[name] for name in options or {} if name in plain})
 
 
 def read_input(path: PathLike) -> Problem:
@@ -311,7 +266,7 @@ def read_loop(path: PathLike) -> tuple[str, dict[str, Any], dict[str, NDArray[An
 def write_record(file: h5py.File, record: Record) -> None:
     """Writes everything of a result but the vectors into an open result file."""
     file.attrs["fingerprint"] = record.fingerprint
-    _write_tree(file.create_group("summary"), record.summary)
+    _write_tree(file.create_group("summary"), record.summary.stored())
     _write_strings(file, record.strings_a, record.strings_b)
     file["weights/alpha"] = np.atleast_2d(record.weights_a)
     file["weights/beta"] = np.atleast_2d(record.weights_b)
@@ -377,8 +332,7 @@ def read_summary(path: PathLike) -> dict[str, Any]:
     with _open(path, INPUT, RESULT, CHECKPOINT, PROBLEM, LOOP) as file:
         file_format = str(_plain(file.attrs["format"]))
         if file_format == RESULT:
-            stored = _read_tree(_group(file, "summary"))
-            return {name: stored.get(name) for name in (*SUMMARY_FIELDS, *(set(stored) - set(SUMMARY_FIELDS)))}
+            return as_printed(_read_tree(_group(file, "summary")))
         if file_format == INPUT:
             return {"format": file_format, **_summary_of_input(file)}
         if file_format == PROBLEM:

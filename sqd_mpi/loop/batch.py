@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,11 @@ from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.density_matrices import DensityMatrices, density_matrices
 from sqd_mpi.solver.observables import StringWeights
-from sqd_mpi.solver.solve import Progress, SubspaceResult, solve_subspace
+from sqd_mpi.solver.result import SubspaceResult
+from sqd_mpi.solver.solve import Progress, solve_subspace
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import Communicator, SomeRanks
 
 _LOG_LINES = 12
 # Determinants below which starting threads costs more than they save.
@@ -136,7 +140,7 @@ Solve = Callable[[Any, Hamiltonian, BatchTask, "Callable[[], bool] | None"], Bat
 
 
 def solve_one(
-    comm: Any, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Callable[[], bool] | None = None
+    comm: SomeRanks, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Callable[[], bool] | None = None
 ) -> BatchResult:
     """Solve one batch. Collective over the communicator; the result lives on every rank, amplitudes included.
 
@@ -155,7 +159,9 @@ def solve_one(
         return _solve(comm, hamiltonian, task, should_stop)
 
 
-def _solve(comm: Any, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Callable[[], bool] | None) -> BatchResult:
+def _solve(
+    comm: SomeRanks, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Callable[[], bool] | None
+) -> BatchResult:
     """As `solve_one`, on the threads that there are."""
     began = perf_counter()
 
@@ -211,8 +217,9 @@ def _write_vector(
 
 
 def isolated(
-    solve: Solve, comm: Any, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Callable[[], bool] | None = None
-) -> BatchResult:
+    solve: Solve, comm: Communicator | None, hamiltonian: Hamiltonian, task: BatchTask,
+    should_stop: Callable[[], bool] | None = None,
+) -> BatchResult:  # fmt: skip
     """What `solve` gives; a failed result if it raises or if its energy is not finite."""
     try:
         result = solve(comm, hamiltonian, task, should_stop)

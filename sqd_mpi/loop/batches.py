@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sqd_mpi.arrays import Strings
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.node_memory import NodeShared
+from sqd_mpi.distribution.ranks import MpiRanks, ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.loop.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
@@ -27,11 +28,13 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 if TYPE_CHECKING:
     from sqd_mpi.distribution.cancellable import Group as RankGroup
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 Pair = tuple[Strings, Strings]
 
 # A batch on r ranks is taken to be r to this power times as fast as on one.
 _SCALING = 0.9
+_SAMPLED_STRINGS = 256  # of each spin, from which the cost of a batch is predicted
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def solve_batches(
     batches: Sequence[Pair],
     options: SolveOptions | None = None,
     *,
-    comm: Any = None,
+    comm: SomeRanks = None,
     pool: WorkerPool | None = None,
     workers: int | None = None,
     threads: int | None = None,
@@ -115,9 +118,9 @@ def solve_batches(
     ]  # fmt: skip
     if not tasks:
         return []
-    n_ranks = 1 if comm is None else comm.size
-    if n_ranks > 1:
-        results = _on_groups(comm, hamiltonian, tasks, retries, solve, should_stop)
+    ranks = ranks_of(comm)
+    if isinstance(ranks, MpiRanks):
+        results = _on_groups(ranks, hamiltonian, tasks, retries, solve, should_stop)
     elif pool is not None:
         results = _by_workers(pool, tasks, retries, solve, should_stop)
     elif workers == 0:
@@ -139,10 +142,16 @@ def predicted_cost(task: BatchTask, norb: int) -> float:
     """Relative cost of a batch: the multiply-adds of one sigma between opposite spins, singles x singles."""
     try:
         sides = [bitstrings.canonical(each)[0] for each in (task.strings_a, task.strings_b)]
-        counts = [len(side) + int(find_singles(side, side, norb).indptr[-1]) for side in sides]
+        counts = [len(side) * (1.0 + _mean_singles(side, norb)) for side in sides]
     except (IndexError, ValueError, TypeError):
         return 1.0  # strings that do not fit; their solve will say so
-    return float(max(counts[0], 1)) * max(counts[1], 1)
+    return max(counts[0], 1.0) * max(counts[1], 1.0)
+
+
+def _mean_singles(strings: Strings, norb: int) -> float:
+    """Mean number of singles of a string inside its set, from a sample of the strings."""
+    sample = np.ascontiguousarray(strings[:: max(1, len(strings) // _SAMPLED_STRINGS)])
+    return float(np.diff(find_singles(sample, strings, norb).indptr).mean()) if len(sample) else 0.0
 
 
 def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
@@ -173,20 +182,20 @@ def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
 
 
 @contextmanager
-def shared_on_nodes(comm: Any, hamiltonian: Hamiltonian | None) -> Iterator[Hamiltonian]:
+def shared_on_nodes(comm: SomeRanks, hamiltonian: Hamiltonian | None) -> Iterator[Hamiltonian]:
     """The Hamiltonian of rank 0 on all ranks, its two-electron integrals once per node.
 
     Collective over the communicator. Only rank 0 needs to have it before. With one rank it is what was given.
     """
-    if comm is None or comm.size == 1:
+    ranks = ranks_of(comm)
+    assert hamiltonian is not None or ranks.rank > 0
+    if not isinstance(ranks, MpiRanks):
         assert hamiltonian is not None
         yield hamiltonian
         return
-    if comm.rank == 0:
-        assert hamiltonian is not None
-    rest = grid.broadcast(comm, None if hamiltonian is None else hamiltonian.without_eri())
-    arrays = [hamiltonian.eri, hamiltonian.eri_pairs()] if comm.rank == 0 and hamiltonian is not None else None
-    shared = grid.NodeShared(comm, arrays)
+    rest = ranks.broadcast(None if hamiltonian is None else hamiltonian.without_eri())
+    arrays = [hamiltonian.eri, hamiltonian.eri_pairs()] if ranks.rank == 0 and hamiltonian is not None else None
+    shared = NodeShared(ranks, arrays)
     try:
         yield Hamiltonian.from_parts(rest, shared.arrays[0], shared.arrays[1])
     finally:
@@ -215,26 +224,28 @@ def _by_workers(
 
 
 def _on_groups(
-    comm: Any, hamiltonian: Hamiltonian, tasks: list[BatchTask], retries: int, solve: Solve,
+    ranks: MpiRanks, hamiltonian: Hamiltonian, tasks: list[BatchTask], retries: int, solve: Solve,
     should_stop: Callable[[], bool] | None,
 ) -> list[BatchResult]:  # fmt: skip
-    """All batches on groups of ranks. Collective over the communicator."""
-    mine = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % comm.size == comm.rank}
+    """All batches on groups of ranks. Collective over the ranks."""
+    from sqd_mpi.distribution.cancellable import Group as RankGroup
+
+    mine = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % ranks.size == ranks.rank}
     known: dict[int, float] = {}
-    for part in grid.gather_objects(comm, mine):
+    for part in ranks.gather_objects(mine):
         known.update(part)
-    groups = divide_ranks([known[k] for k in range(len(tasks))], comm.size)
-    bounds = [group.first_rank for group in groups] + [comm.size]
-    number = next(g for g, (first, last) in enumerate(pairwise(bounds)) if first <= comm.rank < last)
-    mine_alone = grid.split(comm, number)
-    group = grid.group_with_recall(mine_alone)
+    groups = divide_ranks([known[k] for k in range(len(tasks))], ranks.size)
+    bounds = [group.first_rank for group in groups] + [ranks.size]
+    number = next(g for g, (first, last) in enumerate(pairwise(bounds)) if first <= ranks.rank < last)
+    mine_alone = ranks.split(number)
+    group = RankGroup(mine_alone.comm)
     results = [_agreed(group, hamiltonian, tasks[k], retries, solve, should_stop) for k in groups[number].batches]
     leads = group.rank == 0
     group.free()
-    mine_alone.Free()
-    whole = grid.gather_on_root(comm, results if leads else [])
-    known_to_all = grid.broadcast(comm, [each.without_arrays() for part in whole for each in part])
-    found = [each for part in whole for each in part] if comm.rank == 0 else known_to_all
+    mine_alone.free()
+    whole = ranks.gather_on_root(results if leads else [])
+    known_to_all = ranks.broadcast([each.without_arrays() for part in whole for each in part])
+    found = [each for part in whole for each in part] if ranks.rank == 0 else known_to_all
     return sorted(found, key=lambda result: result.number)
 
 

@@ -13,16 +13,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError, input_warnings_to
 from sqd_mpi.files.new_files import new_binary_file
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.solver import startup
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 # The distance of a point from zero below this share of the largest one does not raise its weight any more.
 _LEAST_DISTANCE = 1e-3
@@ -125,7 +129,7 @@ def parse_thresholds(text: str) -> list[float]:
 
 
 def truncated_series(
-    comm: Any,
+    comm: SomeRanks,
     hamiltonian: Any,
     strings_a: Any,
     strings_b: Any,
@@ -192,14 +196,14 @@ def row(point: Point) -> str:
 
 
 def run_file(
-    comm: Any, input_path: str, folder: str, thresholds: str, given: dict[str, Any], log: Log | None = None
+    ranks: Ranks, input_path: str, folder: str, thresholds: str, given: dict[str, Any], log: Log | None = None
 ) -> dict[str, Any]:
     """Solve an input file and truncated ones, fit, write `extrapolation.json` into a folder.
 
-    Collective over the communicator.
+    Collective over the ranks.
 
     Args:
-        comm: communicator, or None without MPI.
+        ranks: all of the job.
         input_path: input file.
         folder: where the table goes; made if it does not exist.
         thresholds: list with commas.
@@ -214,15 +218,11 @@ def run_file(
         WriteError: the table cannot be written.
     """
     values = parse_thresholds(thresholds)
-    log = log or Log(0 if comm is None else comm.rank)
-    problem, options = _read(comm, input_path, folder, given, log)
-    from sqd_mpi import _jit
-    from sqd_mpi.solver import compile_notice, startup
-
-    startup.set_up(comm, options.threads, log)
+    log = log or Log(ranks.rank)
+    problem, options = ranks.from_rank_0(partial(_read, input_path, folder, given, log))
+    startup.start(ranks, options.threads, log, startup.Kernels(pt2=True, backend=options.backend), say=log.info)
     log.info(heading())
-    with compile_notice.compiling(log, _jit.telling_of_compilation, loading=False):
-        points = truncated_series(comm, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
+    points = truncated_series(ranks, problem.hamiltonian, problem.strings_a, problem.strings_b, values, options, log)
     if len(points) < 2:
         raise InputError("--thresholds gives a single space; a line needs at least two")
     fits = fits_of(points)
@@ -230,7 +230,7 @@ def run_file(
         error = "" if fit.uncertainty is None else f" +- {fit.uncertainty:.1e}"
         log.info(f"{name.replace('_', ' ')}: {fit.energy:.8f}{error} hartree")
     data = {"points": [asdict(point) for point in points], "fits": {name: asdict(fit) for name, fit in fits.items()}}
-    grid.from_rank_0(comm, partial(_write, Path(folder) / "extrapolation.json", data))
+    ranks.from_rank_0(partial(_write, Path(folder) / "extrapolation.json", data))
     return data
 
 
@@ -239,25 +239,16 @@ def _write(path: Path, data: dict[str, Any]) -> None:
         stream.write((json.dumps(data, indent=1) + "\n").encode())
 
 
-def _read(comm: Any, input_path: str, folder: str, given: dict[str, Any], log: Log) -> tuple[Any, SolveOptions]:
-    """Rank 0 reads, checks and makes the folder; all ranks get the problem or the same error."""
-    outcome: Any = None
-    if comm is None or comm.rank == 0:
-        from sqd_mpi.files import records
+def _read(input_path: str, folder: str, given: dict[str, Any], log: Log) -> tuple[Any, SolveOptions]:
+    """Reads and checks the input, and makes the folder."""
+    from sqd_mpi.files import records
 
-        try:
-            with input_warnings_to(log.warning):
-                problem = records.read_input(input_path)
-            options = SolveOptions(**{**problem.options, **given})
-            problem.hamiltonian.check_pt2()
-            try:
-                Path(folder).mkdir(exist_ok=True)
-            except OSError as error:
-                raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
-            outcome = problem, options
-        except InputError as error:
-            outcome = error
-    outcome = grid.broadcast(comm, outcome)
-    if isinstance(outcome, InputError):
-        raise outcome
-    return outcome
+    with input_warnings_to(log.warning):
+        problem = records.read_input(input_path)
+    options = SolveOptions(**{**problem.options, **given})
+    problem.hamiltonian.check_pt2()
+    try:
+        Path(folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return problem, options

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sqd_mpi._jit import threads_of_environment
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks, ranks_of
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.log import Log
 from sqd_mpi.loop.batches import BatchResult, Pair, solve_batches
@@ -28,6 +28,9 @@ from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.sampling import Samples
 from sqd_mpi.resources import available_cores
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 LATEST = "latest.h5"  # in the folder of vectors: the eigenvector of the last iteration
 # Energies that differ by less belong to the same subspace: rounding must not decide which batch is the best.
@@ -93,7 +96,7 @@ def run_loop(
     samples: Samples | None,
     options: LoopOptions | None = None,
     *,
-    comm: Any = None,
+    comm: SomeRanks = None,
     included: Pair | None = None,
     occupancies: FloatArray | None = None,
     vectors: Path | str | None = None,
@@ -130,7 +133,7 @@ def run_loop(
         InputError: options do not fit, or there is no sample with the right numbers of electrons.
         RunError: every batch of an iteration failed.
     """
-    loop = _Loop(hamiltonian, samples, options or LoopOptions(), comm, included, vectors, should_stop, log)
+    loop = _Loop(hamiltonian, samples, options or LoopOptions(), ranks_of(comm), included, vectors, should_stop, log)
     now = state or LoopState.first(hamiltonian.norb, loop.options.seed, occupancies)
     pool = loop.make_pool(settings)
     try:
@@ -151,11 +154,10 @@ class _Loop:
     """What stays the same from iteration to iteration."""
 
     def __init__(
-        self, hamiltonian: Hamiltonian, samples: Samples | None, options: LoopOptions, comm: Any,
+        self, hamiltonian: Hamiltonian, samples: Samples | None, options: LoopOptions, ranks: Ranks,
         included: Pair | None, vectors: Path | str | None, should_stop: Callable[[], bool] | None, log: Log | None,
     ):  # fmt: skip
-        self.hamiltonian, self.samples, self.options, self.comm = hamiltonian, samples, options, comm
-        self.rank = 0 if comm is None else comm.rank
+        self.hamiltonian, self.samples, self.options, self.ranks = hamiltonian, samples, options, ranks
         self.vectors = None if vectors is None else Path(vectors)
         self.should_stop = should_stop
         self.log = log if log is not None else Log.silent()
@@ -171,13 +173,12 @@ class _Loop:
             )
         if options.symmetrize_spin and options.max_dim is not None and options.max_dim[0] != options.max_dim[1]:
             raise InputError(f"--symmetrize-spin needs one limit for both spins; got {options.max_dim}")
-        if self.rank == 0 and (samples is None or samples.norb != norb):
+        if self.ranks.rank == 0 and (samples is None or samples.norb != norb):
             raise InputError(f"samples of {norb} orbitals are needed; got {samples and samples.norb}")
 
     def make_pool(self, settings: dict[str, Any]) -> WorkerPool | None:
         """Workers for the whole loop, if batches are solved by workers that nobody brought."""
-        alone = self.comm is None or self.comm.size == 1
-        if not alone or self.options.workers == 0 or settings.get("pool") is not None:
+        if self.ranks.size > 1 or self.options.workers == 0 or settings.get("pool") is not None:
             settings.setdefault("workers", 0)
             return None
         threads = None if self.options.threads == "auto" else self.options.threads
@@ -199,9 +200,9 @@ class _Loop:
         start = None if self.vectors is None else self.vectors / LATEST
         smallest = min(len(alpha) * len(beta) for alpha, beta in batches)
         wanted = state.iteration > 0 and smallest > _WARM_START * self.options.model_space
-        has_start = grid.broadcast(self.comm, start is not None and wanted and start.exists())
+        has_start = self.ranks.broadcast(start is not None and wanted and start.exists())
         results = solve_batches(
-            self.hamiltonian, batches, self.options.of_a_solve(start=start if has_start else None), comm=self.comm,
+            self.hamiltonian, batches, self.options.of_a_solve(start=start if has_start else None), comm=self.ranks,
             timeout=self.options.timeout, retries=self.options.retries, vectors=self.vectors,
             should_stop=self.should_stop, log=self.log, **settings,
         )  # fmt: skip
@@ -212,7 +213,7 @@ class _Loop:
             reasons = "; ".join(f"batch {result.number}: {result.failure}" for result in results)
             raise RunError(f"all batches of iteration {state.iteration + 1} failed: {reasons}")
         found = min(whole, key=lambda result: (round(result.energy, _SAME_ENERGY_DIGITS), result.number))
-        if self.rank == 0 and self.vectors is not None:
+        if self.ranks.rank == 0 and self.vectors is not None:
             _keep(self.vectors, found.number)
         after = self._after(state, results, found, n_samples, random, perf_counter() - began)
         self._report(after, results, found)
@@ -220,22 +221,13 @@ class _Loop:
 
     def _prepare(self, state: LoopState) -> tuple[list[Pair], int, str]:
         """Strings of all batches, from rank 0; number of samples they are drawn from; state of the generator."""
-        outcome: Any = None
-        if self.rank == 0:
-            assert self.samples is not None
-            random = np.random.default_rng()
-            random.bit_generator.state = json.loads(state.random)
-            try:
-                outcome = self._draw(state, self.samples, random)
-            except InputError as error:
-                outcome = error
-        outcome = grid.broadcast(self.comm, outcome)
-        if isinstance(outcome, InputError):
-            raise outcome
-        return outcome
+        return self.ranks.from_rank_0(lambda: self._draw(state))
 
-    def _draw(self, state: LoopState, samples: Samples, random: np.random.Generator) -> tuple[list[Pair], int, str]:
-        nelec, options = self.hamiltonian.nelec, self.options
+    def _draw(self, state: LoopState) -> tuple[list[Pair], int, str]:
+        samples, nelec, options = self.samples, self.hamiltonian.nelec, self.options
+        assert samples is not None
+        random = np.random.default_rng()
+        random.bit_generator.state = json.loads(state.random)
         if state.occupancies is None:
             usable = sampling.postselect(samples, nelec)
         else:

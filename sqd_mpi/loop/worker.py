@@ -7,7 +7,6 @@ It is a program of its own and not a copy of the caller's: scripts need no main 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import threading
@@ -57,7 +56,7 @@ def serve(connection: Connection) -> None:
 def _serve(connection: Connection, setup: Setup) -> None:
     from sqd_mpi import _jit
     from sqd_mpi.errors import InputError
-    from sqd_mpi.solver import compile_notice
+    from sqd_mpi.solver import startup
 
     try:
         _jit.set_threads(setup.max_threads)
@@ -65,8 +64,7 @@ def _serve(connection: Connection, setup: Setup) -> None:
         connection.send(error)
         return
     hamiltonian = _map_hamiltonian(setup)
-    with compile_notice.notice(connection.send, _jit.telling_of_compilation, loading=False):
-        _warm_up(setup.lock)
+    startup.warm_up_behind_lock(setup.lock, connection.send)
     from sqd_mpi.loop.batch import isolated
 
     if setup.memory is not None:
@@ -90,22 +88,10 @@ def _map_hamiltonian(setup: Setup) -> Any:
     n_pairs = norb * (norb + 1) // 2
     n_eri = n_pairs * (n_pairs + 1) // 2
     with os.fdopen(setup.descriptor, "rb") as file:
-        numbers = np.asarray(np.memmap(file, np.float64, "r", shape=(n_eri + n_pairs * n_pairs,)))
+        # copied on write, which nobody does: kernels for arrays that must not be written to would be compiled once more
+        numbers = np.asarray(np.memmap(file, np.float64, "c", shape=(n_eri + n_pairs * n_pairs,)))
     eri, pairs = numbers[:n_eri], numbers[n_eri:].reshape(n_pairs, n_pairs)
     return Hamiltonian.from_parts(setup.fields, eri, pairs)
-
-
-def _warm_up(lock: str) -> None:
-    """Load the kernels; with a cold cache the first worker compiles and the others then load."""
-    from sqd_mpi.solver.startup import warm_up
-
-    with open(lock, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            fcntl.flock(file, fcntl.LOCK_UN)
-        warm_up(0)
 
 
 def _limit_memory(size: int) -> None:

@@ -7,7 +7,7 @@ from sqd_mpi.planner.memory import Limits, matrix_bytes, predict_memory
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.search import RANKS, Plan, make_plan, shapes_of
-from sqd_mpi.planner.whole_solve import Choice, choose_backend, predict_solve
+from sqd_mpi.planner.whole_solve import Choice, choose_backend, named_profiles, predict_solve
 
 __all__ = [
     "ASSUMED_SIGMAS",
@@ -22,6 +22,7 @@ __all__ = [
     "make_plan",
     "matrix_bytes",
     "most_bytes",
+    "named_profiles",
     "order_strings",
     "predict",
     "predict_memory",

@@ -14,8 +14,8 @@ from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
 from sqd_mpi.backends.cpu import costs
 from sqd_mpi.distribution.dealing import deal_strings
-from sqd_mpi.distribution.layout import SpinStrings
-from sqd_mpi.problem.excitations import find_doubles, find_singles
+from sqd_mpi.problem.excitations import find_doubles
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 _SAMPLED_ROWS = 256  # of each label; fewer strings are counted exactly
 
@@ -63,7 +63,7 @@ def connections(strings: SpinStrings, norb: int, pair_labels: IntArray) -> Conne
         pair_labels: (n_pairs,) label of every orbital pair.
     """
     n_labels = strings.n_labels
-    found = find_singles(strings.strings, strings.strings, norb)
+    found = strings.singles()
     label = np.repeat(np.arange(n_labels), np.diff(strings.label_start))
     bra = np.repeat(np.arange(strings.size, dtype=np.int32), np.diff(found.indptr))
     pair = found.pair >> 1
@@ -120,7 +120,7 @@ def _mark(bra, ket, part, bits, masks):
 
 def string_weights(strings: SpinStrings, norb: int) -> FloatArray:
     """(n,) relative work of a row or column of every string: its singles inside the set, and what every row costs."""
-    return costs.string_weights(np.diff(find_singles(strings.strings, strings.strings, norb).indptr))
+    return costs.string_weights(strings.n_singles())
 
 
 def order_strings(

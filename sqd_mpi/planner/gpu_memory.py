@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.gpu.tiled_shape import CHUNK
-from sqd_mpi.distribution.layout import SpinStrings
 from sqd_mpi.planner.gpu_work import SameSpinPlan, used_pairs
 from sqd_mpi.planner.work import Work
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 SLICE = 32  # columns of beta that stand side by side in a list, filled up to the longest of them
 WINDOW = 256  # columns are sorted by length inside windows of so many before

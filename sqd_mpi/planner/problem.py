@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray, Shape
 from sqd_mpi.distribution.dealing import deal_strings
-from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.planner.connections import Connections, connections
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
+from sqd_mpi.problem.space import Space
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,29 +59,20 @@ class Problem:
             (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
         ):
             bitstrings.check(strings, hamiltonian.norb, n_electrons, spin)
-        labels = find_labels(hamiltonian) if symmetry else trivial_labels(hamiltonian.norb)
-        alpha, beta = (
-            SpinStrings.from_canonical(bitstrings.canonical(strings)[0], of_spin, labels.n_labels)
-            for strings, of_spin in zip((strings_a, strings_b), labels.both, strict=True)
-        )
-        if np.array_equal(alpha.strings, beta.strings) and not hamiltonian.spin_dependent:
-            beta = alpha
-        return cls.from_sorted(hamiltonian, labels, alpha, beta, spin_flip and beta is alpha, deal)
+        space = Space.create(hamiltonian, strings_a, strings_b, symmetry)
+        return cls.from_space(space, spin_flip and space.same_spins, deal)
 
     @classmethod
-    def from_sorted(
-        cls, hamiltonian: Hamiltonian, labels: OrbitalLabels, alpha: SpinStrings, beta: SpinStrings, spin_flip: bool,
-        deal: bool,
-    ) -> Problem:  # fmt: skip
-        """The same from strings that are sorted by label; equal strings must be one object."""
-        norb = hamiltonian.norb
+    def from_space(cls, space: Space, spin_flip: bool, deal: bool) -> Problem:
+        """The same from a space whose strings are in the order by label."""
+        norb, labels, alpha, beta = space.hamiltonian.norb, space.labels, space.alpha, space.beta
         rows, columns = np.tril_indices(norb)
         pair_labels, pair_labels_b = (labels.both[:, rows] ^ labels.both[:, columns]).astype(np.int64)
         found_a = connections(alpha, norb, pair_labels)
-        found_b = found_a if beta is alpha else connections(beta, norb, pair_labels_b)
+        found_b = found_a if space.same_spins else connections(beta, norb, pair_labels_b)
         one = (1, 1, 1, 1)
-        sector = max(sectors(alpha, beta), key=lambda x: Layout.create(alpha, beta, x, one).n_determinants)
-        return cls(norb, hamiltonian.nelec, pair_labels, found_a, found_b, sector, spin_flip, deal)
+        sector = max(space.sectors, key=lambda x: Layout.create(alpha, beta, x, one).n_determinants)
+        return cls(norb, space.hamiltonian.nelec, pair_labels, found_a, found_b, sector, spin_flip, deal)
 
     @property
     def n_labels(self) -> int:

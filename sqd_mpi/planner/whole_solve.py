@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqd_mpi.backends.cpu import costs
 from sqd_mpi.backends.gpu import costs as gpu_costs
 from sqd_mpi.errors import InputError
-from sqd_mpi.planner.data_sheets import assumed_device
+from sqd_mpi.planner.data_sheets import ASSUMED
 from sqd_mpi.planner.gpu_memory import uploaded_bytes
 from sqd_mpi.planner.memory import Limits
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, predict
@@ -84,39 +84,47 @@ class Choice:
     backend: str
     cpu_seconds: float
     gpu_seconds: float
-    measured: bool
-    """Whether the machine profile of a GPU was at hand."""
 
     @property
     def sentence(self) -> str:
         """What was chosen, and why."""
-        source = f"the profile in {PROFILES}" if self.measured else "an assumed H100"
         return (
-            f"--backend auto takes the {self.backend.upper()}: a solve of {ASSUMED_SIGMAS} iterations is predicted to "
-            f"take {self.cpu_seconds:.2g} s on the CPU and {self.gpu_seconds:.2g} s on the GPU (not measured; for the "
-            f"GPU from {source})"
+            f"--backend auto takes the {self.backend.upper()}: by the profile in {PROFILES} a solve of "
+            f"{ASSUMED_SIGMAS} iterations is predicted to take {self.cpu_seconds:.2g} s on the CPU and "
+            f"{self.gpu_seconds:.2g} s on the GPU"
         )
 
 
-def choose_backend(problem: Problem, n_threads: int, sizes: tuple[int, int], n_ranks: int) -> Choice:
-    """The faster one of CPU and GPU for a whole solve.
-
-    The machine is that of the profiles in the environment (SQD_MPI_MACHINE), where there are any: one of the CPU, one
-    of a GPU, or both.
+def named_profiles() -> dict[str, MachineProfile]:
+    """The machine profiles that the environment names (SQD_MPI_MACHINE), by backend.
 
     Raises:
-        InputError: a file there is no machine profile.
+        InputError: a file there is no machine profile, or one of a GPU that nobody has measured.
     """
-    profiles, measured = {"cpu": MachineProfile(), "gpu": assumed_device()}, False
+    profiles: dict[str, MachineProfile] = {}
     for path in filter(None, os.environ.get(PROFILES, "").split(os.pathsep)):
         try:
             profile = read_profile(path)
         except InputError as error:
             raise InputError(f"{PROFILES}: {error}") from None
+        if profile.backend == "gpu" and profile.name.startswith(ASSUMED):
+            raise InputError(f"{PROFILES} needs what bench --backend gpu has measured; {path} is an assumed profile")
         profiles[profile.backend] = profile
-        measured = measured or profile.backend == "gpu"
-    seconds = {
-        name: predict_solve(problem, profile, n_threads, sizes, n_ranks).total for name, profile in profiles.items()
-    }
-    backend = "gpu" if seconds["gpu"] < seconds["cpu"] else "cpu"
-    return Choice(backend, seconds["cpu"], seconds["gpu"], measured)
+    return profiles
+
+
+def choose_backend(
+    problem: Problem, profiles: dict[str, MachineProfile], n_threads: int, sizes: tuple[int, int], n_ranks: int
+) -> Choice:
+    """The faster one of CPU and GPU for a whole solve.
+
+    Args:
+        problem: the input.
+        profiles: of a GPU and, unless it is the built-in one, of the CPU.
+        n_threads, sizes, n_ranks: as for `predict_solve`.
+    """
+    cpu, gpu = (
+        predict_solve(problem, profile, n_threads, sizes, n_ranks).total
+        for profile in (profiles.get("cpu", MachineProfile()), profiles["gpu"])
+    )
+    return Choice("gpu" if gpu < cpu else "cpu", cpu, gpu)

@@ -11,6 +11,7 @@ Orbital pairs: pair(p, q) = p (p + 1) / 2 + q for p >= q; a directed pair, for E
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
@@ -27,19 +28,47 @@ _SCAN = 512  # kets compared at a time
 
 @dataclass(frozen=True)
 class Singles:
-    """Single excitations: string[bra] = sign * E_pq string[ket].
-
-    Attributes:
-        indptr: (n_bra + 1,) int64.
-        ket: (nnz,) int32 position in the ket list, ascending in a row.
-        pair: (nnz,) int32 directed pair pq.
-        sign: (nnz,) int8, +1 or -1.
-    """
+    """Single excitations: string[bra] = sign * E_pq string[ket]."""
 
     indptr: NDArray[np.int64] = field(repr=False)
+    """(n_bra + 1,) int64."""
     ket: NDArray[np.int32] = field(repr=False)
+    """(nnz,) int32 position in the ket list, ascending in a row."""
     pair: NDArray[np.int32] = field(repr=False)
+    """(nnz,) int32 directed pair pq."""
     sign: NDArray[np.int8] = field(repr=False)
+    """(nnz,) int8, +1 or -1."""
+
+    @classmethod
+    def none(cls, n_bra: int) -> Singles:
+        """No single from so many bra strings."""
+        nothing = np.empty(0, np.int32)
+        return cls(np.zeros(n_bra + 1, np.int64), nothing, nothing, np.empty(0, np.int8))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.indptr.nbytes + self.ket.nbytes + self.pair.nbytes + self.sign.nbytes
+
+    def rows(self, bra: NDArray[np.int64]) -> Singles:
+        """The singles of some bra strings, (m,) numbers in any order."""
+        counts = np.diff(self.indptr)[bra]
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        out: Any = tuple(np.empty(indptr[-1], array.dtype) for array in (self.ket, self.pair, self.sign))
+        _copy_rows(self.indptr, self.ket, self.pair, self.sign, bra, indptr, *out)
+        return Singles(indptr, *out)
+
+    def between(self, low: int, high: int) -> Singles:
+        """The singles to kets low .. high - 1, which are numbered from 0."""
+        wanted = (self.ket >= low) & (self.ket < high)
+        indptr = np.concatenate([[0], np.cumsum(wanted)])[self.indptr].astype(np.int64)
+        return Singles(indptr, self.ket[wanted] - np.int32(low), self.pair[wanted], self.sign[wanted])
+
+    def renumbered(self, new: NDArray[np.int32]) -> Singles:
+        """The same singles with ket k called new[k], (n_ket,); sorted anew in every row."""
+        out: Any = tuple(np.empty_like(array) for array in (self.ket, self.pair, self.sign))
+        _renumber_rows(self.indptr, self.ket, self.pair, self.sign, new, *out)
+        return Singles(self.indptr, *out)
 
 
 @dataclass(frozen=True)
@@ -140,6 +169,27 @@ def _connected(
     columns = np.empty(indptr[-1], np.int32)
     _look_up(bra, ket, table, occupied, norb, degree, counts, indptr, columns, True)
     return indptr, columns
+
+
+@parallel_jit
+def _copy_rows(indptr, ket, pair, sign, bra, new_indptr, new_ket, new_pair, new_sign):
+    for i in numba.prange(bra.shape[0]):
+        start, first, last = new_indptr[i], indptr[bra[i]], indptr[bra[i] + 1]
+        new_ket[start : start + last - first] = ket[first:last]
+        new_pair[start : start + last - first] = pair[first:last]
+        new_sign[start : start + last - first] = sign[first:last]
+
+
+@parallel_jit
+def _renumber_rows(indptr, ket, pair, sign, new, new_ket, new_pair, new_sign):
+    for i in numba.prange(indptr.shape[0] - 1):
+        first, last = indptr[i], indptr[i + 1]
+        renamed = new[ket[first:last]]
+        order = np.argsort(renamed)
+        for k in range(last - first):
+            new_ket[first + k] = renamed[order[k]]
+            new_pair[first + k] = pair[first + order[k]]
+            new_sign[first + k] = sign[first + order[k]]
 
 
 @jit

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-
-from sqd_mpi.log import Log
+from contextlib import AbstractContextManager, contextmanager
 
 COMPILING = "compiling kernels for this machine (once; a minute or two)"
 LOADING = "loading kernels"
@@ -73,10 +71,3 @@ def notice(
             yield
     finally:
         found.end()
-
-
-def compiling(
-    log: Log, watch: Watch, delay: float = DELAY_SECONDS, loading: bool = True
-) -> AbstractContextManager[None]:
-    """Returns a context that says on rank 0 why it takes long, if it does: see `notice`."""
-    return notice(log.info, watch, delay, loading) if log.rank == 0 else nullcontext()

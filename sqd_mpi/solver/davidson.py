@@ -137,7 +137,6 @@ def davidson(
     max_iterations: int = 100,
     max_subspace: int | None = None,
     callback: Callable[[Step], bool] | None = None,
-    sharpen: Callable[[FloatArray, float], bool] | None = None,
 ) -> Eigenpairs:
     """Lowest eigenpairs of a symmetric operator.
 
@@ -152,8 +151,6 @@ def davidson(
         max_iterations: iterations after which to give up.
         max_subspace: basis vectors kept, at least `least_subspace(nroots)`; default `default_subspace(nroots)`.
         callback: called once an iteration; returns True to stop.
-        sharpen: called once an iteration with the residual norms and the tolerance; returns True if the operator has
-            become more accurate, and must do so before the norms reach the tolerance with a less accurate one.
 
     Returns:
         eigenpairs, converged or not.
@@ -172,9 +169,6 @@ def davidson(
         if subspace.count + nroots > subspace.capacity:
             energies, coefficients = subspace.restart(nroots)
         norms = subspace.expand(energies, coefficients)
-        if sharpen is not None and sharpen(norms, tol):
-            energies, coefficients = subspace.renew(nroots)
-            norms = subspace.expand(energies, coefficients)
         converged = norms <= tol
         if callback is not None:
             step = Step(
@@ -246,13 +240,6 @@ class _Subspace:
         if len(self.previous) and room > 0:
             kept = np.concatenate([kept, self._padded(self.previous[:room])])
         self._keep(kept)
-        return self.ritz(nroots)
-
-    def renew(self, nroots: int) -> tuple[FloatArray, FloatArray]:
-        """Keep the Ritz vectors alone and apply the operator to them again: it has become more accurate."""
-        self._keep(self.current)
-        kept, self.count = self.count, 0
-        self._append(kept)
         return self.ritz(nroots)
 
     def turn(self) -> FloatArray:

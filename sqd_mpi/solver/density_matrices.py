@@ -21,10 +21,12 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
 from sqd_mpi.backends.cpu.density import Accumulators
 from sqd_mpi.distribution.fold import whole_block
-from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, agree_on_error, local_ranks
+from sqd_mpi.distribution.ket_exchange import KetExchange
 from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.resources import available_memory
-from sqd_mpi.solver.solve import Root, SubspaceResult
+from sqd_mpi.solver.result import Root, SubspaceResult
 
 # Largest share of the available memory that the matrices may take.
 _MEMORY_SHARE = 0.8
@@ -104,7 +106,7 @@ def transition_density_matrices(result: SubspaceResult, bra: int, ket: int, orde
         if not 0 <= number < len(result.roots):
             raise ValueError(f"a root is one of 0 to {len(result.roots) - 1}; got {number}")
     norb = len(result.symmetry.labels)
-    check_memory(result.grid.comm, norb, order, symmetric=bra == ket)
+    check_memory(result.grid.ranks, norb, order, symmetric=bra == ket)
     backend = get_density_backend(result.backend)
     return unpack(accumulate(result.grid, result.roots[bra], result.roots[ket], order, result.symmetry.both, backend))
 
@@ -131,19 +133,19 @@ def predict_bytes(norb: int, order: int, symmetric: bool = True) -> int:
     return planner.matrix_bytes(norb, order, symmetric)
 
 
-def check_memory(comm: Any, norb: int, order: int, symmetric: bool = True) -> None:
+def check_memory(ranks: Ranks, norb: int, order: int, symmetric: bool = True) -> None:
     """Raise InputError on all ranks if the matrices do not fit the memory of any rank. Collective over `comm`."""
     if order not in (1, 2):
         raise ValueError(f"the order of density matrices is 1 or 2; got {order}")
     needed = predict_bytes(norb, order, symmetric)
-    allowed = _MEMORY_SHARE * available_memory() / local_ranks(comm)[1]
+    allowed = _MEMORY_SHARE * available_memory() / ranks.local()[1]
     message = None
     if needed > allowed:
         message = (
             f"density matrices of order {order} over {norb} orbitals need {needed / 2**30:.3g} GiB per rank; "
             f"{allowed / 2**30:.3g} GiB are available"
         )
-    agree_on_error(comm, message)
+    ranks.agree_on_error(message)
 
 
 def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any, backend: Any) -> Accumulators:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.reference import spin_integrals, spin_matrix_element, twist_of
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.excitations import n_moved
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import n_threads, parallel_jit
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout, SliceGeometry
 from sqd_mpi.distribution.memory import smallest
+from sqd_mpi.distribution.process_grid import ProcessGrid
 
 _N_PROBES = 16  # elements that show a parity
 

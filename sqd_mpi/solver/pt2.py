@@ -24,13 +24,15 @@ from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends import get_external_tile
 from sqd_mpi.backends.cpu.outside import Columns, ExternalTile, Integrals
 from sqd_mpi.distribution.fold import whole_block
-from sqd_mpi.distribution.grid import KetExchange, ProcessGrid, local_ranks
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.ket_exchange import KetExchange
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.bitstrings import counts
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.outside_strings import external_strings, most_external
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.resources import available_memory
-from sqd_mpi.solver.solve import Root, SubspaceResult
+from sqd_mpi.solver.result import Root, SubspaceResult
 
 # A tile takes at most this share of the memory that is left, and no more than these bytes or two blocks of the vector:
 # larger tiles save slides of ket blocks, which matters only where there are several.
@@ -93,7 +95,7 @@ def of_all_roots(result: SubspaceResult, hamiltonian: Hamiltonian) -> list[Corre
 def _default_tile_bytes(grid: ProcessGrid, layout: Layout) -> int:
     """Bytes of a tile that suit the memory that is left; the same on all ranks. Collective over the grid."""
     a, b, _, _ = grid.shape
-    left = np.array([-_MEMORY_SHARE * available_memory() / local_ranks(grid.comm)[1]])
+    left = np.array([-_MEMORY_SHARE * available_memory() / grid.ranks.local()[1]])
     grid.maximum_over_all(left)
     block = 8 * layout.n_determinants // (a * b)
     return max(1, min(int(-left[0]), max(_TILE_BYTES, 2 * block if a * b > 1 else 0)))

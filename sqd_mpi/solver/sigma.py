@@ -14,16 +14,12 @@ import numpy as np
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock, Task
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.tasks import TaskPlan
 from sqd_mpi.timing import Timed, Timers
-
-# Residual norm (hartree) down to which ket blocks may travel in single precision: their rounding, 6e-8 of every
-# element, adds some 1e-6 to a residual.
-_SINGLE_UNTIL = 1e-4
 
 
 class SigmaOperator:
@@ -37,7 +33,6 @@ class SigmaOperator:
         block: this rank's share, made by a backend.
         interaction: what is applied.
         timers: accumulates the seconds of each phase, or None.
-        single: whether ket blocks travel in single precision until `sharpen` ends it.
         memory: where vectors, blocks and partial sums live; that of the backend which made the block.
     """
 
@@ -48,7 +43,6 @@ class SigmaOperator:
         block: SigmaBlock,
         interaction: Interaction,
         timers: Timers | None = None,
-        single: bool = False,
         memory: Memory = HOST,
     ):
         self.grid = grid
@@ -57,7 +51,7 @@ class SigmaOperator:
         self.block = block
         self.interaction = interaction
         self.timers = timers if timers is not None else Timers()
-        self.plan = TaskPlan(grid, layout, block, interaction, single, memory)
+        self.plan = TaskPlan(grid, layout, block, interaction, memory)
         self.vectors: Any = Timed(memory.vectors, self.timers, "vectors")
         self.n_sigma = 0
         self.task_seconds = 0.0  # processor time of all threads of this rank in its tasks
@@ -133,19 +127,6 @@ class SigmaOperator:
             plan.scatter(sigma, out)
         with self.timers("vectors"):
             plan.finish(diagonal, vector, out)
-
-    def sharpen(self, residual_norms: FloatArray, tol: float) -> bool:
-        """End the sliding in single precision once all residual norms are small or the next may be the last.
-
-        Collective over the grid, with the same norms on all ranks.
-
-        Returns:
-            whether it ended now: then what was applied before is less accurate than what follows.
-        """
-        if not self.plan.single or residual_norms.max(initial=0.0) > max(_SINGLE_UNTIL, tol):
-            return False
-        self.plan.slide_in_double()
-        return True
 
     def _do(self, task: Task, interaction: Interaction, ket: Array, sigma: Array) -> None:
         began = process_time()

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
@@ -111,6 +111,18 @@ class SpinTarget:
         """Vectors that the operator keeps beside those of H alone: a mean diagonal, and three for the squared form."""
         return 1 if self.linear else 4
 
+    def complaint(self, mean: float | None) -> str | None:
+        """What is to be said of a root with this <S^2>, or None if it has the wanted spin or that is not known."""
+        if mean is None or self.reached(mean):
+            return None
+        why = (
+            "a state of another spin, which counts as not converged; a larger --spin-penalty or space may bring the "
+            "spin that was asked for"
+            if self.is_another(mean)
+            else "the space lacks spin partners of its determinants, so that no state of it has one spin"
+        )
+        return f"<S^2> {mean:.4f}, not {self.value:g}: {why}"
+
     @property
     def parity(self) -> int:
         """+1 for even and -1 for odd spin: C = +-C^T; 0 where S is no whole number."""
@@ -178,10 +190,9 @@ class SpinTargetOperator(SigmaOperator):
         hamiltonian: Hamiltonian,
         target: SpinTarget,
         timers: Timers | None = None,
-        single: bool = False,
         memory: Memory = HOST,
     ):
-        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, single, memory)
+        super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, memory)
         here = grid.coordinates
         place = here.ia, here.ib, here.it, here.ir
         self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block, memory))

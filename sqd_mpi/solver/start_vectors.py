@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.solver.model_space import ModelSpace
 from sqd_mpi.solver.random_vectors import fill_random
 from sqd_mpi.solver.sectors import Aim, Task

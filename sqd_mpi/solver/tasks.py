@@ -10,9 +10,10 @@ import numpy as np
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock, Task
 from sqd_mpi.distribution.fold import Fold
-from sqd_mpi.distribution.grid import KetExchange, ProcessGrid
+from sqd_mpi.distribution.ket_exchange import KetExchange
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 
 # A task is cut between two task groups only where both pieces are larger than this part of a group's share.
@@ -26,9 +27,8 @@ class TaskPlan:
     """
 
     def __init__(
-        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, single: bool = False,
-        memory: Memory = HOST,
-    ):  # fmt: skip
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, memory: Memory = HOST
+    ):
         self.grid, self.layout, self.block, self.memory = grid, layout, block, memory
         a, b, t, _ = grid.shape
         here = grid.coordinates
@@ -58,9 +58,9 @@ class TaskPlan:
         self._sigma_port = memory.port(n_stored)
         remote = [int(sizes[key]) for key in by_ket if key != (here.ia, here.ib)]
         self._arrivals = memory.arrivals(max(remote, default=0))
-        self._needed, self._sizes = list(by_ket), sizes
-        self.exchange = self._new_exchange(single)
-        self.single = single and grid.layer is not None
+        own = self._own_port.receiving(self._own) if grid.layer.size > 1 else np.empty(0)
+        present = self._shared.blocks if self._shared is not None else None
+        self.exchange = KetExchange(grid, list(by_ket), sizes, own, present, self._arrivals.buffers)
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
         self._fold: Fold | None = None
         if layout.parity and self._shared is not None:  # ranks of a node share halves and whole blocks in host memory
@@ -68,17 +68,6 @@ class TaskPlan:
         elif layout.parity:
             self._fold = Fold(grid, layout, memory)
         self._line = memory.indices(layout.geometry(here.ia, here.ib, here.it, here.ir).diagonal)
-
-    def _new_exchange(self, single: bool) -> KetExchange:
-        own = self._own_port.receiving(self._own) if self.grid.layer is not None else np.empty(0)
-        present = self._shared.blocks if self._shared is not None else None
-        return KetExchange(self.grid, self._needed, self._sizes, own, present, single, self._arrivals.buffers)
-
-    def slide_in_double(self) -> None:
-        """Let ket blocks travel in double precision from now on. Collective over the grid."""
-        self.exchange.free()
-        self.exchange = self._new_exchange(False)
-        self.single = False
 
     def collect(self, vector: Array) -> Array:
         """This rank's own whole block, from the slices of its replicas (and the stored half of its mirror block)."""
@@ -89,7 +78,7 @@ class TaskPlan:
             self._own_port.received(self._own)
         elif self._fold is not None:
             self._fold.unfold(vector, self._own)
-        elif self.grid.replicas is None:
+        elif self.grid.replicas.size == 1:
             self.memory.copy(vector, self._own)
         else:
             mine, whole = self._slice_port.sending(vector), self._own_port.receiving(self._own)
@@ -109,7 +98,7 @@ class TaskPlan:
 
     def start(self) -> None:
         """Begin the slides; the own block has been collected."""
-        gathered = self._shared is not None or (self._fold is None and self.grid.replicas is not None)
+        gathered = self._shared is not None or (self._fold is None and self.grid.replicas.size > 1)
         if self.exchange.sends and not gathered:
             self._own_port.sending(self._own)  # fills the message from which all sends leave
         self.exchange.start()
@@ -144,9 +133,9 @@ class TaskPlan:
 
         What is read in place in the memory of the node does not count.
         """
-        gathers = self.grid.replicas is not None and self._shared is None
+        gathers = self.grid.replicas.size > 1 and self._shared is None
         replicas = sum(self._replica_counts) - self._slice if gathers else 0
-        groups = sum(self.task_group_counts) - self._slice if self.grid.task_groups is not None else 0
+        groups = sum(self.task_group_counts) - self._slice if self.grid.task_groups.size > 1 else 0
         swapped = self._fold.mirror_size if self._fold is not None else 0
         return self.exchange.bytes_received + 8 * (replicas + groups + swapped)
 

@@ -24,6 +24,7 @@ import sqd_mpi
 from sqd_mpi.app import checkpoints
 from sqd_mpi.app.interrupts import OutputLock, StopSignals
 from sqd_mpi.app.watchdog import Watchdog
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import checksums, distributed, records
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -40,7 +41,7 @@ CHECKPOINT, PREVIOUS = Path("result.h5.checkpoint"), Path("result.h5.checkpoint.
 INJECT = """
 import os, resource, signal, sys, time
 import numpy as np
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.files import checksums, records as files, vectors as vector_files, distributed as vector_io
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.__main__ import run
@@ -52,7 +53,7 @@ def before(owner, name, action, at=1, ranks=(1,)):
     def replaced(*arguments, **named):
         global count
         process_grid = next((each for each in (getattr(arguments[0], "grid", None), arguments[0]) if
-                             isinstance(each, grid.ProcessGrid)), None) if arguments else None
+                             isinstance(each, ProcessGrid)), None) if arguments else None
         if process_grid is None or process_grid.n_ranks > 1:
             count += 1
             if count == at and (process_grid is None or process_grid.rank in ranks):
@@ -167,12 +168,12 @@ def test_nan_in_a_vector(folder, exact):
 def test_a_signal_before_the_first_iteration(folder, exact):
     """While the kernels are compiled or loaded: code 4, and nothing written."""
     setup = (
-        "from sqd_mpi.app import run as job\n"
-        "plain = job.warm_up\n"
+        "from sqd_mpi.solver import startup\n"
+        "plain = startup.warm_up\n"
         "def warm_up(*order):\n"
         "    os.kill(os.getpid(), signal.SIGUSR1)\n"
         "    plain(*order)\n"
-        "job.warm_up = warm_up\n"
+        "startup.warm_up = warm_up\n"
     )
     finished = launch(2, script=inject(setup))
     assert finished.returncode == 4, finished.stderr
@@ -220,7 +221,7 @@ def test_disk_full_at_a_checkpoint(folder, exact, monkeypatch, capfd):
     said = capfd.readouterr().err
     assert "cannot write result.h5.checkpoint: No space left on device; the checkpoint before it stays" in said
     assert not list(folder.glob(".*.tmp"))
-    checksums.verify(None, CHECKPOINT)
+    checksums.verify(Ranks(), CHECKPOINT)
     monkeypatch.undo()
     os.chdir(folder)
     check_resumed(exact)
@@ -343,9 +344,9 @@ def test_every_bit_counts(folder):
     for place in rng.integers(0, len(content), 300):
         flip(CHECKPOINT, int(place), int(rng.integers(8)))
         with pytest.raises(InputError, match="is damaged"):
-            checksums.verify(None, CHECKPOINT)
+            checksums.verify(Ranks(), CHECKPOINT)
         CHECKPOINT.write_bytes(content)
-    checksums.verify(None, CHECKPOINT)
+    checksums.verify(Ranks(), CHECKPOINT)
 
 
 def test_a_result_with_a_damaged_vector_is_no_start(folder):

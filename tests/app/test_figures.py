@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi.app import cli, figures, trace
+from sqd_mpi.app import cli, figures
 from sqd_mpi.app.figures import COMPUTE, LOOKS
-from sqd_mpi.app.figures.time_lines import row_image
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
-from tests.support.traces import fake_trace, make_trace
+from sqd_mpi.files.summary import Summary
+from tests.support.traces import fake_trace
 
 pytest.importorskip("matplotlib")
 
@@ -65,74 +65,8 @@ def test_imbalance(seconds, expected):
     assert figures.imbalance(np.array(seconds)) == expected
 
 
-def test_typical_iteration():
-    """The median one, from its start to that of the next, with a margin; neither the first nor the last."""
-    events = [("sigma", 0, 0, float(t), t + 0.5) for t in (0, 9, 10, 12, 17)]
-    first, last = figures.typical_iteration(make_trace([*events, ("sigma", 1, 0, 0.0, 9.0)], 2)) or (0.0, 0.0)
-    assert (first, last) == (pytest.approx(9.96), pytest.approx(12.04))
-    assert figures.typical_iteration(make_trace([("read", 0, 0, 0.0, 1.0)])) is None
-    assert figures.typical_iteration(make_trace([("sigma", 1, 0, 0.0, 1.0)], 2)) is None
-
-
-def test_covered_share():
-    """Kernels run in 1 of 4 seconds of a block of one rank, and all the time of that of the other."""
-    found = make_trace(
-        [
-            ("sigma", 0, 0, 0.0, 6.0),
-            ("mixed", 0, 0, 1.0, 2.0),
-            ("wait", 0, 0, 2.0, 4.0),
-            ("slide", 0, 1, 0.5, 4.5),
-            ("alpha", 1, 0, 0.0, 9.0),
-            ("slide", 1, 2, 3.0, 5.0),
-        ],
-        2,
-    )
-    assert figures.covered_share(found, trace.segments(found)) == pytest.approx((1 + 2) / (4 + 2))
-    lone = make_trace([("mixed", 0, 0, 1.0, 2.0)])
-    assert figures.covered_share(lone, trace.segments(lone)) is None
-
-
-def test_row_image_stacks_the_shares():
-    """Each column shows the groups from the bottom up, as high as their shares; the rest is no phase."""
-    shares = np.zeros((3, len(LOOKS)))
-    shares[0, 0] = 1.0
-    shares[1, [0, 2]] = 0.5
-    image = row_image(shares, 42, 0.0, 0)
-    assert image.shape == (42, 3, 3)
-    rows = image[1:-1]
-    assert np.allclose(rows[:, 0], to_rgb(LOOKS[0].color))
-    assert np.allclose(rows[:20, 1], to_rgb(LOOKS[2].color)) and np.allclose(rows[20:, 1], to_rgb(LOOKS[0].color))
-    assert np.allclose(rows[:, 2], to_rgb(LOOKS[-1].color))
-    assert np.allclose(image[[0, -1]], 1.0)
-    assert np.allclose(row_image(shares, 42, 0.5, 0)[22:], 1.0)
-
-
-@pytest.mark.parametrize("n_ranks", [1, 3, 64, 65])
-def test_time_line(tmp_path, n_ranks):
-    """Two panels; a row for every rank, or all ranks in one beyond 64."""
-    figure = figures.time_line(fake_trace(n_ranks))
-    assert len(figure.axes) == 2
-    words = texts(figure)
-    for word in ("whole run", "one iteration", "both spins", "collect block", "sum of sigma", "small sums"):
-        assert word in words
-    assert "wait for slides" not in words  # this run has none
-    assert ("% of the ranks" in words) == (n_ranks > 64)
-    assert ("block on its way" in words) == (n_ranks <= 64)
-    assert "in the run, compute covers 100 % of the slides" in words
-    bars = [collection for axes in figure.axes for collection in axes.collections]
-    assert len(bars) == (0 if n_ranks > 64 else 2 * n_ranks)
-    png, svg = figures.save(figure, tmp_path, "time_line")
-    assert imread(png).shape[1] == 1500 and svg.read_text().startswith("<?xml")
-    assert png.stat().st_size < 300_000 and svg.stat().st_size < 1_000_000
-
-
-def test_time_line_of_a_run_without_iterations():
-    """A run that stopped early has one panel."""
-    assert len(figures.time_line(make_trace([("read", 0, 0, 0.0, 1.0)])).axes) == 1
-
-
 @pytest.mark.parametrize("n_ranks", [1, 4, 70])
-def test_phase_shares(n_ranks):
+def test_phase_shares(tmp_path, n_ranks):
     """The parts of each bar add up to 100 %; imbalance and seconds are those of the kernels."""
     figure = figures.phase_shares(fake_trace(n_ranks))
     (axes,) = figure.axes
@@ -147,6 +81,9 @@ def test_phase_shares(n_ranks):
     mixed = widths[0, 0] if n_ranks <= 64 else widths[0, 2]  # of the rank with the least work
     assert mixed == pytest.approx(100 * 4 * 0.006 / total)
     assert ("most work: rank 69" in words) == (n_ranks > 64)
+    png, svg = figures.save(figure, tmp_path, "phases")
+    assert imread(png).shape[1] == 1500 and svg.read_text().startswith("<?xml")
+    assert png.stat().st_size < 300_000 and svg.stat().st_size < 1_000_000
 
 
 def history(n_roots: int = 2) -> dict[str, Any]:
@@ -249,7 +186,8 @@ def folder(tmp_path: Path) -> Path:
     some = np.zeros((1, 1))
     with records.AtomicFile(tmp_path / "result.h5", records.RESULT) as file:
         record = records.Record(
-            summary, FINGERPRINT, np.ones((1, 1), np.uint64), np.ones((1, 1), np.uint64), some, some, timings=timings,
+            Summary(energy=[-1.0], **summary), FINGERPRINT, np.ones((1, 1), np.uint64), np.ones((1, 1), np.uint64),
+            some, some, timings=timings,
             history={name: np.array(values, float) for name, values in history().items()}, options={"tol": 1e-4},
         )  # fmt: skip
         records.write_record(file, record)
@@ -264,8 +202,8 @@ def folder(tmp_path: Path) -> Path:
     ("arguments", "names"),
     [
         (["result.h5"], ["convergence", "phases"]),
-        (["--trace", "run.json"], ["phases", "time_line"]),
-        (["result.h5", "--trace", "run.json"], ["convergence", "phases", "time_line"]),
+        (["--trace", "run.json"], ["phases"]),
+        (["result.h5", "--trace", "run.json"], ["convergence", "phases"]),
     ],
 )
 def test_report(folder, monkeypatch, capsys, arguments, names):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,14 +18,16 @@ import pytest
 from sqd_mpi.app import cli
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
+from sqd_mpi.files.summary import Summary
 from sqd_mpi.options import SolveOptions
 from tests.support.traces import fake_trace
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
 
 from sqd_mpi.app.report import data, words, write_report  # noqa: E402
-from sqd_mpi.app.report.html import Markup, escaped, table, tag  # noqa: E402
 from sqd_mpi.app.report.page import page  # noqa: E402
+from sqd_mpi.app.report.template import macros  # noqa: E402
 
 NORB = 6
 EVIL = "<script>alert('x')</script> & $\\frac{1$ \"q\""
@@ -87,7 +91,8 @@ def record(n_roots: int = 1, n_strings: int = 20, n_ranks: int = 2, converged: b
         "run": {"input": "input.h5", "command": "run input.h5", "started": "2026-01-01", "host": "node1",
                 "processor": "Some CPU", "system": "Linux", "n_nodes": 1},
     }  # fmt: skip
-    return records.Record(**{**settings, **changes})
+    settings |= changes
+    return records.Record(**{**settings, "summary": Summary(**settings["summary"])})
 
 
 def loop_record(n_iterations: int = 5, n_batches: int = 4, failed: bool = True, **changes: Any) -> Any:
@@ -102,7 +107,7 @@ def loop_record(n_iterations: int = 5, n_batches: int = 4, failed: bool = True, 
     kept = ("energy", "converged", "residual_norm", "spin_square", "sector", "occupancies", "dimension",
             "n_alpha_strings", "n_beta_strings", "norb", "nelec", "n_ranks", "n_threads", "peak_rss_bytes")  # fmt: skip
     summary = {
-        **{name: plain.summary[name] for name in kept},
+        **{name: plain.summary.stored()[name] for name in kept},
         "all_converged": False,
         "loop_converged": False,
         "loop_iterations": n_iterations,
@@ -241,13 +246,36 @@ def test_page_of_a_loop(tmp_path, failed):
     assert ("iteration 2, batch 0: memory: <out>" in seen) == failed
 
 
+class Watched(Summary):
+    """A summary that notes which of its fields are looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Returns an attribute."""
+        SEEN.add(name)
+        return super().__getattribute__(name)
+
+
+SEEN: set[str] = set()
+
+
+def test_every_field_is_shown_or_named_as_left_out(tmp_path):
+    """Pages of a solve and of a loop look at all fields but those that have a reason."""
+    SEEN.clear()
+    for content in (record(2), loop_record()):
+        sources = data.read(write(tmp_path / "result.h5", content), None)
+        watched = Watched(**sources.run.summary.stored())
+        page(data.Sources(dataclasses.replace(sources.run, summary=watched), None))
+    assert SEEN & set(Summary.model_fields) == set(Summary.model_fields) - set(data.NOT_SHOWN)
+    assert all(data.NOT_SHOWN.values())
+
+
 @pytest.mark.parametrize("n_ranks", [1, 4, 1000])
-def test_page_with_time_lines(tmp_path, n_ranks):
+def test_page_with_a_trace(tmp_path, n_ranks):
     """A trace alone; a thousand ranks make no thousand lines."""
     write_trace(tmp_path / "trace.json", n_ranks)
     written = write_report(tmp_path / "report.html", None, str(tmp_path / "trace.json"))
     seen = text_of(written)
-    assert f"ranks {n_ranks}" in seen and "Time-lines and balance of the ranks" in seen
+    assert f"ranks {n_ranks}" in seen and "Phases and balance of the ranks" in seen
     assert ("Work of" in seen) == (n_ranks > 1)
     assert written.stat().st_size < 400_000
     assert ("105 more" in seen) == (n_ranks == 1000)  # hosts
@@ -261,7 +289,7 @@ def test_result_and_trace_on_one_page(tmp_path, name):
     write(tmp_path / "result.h5", record(run={**plain.run, "id": name}) if name else plain)
     write_trace(tmp_path / "trace.json", 2, **({"run": name} if name else {}), backend="cpu", n_threads=3)
     seen = text_of(write_report(tmp_path / "report.html", str(tmp_path / "result.h5"), str(tmp_path / "trace.json")))
-    assert "States" in seen and "Time-lines" in seen
+    assert "States" in seen and "balance of the ranks" in seen
 
 
 @pytest.mark.parametrize(
@@ -292,7 +320,7 @@ def test_states_on_narrow_screens(tmp_path):
     """Every cell of the table of states has its name beside it, which narrow screens show instead of the heading."""
     write(tmp_path / "result.h5", record(2))
     content = write_report(tmp_path / "report.html", str(tmp_path / "result.h5")).read_text()
-    head, body = re.search(r'<table class="cards">.*?<thead>(.*?)</thead>(.*?)</table>', content).groups()
+    head, body = re.search(r'<table class="cards">.*?<thead>(.*?)</thead>(.*?)</table>', content, re.DOTALL).groups()
     names = re.findall(r"<th [^>]*>(.*?)</th>", head)[1:]
     assert "energy (hartree)" in names and "spin" in names
     assert re.findall(r'<td [^>]*data-name="(.*?)"', body) == 2 * names
@@ -308,7 +336,7 @@ def test_curves_have_the_names_of_the_roots(tmp_path):
     residual = np.stack([plain.history["residual_norm"][:, 0], nothing], axis=1)
     sectors = np.repeat([0, 5, 6], n // 3)
     content = record(
-        2, summary={**plain.summary, "sector": [0, 5], "spin_flip_parity": [1, -1]},
+        2, summary={**plain.summary.stored(), "sector": [0, 5], "spin_flip_parity": [1, -1]},
         history={"energy": energy, "residual_norm": residual, "sector": sectors, "parity": np.where(sectors, -1, 1)},
     )  # fmt: skip
     write(tmp_path / "result.h5", content)
@@ -342,11 +370,11 @@ def test_left_out():
 def test_everything_from_files_is_escaped(tmp_path):
     """Names, options, warnings and reasons may hold anything."""
     plain = loop_record()
-    summary = {**plain.summary, "failed_batches": [EVIL], "backend": EVIL}
+    summary = {**plain.summary.stored(), "failed_batches": [EVIL], "backend": EVIL}
     content = loop_record()
     content = records.Record(**{
         **{name: getattr(content, name) for name in content.__dataclass_fields__},
-        "summary": summary, "warnings": [EVIL, "\x1b[31m"], "options": {"tol": 1e-6, EVIL: EVIL},
+        "summary": Summary(**summary), "warnings": [EVIL, "\x1b[31m"], "options": {"tol": 1e-6, EVIL: EVIL},
         "versions": {EVIL: EVIL}, "run": {"input": EVIL, "command": EVIL}, "history": record().history,
         "timings": {EVIL: (1.0, 2.0, 3.0)},
     })  # fmt: skip
@@ -354,7 +382,7 @@ def test_everything_from_files_is_escaped(tmp_path):
     written = write_report(tmp_path / "report.html", str(path))
     seen = text_of(written)
     assert seen.count("<script>alert('x')</script>") >= 8
-    assert "\x1b" not in seen and "a$b$<i>" in seen
+    assert "\x1b" not in seen and "\ufffd[31m" in seen and "a$b$<i>" in seen
 
 
 def test_missing_parts(tmp_path):
@@ -441,12 +469,14 @@ def test_refusals(tmp_path, monkeypatch, capsys, arguments, words):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-def test_the_page_says_what_to_install(tmp_path, monkeypatch, capsys):
-    """Without matplotlib nothing is written."""
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_the_page_says_what_to_install(tmp_path, library):
+    """Without one of its libraries nothing is written."""
     path = write(tmp_path / "result.h5", record())
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert cli.main(["report", str(path), "-o", str(tmp_path / "report.html")]) == 2
-    assert "pip install 'sqd_mpi[report]'" in capsys.readouterr().err
+    program = f"import sys; sys.modules[{library!r}] = None; from sqd_mpi.app import cli; sys.exit(cli.main())"
+    command = [sys.executable, "-c", program, "report", str(path), "-o", str(tmp_path / "report.html")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'sqd_mpi[report]'" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "report.html").exists()
 
 
@@ -458,21 +488,23 @@ def test_the_same_files_make_the_same_page(tmp_path):
 
 def test_html_is_escaped_once():
     """Text is escaped, markup is not."""
-    assert escaped("a<b & 'c'") == "a&lt;b &amp; &#x27;c&#x27;"
-    assert tag("p", "<", Markup("<b>"), None, class_='"') == '<p class="&quot;">&lt;<b></p>'
-    assert escaped("a\x00\ud800b") == "a\ufffd\ufffdb"
-    assert "<td>&lt;i&gt;</td>" in table(["x", "y"], [("a", "<i>")], numeric=False)
+    assert macros.code("a<b & 'c'") == "<code>a&lt;b &amp; &#39;c&#39;</code>"
+    assert macros.fold("<", macros.code("<"), None) == (
+        "<details><summary>&lt;</summary><code>&lt;</code></details>\n"
+    )
+    assert '<td>&lt;i&gt;</td>' in macros.table(["x", "y"], [("a", "<i>")], numeric=False)
+    assert 'aria-label="&#34;"' in macros.table(["x", "y"], [("a", "b")], caption='"')
+    assert macros.section("Title", None) == "" and 'id="a-title"' in macros.section("A title", "text")
 
 
 def test_colours_of_drawings_come_from_the_page(tmp_path):
     """No black or white is left in a drawing, so that it can be read on a dark page."""
     from sqd_mpi.app.figures.canvas import THEME
-    from sqd_mpi.app.report.style import STYLE
-
     path = str(write(tmp_path / "result.h5", record(3)))
-    drawings = "".join(re.findall(r"<svg.*?</svg>", page(data.read(path, None)), flags=re.DOTALL))
+    text = page(data.read(path, None))
+    drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
     assert not [color for color in THEME if color in drawings]
-    assert all(f"--{name}:" in STYLE for name in set(THEME.values()))
+    assert all(f"--{name}:" in text for name in set(THEME.values()))
 
 
 def test_files_without_a_right_result_raise(tmp_path):
@@ -490,7 +522,7 @@ def test_traces_that_say_odd_things(tmp_path, changes):
     """What a trace says of its run is shown as text or left out."""
     write_trace(tmp_path / "trace.json", 2, **changes)
     seen = text_of(write_report(tmp_path / "report.html", None, str(tmp_path / "trace.json")))
-    assert "Time-lines" in seen
+    assert "balance of the ranks" in seen
 
 
 @pytest.mark.parametrize(

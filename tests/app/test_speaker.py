@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sqd_mpi.app import speaker
+from sqd_mpi.distribution.ranks import MpiRanks
 from tests.support.launching import mpiexec
 from tests.support.programs import check_refusal, environment, sqd_mpi
 
@@ -24,8 +25,7 @@ def test_a_lone_process_speaks(tmp_path, variable):
 @pytest.mark.parametrize(
     "arguments",
     ["run missing.h5", "run a.h5 --bogus 1", "rum a.h5", "sqd missing.h5", "extrapolate a.h5", "bench --threads 0",
-     "info missing.h5", "plan missing.h5 --ranks 2", "import fcidump missing.txt --alpha a --output b", "report a.h5",
-     "completion fish"],
+     "info missing.h5", "plan missing.h5 --ranks 2", "import fcidump missing.txt --alpha a --output b", "report a.h5"],
 )  # fmt: skip
 def test_every_verb_speaks(tmp_path, arguments):
     """Errors do not vanish with a number that Slurm gave."""
@@ -93,6 +93,8 @@ def test_whoever_gets_no_answer_speaks(monkeypatch, tmp_path, program):
 class LateBarrier:
     """A communicator whose other ranks never come, or come after a while."""
 
+    rank, size = 0, 2
+
     def __init__(self, arrive: Callable[[], bool]) -> None:
         """Takes what tells whether they are there."""
         self.Test = arrive
@@ -102,21 +104,23 @@ class LateBarrier:
         return self
 
 
-def test_bad_input_on_one_rank_only_is_noticed():
+def test_bad_input_on_one_rank_only_is_noticed(monkeypatch):
     """The others would wait for ever."""
-    assert not speaker.all_arrive(LateBarrier(lambda: False), 0.1)
+    monkeypatch.setattr(speaker, "AGREEMENT_SECONDS", 0.1)
+    assert not speaker.all_arrive(MpiRanks(LateBarrier(lambda: False)))
+    monkeypatch.setattr(speaker, "AGREEMENT_SECONDS", 5.0)
     start = time.monotonic()
-    assert speaker.all_arrive(LateBarrier(lambda: time.monotonic() > start + 0.02), 5.0)
+    assert speaker.all_arrive(MpiRanks(LateBarrier(lambda: time.monotonic() > start + 0.02)))
 
 
 def test_mpi_starts_after_its_version_was_asked_for():
     """A result names the MPI library also where MPI does not run; later work in the same process may need it."""
     program = (
-        "from sqd_mpi.distribution import grid\n"
-        "version = grid.library_version()\n"
-        "before = grid.started_rank()\n"
-        "comm = grid.world()\n"
-        "print(before, 'none' if comm is None else (comm.rank, comm.size, grid.started_rank()), grid.world() is comm)\n"
+        "from sqd_mpi.distribution import mpi\n"
+        "version = mpi.library_version()\n"
+        "before = mpi.started_rank()\n"
+        "comm = mpi.world()\n"
+        "print(before, 'none' if comm is None else (comm.rank, comm.size, mpi.started_rank()), mpi.world() is comm)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60, check=False

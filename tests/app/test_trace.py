@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqd_mpi.app import figures, trace
+from sqd_mpi.app import trace
 from sqd_mpi.app.trace import COMMUNICATION, COMPUTE, Tracer
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
@@ -212,7 +212,7 @@ def test_other_files_are_refused(tmp_path, name, content):
         trace.read(tmp_path / name)
 
 
-def test_segments_cut_out_what_is_inside():
+def test_what_is_inside_a_phase_is_taken_from_it():
     """At every moment the innermost phase counts; ranks and communication do not mix."""
     found = make_trace(
         [
@@ -226,28 +226,13 @@ def test_segments_cut_out_what_is_inside():
         ],
         n_ranks=2,
     )
-    parts = trace.segments(found)
-    rows = zip(parts.rank, parts.name, parts.start, parts.end, strict=True)
-    assert [(rank, found.names[name], start, end) for rank, name, start, end in rows] == [
-        (0, "a", 0.0, 1.0),
-        (0, "b", 1.0, 2.0),
-        (0, "a", 2.0, 3.0),
-        (0, "c", 3.0, 3.25),
-        (0, "d", 3.25, 3.5),
-        (0, "c", 3.5, 4.0),
-        (0, "a", 4.0, 5.0),
-        (0, "b", 6.0, 7.0),
-        (1, "a", 0.5, 0.75),
-    ]
-    groups = np.array([0, 1, 1, 1, 1])
-    assert parts.sums(2, groups, 2).tolist() == [[3.0, 3.0], [0.25, 0.0]]
-    assert parts.so_far(0, groups, 2, np.array([4.0, 1.5, -1.0, 99.0])).tolist() == [[2, 2], [1, 0.5], [0, 0], [3, 3]]
-    assert parts.shares(0, groups, 2, np.array([0.0, 2.0, 6.0, 8.0])).tolist() == [[0.5, 0.5], [0.5, 0.25], [0, 0.5]]
+    assert found.names == ["a", "b", "c", "d", "slide"]
+    assert trace.innermost_seconds(found).tolist() == [[3.0, 2.0, 0.75, 0.25, 0.0], [0.25, 0.0, 0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_segments_of_random_nesting(seed):
-    """They do not overlap, and together they are as long as the outermost phases."""
+def test_random_nesting(seed):
+    """All phases together are as long as the outermost ones."""
     rng = np.random.default_rng(seed)
     events: list[tuple[str, int, int, float, float]] = []
 
@@ -261,9 +246,8 @@ def test_segments_of_random_nesting(seed):
     for k in range(3):
         events.append(("outer", 0, 0, 10.0 * k, 10.0 * k + 8.0))
         fill(10.0 * k, 10.0 * k + 8.0, 3)
-    parts = trace.segments(make_trace([events[k] for k in rng.permutation(len(events))]))
-    assert np.all(parts.start < parts.end) and np.all(parts.end[:-1] <= parts.start[1:] + 1e-12)
-    assert (parts.end - parts.start).sum() == pytest.approx(24.0)
+    spent = trace.innermost_seconds(make_trace([events[k] for k in rng.permutation(len(events))]))
+    assert np.all(spent >= -1e-12) and spent.sum() == pytest.approx(24.0)
 
 
 @pytest.fixture(scope="module")
@@ -328,14 +312,12 @@ def test_slides_overlap_compute(traced):
     for rank in range(N_RANKS):
         n_sigma = np.sum((found.rank == rank) & (found.name == found.names.index("sigma")))
         assert np.sum(slides & (found.rank == rank)) == 3 * n_sigma > 0
-    parts = trace.segments(found)
-    is_task = np.array([int(name in TASKS) for name in found.names])
+    tasks = (found.thread == COMPUTE) & np.isin(found.name, [found.names.index(kind) for kind in TASKS])
+    end = found.start + found.seconds
     for event in np.flatnonzero(slides):
-        ends = found.start[event] + np.array([0.0, found.seconds[event]])
-        during = np.diff(parts.so_far(int(found.rank[event]), is_task, 2, ends)[:, 1])
-        assert during > 0.0
-    covered = figures.covered_share(found, parts)
-    assert covered is not None and 0.02 < covered <= 1.0
+        mine = tasks & (found.rank == found.rank[event])
+        during = np.minimum(end[mine], end[event]) - np.maximum(found.start[mine], found.start[event])
+        assert during.max() > 0.0
 
 
 def test_the_shift_and_size_of_blocks_are_told(traced):

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqd_mpi.distribution.layout import Layout, SpinStrings, owners, sectors
+from sqd_mpi.distribution.layout import Layout, owners
+from sqd_mpi.problem.spin_strings import FoundSingles, SpinStrings, sectors
 from sqd_mpi.problem.symmetry import string_labels
 from tests.support.problems import all_strings, random_strings
 
@@ -22,7 +23,8 @@ def spin_strings(counts: list[int], seed: int = 0) -> SpinStrings:
     canonical = np.random.default_rng(seed).permutation(size).astype(np.int64)
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     weight = np.random.default_rng(seed + 1).random(size) + 0.1
-    return SpinStrings(np.arange(size, dtype=np.uint64)[:, None], canonical, start, weight)
+    strings = np.arange(size, dtype=np.uint64)[:, None]
+    return SpinStrings(strings, canonical, start, weight, FoundSingles(strings, 64))
 
 
 def places(grid):

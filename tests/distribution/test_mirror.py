@@ -11,9 +11,10 @@ import pytest
 from sqd_mpi import _jit
 from sqd_mpi.backends import get_backend
 from sqd_mpi.backends.mirrored import MirroredSum
-from sqd_mpi.distribution.layout import Layout, SpinStrings, diagonal_blocks_meet_half, sectors
+from sqd_mpi.distribution.layout import Layout, diagonal_blocks_meet_half
 from sqd_mpi.planner import order_strings
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
 from sqd_mpi.solver.tasks import assign
 from tests.support.problems import close_strings, dense_matrix, make_hamiltonian, random_strings

@@ -16,7 +16,7 @@ import pytest
 from sqd_mpi.app import trace
 from sqd_mpi.app.cli import main
 from sqd_mpi.app.interrupts import OutputLock
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import new_files, records
 from sqd_mpi.loop import batch
@@ -30,7 +30,7 @@ from tests.support.problems import dense_matrix
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Works in a directory with a FCIDUMP, strings, counts, an input and a problem; in this process, without MPI."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(grid, "world", lambda: None)
+    monkeypatch.setattr(mpi, "world", lambda: None)
     Path("FCIDUMP").write_text(HEADER + BODY)
     Path("strings.txt").write_text("01\n10\n")
     Path("counts.json").write_text(json.dumps({"0110": 1, "1001": 1, "0101": 1, "1010": 1}))

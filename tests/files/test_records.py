@@ -15,6 +15,8 @@ import pytest
 
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
+from sqd_mpi.files.summary import ONLY_WHERE_STORED, Summary
+from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 
@@ -51,6 +53,21 @@ def input_path(tmp_path: Path, hamiltonian: Hamiltonian, strings: tuple[np.ndarr
 def temporary_files(folder: Path) -> list[Path]:
     """Returns what a failed writer left behind."""
     return [path for path in folder.iterdir() if ".tmp" in path.name]
+
+
+def test_options_that_are_gone_are_read_where_they_change_nothing(input_path, tmp_path):
+    """Files of version 0.1.0 may hold the precision of slides, which is double now."""
+    with h5py.File(input_path, "a") as file:
+        file["options"].attrs["slide_precision"] = "double"
+    problem = records.read_input(input_path)
+    assert SolveOptions(**problem.options).tol == 1e-4
+    again = tmp_path / "again.h5"
+    records.write_input(again, problem.hamiltonian, problem.strings_a, problem.strings_b, problem.options)
+    assert "slide_precision" not in records.read_input(again).options
+    with h5py.File(input_path, "a") as file:
+        file["options"].attrs["slide_precision"] = "single"
+    with pytest.raises(InputError, match="option slide_precision is no longer there.* with double; got 'single'"):
+        records.read_input(input_path)
 
 
 def test_input_keeps_every_digit(input_path, hamiltonian, strings):
@@ -307,10 +324,13 @@ SUMMARY: dict[str, Any] = {
 }
 
 
+ALWAYS = [name for name in Summary.model_fields if name not in ONLY_WHERE_STORED]
+
+
 def make_record(strings: tuple[np.ndarray, np.ndarray], summary: dict[str, Any]) -> records.Record:
     """Returns a record of two roots."""
     return records.Record(
-        summary=summary,
+        summary=Summary(**summary),
         fingerprint="f" * 64,
         strings_a=strings[0],
         strings_b=strings[1],
@@ -334,7 +354,7 @@ def test_summary_is_recovered_exactly(tmp_path, strings):
         records.write_record(file, make_record(strings, SUMMARY))
     summary = records.read_summary(path)
     assert summary == SUMMARY
-    assert list(summary) == list(SUMMARY) == list(records.SUMMARY_FIELDS)
+    assert list(summary) == list(SUMMARY) == ALWAYS
     assert json.loads(json.dumps(summary, allow_nan=False)) == SUMMARY
     assert [type(value) for value in summary["spin_flip_parity"]] == [type(None), int]
     assert [type(value) for value in summary["converged"]] == [bool, bool]
@@ -351,7 +371,20 @@ def test_what_is_missing_or_not_finite_is_none(tmp_path, strings):
     assert found["solve_seconds"] is None
     assert found["backend"] is None
     assert found["n_sigma"] == 3
-    assert set(found) == set(records.SUMMARY_FIELDS)
+    assert list(found) == ALWAYS
+
+
+def test_summaries_of_other_versions(tmp_path, strings):
+    """What an older file lacks is null, or left out where it belongs to few; what a newer one adds comes last."""
+    path = tmp_path / "result.h5"
+    with records.AtomicFile(path, records.RESULT) as file:
+        records.write_record(file, make_record(strings, {"energy": [-1.0], "samples": {"different": 3}}))
+        file["summary"].attrs["colour"] = "blue"
+    found = records.read_summary(path)
+    assert list(found) == [*ALWAYS, "samples", "colour"] and found["colour"] == "blue"
+    assert {name: value for name, value in found.items() if value is not None} == {
+        "energy": [-1.0], "samples": {"different": 3}, "colour": "blue",
+    }  # fmt: skip
 
 
 def test_record_holds_the_rest(tmp_path, strings):

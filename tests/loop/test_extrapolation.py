@@ -133,7 +133,7 @@ def test_thresholds_are_checked(text):
 
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sqd_mpi.distribution.grid.world", lambda: None)
+    monkeypatch.setattr("sqd_mpi.distribution.mpi.world", lambda: None)
     strings = all_strings(4, 2)
     records.write_input("full.h5", make_hamiltonian(4, (2, 2)), strings[:1], strings[:1], {"threads": 1})
     for arguments, words in (
@@ -146,3 +146,39 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys):
         assert cli.main(["extrapolate", *arguments]) == 2
         error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sqd_mpi: error")]
         assert len(error) == 1 and words in error[0], arguments
+
+
+# The program, which leaves a file with the kernels that its process has compiled.
+COUNTING = """
+import atexit, os, sys
+from pathlib import Path
+from numba.core import event
+from sqd_mpi.__main__ import run
+
+names = []
+
+class Listener(event.Listener):
+    def on_start(self, started): names.append(started.data["dispatcher"].py_func.__name__)
+    def on_end(self, ended): pass
+
+event.register("numba:compile", Listener())
+atexit.register(lambda: Path(f"compiled-{os.getpid()}").write_text(" ".join(names)))
+sys.exit(run())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MPIEXEC.exists(), reason="needs mpiexec")
+def test_one_rank_compiles(tmp_path):
+    """With a cold cache; the other rank loads, the whole series through."""
+    strings = close_strings(8, 4, 40)
+    records.write_input(tmp_path / "input.h5", make_hamiltonian(8, (4, 4)), strings, strings, {"threads": 1})
+    (tmp_path / "program.py").write_text(COUNTING)
+    done = subprocess.run(
+        [MPIEXEC, "-n", "2", sys.executable, "program.py", "extrapolate", "input.h5", "--thresholds", "1e-2,5e-2"],
+        cwd=tmp_path, env={**environment(), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}, capture_output=True, text=True,
+        timeout=10 * HANG, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    compiled = [path.read_text().split() for path in tmp_path.glob("compiled-*")]
+    assert sorted(map(bool, compiled)) == [False, True], compiled

@@ -13,6 +13,7 @@ import pytest
 from sqd_mpi.app.cli import main
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
+from sqd_mpi.files.summary import Summary
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.loop.sqd import LATEST, run_loop
 from sqd_mpi.problem import bitstrings, sampling
@@ -144,6 +145,7 @@ def test_the_program_gives_the_same_on_ranks_threads_and_workers(hamiltonian, pr
             np.array(wanted.history["energy"]), abs=1e-8
         ), name
         assert found["summary"]["loop_iterations"] == wanted.iteration
+        assert {"loop_converged", "failed_batches", "samples"} <= set(found["summary"]) < set(Summary.model_fields)
         assert sorted(path.name for path in tmp_path.glob(f"{name}.h5*")) == [output.name]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from mpi4py import MPI
 
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.loop import batches
 from sqd_mpi.loop.batches import Group, shared_on_nodes, solve_batches
 from tests.support import faulty
@@ -32,11 +34,16 @@ def on_ranks(**settings):
         return solve_batches(shared, strings, **place, **settings)
 
 
+@cache
+def alone():
+    """Results of single solves."""
+    return solve_batches(*problem(), workers=0)
+
+
 def assert_same(results, besides=()):
     """All results but some are those of single solves."""
-    alone = solve_batches(*problem(), workers=0)
     assert [result.number for result in results] == list(range(len(SIZES)))
-    for result, other in zip(results, alone, strict=True):
+    for result, other in zip(results, alone(), strict=True):
         if result.number not in besides:
             assert result.failure is None
             assert abs(result.energy - other.energy) < 1e-10
@@ -111,4 +118,4 @@ def test_integrals_are_held_once_per_node():
         if COMM.rank == 0:
             shared.eri_pairs()[0, 0] = 42.0
         COMM.Barrier()
-        assert grid.local_ranks(COMM)[1] < COMM.size or shared.eri_pairs()[0, 0] == 42.0
+        assert ranks_of(COMM).local()[1] < COMM.size or shared.eri_pairs()[0, 0] == 42.0

@@ -8,7 +8,8 @@ import pytest
 from sqd_mpi.errors import InputError
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.density_matrices import transition_density_matrices
-from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver.result import SubspaceResult
+from sqd_mpi.solver.solve import solve_subspace
 from tests.support.problems import close_strings, make_hamiltonian, random_strings
 from tests.support.shapes import LABELS, shapes
 

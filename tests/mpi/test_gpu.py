@@ -14,13 +14,15 @@ import pytest
 from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
-from sqd_mpi.backends.gpu.device import close_device
+from sqd_mpi.backends.gpu.process_device import close_device
 from sqd_mpi.backends.gpu.same_spin import SameSpin
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
 from tests.support.problems import close_strings, make_hamiltonian, random_strings
 from tests.support.shapes import LABELS
 
@@ -31,7 +33,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.skipif(shutil.which("g++") is None, r
 def host_shim(monkeypatch):
     """The host shim as the device of this process."""
     close_device()
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     yield
     close_device()
 
@@ -70,7 +72,8 @@ def check(comm, hamiltonian, strings, shapes, **options):
 
 def test_several_roots_in_several_sectors(comm):
     hamiltonian = make_hamiltonian(7, (3, 4), seed=2, labels=LABELS)
-    strings = random_strings(7, 3, 20), random_strings(7, 4, 18, seed=1)
+    size = 20 if comm.size < 4 else 14  # threads of the shim run one after another
+    strings = random_strings(7, 3, size), random_strings(7, 4, size - 2, seed=1)
     check(comm, hamiltonian, strings, some_shapes(comm.size), nroots=3)
 
 
@@ -78,7 +81,7 @@ def test_several_roots_in_several_sectors(comm):
 def test_spin_flip_of_both_parities(comm, monkeypatch, form):
     monkeypatch.setattr(GpuBlock, "__init__", functools.partialmethod(GpuBlock.__init__, form=form))
     hamiltonian = make_hamiltonian(8, (4, 4), seed=6)
-    strings = (close_strings(8, 4, 30),) * 2
+    strings = (close_strings(8, 4, 30 if comm.size < 4 else 18),) * 2
     found = check(comm, hamiltonian, strings, square_shapes(comm.size), nroots=2, max_subspace=6)
     assert {root.parity for root in found.roots} <= {1, -1}
 
@@ -117,16 +120,6 @@ def test_one_string_and_empty_blocks(comm):
     check(comm, make_hamiltonian(6, (3, 0)), strings, [(comm.size, 1, 1, 1)])
 
 
-def test_single_precision_slides(comm):
-    strings = close_strings(8, 4, 40), close_strings(8, 4, 39, seed=1)
-    hamiltonian = make_hamiltonian(8, (4, 4), seed=2)
-    common = {"grid": (comm.size, 1, 1, 1), "share_blocks": "off", "tol": 1e-7}
-    options = SolveOptions(slide_precision="single", **common)
-    found = solve_subspace(comm, hamiltonian, *strings, options.replace(backend="gpu"))
-    exact = solve_subspace(comm, hamiltonian, *strings, options)
-    np.testing.assert_allclose(found.energies, exact.energies, rtol=0, atol=1e-10)
-
-
 def test_checkpoints_go_from_one_backend_to_the_other(comm):
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 25), close_strings(8, 4, 24, seed=1)
@@ -136,7 +129,7 @@ def test_checkpoints_go_from_one_backend_to_the_other(comm):
     with TemporaryDirectory() as mine:
         folder = Path(comm.bcast(mine))
         for first, second in (("cpu", "gpu"), ("gpu", "cpu")):
-            checkpoints = Checkpoints(comm, folder / f"{first}.h5", problem, "x", Log.silent())
+            checkpoints = Checkpoints(ranks_of(comm), folder / f"{first}.h5", problem, "x", Log.silent())
 
             def hook(progress, checkpoints=checkpoints):
                 if progress.iteration == 3:
@@ -166,8 +159,8 @@ def test_messages_from_host_memory_are_not_those_of_a_device(comm):
 
 def test_an_mpi_library_that_does_not_know_devices_is_refused(comm, monkeypatch):
     monkeypatch.delenv("MPICH_GPU_SUPPORT_ENABLED", raising=False)
-    assert all(isinstance(grid._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
-    monkeypatch.setattr(grid, "_answer_on_gpus", lambda kind: kind == "hip")
-    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in grid.no_messages_from("cuda")
-    assert grid.no_messages_from("hip") is None
-    assert grid.no_messages_from("host") is None
+    assert all(isinstance(mpi._answer_on_gpus(kind), bool) for kind in ("cuda", "hip"))
+    monkeypatch.setattr(mpi, "_answer_on_gpus", lambda kind: kind == "hip")
+    assert "--gpu-aware-mpi needs an MPI library that sends from the memory of GPUs" in mpi.no_messages_from("cuda")
+    assert mpi.no_messages_from("hip") is None
+    assert mpi.no_messages_from("host") is None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app.checkpoints import Checkpoints
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver import solve
@@ -108,13 +109,6 @@ def test_spin_penalty(comm, opaque, spin_square):
         check_equal(comm, *both(opaque, comm, hamiltonian, strings, options))
 
 
-def test_single_precision_slides(comm, opaque):
-    hamiltonian = make_hamiltonian(8, (4, 4), seed=2)
-    strings = (close_strings(8, 4, 40),) * 2
-    options = SolveOptions(grid=(comm.size, 1, 1, 1), slide_precision="single", share_blocks="off", tol=1e-7)
-    check_equal(comm, *both(opaque, comm, hamiltonian, strings, options))
-
-
 def test_more_roots_than_start_vectors_are_filled_with_the_same_random_numbers(comm, opaque):
     hamiltonian = make_hamiltonian(7, (3, 3), seed=4)
     strings = close_strings(7, 3, 12), close_strings(7, 3, 11, seed=2)
@@ -132,7 +126,7 @@ def test_checkpoints_go_from_one_memory_to_the_other(comm, opaque):
     with TemporaryDirectory() as mine:
         folder = Path(comm.bcast(mine))
         for first, second in ((False, True), (True, False)):
-            checkpoints = Checkpoints(comm, folder / f"{first}.h5", problem, "x", Log.silent())
+            checkpoints = Checkpoints(ranks_of(comm), folder / f"{first}.h5", problem, "x", Log.silent())
 
             def hook(progress, checkpoints=checkpoints):
                 if progress.iteration == 3:

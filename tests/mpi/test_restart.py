@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app.checkpoints import Checkpoints
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.files import distributed, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
@@ -118,7 +119,7 @@ def test_a_stopped_solve_goes_on_where_it_was(comm, spins, nroots, n_iterations)
     fingerprint = records.fingerprint(hamiltonian, *strings)
     grids = [grid for grid in shapes(comm.size) if grid[0] == grid[1]]
     with folder_of_all(comm) as folder:
-        writer = Checkpoints(comm, folder / "result.h5", known, fingerprint, Log.silent())
+        writer = Checkpoints(ranks_of(comm), folder / "result.h5", known, fingerprint, Log.silent())
         hook, seen = stop_after(n_iterations, writer)
         stopped = solve_subspace(comm, hamiltonian, *strings, options.replace(grid=grids[0]), hook=hook)
         assert stopped.stopped and stopped.n_iterations == n_iterations

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends import get_backend
-from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.planner import order_strings
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
 from sqd_mpi.solver.sigma import SigmaOperator
 from tests.support.problems import close_strings, dense_matrix, make_hamiltonian, random_strings

@@ -26,24 +26,6 @@ def test_same_energies_on_every_grid(comm):
         np.testing.assert_allclose(result.energies, exact[:3], atol=1e-10)
 
 
-@pytest.mark.parametrize("spin_flip", ["auto", "off"])
-def test_single_precision_slides_change_nothing_that_is_reported(comm, spin_flip):
-    """The finish in double precision removes their rounding; on one rank nothing slides."""
-    hamiltonian = make_hamiltonian(8, (4, 4), seed=2)
-    strings = close_strings(8, 4, 40)
-    common = {"nroots": 2, "tol": 1e-7, "spin_flip": spin_flip, "share_blocks": "off"}
-    exact = solve_subspace(None, hamiltonian, strings, strings, SolveOptions(nroots=2, tol=1e-9))
-    for shape in shapes(comm.size):
-        if spin_flip == "auto" and shape[0] != shape[1]:
-            continue
-        options = SolveOptions(grid=shape, slide_precision="single", **common)
-        result = solve_subspace(comm, hamiltonian, strings, strings, options)
-        assert result.converged
-        np.testing.assert_allclose(result.energies, exact.energies, atol=1e-10)
-        found, expected = (np.abs(each.gather()) for each in (result, exact))
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
 def test_lowest_states_of_several_sectors(comm):
     hamiltonian = make_hamiltonian(7, (3, 4), seed=2, labels=LABELS)
     strings = random_strings(7, 3, 20), random_strings(7, 4, 20, seed=1)

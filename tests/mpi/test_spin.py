@@ -13,8 +13,10 @@ from tests.support.shapes import shapes
 
 pytestmark = pytest.mark.mpi
 
+TARGETS = [0.0, 2.0, 6.0]
 
-@pytest.mark.parametrize("spin_square", [0.0, 2.0, 6.0])
+
+@pytest.mark.parametrize("spin_square", TARGETS)
 def test_spin_target_on_every_grid(comm, spin_square):
     hamiltonian = make_hamiltonian(5, (3, 3), 2)
     strings = all_strings(5, 3)
@@ -24,7 +26,9 @@ def test_spin_target_on_every_grid(comm, spin_square):
     )
     shifted = square - spin_square * np.eye(len(square))
     exact = np.linalg.eigvalsh(matrix + 100.0 * shifted @ shifted)[:2]
-    for shape in shapes(comm.size):
+    # of many grids every target has a third
+    dealt = shapes(comm.size)[TARGETS.index(spin_square) :: len(TARGETS)] if comm.size > 3 else shapes(comm.size)
+    for shape in dealt:
         options = SolveOptions(grid=shape, spin_square=spin_square, nroots=2, tol=1e-8, model_space=20)
         result = solve_subspace(comm, hamiltonian, strings, strings, options)
         assert result.converged

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 
 from sqd_mpi.app import trace
-from sqd_mpi.distribution import grid as grid_module
-from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.clock import clock_offset
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import ranks_of
 
 pytestmark = pytest.mark.mpi
 
 
 def test_ranks_of_a_host_share_a_clock(comm):
-    assert grid_module.clock_offset(comm) == 0.0
+    assert clock_offset(ranks_of(comm)) == 0.0
 
 
 @pytest.mark.parametrize("ranks_per_host", [1, 2])
 def test_offsets_of_clocks_are_found(comm, ranks_per_host):
     host = comm.rank // ranks_per_host
-    offset = grid_module.clock_offset(comm, f"host {host}", lambda: perf_counter() + 100.0 * host)
+    offset = clock_offset(ranks_of(comm), f"host {host}", lambda: perf_counter() + 100.0 * host)
     offsets = comm.allgather(offset)
     expected = [-100.0 * (rank // ranks_per_host) for rank in range(comm.size)]
     # Ranks that share cores wait for each other; with cores of their own the error is some microseconds.
@@ -31,7 +32,7 @@ def test_offsets_of_clocks_are_found(comm, ranks_per_host):
 
 def test_pieces_come_rank_after_rank(comm):
     mine = (f"{comm.rank}.{k} ".encode() for k in range(comm.rank % 3))
-    found = list(grid_module.pieces_of_all_ranks(comm, mine))
+    found = list(ranks_of(comm).pieces_of_all_ranks(mine))
     expected = [f"{rank}.{k} ".encode() for rank in range(comm.size) for k in range(rank % 3)]
     assert found == (expected if comm.rank == 0 else [])
 

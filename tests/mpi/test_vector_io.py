@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import checksums, records
 from sqd_mpi.files.distributed import StoredVectors, labels_in_canonical_order, write_file
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import string_labels
 from tests.support.problems import random_strings
 from tests.support.shapes import shapes
@@ -72,7 +74,7 @@ def write(comm, path, shape, strings, labels, n_labels, wholes, sectors):
 
     write_file(grid, path, records.RESULT, fill, vectors)
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    checksums.verify(comm, path)
+    checksums.verify(ranks_of(comm), path)
     comm.Barrier()
     grid.free()
 
@@ -132,12 +134,12 @@ def test_one_wrong_bit_is_noticed_on_all_ranks(comm, strings, wholes):
                 path.write_bytes(content)
             comm.Barrier()
             with pytest.raises(InputError, match="is damaged"):
-                checksums.verify(comm, path)
+                checksums.verify(ranks_of(comm), path)
             if comm.rank == 0:
                 content[place] ^= 16
                 path.write_bytes(content)
             comm.Barrier()
-        checksums.verify(comm, path)
+        checksums.verify(ranks_of(comm), path)
 
 
 def test_what_cannot_be_written_is_one_error_on_all_ranks(comm, strings, wholes, monkeypatch):

@@ -13,7 +13,6 @@ from sqd_mpi.backends import get_backend
 from sqd_mpi.backends.cpu import costs as cpu_costs
 from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import InputError
@@ -23,6 +22,7 @@ from sqd_mpi.planner.seconds import Seconds
 from sqd_mpi.planner.work import Work
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import find_labels
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import close_strings, make_hamiltonian
 
 H100 = data_sheets.assumed_profile(data_sheets.data_sheet("h100"))

@@ -13,8 +13,7 @@ import pytest
 from sqd_mpi import planner
 from sqd_mpi.app.cli import main
 from sqd_mpi.backends.gpu import block as gpu_block
-from sqd_mpi.backends.gpu import device as process_device
-from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.backends.gpu import process_device
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.options import SolveOptions
@@ -23,6 +22,7 @@ from sqd_mpi.planner.profile import MachineProfile, read_profile, write_profile
 from sqd_mpi.planner.text import plan_text
 from sqd_mpi.solver.davidson import subspace_sizes
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.paths import ROOT
 from tests.support.problems import close_strings, make_hamiltonian
 

@@ -10,12 +10,13 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends import get_backend
-from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.planner import predict_memory, shapes_of
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.text import plan_text
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import trivial_labels
 from sqd_mpi.solver.davidson import default_subspace
 from sqd_mpi.solver.sigma import SigmaOperator

@@ -9,14 +9,16 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends import get_backend
-from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.planner.connections import connected_parts, connections
 from sqd_mpi.planner.memory import structure_bytes
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work, padded
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.space import Space
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels, trivial_labels
 from sqd_mpi.solver.sigma import SigmaOperator
 from tests.support.planned import LABELS, NORB, SHAPES, make_problem
@@ -51,7 +53,7 @@ def test_sampled_doubles_add_up_to_the_true_number():
 def test_one_string_has_no_connections(n, n_electrons):
     alpha = SpinStrings.from_canonical(close_strings(NORB, n_electrons, n), np.zeros(NORB, np.int64), 1)
     hamiltonian = make_hamiltonian(NORB, (n_electrons, n_electrons))
-    problem = planner.Problem.from_sorted(hamiltonian, trivial_labels(NORB), alpha, alpha, True, True)
+    problem = planner.Problem.from_space(Space(hamiltonian, trivial_labels(NORB), alpha, alpha), True, True)
     plan = planner.predict(problem, (1, 1, 1, 1), MachineProfile(), 1, planner.Limits(10**12, 7, 3))
     assert problem.alpha.singles.sum() == problem.alpha.doubles.sum() == 0
     assert plan.balance == 1.0 and plan.messages_per_rank == plan.message_bytes_per_rank == 0
@@ -117,7 +119,7 @@ def test_predicted_structure_covers_the_arrays(same):
     labels = OrbitalLabels(np.arange(14) % 4, 4, 0.0, 0.0, 0.0)
     alpha = SpinStrings.from_canonical(strings, labels.labels, 4)
     hamiltonian = make_hamiltonian(14, (4, 4))
-    problem = planner.Problem.from_sorted(hamiltonian, labels, alpha, alpha, same, True)
+    problem = planner.Problem.from_space(Space(hamiltonian, labels, alpha, alpha), same, True)
     work = Work(problem, (1, 1, 1, 1), MachineProfile(), 1)
     layout = Layout.create(alpha, alpha, problem.sector, (1, 1, 1, 1), problem.parity((1, 1, 1, 1)))
     backend = get_backend("cpu")

@@ -28,7 +28,7 @@ from pyscf.tools import fcidump
 
 from sqd_mpi.adapters.pyscf import SubspaceSolver
 from sqd_mpi.app.cli import main
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.problem import bitstrings, sampling
@@ -48,7 +48,7 @@ LIH_STRINGS = "".join(f"{bits:06b}\n" for bits in range(64) if bits.bit_count() 
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Works in an empty directory, in this process, without MPI; threads are put back."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(grid, "world", lambda: None)
+    monkeypatch.setattr(mpi, "world", lambda: None)
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     before = numba.get_num_threads()

@@ -26,6 +26,7 @@ DOORS = {
     "h5py": ("files.*",),
     "pyscf": ("problem.*", "adapters.pyscf", "adapters.pyscf.*"),
     "cupy": ("backends.gpu.cupy_device",),
+    "jinja2": ("app.report.template",),
     "matplotlib": ("app.figures", "app.figures.*"),
     "qiskit": ("adapters.qiskit",),
     "qiskit_addon_sqd": ("adapters.qiskit",),

@@ -32,7 +32,7 @@ def _folder(tmp_path, monkeypatch):
     """Work in an empty directory, on one thread."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sqd_mpi.solver.startup.available_cores", lambda: 1)
-    monkeypatch.setattr("sqd_mpi.distribution.grid.world", lambda: None)
+    monkeypatch.setattr("sqd_mpi.distribution.mpi.world", lambda: None)
 
 
 def energy_of(path: str) -> float:

@@ -11,6 +11,7 @@ import h5py
 import pytest
 
 from sqd_mpi.files import records
+from sqd_mpi.files.summary import Summary
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
 from tests.support.paths import ROOT
@@ -102,7 +103,7 @@ def test_every_item_of_a_result_is_described(tmp_path: Path) -> None:
     records.write_input(tmp_path / "input.h5", hamiltonian, strings, strings)
     given = {"save_vector": True, "rdm": "2", "pt2": True, "threads": 1}
     assert run_file(None, str(tmp_path / "input.h5"), str(tmp_path / "result.h5"), given) == 0
-    page = (DOCS / "files.md").read_text(encoding="utf-8")
+    page = (DOCS / "files.md").read_text(encoding="utf-8") + reference().summary_page()
     summary = records.read_summary(tmp_path / "result.h5")
     missing = [name for name in summary if f"`{name}`" not in page and name != "format"]
     for name, value in summary.items():
@@ -111,11 +112,14 @@ def test_every_item_of_a_result_is_described(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "result.h5") as file:
         missing += [name for name in file if f"`/{name}" not in page]
         missing += [name for name in file.attrs if f"`{name}`" not in page]
+        stored = {*file["summary"], *file["summary"].attrs}
     assert not missing
+    of_loops = {"loop_converged", "loop_iterations", "failed_batches", "samples"}
+    assert stored == set(Summary.model_fields) - of_loops
 
 
 def test_links_and_pictures_are_there_and_small() -> None:
-    pages = [*DOCS.glob("*.md"), *(ROOT / name for name in ("README.md", "benchmarks/README.md", "slurm/README.md"))]
+    pages = [*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "benchmarks/README.md", "slurm/README.md"))]
     missing, used = [], set()
     for page in pages:
         text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -26,6 +26,7 @@ import psutil
 import pytest
 
 from sqd_mpi.files import records
+from tests.gpu_shim import SHIM
 from tests.support.launching import FOREIGN
 from tests.support.paths import ROOT
 from tests.support.problems import all_strings, make_hamiltonian
@@ -427,7 +428,7 @@ def jobs(cluster) -> dict[str, Path]:
         "chain": [f"python={slow_python}", "on_time_limit=chain"],
         "cancel": [f"python={slow_python}"],
         "plain": [f"packed_environment={packed_environment(cluster.folder)}"],
-        "gpu": [f"python={sys.executable}", "devices_per_node=1", "setup=export SQD_MPI_GPU=host"],
+        "gpu": [f"python={sys.executable}", "devices_per_node=1", f"setup=export SQD_MPI_GPU={SHIM}"],
     }
     folders: dict[str, Path] = {}
     numbers: dict[str, str] = {}
@@ -481,6 +482,7 @@ def finished(cluster: Cluster, folder: Path) -> tuple[dict, str]:
     return records.read_summary(folder / "result.h5"), "\n".join(log.read_text() for log in logs())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * JOB_SECONDS)
 def test_the_generic_job_runs(cluster, jobs):
     summary, log = finished(cluster, jobs["plain"])
@@ -491,6 +493,7 @@ def test_the_generic_job_runs(cluster, jobs):
     cluster.wait_for(lambda: not list(cluster.folder.glob("sqd_mpi-environment-*")), jobs["plain"] / "job.out")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * JOB_SECONDS)
 def test_the_example_runs(cluster, tmp_path):
     folder = cluster.folder / "example"
@@ -504,6 +507,7 @@ def test_the_example_runs(cluster, tmp_path):
     assert summary["energy"][0] == pytest.approx(-108.9605720180, abs=1e-8)  # PySCF gives the same
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * JOB_SECONDS)
 def test_the_job_for_gpus_runs(cluster, jobs):
     summary, log = finished(cluster, jobs["gpu"])
@@ -512,6 +516,7 @@ def test_the_job_for_gpus_runs(cluster, jobs):
     assert summary["energy"] == pytest.approx(exact["energy"], abs=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * JOB_SECONDS)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_slurm_accepts_the_requests(machine, cluster, jobs, tmp_path):
@@ -524,6 +529,7 @@ def test_slurm_accepts_the_requests(machine, cluster, jobs, tmp_path):
     assert "to start at" in cluster("sbatch", "--test-only", str(tmp_path / "job.sh"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * JOB_SECONDS)
 def test_a_cancelled_job_stays_cancelled(cluster, jobs):
     (log,) = jobs["cancel"].glob("job-*.out")
@@ -537,6 +543,7 @@ def test_a_cancelled_job_stays_cancelled(cluster, jobs):
     assert "restart" not in log.read_text() and list(jobs["cancel"].glob("job-*.out")) == [log]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * JOB_SECONDS)
 @pytest.mark.parametrize("name", ["chain", "requeue"])
 def test_a_job_goes_on_after_its_time(cluster, jobs, name):

@@ -342,30 +342,6 @@ def test_dependent_exact_start_vectors_are_filled_up():
     np.testing.assert_allclose(result.energies, [0.0, 1.0], atol=1e-12)
 
 
-@pytest.mark.parametrize("nroots", [1, 3])
-@pytest.mark.parametrize("tol", [1e-2, 1e-9])
-def test_an_operator_that_becomes_more_accurate_leaves_no_trace_of_its_error(nroots, tol):
-    matrix = molecule_like(120, seed=3)
-    noise = 1e-6 * np.random.default_rng(4).normal(size=matrix.shape)
-    operator = Dense(matrix)
-    operator.rough = True
-    operator.matvec = lambda vector, out: np.copyto(out, (matrix + (noise if operator.rough else 0.0)) @ vector)
-    norms_at = []
-
-    def sharpen(norms, wanted):
-        if not operator.rough or norms.max() > max(1e-4, wanted):
-            return False
-        operator.rough = False
-        norms_at.append(norms.max())
-        return True
-
-    pairs = davidson(operator, lambda out: fill(out, np.eye(nroots, 120)), nroots=nroots, tol=tol, sharpen=sharpen)
-    assert pairs.converged.all() and len(norms_at) == 1
-    for energy, vector, norm in zip(pairs.energies, pairs.vectors, pairs.residual_norms, strict=True):
-        assert energy == pytest.approx(vector @ matrix @ vector, abs=1e-12)
-        assert np.linalg.norm(matrix @ vector - energy * vector) == pytest.approx(norm, rel=1e-3, abs=1e-12)
-
-
 def fill(out: np.ndarray, rows: np.ndarray) -> int:
     """Put rows into the first rows of out; returns how many."""
     out[: len(rows)] = rows

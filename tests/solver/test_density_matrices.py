@@ -18,7 +18,8 @@ from sqd_mpi.solver.density_matrices import (
     rdm1s,
     transition_density_matrices,
 )
-from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver.result import SubspaceResult
+from sqd_mpi.solver.solve import solve_subspace
 from tests.support.problems import all_strings, close_strings, make_hamiltonian, pair_matrix, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])

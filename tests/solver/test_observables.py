@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.solver.observables import carry_over, occupancies, string_weights
 from tests.support.problems import random_strings
 

@@ -14,7 +14,8 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.outside_strings import external_strings, most_external
 from sqd_mpi.solver import pt2
-from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver.result import SubspaceResult
+from sqd_mpi.solver.solve import solve_subspace
 from tests.support.problems import all_strings, close_strings, make_hamiltonian, random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.solver.random_vectors import fill_random
 from tests.support.problems import random_strings
 

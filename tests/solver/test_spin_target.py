@@ -7,14 +7,17 @@ import pytest
 
 from sqd_mpi.app import run
 from sqd_mpi.app.cli import main
+from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.interaction import Interaction
-from sqd_mpi.solver import solve
+from sqd_mpi.problem.space import Space
+from sqd_mpi.solver.fitting import Call, fit
 from sqd_mpi.solver.solve import solve_subspace
 from sqd_mpi.solver.spin_target import SpinTarget, is_pure
+from sqd_mpi.timing import Timers
 from tests.support.molecules import MOLECULES, exact_states, molecule, strings
 from tests.support.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
 
@@ -118,8 +121,9 @@ def test_more_roots_than_wanted_keep_to_the_memory_limit():
 
     def basis(memory: int, count: int) -> int:
         options = SolveOptions(nroots=3, spin_square=2, spin_flip="off", memory=memory)
-        solver = solve._Solve(None, hamiltonian, *strings(hamiltonian), options, None, None, None)
-        return solver._basis_for(solver._layout(solver.sectors[0]), count)
+        space = Space.create(hamiltonian, *strings(hamiltonian))
+        frame = fit(Call(ranks_of(None), space, options, Log.silent(), Timers(), memory, 0, 1))
+        return frame.basis_for(frame.layout(frame.sectors[0]), count)
 
     vector = 25 * 8
     assert [basis(100 * vector, count) for count in (1, 4, 5, 6)] == [14, 14, 15, 18]

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends import get_backend
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
-from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import trivial_labels
 from sqd_mpi.solver.model_space import ModelSpace
 from sqd_mpi.solver.sectors import Aim, Task
 from sqd_mpi.solver.start_vectors import StartVectors
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import close_strings, make_hamiltonian
 
 PLACE = (0, 0, 0, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sqd_mpi import _jit
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution.ranks import Ranks
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
 from sqd_mpi.solver import startup
@@ -65,8 +65,8 @@ def test_who_goes_first(monkeypatch, wanted, numba, openmp, number, variable, wa
     for name, value in zip(VARIABLES, (numba, openmp), strict=True):
         if value is not None:
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr(grid, "cores_of_node", lambda comm: (8, 1))
-    chosen = startup.choose(None, wanted)
+    monkeypatch.setattr(Ranks, "cores_of_node", lambda self: (8, 1))
+    chosen = startup.choose(Ranks(), wanted)
     assert (chosen.number, chosen.variable) == (number, variable)
     assert chosen.origin == (f" ({variable})" if variable else "")
     assert len(chosen.warnings) == (warning is not None)
@@ -80,8 +80,8 @@ def test_who_goes_first(monkeypatch, wanted, numba, openmp, number, variable, wa
 def test_cores_are_divided_among_the_ranks_that_share_them(monkeypatch, own, of_node, ranks, number):
     """A rank that is bound to cores of its own takes all of them."""
     monkeypatch.setattr(startup, "available_cores", lambda: own)
-    monkeypatch.setattr(grid, "cores_of_node", lambda comm: (of_node, ranks))
-    assert startup.choose(None).number == number
+    monkeypatch.setattr(Ranks, "cores_of_node", lambda self: (of_node, ranks))
+    assert startup.choose(Ranks()).number == number
 
 
 def test_what_was_written_here_is_not_the_users(monkeypatch):
@@ -120,7 +120,7 @@ def test_warnings_without_a_log(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     monkeypatch.setattr(_jit, "set_threads", lambda number: None)
     with pytest.warns(UserWarning, match="OMP_NUM_THREADS needs a positive integer; got 'many'"):
-        startup.set_up(None)
+        startup.set_up(Ranks())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends.gpu import costs
-from sqd_mpi.planner import data_sheets, whole_solve
+from sqd_mpi.planner import data_sheets
 from sqd_mpi.planner.profile import MachineProfile
 from tests.support.problems import close_strings, make_hamiltonian
 
@@ -45,10 +45,11 @@ def test_what_the_parts_depend_on(problem):
     assert h200.sigmas < a100.sigmas and h200.vectors < a100.vectors
 
 
-def test_small_problems_stay_on_the_cpu_and_slow_cpus_lose(problem, monkeypatch):
-    choice = planner.choose_backend(problem, 2, SIZES, 1)
-    assert choice.backend == "cpu" and choice.cpu_seconds < choice.gpu_seconds and not choice.measured
-    monkeypatch.setattr(whole_solve, "MachineProfile", lambda: MachineProfile(mixed_seconds=1e-3))
-    choice = planner.choose_backend(problem, 2, SIZES, 1)
+def test_small_problems_stay_on_the_cpu_and_slow_cpus_lose(problem):
+    profiles = {"gpu": planner.assumed_device()}
+    choice = planner.choose_backend(problem, profiles, 2, SIZES, 1)
+    assert choice.backend == "cpu" and choice.cpu_seconds < choice.gpu_seconds
+    profiles["cpu"] = MachineProfile(mixed_seconds=1e-3)
+    choice = planner.choose_backend(problem, profiles, 2, SIZES, 1)
     assert choice.backend == "gpu" and choice.cpu_seconds > choice.gpu_seconds
     assert f"{choice.cpu_seconds:.2g} s on the CPU and {choice.gpu_seconds:.2g} s on the GPU" in choice.sentence

@@ -10,14 +10,16 @@ import numpy as np
 
 from sqd_mpi.backends import reference
 from sqd_mpi.backends.cpu import block as cpu
+from sqd_mpi.backends.cpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.protocol import Task
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.mirror import Unfolding
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import all_strings, close_strings, make_hamiltonian, random_strings, spin_dependent
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
@@ -95,7 +97,9 @@ class Problem:
         elif case.spin_dependent:
             labels = find_labels(self.hamiltonian)
         sides = [
-            SpinStrings.from_canonical(strings, orbital_labels, labels.n_labels)
+            SpinStrings.from_canonical(strings, orbital_labels, labels.n_labels).weighted(
+                np.ones(len(strings)), costs.WHOLE_SHARE
+            )
             for strings, orbital_labels in zip(case.strings(), labels.both, strict=True)
         ]
         if case.parity:

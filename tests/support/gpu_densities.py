@@ -8,7 +8,7 @@ import numpy as np
 
 from sqd_mpi.backends.cpu.density import Accumulators
 from sqd_mpi.backends.gpu.density import GpuDensityBlock
-from sqd_mpi.backends.gpu.host_device import HostDevice
+from tests.gpu_shim.host_device import HostDevice
 
 
 def on_device(device=None, scratch=2**20):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sqd_mpi import planner
-from sqd_mpi.distribution.layout import SpinStrings
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels
 from tests.support.problems import close_strings, make_hamiltonian
 

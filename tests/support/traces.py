@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sqd_mpi.app.trace import COMMUNICATION, Trace, Tracer
-from sqd_mpi.distribution.grid import ProcessGrid
+from sqd_mpi.distribution.process_grid import ProcessGrid
 
 
 def alone() -> ProcessGrid:

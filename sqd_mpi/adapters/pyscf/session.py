@@ -7,8 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from time import sleep
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numba
 import numpy as np
@@ -17,7 +16,8 @@ import threadpoolctl
 from sqd_mpi.adapters.pyscf.start import SMALL_VECTOR_BYTES, Source, StartVectors, StringPair, congruent, placed
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
-from sqd_mpi.distribution import grid
+from sqd_mpi.distribution import mpi
+from sqd_mpi.distribution.ranks import Ranks, ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
@@ -25,7 +25,11 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.resources import available_memory
 from sqd_mpi.solver import density_matrices, startup
 from sqd_mpi.solver.density_matrices import DensityMatrices
-from sqd_mpi.solver.solve import SubspaceResult, solve_subspace
+from sqd_mpi.solver.result import SubspaceResult
+from sqd_mpi.solver.solve import solve_subspace
+
+if TYPE_CHECKING:
+    from sqd_mpi.distribution.ranks import SomeRanks
 
 T = TypeVar("T")
 Reference = tuple[int, int]
@@ -37,7 +41,7 @@ _SMALL_SPACE = 100_000  # determinants
 _MEMORY_SHARE = 0.8
 
 
-def drive(main: Callable[[], T], comm: Any = None) -> T | None:
+def drive(main: Callable[[], T], comm: SomeRanks = None) -> T | None:
     """Run a function on rank 0 while all other ranks take part in the solves that it starts.
 
     Collective over the communicator: all ranks call it with the same function. Solvers made inside the function use all
@@ -51,20 +55,20 @@ def drive(main: Callable[[], T], comm: Any = None) -> T | None:
         what the function returns, on rank 0; None on the others.
     """
     global _session
-    communicator = comm if comm is not None else grid.world()
-    if communicator is None or communicator.size == 1:
+    ranks = ranks_of(comm if comm is not None else mpi.world())
+    if ranks.size == 1:
         return main()
-    startup.set_up(communicator)
-    before, _session = _session, Session(communicator)
+    startup.start(ranks, kernels=startup.Kernels())
+    before, _session = _session, Session(ranks)
     try:
-        if communicator.rank == 0:
+        if ranks.rank == 0:
             result = main()
             _session.call("stop")
             return result
         _session.serve()
     except BaseException:
         traceback.print_exc()
-        grid.abort(1)
+        mpi.abort(1)
         raise
     finally:
         _session = before
@@ -84,8 +88,8 @@ class Handle:
 class Session:
     """The results of solves that this process takes part in, and the commands by which rank 0 leads the others."""
 
-    def __init__(self, comm: Any):
-        self.comm = comm
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
         self.n_solves = 0
         self.results: dict[int, SubspaceResult] = {}
         self._threads: dict[int, Any] = {}
@@ -95,18 +99,15 @@ class Session:
         """Do something on all ranks; called on rank 0 alone. Returns what it gives on rank 0."""
         forgotten = self.forgotten[:]
         del self.forgotten[: len(forgotten)]
-        if self.comm is not None:
-            self.comm.Ibarrier().Wait()
-            grid.broadcast(self.comm, (command, forgotten, arguments))
+        self.ranks.meet(0.0)
+        self.ranks.broadcast((command, forgotten, arguments))
         return self._do(command, forgotten, arguments, log)
 
     def serve(self) -> None:
         """Take part in what rank 0 does, until it stops."""
         while True:
-            request = self.comm.Ibarrier()
-            while not request.Test():
-                sleep(_NAP)
-            command, forgotten, arguments = grid.broadcast(self.comm, None)
+            self.ranks.meet(_NAP)
+            command, forgotten, arguments = self.ranks.broadcast(None)
             try:
                 self._do(command, forgotten, arguments, None)
             except InputError:
@@ -137,7 +138,7 @@ class Session:
         self._threads[number] = options.threads
         with _threads_for(len(strings_a) * len(strings_b), options.threads):
             self.results[number] = solve_subspace(
-                self.comm, hamiltonian, strings_a, strings_b, options, log=log, start_vectors=starts
+                self.ranks, hamiltonian, strings_a, strings_b, options, log=log, start_vectors=starts
             )
         return self.results[number], len(start) - len(vectors) + (starts.left_out if starts is not None else 0)
 
@@ -158,8 +159,8 @@ class Session:
     def _gather(self, reference: Reference) -> FloatArray:
         number, root = reference
         layout = self.results[number].roots[root].layout
-        message = lack_of_memory(layout.alpha.size * layout.beta.size, grid.local_ranks(self.comm)[1])
-        grid.agree_on_error(self.comm, message)
+        message = lack_of_memory(layout.alpha.size * layout.beta.size, self.ranks.local()[1])
+        self.ranks.agree_on_error(message)
         return self.results[number].gather(root)
 
     def _large(self, reference: Reference, threshold: float) -> tuple[FloatArray, Any, Any]:
@@ -183,7 +184,7 @@ class Session:
         if parity:
             mirrored = alpha != beta
             parts.append(np.stack([parity * values[mine], beta, alpha])[:, mirrored])
-        found = np.concatenate(grid.gather_objects(self.comm, np.concatenate(parts, axis=1)), axis=1)
+        found = np.concatenate(self.ranks.gather_objects(np.concatenate(parts, axis=1)), axis=1)
         above = np.abs(found[0]) > threshold
         found = found[:, above] if above.any() else found[:, [np.argmax(np.abs(found[0]))]]
         found = found[:, np.lexsort((found[2], found[1]))]
@@ -195,12 +196,11 @@ class Session:
         if not congruent(roots[0].layout, roots[1].layout):
             raise InputError("transition density matrices need two vectors on the same strings and symmetry labels")
         labels = result.symmetry.both
-        density_matrices.check_memory(self.comm, labels.shape[1], order, symmetric=bra == ket)
+        density_matrices.check_memory(self.ranks, labels.shape[1], order, symmetric=bra == ket)
         backend = get_density_backend(result.backend)
         with _threads_for(roots[0].layout.alpha.size * roots[0].layout.beta.size, self._threads[bra[0]]):
             sums = density_matrices.accumulate(result.grid, roots[0], roots[1], order, labels, backend)
-        leads = self.comm is None or self.comm.rank == 0
-        return density_matrices.unpack(sums) if leads else None
+        return density_matrices.unpack(sums) if self.ranks.rank == 0 else None
 
 
 def lack_of_memory(n_determinants: int, n_local: int) -> str | None:
@@ -235,7 +235,7 @@ def _threads_for(n_determinants: int, wanted: Any = "auto") -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-_alone = Session(None)
+_alone = Session(Ranks())
 _session: Session | None = None
 
 

@@ -24,7 +24,7 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions, fewest_krylov_vectors
-from sqd_mpi.solver.solve import Root, SubspaceResult
+from sqd_mpi.solver.result import Root, SubspaceResult
 
 # Determinants up to which vectors are arrays.
 ARRAY_LIMIT = 1_000_000

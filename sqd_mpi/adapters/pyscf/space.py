@@ -17,10 +17,10 @@ from pyscf.fci.direct_spin1 import _unpack_nelec
 
 from sqd_mpi.adapters.pyscf.start import StringPair
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.layout import SpinStrings
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
 
 Rule = Callable[[int, tuple[int, int], Any, Any], tuple[ArrayLike, ArrayLike]]

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.grid import ProcessGrid
 from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
-from sqd_mpi.solver.solve import SubspaceResult
+from sqd_mpi.solver.result import SubspaceResult
 
 StringPair = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 Source = tuple[SubspaceResult, int] | FloatArray

@@ -17,7 +17,7 @@ from sqd_mpi.adapters.pyscf.start import StringPair
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.errors import InputError
 from sqd_mpi.solver.density_matrices import DensityMatrices
-from sqd_mpi.solver.solve import Root
+from sqd_mpi.solver.result import Root
 
 
 class NotAnArray(InputError, AttributeError):

@@ -1,4 +1,4 @@
-"""Pictures of runs: time-lines of the ranks, shares of the phases, convergence, orbitals, the loop.
+"""Pictures of runs: shares of the phases, convergence, orbitals, the loop.
 
 Functions take data and return a figure of matplotlib, which this package alone imports; `save` writes it.
 """
@@ -18,15 +18,15 @@ from sqd_mpi.app.figures.orbitals import occupancies, weights
 from sqd_mpi.app.figures.phases import (
     COMPUTE,
     LOOKS,
+    balance,
     compute_seconds,
     groups_of,
     imbalance,
     mean_shares,
     phase_shares,
+    ranges,
 )
 from sqd_mpi.app.figures.pictures import states_of, write_pictures
-from sqd_mpi.app.figures.ranks import balance, ranges
-from sqd_mpi.app.figures.time_lines import covered_share, time_line, typical_iteration
 
 __all__ = [
     "COMPUTE",
@@ -34,7 +34,6 @@ __all__ = [
     "balance",
     "compute_seconds",
     "convergence",
-    "covered_share",
     "extrapolation",
     "groups_of",
     "imbalance",
@@ -48,8 +47,6 @@ __all__ = [
     "roots_of_sector",
     "save",
     "states_of",
-    "time_line",
-    "typical_iteration",
     "weights",
     "write_extrapolation",
     "write_pictures",

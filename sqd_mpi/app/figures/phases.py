@@ -1,4 +1,4 @@
-"""Groups of phases, how they look, and bars of their shares.
+"""Groups of phases, how they look, bars of their shares, and how evenly ranks share the work.
 
 Colours differ in lightness, and what moves or waits is hatched, so that the pictures can be read without colour vision
 and in print.
@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.app.figures import canvas
-from sqd_mpi.app.trace import Trace, segments
+from sqd_mpi.app.trace import Trace, innermost_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_ROWS = 64  # ranks; beyond, their shares are drawn together
+_MOST_POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,12 @@ LOOKS = (
 )
 COMPUTE = (0, 1, 2)  # places in LOOKS of the work on tasks
 _START = 10
-OTHER = len(LOOKS) - 1
 
 
 def groups_of(names: Sequence[str]) -> NDArray[np.intp]:
     """Returns for every name of a phase its place in LOOKS."""
     place = {name: k for k, look in enumerate(LOOKS) for name in look.phases}
-    return np.array([place.get(name, OTHER) for name in names], np.intp)
+    return np.array([place.get(name, len(LOOKS) - 1) for name in names], np.intp)
 
 
 def imbalance(seconds: NDArray[np.float64]) -> float:
@@ -74,18 +74,23 @@ def imbalance(seconds: NDArray[np.float64]) -> float:
 
 def compute_seconds(trace: Trace) -> NDArray[np.float64]:
     """Returns the seconds that every rank spends on tasks, (n_ranks,)."""
-    return segments(trace).sums(trace.n_ranks, groups_of(trace.names), len(LOOKS))[:, COMPUTE].sum(axis=1)
+    return _group_seconds(trace)[:, COMPUTE].sum(axis=1)
+
+
+def _group_seconds(trace: Trace) -> NDArray[np.float64]:
+    """Returns the seconds of every group of phases, (n_ranks, n_groups)."""
+    return innermost_seconds(trace) @ np.eye(len(LOOKS))[groups_of(trace.names)]
 
 
 def phase_shares(trace: Trace, width: float = canvas.WIDTH, head: str | None = None) -> Figure:
     """Returns a bar for every rank with the share of each phase, from the end of the warm-up, and the imbalance.
 
     Args:
-        trace: time-lines.
+        trace: of all ranks.
         width: inches.
         head: title of the figure; by default input and grid.
     """
-    seconds = segments(trace).sums(trace.n_ranks, groups_of(trace.names), len(LOOKS))
+    seconds = _group_seconds(trace)
     seconds[:, _START] = 0.0
     compute = seconds[:, COMPUTE].sum(axis=1)
     labels, rows = [f"rank {rank}" for rank in range(trace.n_ranks)], seconds
@@ -135,16 +140,6 @@ def kind_of_run(grid: Sequence[int] | None = None, n_ranks: int = 1, n_threads: 
     return place + " of ".join(counts)
 
 
-def legend(figure: Figure, used: NDArray[np.bool_], slides: bool) -> None:
-    """Puts the names of the groups beside or above the panels."""
-    from matplotlib.patches import Patch
-
-    handles = [_patch(look) for look, is_used in zip(LOOKS, used, strict=True) if is_used]
-    if slides:
-        handles.append(Patch(facecolor="black", edgecolor="white", label="block on its way"))
-    canvas.add_legend(figure, handles)
-
-
 def _patch(look: Look) -> Any:
     from matplotlib.patches import Patch
 
@@ -171,7 +166,8 @@ def _bars(rows: NDArray[np.float64], labels: Sequence[str], what: str, texts: Se
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)
     axes.set_xlabel(what)
-    legend(figure, rows.sum(axis=0) > 0, slides=False)
+    handles = [_patch(look) for look, is_used in zip(LOOKS, rows.sum(axis=0) > 0, strict=True) if is_used]
+    canvas.add_legend(figure, handles)
     return figure
 
 
@@ -188,3 +184,52 @@ def _write_shares(axes: Axes, look: Look, share: NDArray[np.float64], left: NDAr
                 left[row] + value / 2, row, f"{value:.0f}", ha="center", va="center", fontsize=9,
                 color=canvas.ON_COLOR if light else "#fefefe", bbox=box,
             )  # fmt: skip
+
+
+def balance(seconds: NDArray[np.float64], width: float = canvas.WIDTH) -> Figure:
+    """Returns the seconds of compute of all ranks in ascending order, with mean and largest.
+
+    Args:
+        seconds: (n_ranks,) seconds of compute.
+        width: inches.
+    """
+    ordered = np.sort(seconds)
+    n = len(ordered)
+    chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_POINTS)).round().astype(np.intp))
+    figure = canvas.figure(2.6, width)
+    axes = figure.subplots()
+    mean, largest = float(ordered.mean()), float(ordered[-1])
+    marker = "o" if n <= 64 else ""
+    axes.plot(100 * (chosen + 0.5) / n, ordered[chosen], marker=marker, markersize=4, color=canvas.SERIES[0])
+    for value, line, text in ((mean, "--", f"mean {mean:.3g} s"), (largest, ":", f"largest {largest:.3g} s")):
+        axes.axhline(value, color="black", linestyle=line, linewidth=1.0, label=text)
+    axes.set(xlabel="% of the ranks, least work first", ylabel="seconds of compute", xlim=(0, 100))
+    axes.set_ylim(0.0, 1.15 * largest if largest > 0 else 1.0)
+    axes.grid(axis="y", color=canvas.GRID)
+    canvas.add_legend(figure, axes.get_legend_handles_labels()[0])
+    return figure
+
+
+def ranges(timings: Mapping[str, Sequence[float]], width: float = canvas.WIDTH) -> Figure:
+    """Returns minimum, mean and maximum over the ranks of the seconds of every phase, the longest above.
+
+    Args:
+        timings: phase -> minimum, mean, maximum.
+        width: inches.
+    """
+    names = sorted(timings, key=lambda name: (timings[name][1], name))
+    low, mean, high = np.maximum(np.array([timings[name] for name in names], float).T, 0.0)
+    least = float(mean[mean > 0].min(initial=np.inf))
+    floor = max(1e-6, 0.5 * least) if np.isfinite(least) else 1e-6
+    low, mean, high = (np.maximum(values, floor) for values in (low, mean, high))  # a logarithm has no zero
+    figure = canvas.figure(0.9 + 0.24 * len(names), width)
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    axes.hlines(places, low, high, color=canvas.FAINT, linewidth=3.0, label="minimum to maximum")
+    axes.plot(mean, places, "D", color=canvas.SERIES[0], markersize=5, label="mean over the ranks")
+    axes.set_xscale("log")
+    axes.set_yticks(places, [canvas.literal(name) for name in names])
+    axes.set_xlabel("seconds")
+    axes.grid(axis="x", color=canvas.GRID)
+    canvas.add_legend(figure, axes.get_legend_handles_labels()[0])
+    return figure

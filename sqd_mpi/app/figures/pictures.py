@@ -12,7 +12,6 @@ from sqd_mpi.app.figures.canvas import need_matplotlib, save
 from sqd_mpi.app.figures.curves import convergence
 from sqd_mpi.app.figures.loops import energies, spaces
 from sqd_mpi.app.figures.phases import kind_of_run, mean_shares, phase_shares
-from sqd_mpi.app.figures.time_lines import time_line
 from sqd_mpi.app.trace import Trace, read
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
@@ -35,9 +34,9 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
     """
     need_matplotlib()
     run = None if result is None else records.read_run(result)
-    time_lines = None if trace is None else read(trace)
-    if run is not None and time_lines is not None:
-        check_same_run(run, time_lines, f"{result} and {trace}")
+    found = None if trace is None else read(trace)
+    if run is not None and found is not None:
+        check_same_run(run, found, f"{result} and {trace}")
     figures = {}
     if run is not None:
         heading = f"{Path(str(result)).name}: {kind_of_run(**run['summary'])}"
@@ -47,9 +46,8 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
         figures.update(_of_the_loop(run["history"]))
         if run["timings"]:
             figures["phases"] = mean_shares(run["timings"], heading)
-    if time_lines is not None:
-        figures["phases"] = phase_shares(time_lines)
-        figures["time_line"] = time_line(time_lines)
+    if found is not None:
+        figures["phases"] = phase_shares(found)
     target = Path(folder)
     try:
         target.mkdir(exist_ok=True)

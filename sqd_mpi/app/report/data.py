@@ -14,63 +14,21 @@ from sqd_mpi.app import trace
 from sqd_mpi.app.figures.pictures import check_same_run
 from sqd_mpi.errors import InputError
 from sqd_mpi.files import records
+from sqd_mpi.files.summary import Summary
 
 MOST_DRAWN_ROOTS = 10
 
-_PerRoot = list[float | None] | None
+NOT_SHOWN = {
+    "penalised_energy": "`energy` is that of the Hamiltonian, which other programs give",
+    "orbital_entropies": "a matrix for other programs; natural occupations tell people as much",
+    "pt2_gap": "a gap that is too narrow is among the warnings",
+    "sectors": "a sector that is not decided is in the banner; the others bear out the table of states",
+    "spin_target": "follows from the option `spin_square`",
+    "version": "stands among the versions",
+}
+"""Fields of the summary that no page shows, and why."""
+
 _Text = str | int | float | bool | None
-
-
-class Summary(BaseModel):
-    """The fields of a result's summary that a report shows; each may be missing."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    energy: Annotated[list[float | None], Field(min_length=1)]
-    penalised_energy: _PerRoot = None
-    converged: list[bool] | None = None
-    residual_norm: _PerRoot = None
-    spin_square: _PerRoot = None
-    spin_pure: list[bool | None] | None = None
-    sector: list[int | None] | None = None
-    spin_flip_parity: list[int | None] | None = None
-    occupancies: list[list[list[float | None]]] | None = None
-    natural_occupations: list[list[float | None]] | None = None
-    energy_pt2: _PerRoot = None
-    variance: _PerRoot = None
-    all_converged: bool | None = None
-    proven: bool | None = None
-    dimension: int | None = None
-    sector_dimension: int | None = None
-    n_alpha_strings: int | None = None
-    n_beta_strings: int | None = None
-    norb: int | None = None
-    nelec: list[int] | None = None
-    grid: list[int] | None = None
-    backend: str | None = None
-    n_ranks: int | None = None
-    n_threads: int | None = None
-    n_iterations: int | None = None
-    n_sigma: int | None = None
-    sigma_seconds: float | None = None
-    solve_seconds: float | None = None
-    wall_seconds: float | None = None
-    cpu_seconds: float | None = None
-    imbalance: float | None = None
-    messages: dict[str, float | None] | None = None
-    peak_rss_bytes: int | None = None
-    memory: dict[str, int | None] | None = None
-    symmetry: dict[str, float | None] | None = None
-    version: str | None = None
-    loop_converged: bool | None = None
-    loop_iterations: int | None = None
-    failed_batches: list[str] | None = None
-    samples: dict[str, float | None] | None = None
-
-    @property
-    def n_roots(self) -> int:
-        """Number of roots."""
-        return len(self.energy)
 
 
 class _Rest(BaseModel):
@@ -121,7 +79,7 @@ class Sources:
     run: Run | None
     """The result, or None."""
     trace: trace.Trace | None
-    """The time-lines, or None."""
+    """The phases of all ranks, or None."""
 
 
 def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
@@ -131,15 +89,15 @@ def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
         InputError: a file is missing, damaged or of another kind, or the two belong to different runs.
     """
     content = None if result is None else records.read_run(result)
-    time_lines = None if trace_path is None else trace.read(trace_path)
-    if content is not None and time_lines is not None:
-        check_same_run(content, time_lines, f"{result} and {trace_path}")
-    return Sources(None if content is None else _checked(str(result), content), time_lines)
+    found = None if trace_path is None else trace.read(trace_path)
+    if content is not None and found is not None:
+        check_same_run(content, found, f"{result} and {trace_path}")
+    return Sources(None if content is None else _checked(str(result), content), found)
 
 
 def _checked(path: str, content: dict[str, Any]) -> Run:
     try:
-        summary = Summary(**content["summary"])
+        summary = Summary.model_validate(content["summary"], strict=True)
         rest = _Rest(**{name: content[name] for name in _Rest.model_fields})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

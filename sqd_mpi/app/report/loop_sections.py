@@ -10,12 +10,12 @@ from sqd_mpi.app import figures
 from sqd_mpi.app.figures import canvas
 from sqd_mpi.app.report import words
 from sqd_mpi.app.report.data import Run
-from sqd_mpi.app.report.html import Markup, fold, pairs, picture, section, table, tag
+from sqd_mpi.app.report.template import macros
 
 _MOST_FAILURES = 50
 
 
-def energies(run: Run) -> Markup | None:
+def energies(run: Run) -> str | None:
     """Returns energies of the iterations and their batches."""
     history = run.history
     if not {"energy", "batch_energy"} <= set(history) or not len(history["energy"]):
@@ -26,8 +26,9 @@ def energies(run: Run) -> Markup | None:
     )
     rows = [_row(history, k) for k in range(len(history["energy"]))]
     head = ["iteration", "energy (hartree)", "best batch", "residual norm", "failed batches", "seconds so far"]
-    return section("Energies of the iterations", picture(canvas.inline_svg(figure, "loop-energies"), caption),
-                   fold("All iterations as a table", table(head, rows)))  # fmt: skip
+    drawing = macros.picture(canvas.inline_svg(figure, "loop-energies"), caption)
+    folded = macros.fold("All iterations as a table", macros.table(head, rows))
+    return macros.section("Energies of the iterations", drawing, folded)
 
 
 def _row(history: dict[str, Any], k: int) -> list[str]:
@@ -39,7 +40,7 @@ def _row(history: dict[str, Any], k: int) -> list[str]:
     return [f"{k + 1}", *numbers, f"{failed}", entry("seconds", ".2f")]
 
 
-def spaces(run: Run) -> Markup | None:
+def spaces(run: Run) -> str | None:
     """Returns sizes of the batches and the samples they are drawn from."""
     history = run.history
     names = ("batch_n_alpha_strings", "batch_n_beta_strings")
@@ -47,14 +48,14 @@ def spaces(run: Run) -> Markup | None:
         return None
     figure = figures.loop_spaces(history[names[0]], history[names[1]], history.get("n_samples"), canvas.NARROW)
     caption = "Numbers of strings of the batches (mean and range), and different samples after recovery."
-    children: list[Any] = [picture(canvas.inline_svg(figure, "loop-spaces"), caption)]
+    children: list[Any] = [macros.picture(canvas.inline_svg(figure, "loop-spaces"), caption)]
     samples = run.summary.samples
     if samples is not None:
         children.append(_samples(samples, history))
-    return section("Samples and dimensions", *children)
+    return macros.section("Samples and dimensions", *children)
 
 
-def _samples(samples: dict[str, float | None], history: dict[str, Any]) -> Markup:
+def _samples(samples: dict[str, float | None], history: dict[str, Any]) -> str:
     """Returns what became of the samples."""
     given, right = samples.get("different"), samples.get("right_electrons")
     rows = [("different samples given", words.number(given, ".0f"))]
@@ -65,15 +66,15 @@ def _samples(samples: dict[str, float | None], history: dict[str, Any]) -> Marku
         rows.append(("recovered (wrong numbers of electrons)", f"{given - right:.0f}"))
     if "n_samples" in history and len(history["n_samples"]):
         rows.append(("different ones in the last iteration", f"{history['n_samples'][-1]:.0f}"))
-    return pairs(rows)
+    return macros.pairs(rows)
 
 
-def failures(run: Run) -> Markup | None:
+def failures(run: Run) -> str | None:
     """Returns the batches that failed, with their reasons."""
     failed = run.summary.failed_batches
     if not failed:
         return None
-    items = [tag("li", text) for text in failed[:_MOST_FAILURES]]
+    items = failed[:_MOST_FAILURES]
     if len(failed) > _MOST_FAILURES:
-        items.append(tag("li", f"and {len(failed) - _MOST_FAILURES} more, in failed_batches of info --json"))
-    return section("Failed batches", tag("ul", *items))
+        items = [*items, f"and {len(failed) - _MOST_FAILURES} more, in failed_batches of info --json"]
+    return macros.section("Failed batches", macros.items(items))

@@ -9,7 +9,7 @@ from sqd_mpi.app import figures
 from sqd_mpi.app.figures import canvas
 from sqd_mpi.app.report import words
 from sqd_mpi.app.report.data import Run
-from sqd_mpi.app.report.html import Markup, fold, pairs, picture, section, table, tag
+from sqd_mpi.app.report.template import macros
 from sqd_mpi.app.trace import COMMUNICATION, Trace
 from sqd_mpi.loop.options import LoopOptions
 from sqd_mpi.options import SolveOptions
@@ -17,21 +17,22 @@ from sqd_mpi.options import SolveOptions
 _MOST_HOSTS = 20
 
 
-def time(run: Run) -> Markup | None:
+def time(run: Run) -> str | None:
     """Returns the phases of a result: shares, minimum, mean and maximum over the ranks."""
     summary, timings = run.summary, run.timings
     children: list[Any] = []
     if timings:
         n_ranks = summary.n_ranks or 1
         if any(values[1] > 0 for name, values in timings.items() if name not in ("sigma", "structure", "model space")):
-            shares = figures.mean_shares(timings, "", canvas.NARROW)
-            children.append(picture(canvas.inline_svg(shares, "shares"), "Share of every phase, mean over the ranks."))
+            shares = canvas.inline_svg(figures.mean_shares(timings, "", canvas.NARROW), "shares")
+            children.append(macros.picture(shares, "Share of every phase, mean over the ranks."))
         if n_ranks > 1:
             ranges = canvas.inline_svg(figures.ranges(timings, canvas.NARROW), "ranges")
-            children.append(picture(ranges, f"Seconds of every phase over {n_ranks} ranks. Phases may be nested."))
+            caption = f"Seconds of every phase over {n_ranks} ranks. Phases may be nested."
+            children.append(macros.picture(ranges, caption))
         rows = [[name, *(f"{value:.4g}" for value in timings[name])] for name in _by_mean(timings)]
         head = ["phase", "minimum (s)", "mean (s)", "maximum (s)"]
-        children.append(fold("All phases as a table", table(head, rows)))
+        children.append(macros.fold("All phases as a table", macros.table(head, rows)))
     facts = [
         ("wall time", words.seconds(summary.wall_seconds)),
         ("solve", words.seconds(summary.solve_seconds)),
@@ -41,7 +42,7 @@ def time(run: Run) -> Markup | None:
         ("imbalance of it (largest / mean; 1 is perfect)", words.number(summary.imbalance, ".3f")),
         *_messages(summary.messages),
     ]
-    return section("Time", *children, _known(facts))
+    return macros.section("Time", *children, _known(facts))
 
 
 def _by_mean(timings: dict[str, tuple[float, float, float]]) -> list[str]:
@@ -55,14 +56,10 @@ def _messages(messages: dict[str, float | None] | None) -> list[tuple[str, str]]
     return [("received by a rank in one application, at most", f"{words.size(messages.get('bytes'))}, {blocks} blocks")]
 
 
-def time_lines(trace: Trace) -> Markup | None:
-    """Returns time-lines and the balance of the ranks from a trace."""
+def ranks(trace: Trace) -> str | None:
+    """Returns shares of the phases and the balance of the ranks from a trace."""
     children = [
-        picture(
-            canvas.inline_svg(figures.time_line(trace, canvas.NARROW, ""), "time-line"),
-            "What the ranks do: the whole run, and one iteration. Hatched: data moves, or a rank waits.",
-        ),
-        picture(
+        macros.picture(
             canvas.inline_svg(figures.phase_shares(trace, canvas.NARROW, ""), "rank-shares"),
             "Share of every phase of the time after the warm-up.",
         ),
@@ -70,7 +67,7 @@ def time_lines(trace: Trace) -> Markup | None:
     seconds = figures.compute_seconds(trace)
     if trace.n_ranks > 1:
         caption = f"Work of {trace.n_ranks} ranks: largest / mean {figures.imbalance(seconds):.3f}."
-        children.append(picture(canvas.inline_svg(figures.balance(seconds, canvas.NARROW), "balance"), caption))
+        children.append(macros.picture(canvas.inline_svg(figures.balance(seconds, canvas.NARROW), "balance"), caption))
     about = trace.about
     facts = [
         ("input", str(about.get("input", words.UNKNOWN))),
@@ -80,7 +77,7 @@ def time_lines(trace: Trace) -> Markup | None:
         ("events left out", str(about.get("n_dropped", words.UNKNOWN))),
         ("written by", str(about.get("creator", words.UNKNOWN))),
     ]
-    return section("Time-lines and balance of the ranks", *children, _known(facts))
+    return macros.section("Phases and balance of the ranks", *children, _known(facts))
 
 
 def _hosts(hosts: Any) -> str:
@@ -91,7 +88,7 @@ def _hosts(hosts: Any) -> str:
     return ", ".join(names[:_MOST_HOSTS]) + more
 
 
-def memory(run: Run) -> Markup | None:
+def memory(run: Run) -> str | None:
     """Returns the memory of the rank that needed most, in bars."""
     summary = run.summary
     parts = [(f"{name} (known before)", value) for name, value in (summary.memory or {}).items() if value is not None]
@@ -103,17 +100,11 @@ def memory(run: Run) -> Markup | None:
     if not parts:
         return None
     largest = max(1, max(value for _, value in parts))
-    rows = [
-        tag("tr", tag("th", name, scope="row"), tag("td", words.size(value), class_="number"),
-            tag("td", tag("meter", words.size(value), min="0", max=largest, value=value, aria_label=name),
-                class_="bar"))
-        for name, value in parts
-    ]  # fmt: skip
-    caption = tag("caption", "Largest of all ranks")
-    return section("Memory", tag("div", tag("table", caption, tag("tbody", *rows)), class_="scroll"))
+    rows = [(name, words.size(value), value) for name, value in parts]
+    return macros.section("Memory", macros.bars("Largest of all ranks", rows, largest))
 
 
-def problem(run: Run) -> Markup | None:
+def problem(run: Run) -> str | None:
     """Returns what was solved."""
     summary = run.summary
     symmetry = summary.symmetry or {}
@@ -126,10 +117,10 @@ def problem(run: Run) -> Markup | None:
         ("independent coefficients of root 0", words.count(summary.sector_dimension)),
         ("symmetry labels", words.number(symmetry.get("n_labels"), ".0f")),
     ]
-    return section("Problem", _known(facts))
+    return macros.section("Problem", _known(facts))
 
 
-def options(run: Run) -> Markup | None:
+def options(run: Run) -> str | None:
     """Returns every effective option; those that differ from the default are marked."""
     if not run.options:
         return None
@@ -138,19 +129,19 @@ def options(run: Run) -> Markup | None:
     for name, value in run.options.items():
         default = fields[name].default if name in fields else None
         changed = name in fields and words.any_value(value) != words.any_value(default)
-        mark = tag("strong", "● ", words.any_value(value)) if changed else words.any_value(value)
-        rows.append((tag("code", name), mark))
-    marked = table(["option", "value"], rows, numeric=False)
+        mark = macros.changed(words.any_value(value)) if changed else words.any_value(value)
+        rows.append((macros.code(name), mark))
+    marked = macros.table(["option", "value"], rows, numeric=False)
     hint = "● differs from the default, by choice or because the program chose."
-    return section("Options", fold(f"All {len(rows)} effective options", tag("p", hint), marked))
+    return macros.section("Options", macros.fold(f"All {len(rows)} effective options", macros.paragraph(hint), marked))
 
 
-def environment(run: Run) -> Markup | None:
+def environment(run: Run) -> str | None:
     """Returns where it ran and with which libraries."""
     about, summary = run.run, run.summary
     nodes = about.get("n_nodes")
     facts = [
-        ("command", tag("code", f"python -m sqd_mpi {about['command']}") if about.get("command") else words.UNKNOWN),
+        ("command", macros.code(f"python -m sqd_mpi {about['command']}") if about.get("command") else words.UNKNOWN),
         ("started", str(about.get("started") or words.UNKNOWN)),
         ("host of rank 0", str(about.get("host") or words.UNKNOWN)),
         ("processor", str(about.get("processor") or words.UNKNOWN)),
@@ -163,12 +154,13 @@ def environment(run: Run) -> Markup | None:
             ", ".join(map(str, summary.grid)) if summary.grid else words.UNKNOWN,
         ),
         ("backend", summary.backend or words.UNKNOWN),
+        ("GPU of rank 0", summary.device or words.UNKNOWN),
         *((f"version of {name}", words.any_value(value)) for name, value in run.versions.items()),
     ]
-    return section("Environment", _known(facts))
+    return macros.section("Environment", _known(facts))
 
 
-def _known(facts: Iterable[tuple[str, Any]]) -> Markup | None:
+def _known(facts: Iterable[tuple[str, Any]]) -> str | None:
     """Returns names and values, without those that are not known."""
     shown = [(name, value) for name, value in facts if value != words.UNKNOWN]
-    return pairs(shown) if shown else None
+    return macros.pairs(shown) if shown else None

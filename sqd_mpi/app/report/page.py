@@ -1,18 +1,18 @@
-"""The page: parts in order, style, and how it is written."""
+"""The page: parts in order, and how it is written."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sqd_mpi._version import __version__
 from sqd_mpi.app.figures import need_matplotlib
 from sqd_mpi.app.report import data, loop_sections, machine_sections, solve_sections
-from sqd_mpi.app.report.html import Markup, escaped, joined, tag
-from sqd_mpi.app.report.style import STYLE
+from sqd_mpi.app.report.template import macros
 from sqd_mpi.files import records
 
-# A page that loads nothing, runs nothing and sends nothing; style and pictures stand in it.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# Characters that HTML forbids; names of files may hold any.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_report(path: str | Path, result: str | None = None, trace: str | None = None) -> Path:
@@ -32,7 +32,7 @@ def write_report(path: str | Path, result: str | None = None, trace: str | None 
     records.check_output(path, result, trace)
     content = page(data.read(result, trace))
     with records.new_binary_file(path) as stream:
-        stream.write(content.encode("utf-8", "replace"))
+        stream.write(content.encode("utf-8"))
     return Path(path)
 
 
@@ -40,8 +40,7 @@ def page(sources: data.Sources) -> str:
     """Returns the page."""
     run, trace = sources.run, sources.trace
     name = Path(run.path).name if run is not None else str(trace.about.get("input", "a run")) if trace else "a run"
-    first: list[Markup | None] = [tag("h1", tag("code", name))]
-    parts: list[Markup | None] = []
+    first, parts = [], []
     if run is not None:
         first += [solve_sections.verdict(run), solve_sections.warnings(run), solve_sections.tiles(run)]
         first += [solve_sections.states(run)]
@@ -52,24 +51,7 @@ def page(sources: data.Sources) -> str:
         parts += [solve_sections.occupations(run), solve_sections.strings(run), machine_sections.problem(run)]
         parts += [machine_sections.time(run)]
     if trace is not None:
-        parts.append(machine_sections.time_lines(trace))
+        parts.append(machine_sections.ranks(trace))
     if run is not None:
         parts += [machine_sections.memory(run), machine_sections.options(run), machine_sections.environment(run)]
-    footer = tag("footer", f"Made by sqd_mpi {__version__}. Energies in hartree, times in seconds.")
-    return _document(
-        f"{name} – sqd_mpi report", joined([tag("main", *first, tag("div", *parts, class_="columns")), footer])
-    )
-
-
-def _document(title: str, body: Markup) -> str:
-    head = joined(
-        [
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-            tag("title", escaped(title)),
-            tag("style", Markup(STYLE)),
-        ]
-    )
-    return f'<!DOCTYPE html>\n<html lang="en">\n{tag("head", head)}\n{tag("body", body)}\n</html>\n'
+    return _FORBIDDEN.sub("\ufffd", macros.page(name, first, parts, __version__))

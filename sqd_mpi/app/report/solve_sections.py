@@ -9,15 +9,16 @@ import numpy as np
 from sqd_mpi.app import figures
 from sqd_mpi.app.figures import canvas
 from sqd_mpi.app.report import words
-from sqd_mpi.app.report.data import MOST_DRAWN_ROOTS, Run, Summary
-from sqd_mpi.app.report.html import Markup, fold, joined, picture, section, table, tag
+from sqd_mpi.app.report.data import MOST_DRAWN_ROOTS, Run
+from sqd_mpi.app.report.template import macros
+from sqd_mpi.files.summary import Summary
 from sqd_mpi.problem import bitstrings
 
 _HARTREE_IN_EV = 27.211386245988  # CODATA 2018
 _HEAVIEST = 10  # strings in the table
 
 
-def states(run: Run) -> Markup | None:
+def states(run: Run) -> str | None:
     """Returns the table of the roots."""
     summary = run.summary
     columns: list[tuple[str, list[Any]]] = [("energy (hartree)", [words.energy(value) for value in summary.energy])]
@@ -26,7 +27,7 @@ def states(run: Run) -> Markup | None:
         above = [None if value is None else (value - lowest) * _HARTREE_IN_EV for value in summary.energy]
         columns.append(("above root 0 (eV)", [words.number(value, ".4f") for value in above]))
     if summary.converged is not None:
-        columns.append(("converged", [_verdict(value) for value in summary.converged]))
+        columns.append(("converged", [macros.verdict(value) for value in summary.converged]))
     for title, values, form in (
         ("residual norm", summary.residual_norm, ".1e"),
         ("⟨S²⟩", summary.spin_square, ".6f"),
@@ -44,14 +45,10 @@ def states(run: Run) -> Markup | None:
             columns.append((title, [words.number(value, form) for value in labels]))
     rows = [[f"root {k}", *(cells[k] for _, cells in columns)] for k in range(summary.n_roots)]
     head = ["", *(title for title, _ in columns)]
-    return section("States", table(head, rows, caption="Lowest eigenpairs", cards=True))
+    return macros.section("States", macros.table(head, rows, caption="Lowest eigenpairs", cards=True))
 
 
-def _verdict(converged: bool) -> Markup:
-    return tag("span", "✓ yes", class_="good") if converged else tag("strong", "✗ NO", class_="bad")
-
-
-def convergence(run: Run) -> Markup | None:
+def convergence(run: Run) -> str | None:
     """Returns residual norms and energies against the iterations."""
     history = run.history
     if any(name not in history or not len(history[name]) for name in ("energy", "residual_norm")):
@@ -64,8 +61,8 @@ def convergence(run: Run) -> Markup | None:
     caption = "Residual norms, and how far energies were above the last one, in the order of the work."
     if _has_sectors(history):
         caption += " Other states lie above; they were solved until that was sure."
-    drawing = picture(canvas.inline_svg(figure, "convergence"), caption)
-    return section("Convergence", drawing, fold("All iterations as a table", _iteration_table(history)))
+    drawing = macros.picture(canvas.inline_svg(figure, "convergence"), caption)
+    return macros.section("Convergence", drawing, macros.fold("All iterations as a table", *_iteration_table(history)))
 
 
 def _has_sectors(history: dict[str, Any]) -> bool:
@@ -73,7 +70,7 @@ def _has_sectors(history: dict[str, Any]) -> bool:
     return any(len(set(history[name].tolist())) > 1 for name in ("sector", "parity") if name in history)
 
 
-def _iteration_table(history: dict[str, Any]) -> Markup:
+def _iteration_table(history: dict[str, Any]) -> list[str | None]:
     n_roots = history["energy"].shape[1]
     shown = min(n_roots, MOST_DRAWN_ROOTS)
     parts = (("energy", "energy", ".10f"), ("residual norm", "residual_norm", ".2e"))
@@ -89,15 +86,15 @@ def _iteration_table(history: dict[str, Any]) -> Markup:
         ]
         for k in range(len(history["energy"]))
     )
-    hint = tag("p", "States of a sector are counted from 0 within it.") if labels and n_roots > 1 else None
-    return joined((hint, table(head, rows)))
+    hint = "States of a sector are counted from 0 within it."
+    return [macros.paragraph(hint) if labels and n_roots > 1 else None, macros.table(head, rows)]
 
 
 def _of_root(root: int, n_roots: int) -> str:
     return f" {root}" if n_roots > 1 else ""
 
 
-def occupations(run: Run) -> Markup | None:
+def occupations(run: Run) -> str | None:
     """Returns occupations of the orbitals, alpha, beta and natural."""
     summary = run.summary
     if not summary.occupancies or not summary.occupancies[0][0]:
@@ -113,11 +110,11 @@ def occupations(run: Run) -> Markup | None:
     caption += "." if natural is None else ", and occupations of the natural orbitals, both spins together."
     if summary.n_roots > MOST_DRAWN_ROOTS:
         caption += f" The first {MOST_DRAWN_ROOTS} of {summary.n_roots} roots; all are in the table."
-    return section("Occupations", picture(canvas.inline_svg(figure, "occupations"), caption),
-                   fold("All numbers as a table", _occupation_table(summary, of_spins, natural)))  # fmt: skip
+    return macros.section("Occupations", macros.picture(canvas.inline_svg(figure, "occupations"), caption),
+                   macros.fold("All numbers as a table", _occupation_table(summary, of_spins, natural)))  # fmt: skip
 
 
-def _occupation_table(summary: Summary, of_spins: Any, natural: Any) -> Markup:
+def _occupation_table(summary: Summary, of_spins: Any, natural: Any) -> str:
     head, columns = ["orbital"], []
     for root in range(summary.n_roots):
         name = _of_root(root, summary.n_roots)
@@ -127,10 +124,10 @@ def _occupation_table(summary: Summary, of_spins: Any, natural: Any) -> Markup:
             head.append(f"natural{name}")
             columns.append(natural[root])
     rows = ([f"{k}", *(words.number(column[k], ".4f") for column in columns)] for k in range(of_spins.shape[2]))
-    return table(head, rows)
+    return macros.table(head, rows)
 
 
-def strings(run: Run) -> Markup | None:
+def strings(run: Run) -> str | None:
     """Returns how the weight is spread over the strings, and the heaviest of them."""
     if set(run.weights) != {"alpha", "beta"} or not all(weights.size for _, weights in run.weights.values()):
         return None
@@ -139,16 +136,16 @@ def strings(run: Run) -> Markup | None:
     caption = "What is left out of each root if only the heaviest strings of one spin are kept."
     norb = run.summary.norb or 64 * run.weights["alpha"][0].shape[1]
     tables = [
-        table(
+        macros.table(
             [f"{spin} strings of root 0, heaviest first", "weight"],
-            [(tag("code", text), words.number(weight, ".6f")) for text, weight in _heaviest(*run.weights[spin], norb)],
+            [(macros.code(text), words.number(weight, ".6f")) for text, weight in _heaviest(*run.weights[spin], norb)],
         )
         for spin in ("alpha", "beta")
     ]
     hint = "The rightmost character is orbital 0."
-    return section(
-        "Weights of strings", picture(canvas.inline_svg(figure, "weights"), caption),
-        fold("The heaviest strings", tag("p", hint), *tables),
+    return macros.section(
+        "Weights of strings", macros.picture(canvas.inline_svg(figure, "weights"), caption),
+        macros.fold("The heaviest strings", macros.paragraph(hint), *tables),
     )  # fmt: skip
 
 
@@ -159,7 +156,7 @@ def _heaviest(found: Any, weights: Any, norb: int) -> list[tuple[str, float]]:
     return list(zip(texts, weights[0][order].tolist(), strict=True))
 
 
-def verdict(run: Run) -> Markup:
+def verdict(run: Run) -> str:
     """Returns what must be seen at once: whether all converged, and the warnings."""
     summary = run.summary
     flags = summary.converged or []
@@ -171,28 +168,25 @@ def verdict(run: Run) -> Markup:
     if summary.loop_converged is False:
         reasons.append("The loop ended before energy and occupancies stopped to change.")
     if summary.all_converged is None and not flags:
-        return tag("div", tag("strong", "? Unknown"), " The file does not say whether the run converged.",
-                   class_="banner warn", role="status")  # fmt: skip
+        return macros.banner("warn", "? Unknown", "The file does not say whether the run converged.")
     if reasons or summary.all_converged is False:
         text = " ".join(reasons) or "The file says so, but not which root."
-        return tag("div", tag("strong", "✗ NOT CONVERGED"), " ", text, class_="banner bad", role="alert")
+        return macros.banner("bad", "✗ NOT CONVERGED", text, "alert")
     if summary.proven is False:
         text = "All roots reached the tolerance, but a symmetry sector that may hold a lower state was not decided."
-        return tag("div", tag("strong", "? NOT PROVEN"), " ", text, class_="banner warn", role="alert")
-    return tag("div", tag("strong", "✓ Converged"), " All roots reached the tolerance.", class_="banner good",
-               role="status")  # fmt: skip
+        return macros.banner("warn", "? NOT PROVEN", text, "alert")
+    return macros.banner("good", "✓ Converged", "All roots reached the tolerance.")
 
 
-def warnings(run: Run) -> Markup | None:
+def warnings(run: Run) -> str | None:
     """Returns the warnings of the run."""
     if not run.warnings:
         return None
-    items = tag("ul", *(tag("li", text) for text in run.warnings))
     count = f"{len(run.warnings)} warning{'s' if len(run.warnings) != 1 else ''}"
-    return tag("div", tag("strong", f"! {count}"), items, class_="banner warn", role="status")
+    return macros.banner("warn", f"! {count}", macros.items(run.warnings))
 
 
-def tiles(run: Run) -> Markup:
+def tiles(run: Run) -> str:
     """Returns the numbers that are looked for first."""
     summary = run.summary
     shown: list[tuple[str, str]] = [("energy of root 0, hartree", words.energy(summary.energy[0]))]
@@ -205,12 +199,7 @@ def tiles(run: Run) -> Markup:
          words.count(summary.loop_iterations if run.is_loop else summary.n_iterations)),
         ("wall time", words.seconds(summary.wall_seconds)),
     ]  # fmt: skip
-    cells = (
-        tag("div", tag("span", value, class_="value"), tag("span", name, class_="name"))
-        for name, value in shown
-        if value != words.UNKNOWN
-    )
-    return tag("div", *cells, class_="tiles")
+    return macros.tiles([(name, value) for name, value in shown if value != words.UNKNOWN])
 
 
 __all__ = ["convergence", "occupations", "states", "strings", "tiles", "verdict", "warnings"]

@@ -20,7 +20,7 @@ from sqd_mpi.backends.mirrored import MirroredSum, half_of_kets
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.distribution.layout import BraRows, Layout, owners
 from sqd_mpi.distribution.memory import HostMemory, host_memory
-from sqd_mpi.problem.excitations import Singles, find_singles
+from sqd_mpi.problem.excitations import Singles
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels
@@ -55,8 +55,7 @@ class StringStructure:
     @cached_property
     def beta(self) -> list[structure.BetaSingles]:
         """Beta singles, one entry per shift db."""
-        known = self.singles if self._rows_are_columns else None
-        return structure.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b, known)
+        return structure.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b)
 
     @cached_property
     def _rows_are_columns(self) -> bool:
@@ -69,8 +68,7 @@ class StringStructure:
     @cached_property
     def singles(self) -> Singles:
         """Singles from this rank's bra rows to all alpha strings."""
-        strings = self.layout.alpha.strings
-        return find_singles(strings[self.bra.alpha], strings, self.norb)
+        return self.layout.alpha.singles(self.bra.alpha)
 
     @cached_property
     def singles_per_row(self) -> NDArray[np.int32]:
@@ -139,7 +137,7 @@ class StringStructure:
             ends = [(starts[x], starts[x + 1]) for x in range(layout.n_labels)]
             bra = [(int(self.bra.alpha[i]), int(self.bra.alpha[j - 1]) + 1) if j > i else (0, 0) for i, j in ends]
             ket = [(int(row[ja]), int(row[ja + 1])) for row in layout.alpha_bounds]
-            self._alpha_rows[key] = structure.same_spin_rows(layout.alpha.strings, bra, ket, *self.integrals[0], True)
+            self._alpha_rows[key] = structure.same_spin_rows(layout.alpha, bra, ket, *self.integrals[0], True)
         return self._alpha_rows[key]
 
     def beta_hamiltonian(self, db: int) -> tuple[structure.SparseRows, FloatArray]:
@@ -163,7 +161,7 @@ class StringStructure:
         parts = []
         for row in layout.beta_bounds:
             bra, ket = (int(row[self.ib]), int(row[self.ib + 1])), (int(row[jb]), int(row[jb + 1]))
-            parts.append(structure.same_spin_rows(layout.beta.strings, [bra], [ket], *self.integrals[1], False))
+            parts.append(structure.same_spin_rows(layout.beta, [bra], [ket], *self.integrals[1], False))
         offsets = np.cumsum([0] + [part.indptr[-1] for part in parts])
         indptr = np.concatenate(
             [np.zeros(1, np.int64)] + [part.indptr[1:] + offsets[k] for k, part in enumerate(parts)]

@@ -23,7 +23,7 @@ from sqd_mpi.arrays import FloatArray, IntArray, Place
 from sqd_mpi.backends.cpu import costs, density_kernels
 from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.distribution.layout import Layout, owners
-from sqd_mpi.problem.excitations import find_doubles, find_singles, occupied_orbitals, pair_index
+from sqd_mpi.problem.excitations import find_doubles, occupied_orbitals, pair_index
 
 _ROWS_AT_A_TIME = 4096  # bounds the doubles that exist at one time
 _LARGEST_GROUP = 512  # pairs; larger groups are cut so that threads get equal shares
@@ -152,7 +152,7 @@ class DensityBlock:
         """Alpha singles and occupied orbitals of the own rows, one entry per shift da; `pair` is the row of the
         result, `label` the beta block."""
         layout, strings = self.bra_layout, self.bra_layout.alpha.strings
-        singles = find_singles(strings[self._own_alpha], strings, self.norb)
+        singles = layout.alpha.singles(self._own_alpha)
         row = np.repeat(np.arange(len(self._own_rows), dtype=np.int32), np.diff(singles.indptr))
         if self.out.symmetric:
             keep = singles.pair & 1 == 0
@@ -247,9 +247,7 @@ class DensityBlock:
                 self.kernels.alpha_products(bra, ket, mine, ket_offset[kets], length, patterns)
 
             stays = self._own_rows[own] - self._label_start[x] if da == 0 and self.shift == 0 else None
-            self._add_same(
-                0, layout.alpha.strings[self._own_alpha[own]], layout.alpha.strings[ket_alpha[kets]], products, stays
-            )
+            self._add_same(0, self._own_alpha[own], ket_alpha[kets], products, stays)
 
     def _add_beta(self, db: int, bra: FloatArray, ket: FloatArray) -> None:
         """Terms in which beta strings move, or stay, while the alpha string stays."""
@@ -271,29 +269,29 @@ class DensityBlock:
                     bra, ket, self._bra_offset[rows], ket_offset[rows], own[chosen], n_ket, patterns
                 )
 
-            strings = layout.beta.strings
             stays = own if db == 0 and self.shift == 0 else None
-            self._add_same(1, strings[columns[start[y] + own]], strings[ket_columns[kets]], products, stays)
+            self._add_same(1, columns[start[y] + own], ket_columns[kets], products, stays)
 
-    def _add_same(
-        self, spin: int, bra: NDArray[np.uint64], ket: NDArray[np.uint64], products: Any, stays: IntArray | None
-    ) -> None:
+    def _add_same(self, spin: int, bra: IntArray, kets: IntArray, products: Any, stays: IntArray | None) -> None:
         """Add the terms of one spin between two lists of strings.
 
         Args:
+            bra, kets: working positions; those of the kets follow each other.
             products: products(rows, patterns) adds the inner products of bra strings `rows`.
             stays: for every bra string its own position among the kets, or None if it is not there.
         """
         same = self.out.same[spin] if self.out.same is not None else np.zeros((0, 0))
         one = self.out.one[spin]
+        of_spin = (self.bra_layout.alpha, self.bra_layout.beta)[spin]
+        ket = of_spin.strings[kets]
         for first in range(0, len(bra), _ROWS_AT_A_TIME):
             rows = np.arange(first, min(first + _ROWS_AT_A_TIME, len(bra)))
-            strings = bra[rows]
+            strings = of_spin.strings[bra[rows]]
             occupied = occupied_orbitals(strings)
             patterns = []
             if stays is not None:
                 patterns.append((np.arange(len(rows) + 1), stays[rows].astype(np.int32), np.zeros(len(rows))))
-            singles = find_singles(strings, ket, self.norb)
+            singles = of_spin.singles(bra[rows]).between(int(kets[0]), int(kets[-1]) + 1)
             indptr, column, pair, single_sign = self._wanted(
                 singles.indptr, singles.pair & 1 == 0, singles.ket, singles.pair, singles.sign
             )

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
-from sqd_mpi.arrays import FloatArray, IntArray
+from sqd_mpi.arrays import FloatArray, IntArray, Strings
 from sqd_mpi.backends.cpu.costs import wanted_share
 from sqd_mpi.backends.cpu.twins import share_gathers
-from sqd_mpi.distribution.layout import BraRows, Layout, SpinStrings, owners
+from sqd_mpi.distribution.layout import BraRows, Layout, owners
 from sqd_mpi.problem.excitations import Singles, find_doubles, find_singles, n_moved, occupied_orbitals, pair_index
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 # Same-spin elements at or below this (hartree) are not stored: rounding noise of exact zeros.
 DROPPED_ELEMENT = 1e-14
@@ -239,27 +240,19 @@ def same_spin_terms(
         if low == high:
             continue
         sample = positions[low:high:step]
-        rows = _same_spin_chunk(
-            np.ascontiguousarray(strings.strings[sample]), strings.strings[first:last], len(h1e), h1e, eri, singles_too
-        )
+        singles = strings.singles(sample).between(first, last) if singles_too else Singles.none(len(sample))
+        rows = _same_spin_chunk(strings.strings[sample], strings.strings[first:last], h1e, eri, singles)
         row = np.repeat(np.arange(len(sample)), np.diff(rows.indptr))
         counts = np.bincount(row * n_parts + owner[first + rows.column], minlength=len(sample) * n_parts)
         terms[low:high] = np.repeat(counts.reshape(-1, n_parts), step, axis=0)[: high - low]
     return terms, step == 1
 
 
-def beta_singles(
-    layout: Layout, ib: int, norb: int, pair_labels: IntArray, singles: Singles | None = None
-) -> list[BetaSingles]:
-    """Singles of the columns of blocks with this ib to every beta block, one entry per shift db.
-
-    Args:
-        singles: from these columns to all beta strings, where they are known already.
-    """
+def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> list[BetaSingles]:
+    """Singles of the columns of blocks with this ib to every beta block, one entry per shift db."""
     rows, column_start = layout.beta_rows(ib)
-    return column_singles(
-        layout, layout.beta.strings[rows], column_start, ib, norb, pair_labels, singles=singles
-    )
+    singles = layout.beta.singles(rows)
+    return column_singles(layout, layout.beta.strings[rows], column_start, ib, norb, pair_labels, singles=singles)
 
 
 def column_singles(
@@ -334,7 +327,7 @@ def column_singles(
 
 
 def same_spin_rows(
-    strings: NDArray[np.uint64],
+    strings: SpinStrings,
     bra_ranges: list[tuple[int, int]],
     ket_ranges: list[tuple[int, int]],
     h1e: FloatArray,
@@ -344,7 +337,7 @@ def same_spin_rows(
     """Same-spin Hamiltonian between the strings of equal label, diagonal left out.
 
     Args:
-        strings: (n, nwords) all strings of this spin in working order.
+        strings: all strings of this spin.
         bra_ranges, ket_ranges: working positions (start, stop) for every label; columns number the ket strings through
             all ranges.
         h1e: (norb, norb); eri: (n_pairs, n_pairs), both in hartree.
@@ -355,12 +348,12 @@ def same_spin_rows(
     """
     indptrs, columns, values = [np.zeros(1, np.int64)], [], []
     first_column = 0
-    norb = h1e.shape[0]
     for (bra_start, bra_stop), (ket_start, ket_stop) in zip(bra_ranges, ket_ranges, strict=True):
-        ket = strings[ket_start:ket_stop]
+        ket = strings.strings[ket_start:ket_stop]
         for start in range(bra_start, bra_stop, _ROWS_AT_A_TIME):
-            bra = strings[start : min(start + _ROWS_AT_A_TIME, bra_stop)]
-            rows = _same_spin_chunk(bra, ket, norb, h1e, eri, singles_too)
+            bra = np.arange(start, min(start + _ROWS_AT_A_TIME, bra_stop))
+            singles = strings.singles(bra).between(ket_start, ket_stop) if singles_too else Singles.none(len(bra))
+            rows = _same_spin_chunk(strings.strings[bra], ket, h1e, eri, singles)
             indptrs.append(rows.indptr[1:] + indptrs[-1][-1])
             columns.append(rows.column + np.int32(first_column))
             values.append(rows.value)
@@ -408,7 +401,8 @@ def same_spin_between(
     for label, (first_ket, last_ket) in enumerate(ket_ranges):
         for start in range(bra_start[label], bra_start[label + 1], _ROWS_AT_A_TIME):
             chunk = bra[start : min(start + _ROWS_AT_A_TIME, bra_start[label + 1])]
-            rows = _same_spin_chunk(chunk, ket[first_ket:last_ket], len(h1e), h1e, eri, True)
+            kets = ket[first_ket:last_ket]
+            rows = _same_spin_chunk(chunk, kets, h1e, eri, find_singles(chunk, kets, len(h1e)))
             indptrs.append(rows.indptr[1:] + indptrs[-1][-1])
             columns.append(rows.column + np.int32(first_column))
             values.append(rows.value)
@@ -443,17 +437,12 @@ def single_values(
 
 
 def _same_spin_chunk(
-    bra: NDArray[np.uint64], ket: NDArray[np.uint64], norb: int, h1e: FloatArray, eri: FloatArray, singles_too: bool
+    bra: Strings, ket: Strings, h1e: FloatArray, eri: FloatArray, singles: Singles
 ) -> SparseRows:
-    doubles = find_doubles(bra, ket, norb)
+    """Doubles that are found here and singles that are known, both from bra to ket strings, with their elements."""
+    doubles = find_doubles(bra, ket, len(h1e))
     double_value = np.empty(doubles.ket.size)
     _double_values(doubles.created, doubles.annihilated, doubles.sign, eri, double_value)
-    if singles_too:
-        singles = find_singles(bra, ket, norb)
-    else:
-        singles = Singles(
-            np.zeros(len(bra) + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8)
-        )
     single_value = np.empty(singles.ket.size)
     _plain_single_values(singles.indptr, singles.pair, singles.sign, occupied_orbitals(bra), h1e, eri, single_value)
     counts = np.zeros(len(bra) + 1, np.int64)

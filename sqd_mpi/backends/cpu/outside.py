@@ -21,9 +21,10 @@ from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends.cpu import costs, lists, vector_kernels
 from sqd_mpi.backends.reference import matrix_element
-from sqd_mpi.distribution.layout import BraRows, Layout, SpinStrings
+from sqd_mpi.distribution.layout import BraRows, Layout
 from sqd_mpi.problem.excitations import find_singles, occupied_orbitals
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.spin_strings import SpinStrings
 
 _NOISE = 1e-24  # squares of amplitudes (hartree^2) up to which they may be rounding of an exact zero
 

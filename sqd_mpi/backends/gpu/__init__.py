@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sqd_mpi.backends.gpu.device import local_rank_of, open_device
+from sqd_mpi.backends.gpu.process_device import local_rank_of, open_device
 
 if TYPE_CHECKING:  # imported where needed: whoever only asks for a device does not load numba
     from sqd_mpi.backends.gpu.block import GpuBlock
@@ -45,7 +45,7 @@ def create_memory(
     Args:
         direct: whether MPI takes arrays of the device.
         local_rank: number of this rank on its node, if the launcher does not say it; n_local: ranks there.
-        say: is given a sentence where ranks share a device, or the kernels run on the CPU.
+        say: is given a sentence where ranks share a device, or something takes the place of one.
 
     Raises:
         InputError: there is no device, or its kernels give other sums than the CPU (`self_check`).
@@ -54,7 +54,7 @@ def create_memory(
 
     # A communicator of some ranks of a node numbers them anew; what the launcher says comes first.
     device = open_device(local_rank_of(os.environ) or local_rank, n_local, _remarks.append)
-    if device.kind != "host":  # what the host shim runs is what the check compares with
+    if device.kind != "host":  # what runs on the CPU is what the check compares with
         from sqd_mpi.backends.gpu.self_check import check_once
 
         check_once(device)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Place
 from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
-from sqd_mpi.backends.gpu.device import Device, DeviceArray, open_device
+from sqd_mpi.backends.gpu.device import Device, DeviceArray
+from sqd_mpi.backends.gpu.process_device import open_device
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import RunError
 
@@ -99,58 +100,58 @@ class DeviceProducts:
 
 @dataclass(frozen=True, eq=False)
 class BetaEntries:
-    """One block of beta singles (and occupied orbitals) by ket column.
-
-    Attributes:
-        start: (n_ket + 1,) first entry of every ket column, on the host.
-        bra, ket: (n,) int32 columns; place: (n,) int32, 2 u + (1 if negative) with u numbering the pairs in use.
-        out_column: (n_used,) int32 column of the result for every pair in use.
-    """
+    """One block of beta singles (and occupied orbitals) by ket column."""
 
     start: IntArray = field(repr=False)
+    """(n_ket + 1,) first entry of every ket column, on the host."""
     bra: DeviceArray = field(repr=False)
+    """(n,) int32 bra columns."""
     ket: DeviceArray = field(repr=False)
+    """(n,) int32 ket columns."""
     place: DeviceArray = field(repr=False)
+    """(n,) int32, 2 u + (1 if negative) with u numbering the pairs in use."""
     out_column: DeviceArray = field(repr=False)
+    """(n_used,) int32 column of the result for every pair in use."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Alpha rows whose matrix products are one batch.
-
-    Attributes:
-        block: beta block; depth: most pairs of a row; width: ket columns at a time.
-        rows: first and last (excluded) place in the list of rows; targets: likewise, in the list of targets.
-    """
+    """Alpha rows whose matrix products are one batch."""
 
     block: int
+    """Beta block."""
     depth: int
+    """Most pairs of a row."""
     width: int
+    """Ket columns at a time."""
     rows: tuple[int, int]
+    """First and last (excluded) place in the list of rows."""
     targets: tuple[int, int]
+    """Likewise, in the list of targets."""
 
 
 @dataclass(frozen=True, eq=False)
 class AlphaStacks:
-    """Alpha singles and occupied orbitals of the own rows for one shift da.
-
-    Attributes:
-        label: beta blocks that they meet, on the host; stacks: what is computed at a time.
-        row: (n_rows,) int32 own row, once for every beta block that it meets; start: (n_rows + 1,) its first pair.
-        ket: (n_pairs,) int32 ket row; sign: (n_pairs,) int8.
-        target: (n_targets,) int32 row of the result; target_start: (n_targets + 1,) its first place in `slot`.
-        slot: (n_pairs,) int32 row of the product of its stack.
-    """
+    """Alpha singles and occupied orbitals of the own rows for one shift da."""
 
     label: IntArray = field(repr=False)
+    """Beta blocks that they meet, on the host."""
     stacks: list[Stack] = field(repr=False)
+    """What is computed at a time."""
     row: DeviceArray = field(repr=False)
+    """(n_rows,) int32 own row, once for every beta block that it meets."""
     start: DeviceArray = field(repr=False)
+    """(n_rows + 1,) its first pair."""
     ket: DeviceArray = field(repr=False)
+    """(n_pairs,) int32 ket row."""
     sign: DeviceArray = field(repr=False)
+    """(n_pairs,) int8 sign."""
     target: DeviceArray = field(repr=False)
+    """(n_targets,) int32 row of the result."""
     target_start: DeviceArray = field(repr=False)
+    """(n_targets + 1,) its first place in `slot`."""
     slot: DeviceArray = field(repr=False)
+    """(n_pairs,) int32 row of the product of its stack."""
 
 
 class GpuDensityBlock(DensityBlock):

@@ -1,7 +1,7 @@
 """What the GPU backend asks of a device: memory, copies, streams, kernels and matrix products, and nothing else.
 
-A device is a GPU (`cupy_device.CupyDevice`) or, for tests, the host shim (`host_device.HostDevice`), which runs the
-same kernel sources on the CPU. A process has one.
+A device is a GPU (`cupy_device.CupyDevice`) or, for tests, something that runs the same kernel sources on the CPU. A
+process has one (`process_device`).
 
 Of a device array this package uses `.shape .dtype .size .nbytes`, the contiguous slices `x[i:j]` and `x[i]`, and
 `reshape`; everything else goes through the device. It is C-contiguous.
@@ -9,20 +9,12 @@ Of a device array this package uses `.shape .dtype .size .nbytes`, the contiguou
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-
-from sqd_mpi.errors import InputError
-
-CHOICE = "SQD_MPI_GPU"  # environment: "host" takes the host shim
-_LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 DeviceArray = Any
 Stream = Any
@@ -61,22 +53,20 @@ class Device(Protocol):
     Memory belongs to the default stream: what becomes free is given out again before kernels there are through. What
     other streams do with a new array has to `wait` for the default stream, and the array has to outlive it.
     A failure of the device, also one of work started before, is a RunError of whatever is called next.
-
-    Attributes:
-        name: for people.
-        kind: "cuda", "hip" or "host".
-        software: versions of driver and libraries.
-        identity: names the physical device among all of the job; equal for ranks that share one.
-        limits: of the device.
-        spare_bytes: that blocks may take for what is not necessary; None if nobody has said.
     """
 
     name: str
+    """What people call it."""
     kind: str
+    """One of "cuda", "hip" and, of what runs on the CPU, "host"."""
     software: str
+    """Versions of driver and libraries."""
     identity: str
+    """Names the physical device among all of the job; equal for ranks that share one."""
     limits: Limits
+    """What it can do."""
     spare_bytes: int | None
+    """Bytes that blocks may take for what is not necessary; None if nobody has said."""
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -171,76 +161,3 @@ def check_gemm(
     return rows, used, inner, int(np.prod(c[:-2]))
 
 
-_process_device: list[Device] = []  # the one of this process, once it is open
-
-
-def open_device(
-    local_rank: int | None = None, n_local: int = 1, say: Callable[[str], None] = lambda text: None
-) -> Device:
-    """The device of this process; a second call returns the same.
-
-    Args:
-        local_rank: number of this rank on its node; by default what the MPI launcher says. It takes device
-            local_rank % (devices that it sees).
-        n_local: ranks on the node.
-        say: is given a sentence where ranks share a device or the host shim is used.
-
-    Raises:
-        InputError: there is no device, with what to install.
-    """
-    if not _process_device:
-        choice = os.environ.get(CHOICE, "")
-        if choice not in ("", "host"):
-            raise InputError(f'{CHOICE} is "host" (kernels run on the CPU, for tests) or not set; got {choice!r}')
-        if local_rank is None:
-            local_rank = local_rank_of(os.environ)
-        if choice == "host":
-            from sqd_mpi.backends.gpu.host_device import open_host_device
-
-            _process_device.append(open_host_device())
-            say(f"{CHOICE}=host: the GPU kernels run on the CPU, one thread; this is for tests only")
-        else:
-            from sqd_mpi.backends.gpu.cupy_device import CupyDevice, device_count
-
-            count = device_count()
-            _process_device.append(CupyDevice(local_rank % count))
-            if text := shared_device_warning(n_local, count, os.environ):
-                say(text)
-    return _process_device[0]
-
-
-def is_there() -> bool:
-    """Whether this process sees a GPU and CuPy; the host shim does not count."""
-    if importlib.util.find_spec("cupy") is None or os.environ.get(CHOICE):
-        return False
-    from sqd_mpi.backends.gpu.cupy_device import device_count
-
-    try:
-        return device_count() > 0
-    except InputError:
-        return False
-
-
-def close_device() -> None:
-    """Forget the device of this process, so that `open_device` chooses again."""
-    _process_device.clear()
-
-
-def local_rank_of(environment: Any) -> int:
-    """Number of this rank on its node, as MPI launchers tell it; 0 if none does."""
-    for name in _LOCAL_RANK:
-        if environment.get(name, "").isdigit():
-            return int(environment[name])
-    return 0
-
-
-def shared_device_warning(n_local: int, n_devices: int, environment: Any) -> str:
-    """A sentence if more ranks than devices are on a node, else an empty string.
-
-    A rank that sees one device only because the launcher shows it no other (such as --gpus-per-task=1) shares nothing
-    as far as it can know.
-    """
-    if n_local <= n_devices or (n_devices == 1 and any(environment.get(name) for name in _VISIBLE)):
-        return ""
-    devices = "1 GPU" if n_devices == 1 else f"{n_devices} GPUs"
-    return f"{n_local} ranks on a node share {devices}; one rank for each GPU is faster"

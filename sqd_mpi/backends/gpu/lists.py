@@ -27,23 +27,20 @@ FIRST_COUNT, FIRST_SLICE, N_COLUMNS, N_TILES, N_KET, FIRST_USED, N_USED, FIRST_O
 
 @dataclass(frozen=True, eq=False)
 class SlicedRows:
-    """Where the entries of sparse rows stand: cut into tiles of ket columns, 32 rows side by side.
-
-    Attributes:
-        table: (n_lists, 9) int64, numbers of every list.
-        order: (sum of n_columns,) int32 column at every position of every list.
-        counts: (sum of n_tiles n_columns,) int32 entries of the column at every position in every tile.
-        slice_start: int64, first entry of every slice of every tile of every list; the last is the total.
-        where: (nnz,) int64, place of every entry.
-        tile_width: ket columns of a tile.
-    """
+    """Where the entries of sparse rows stand: cut into tiles of ket columns, 32 rows side by side."""
 
     table: IntArray = field(repr=False)
+    """(n_lists, 9) int64, numbers of every list."""
     order: NDArray[np.int32] = field(repr=False)
+    """(sum of n_columns,) int32 column at every position of every list."""
     counts: NDArray[np.int32] = field(repr=False)
+    """(sum of n_tiles n_columns,) int32 entries of the column at every position in every tile."""
     slice_start: IntArray = field(repr=False)
+    """int64, first entry of every slice of every tile of every list; the last is the total."""
     where: IntArray = field(repr=False)
+    """(nnz,) int64, place of every entry."""
     tile_width: int
+    """Ket columns of a tile."""
 
     @property
     def size(self) -> int:
@@ -53,22 +50,18 @@ class SlicedRows:
 
 @dataclass(frozen=True, eq=False)
 class BetaLists:
-    """Beta singles of one shift db for the kernels.
-
-    Attributes:
-        sliced: where the entries stand; list q = y n_labels + d.
-        entries: (size,) uint32: sign, direction and number of the orbital pair in `used`, ket column in its tile.
-        used: (sum of n_used,) int32 orbital pairs in use, list after list.
-        occupied: int32 numbers in `used` of the occupied pairs rr, (n_electrons, n_columns) of every list with
-            a diagonal.
-        n_electrons: number of beta electrons.
-    """
+    """Beta singles of one shift db for the kernels."""
 
     sliced: SlicedRows = field(repr=False)
+    """Where the entries stand; list q = y n_labels + d."""
     entries: NDArray[np.uint32] = field(repr=False)
+    """(size,) uint32: sign, direction and number of the orbital pair in `used`, ket column in its tile."""
     used: NDArray[np.int32] = field(repr=False)
+    """(sum of n_used,) int32 orbital pairs in use, list after list."""
     occupied: NDArray[np.int32] = field(repr=False)
+    """int32 numbers in `used` of the occupied pairs rr, (n_electrons, n_columns) of every list with a diagonal."""
     n_electrons: int
+    """Number of beta electrons."""
 
     @property
     def table(self) -> IntArray:
@@ -78,17 +71,16 @@ class BetaLists:
 
 @dataclass(frozen=True, eq=False)
 class AlphaLists:
-    """Alpha singles from a range of bra rows to one ket block, sorted by row and label of the orbital pair.
-
-    Attributes:
-        start: (n_rows n_labels + 1,) int64.
-        ket, pair: (n,) int32 ket row and directed orbital pair; sign: (n,) int8.
-    """
+    """Alpha singles from a range of bra rows to one ket block, sorted by row and label of the orbital pair."""
 
     start: IntArray = field(repr=False)
+    """(n_rows n_labels + 1,) int64 first single of every row and label."""
     ket: NDArray[np.int32] = field(repr=False)
+    """(n,) int32 ket row."""
     pair: NDArray[np.int32] = field(repr=False)
+    """(n,) int32 directed orbital pair."""
     sign: NDArray[np.int8] = field(repr=False)
+    """(n,) int8 sign."""
 
     def counts(self, n_labels: int) -> IntArray:
         """(n_rows, n_labels) number of singles."""

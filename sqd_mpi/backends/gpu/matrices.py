@@ -24,41 +24,42 @@ _THREADS = 256
 
 @dataclass(frozen=True, eq=False)
 class DeviceRows:
-    """H_alpha of a range of bra rows on the device.
-
-    Attributes:
-        terms: (n_rows,) number of elements of every row, on the host.
-        indptr, column, value: the rows of labels without a matrix; the others are empty.
-        matrices: by label x, flat: a matrix (rows of x, ket rows) for every stretch of its ket rows in turn.
-    """
+    """H_alpha of a range of bra rows on the device."""
 
     terms: IntArray = field(repr=False)
+    """(n_rows,) number of elements of every row, on the host."""
     indptr: DeviceArray = field(repr=False)
+    """The rows of labels without a matrix, in CSR; the others are empty."""
     column: DeviceArray = field(repr=False)
+    """Ket row of every element of these."""
     value: DeviceArray = field(repr=False)
+    """The elements."""
     matrices: Matrices = field(repr=False)
+    """By label x, flat: a matrix (rows of x, ket rows) for every stretch of its ket rows in turn."""
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceDoubles:
-    """H_beta from this rank's columns to those of a ket block, on the device.
-
-    Attributes:
-        terms: (n_labels,) multiply-adds of a row.
-        table, column, slice_start, counts, order, value: the doubles of labels without a matrix; see `lists`.
-        single_value: the values of the singles, in the order of the lists; empty if no label needs it.
-        matrices: by label y, (columns of y, ket columns), with doubles and singles.
-    """
+    """H_beta from this rank's columns to those of a ket block, on the device."""
 
     terms: IntArray = field(repr=False)
+    """(n_labels,) multiply-adds of a row."""
     table: DeviceArray = field(repr=False)
+    """This and the next five: the doubles of labels without a matrix; see `lists`."""
     column: DeviceArray = field(repr=False)
+    """Ket column of every entry."""
     slice_start: DeviceArray = field(repr=False)
+    """First entry of every slice."""
     counts: DeviceArray = field(repr=False)
+    """Entries of every column."""
     order: DeviceArray = field(repr=False)
+    """Column at every position."""
     value: DeviceArray = field(repr=False)
+    """The values."""
     single_value: DeviceArray = field(repr=False)
+    """The values of the singles, in the order of the lists; empty if no label needs it."""
     matrices: Matrices = field(repr=False)
+    """By label y, (columns of y, ket columns), with doubles and singles."""
 
 
 def alpha_matrices(

@@ -199,9 +199,9 @@ class _Pinned:
     def __init__(self, device: Device):
         self._device = device
 
-    def empty(self, size: int, dtype: Any = np.float64) -> NDArray[Any]:
+    def empty(self, size: int) -> NDArray[Any]:
         """A buffer."""
-        return self._device.pinned(size, dtype)
+        return self._device.pinned(size)
 
     def message(self, array: NDArray[Any]) -> NDArray[Any]:
         """The buffer itself."""
@@ -241,9 +241,9 @@ class _OnDevice:
     def __init__(self, device: Device):
         self._device = device
 
-    def empty(self, size: int, dtype: Any = np.float64) -> DeviceArray:
+    def empty(self, size: int) -> DeviceArray:
         """A buffer."""
-        array = self._device.empty(size, dtype)
+        array = self._device.empty(size)
         self._device.synchronize()  # MPI does not wait for kernels that still use what it is made of
         return array
 

@@ -22,8 +22,8 @@ from sqd_mpi.backends.gpu.costs import (
     opposite_forms,
 )
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
-from sqd_mpi.backends.gpu.products import AlphaSide, Products, add_products
-from sqd_mpi.backends.gpu.rows import COLUMNS, BlockRows, Blocks
+from sqd_mpi.backends.gpu.products import Products, add_products
+from sqd_mpi.backends.gpu.rows import COLUMNS, AlphaSide, BlockRows, Blocks
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.gpu.tiled import Fold, add_tiled
 from sqd_mpi.backends.protocol import Task
@@ -36,19 +36,16 @@ _MOST_THREADS = 512  # of a block of opposite_direct
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """How a task is done.
-
-    Attributes:
-        direct: thread blocks of the direct form, by label of the orbital pairs.
-        products: rows that take matrix products.
-        tiled: (n,) int32 rows that take the tiled form, by label of the orbital pairs.
-        fold: for the tiled form that makes half of the pairs.
-    """
+    """How a task is done."""
 
     direct: dict[int, Blocks]
+    """Thread blocks of the direct form, by label of the orbital pairs."""
     products: list[Products]
+    """Rows that take matrix products."""
     tiled: dict[int, DeviceArray]
+    """(n,) int32 rows that take the tiled form, by label of the orbital pairs."""
     fold: Fold | None
+    """Sum of the tiled form that makes half of the pairs."""
 
 
 class OppositeSpin:

@@ -10,6 +10,7 @@ import numpy as np
 from sqd_mpi.arrays import IntArray
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
+from sqd_mpi.backends.gpu.rows import AlphaSide
 from sqd_mpi.backends.gpu.share import DeviceBeta
 from sqd_mpi.problem.interaction import Interaction
 
@@ -18,44 +19,19 @@ _THREADS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class AlphaSide:
-    """The bra rows and alpha singles of a mixed task, as kernels want them.
-
-    Attributes:
-        offset, stop, label: of all bra rows of the sub-block; ket_offset: flat start of every row of the ket block.
-        first_row: of the task.
-        start, ket, pair, sign: `lists.AlphaLists`, sorted by orbital pair.
-        n_labels, sector: of the layout.
-    """
-
-    offset: DeviceArray
-    stop: DeviceArray
-    label: DeviceArray
-    ket_offset: DeviceArray
-    first_row: int
-    start: DeviceArray
-    ket: DeviceArray
-    pair: DeviceArray
-    sign: DeviceArray
-    n_labels: int
-    sector: int
-
-
-@dataclass(frozen=True, eq=False)
 class Products:
-    """Bra rows of one label that meet one beta list by matrix products, those with most singles first.
-
-    Attributes:
-        list_number: of the beta list; d: label of its orbital pairs.
-        rows: (n,) bra rows on the device; depth: (n,) singles of every row.
-        longest: most columns that are wanted of one of them.
-    """
+    """Bra rows of one label that meet one beta list by matrix products, those with most singles first."""
 
     list_number: int
+    """Number of the beta list."""
     d: int
+    """Label of its orbital pairs."""
     rows: DeviceArray = field(repr=False)
+    """(n,) bra rows on the device."""
     depth: IntArray = field(repr=False)
+    """(n,) singles of every row."""
     longest: int
+    """Most columns that are wanted of one of them."""
 
 
 def add_products(

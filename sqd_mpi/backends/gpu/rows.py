@@ -30,11 +30,6 @@ class BlockRows:
         device: the rank's device.
         layout: of the sector.
         place: (ia, ib, it, ir).
-
-    Attributes:
-        bra: the rows; label: (n_rows,) alpha label of every row.
-        offset, stop, label_there: of every row, on the device.
-        alpha_pair: (n_rows, n_alpha) pair(p, p) of the occupied orbitals of every row, on the device.
     """
 
     def __init__(self, device: Device, layout: Layout, place: Place):
@@ -42,10 +37,12 @@ class BlockRows:
         self.ia, self.ib, _, self.ir = place
         self.bra = layout.bra_rows(self.ia, self.ir, self.ib)
         self.label = np.repeat(np.arange(layout.n_labels), np.diff(self.bra.label_start))
+        """(n_rows,) alpha label of every row; `offset`, `stop` and `label_there` are on the device."""
         self.offset, self.stop = device.upload(self.bra.offset), device.upload(self.bra.stop)
         self.label_there = device.upload(self.label.astype(np.int32))
         occupied = lists.diagonal_pairs(layout.alpha.strings[self.bra.alpha])
         self.alpha_pair, self.n_alpha = device.upload(occupied), occupied.shape[1]
+        """(n_rows, n_alpha) pair(p, p) of the occupied orbitals of every row, on the device; and n_alpha."""
         self._ket_offset: dict[tuple[int, int], tuple[IntArray, DeviceArray]] = {}
         self._own_offset: dict[int, DeviceArray] = {}
 
@@ -95,3 +92,31 @@ def contiguous(offsets: IntArray, length: int) -> list[tuple[int, int]]:
         return []
     edges = [0, *(np.flatnonzero(np.diff(offsets) != length) + 1).tolist(), len(offsets)]
     return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class AlphaSide:
+    """The bra rows and alpha singles of a mixed task, as kernels want them."""
+
+    offset: DeviceArray
+    """(rows,) flat start of every bra row of the sub-block."""
+    stop: DeviceArray
+    """(rows,) columns of every row."""
+    label: DeviceArray
+    """(rows,) label of every row."""
+    ket_offset: DeviceArray
+    """(ket rows,) flat start of every row of the ket block."""
+    first_row: int
+    """Of the task."""
+    start: DeviceArray
+    """Where the singles of a row and label of orbital pairs begin; this and the next three as `lists.AlphaLists`."""
+    ket: DeviceArray
+    """(singles,) ket row, sorted by orbital pair."""
+    pair: DeviceArray
+    """(singles,) orbital pair."""
+    sign: DeviceArray
+    """(singles,) sign."""
+    n_labels: int
+    """Of the layout."""
+    sector: int
+    """Of the layout."""

@@ -32,35 +32,32 @@ _THREADS = 256
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product for some rows of one label.
-
-    Attributes:
-        first, last: rows of the sub-block, last excluded; stop: their first columns that are computed.
-        in_place: whether each of the rows has just as many columns, so that they are a matrix in sigma.
-    """
+    """A matrix product for some rows of one label."""
 
     first: int
+    """First row of the sub-block."""
     last: int
+    """Last one, excluded."""
     stop: int
+    """How many of their first columns are computed."""
     in_place: bool
+    """Whether each of the rows has just as many columns, so that they are a matrix in sigma."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """How a same-spin task is done.
-
-    Attributes:
-        dense: string labels (of rows for alpha, of columns for beta) with a matrix.
-        stretches: of the ket rows of these labels, for alpha.
-        products: row label, product and, for beta, where its rows begin in the ket block.
-        sparse: thread blocks of the rows of the other labels; field_only: of those with a matrix, for beta.
-    """
+    """How a same-spin task is done."""
 
     dense: frozenset[int]
+    """String labels (of rows for alpha, of columns for beta) with a matrix."""
     stretches: Stretches = field(repr=False)
+    """Stretches of the ket rows of these labels, for alpha."""
     products: list[tuple[int, Product, int]] = field(repr=False)
+    """Row label, product and, for beta, where its rows begin in the ket block."""
     sparse: Blocks = field(repr=False)
+    """Thread blocks of the rows of the other labels."""
     field_only: Blocks = field(repr=False)
+    """Thread blocks of the rows of labels with a matrix, for beta."""
 
 
 class SameSpin:

@@ -20,11 +20,12 @@ from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.gpu.vectors import DeviceVectors
 from sqd_mpi.distribution import mirror
 from sqd_mpi.distribution import vectors as host_vectors
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import trivial_labels
 
 MOST = 1e-10  # largest deviation, relative to the largest element

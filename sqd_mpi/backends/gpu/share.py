@@ -37,19 +37,16 @@ _INTERACTIONS = 4  # so many stay on the device
 
 @dataclass(frozen=True)
 class Tiles:
-    """How thread blocks use their shared memory.
-
-    Attributes:
-        width: ket columns of a tile.
-        batch: ket rows at a time.
-        staged: whether rows of the coupling lie in shared memory too.
-        shared_bytes: of a thread block.
-    """
+    """How thread blocks use their shared memory."""
 
     width: int
+    """Ket columns of a tile."""
     batch: int
+    """Ket rows at a time."""
     staged: bool
+    """Whether rows of the coupling lie in shared memory too."""
     shared_bytes: int
+    """Shared memory of a thread block."""
 
     @classmethod
     def choose(cls, limits: Limits, n_used: int, n_ket: int) -> Tiles:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sqd_mpi.backends.cpu.lists import BetaSingles
 from sqd_mpi.backends.gpu import tiled_lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
+from sqd_mpi.backends.gpu.rows import AlphaSide
 from sqd_mpi.backends.gpu.tiled_shape import TiledShape
 from sqd_mpi.distribution.layout import BraRows
 from sqd_mpi.problem.interaction import Interaction
-
-if TYPE_CHECKING:
-    from sqd_mpi.backends.gpu.products import AlphaSide
-
 
 _TURN = 32  # rows of a thread block of fold_rows
 

@@ -25,41 +25,35 @@ _WARP = 32
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """Orbital pairs of all lists, cut into chunks.
-
-    Attributes:
-        lists: (n_lists, 6) int64: first chunk, numbers of chunks of singles and of the diagonal, numbers of tiles,
-            ket columns and bra columns.
-        chunks: (n_chunks, 3) int64: first orbital pair in `used`, number of pairs, first cell.
-        used: int32 orbital pairs: of every list those of its singles, ascending, then those of its diagonal.
-        place: (n_lists, 2, n_pairs) int32: chunk times 64 plus place in it, of pairs of singles [0] and diagonal [1].
-        tile_width: ket columns of a tile.
-        n_cells: cells of all lists.
-    """
+    """Orbital pairs of all lists, cut into chunks."""
 
     lists: IntArray = field(repr=False)
+    """(n_lists, 6) int64: first chunk, numbers of chunks of singles and of the diagonal, numbers of tiles, ket columns
+    and bra columns."""
     chunks: IntArray = field(repr=False)
+    """(n_chunks, 3) int64: first orbital pair in `used`, number of pairs, first cell."""
     used: NDArray[np.int32] = field(repr=False)
+    """int32 orbital pairs: of every list those of its singles, ascending, then those of its diagonal."""
     place: NDArray[np.int32] = field(repr=False)
+    """(n_lists, 2, n_pairs) int32: chunk times 64 plus place in it, of pairs of singles [0] and diagonal [1]."""
     tile_width: int
+    """Ket columns of a tile."""
     n_cells: int
+    """Cells of all lists."""
 
 
 @dataclass(frozen=True, eq=False)
 class TiledLists:
-    """Beta singles of one shift db for `opposite_tiled`.
-
-    Attributes:
-        chunks: of the orbital pairs.
-        slice_start: (n_cells n_warps + 1,) int64 first entry of every 32 threads of every cell; the last is the total.
-        entries: uint32: bra column, orbital pair in its chunk, ket column in its tile, direction, sign; or NONE.
-        n_threads: of a thread block.
-    """
+    """Beta singles of one shift db for `opposite_tiled`."""
 
     chunks: Chunks
+    """Chunks of the orbital pairs."""
     slice_start: IntArray = field(repr=False)
+    """(n_cells n_warps + 1,) int64 first entry of every 32 threads of every cell; the last is the total."""
     entries: NDArray[np.uint32] = field(repr=False)
+    """uint32: bra column, orbital pair in its chunk, ket column in its tile, direction, sign; or NONE."""
     n_threads: int
+    """Threads of a thread block."""
 
     @cached_property
     def n_columns(self) -> int:

@@ -13,17 +13,14 @@ _PROCESSOR_BYTES = 113 * 1024  # so much for each of two thread blocks on a proc
 
 @dataclass(frozen=True)
 class TiledShape:
-    """Thread blocks of `opposite_tiled`.
-
-    Attributes:
-        n_threads: 128 or 256, for tiles of half as many ket columns.
-        n_sums: sums of a row that lie in shared memory; 0 if they do not fit there.
-        shared_bytes: of a thread block.
-    """
+    """Thread blocks of `opposite_tiled`."""
 
     n_threads: int
+    """128 or 256, for tiles of half as many ket columns."""
     n_sums: int
+    """Sums of a row that lie in shared memory; 0 if they do not fit there."""
     shared_bytes: int
+    """Shared memory of a thread block."""
 
     @classmethod
     def choose(cls, shared_bytes: int, n_columns: int) -> TiledShape | None:

@@ -13,7 +13,8 @@ from sqd_mpi import _jit
 from sqd_mpi.backends.cpu import density_kernels
 from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
 from sqd_mpi.backends.slow import density_kernels as plain_density_kernels
-from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from tests.support.problems import all_strings, close_strings, random_strings
 from tests.support.waiting import HANG
 

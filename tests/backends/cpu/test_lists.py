@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.cpu import lists as structure
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.problem.excitations import find_singles
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import string_labels
 from tests.support.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings
 
@@ -58,10 +59,11 @@ def test_same_spin_rows(norb, n_electrons, count, singles_too, rows_at_a_time, m
     distance = np.bitwise_count(strings[:, None, :] ^ strings[None, :, :]).sum(axis=2)
     wanted = np.isin(distance, [2, 4] if singles_too else [4])
     eri = hamiltonian.eri_pairs()
-    found = structure.same_spin_rows(strings, [(0, count)], [(0, count)], hamiltonian.h1e, eri, singles_too)
+    ordered = SpinStrings.from_canonical(strings, np.zeros(norb, np.int64), 1)
+    found = structure.same_spin_rows(ordered, [(0, count)], [(0, count)], hamiltonian.h1e, eri, singles_too)
     np.testing.assert_allclose(dense(found, count), matrix * wanted, atol=1e-12)
     bra, ket = [(count // 3, count)], [(0, count // 2)]
-    part = structure.same_spin_rows(strings, bra, ket, hamiltonian.h1e, eri, singles_too)
+    part = structure.same_spin_rows(ordered, bra, ket, hamiltonian.h1e, eri, singles_too)
     np.testing.assert_allclose(dense(part, count // 2), (matrix * wanted)[count // 3 :, : count // 2], atol=1e-12)
 
 
@@ -70,11 +72,11 @@ def test_same_spin_rows_of_several_labels_drop_exact_zeros():
     ordered = SpinStrings.from_canonical(all_strings(7, 3), LABELS, 4)
     starts = ordered.label_start.tolist()
     ranges = list(zip(starts, starts[1:], strict=False))
-    rows = structure.same_spin_rows(ordered.strings, ranges, ranges, hamiltonian.h1e, hamiltonian.eri_pairs(), True)
+    rows = structure.same_spin_rows(ordered, ranges, ranges, hamiltonian.h1e, hamiltonian.eri_pairs(), True)
     matrix = one_spin_matrix(hamiltonian, ordered.strings)
     np.testing.assert_allclose(dense(rows, 35), matrix - np.diag(np.diag(matrix)), atol=1e-12)
     assert len(rows.value) == np.count_nonzero(matrix) - 35
-    nothing = structure.same_spin_rows(ordered.strings, [], [], hamiltonian.h1e, hamiltonian.eri_pairs(), True)
+    nothing = structure.same_spin_rows(ordered, [], [], hamiltonian.h1e, hamiltonian.eri_pairs(), True)
     assert nothing.indptr.tolist() == [0] and len(nothing.column) == 0
 
 

@@ -20,6 +20,7 @@ from tests.support.waiting import HANG
 INT = numba.int64
 
 
+@pytest.mark.slow
 def test_kernels_agree_with_their_definition_without_avx512(tmp_path: Path) -> None:
     """The kernel tests once more, compiled for a processor of 2013, in a process and a cache of their own."""
     # The name alone would leave numba the features of this processor.

@@ -9,7 +9,8 @@ from sqd_mpi import _jit
 from sqd_mpi.backends.cpu import block as cpu
 from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.distribution.layout import Layout, SpinStrings, owners
+from sqd_mpi.distribution.layout import Layout, owners
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels
 from tests.support.problems import close_strings, make_hamiltonian
 

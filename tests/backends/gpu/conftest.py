@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from tests.gpu_shim import SHIM
+
 
 @pytest.fixture(scope="session")
 def sanitized_environment() -> dict[str, str]:
@@ -25,8 +27,9 @@ def sanitized_environment() -> dict[str, str]:
         pytest.skip("needs the sanitizer libraries of g++")
     return {
         **os.environ,
-        "SQD_MPI_GPU": "host",
+        "SQD_MPI_GPU": SHIM,
         "SQD_MPI_GPU_HOST_FLAGS": "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",
         "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
+

@@ -13,6 +13,7 @@ import pytest
 from sqd_mpi.app.cli import main
 from sqd_mpi.files import records
 from sqd_mpi.planner.profile import read_profile
+from tests.gpu_shim import SHIM
 from tests.support.paths import ROOT
 from tests.support.problems import close_strings, make_hamiltonian
 
@@ -42,7 +43,7 @@ def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProces
 
 def test_everything_is_measured_and_marked_as_emulated(input_path, tmp_path):
     output = tmp_path / "report.json"
-    done = benchmark(str(input_path), "--repeats", "1", "--sizes", "10,20,99", "-o", str(output), SQD_MPI_GPU="host")
+    done = benchmark(str(input_path), "--repeats", "1", "--sizes", "10,20,99", "-o", str(output), SQD_MPI_GPU=SHIM)
     assert done.returncode == 0, done.stderr
     *shown, last = done.stdout.splitlines()
     assert shown[0].startswith("EMULATED") and "meaningless" in shown[0]
@@ -63,6 +64,9 @@ def test_everything_is_measured_and_marked_as_emulated(input_path, tmp_path):
     assert list(forms) == ["direct", "product", "tiled", "sparse", "dense"]
     assert forms["direct"]["useful"] == forms["product"]["useful"] == kinds["mixed"]["useful"]
     assert min(each["seconds"] for each in forms.values()) > 0.0
+    assert set(result["vectors"]) == {"gram", "rotate", "scale_and_add"}
+    density = result["density"]
+    assert density["agreement"] < 1e-13 and min(density["seconds"], density["cpu_seconds"]) > 0.0
     crossover = report["crossover"]
     assert [row["strings"] for row in crossover["rows"]] == [10, 20]
     assert min(row["auto_seconds"] for row in crossover["rows"]) > 0.0
@@ -74,7 +78,7 @@ def test_what_fails_does_not_take_the_rest_along(tmp_path):
     """The second input does not exist; the first one's figures, and what does not depend on it, are there."""
     output = tmp_path / "report.json"
     options = ["--repeats", "1", "--sizes", "20", "--no-solve", "--no-profile", "-o", str(output)]
-    done = benchmark("made-up-60", "none.h5", *options, "--data", "/none", SQD_MPI_GPU="host")
+    done = benchmark("made-up-60", "none.h5", *options, "--data", "/none", SQD_MPI_GPU=SHIM)
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report == json.loads(output.read_text())
@@ -87,8 +91,8 @@ def test_what_fails_does_not_take_the_rest_along(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (["i.h5"], {"SQD_MPI_GPU": "other"}, "nothing was measured: SQD_MPI_GPU is"),
-        (["h2o-1em4", "--data", "/none"], {"SQD_MPI_GPU": "host"}, "--data DIR or SQD_MPI_DATA must name"),
+        (["i.h5"], {"SQD_MPI_GPU": "other"}, "nothing was measured: SQD_MPI_GPU names as MODULE:NAME"),
+        (["h2o-1em4", "--data", "/none"], {"SQD_MPI_GPU": SHIM}, "--data DIR or SQD_MPI_DATA must name"),
     ],
 )
 def test_without_device_or_data_one_sentence(arguments, environment, sentence):
@@ -98,7 +102,7 @@ def test_without_device_or_data_one_sentence(arguments, environment, sentence):
 
 
 def test_bench_measures_a_device_for_plans(input_path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     profile = tmp_path / "machine.json"
     assert main(["bench", "--backend", "gpu", "--threads", "1", "-o", str(profile)]) == 0
     found = read_profile(profile)

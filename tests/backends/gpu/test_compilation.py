@@ -7,7 +7,9 @@ import pytest
 from tests.support import gpu_compilers
 from tests.support.gpu_compilers import AMD, NVIDIA, SOURCES, Compiled, Missing
 
-ARCHITECTURES = NVIDIA + AMD
+# One of each maker always, their siblings where there is time.
+ALWAYS = "sm_90", "gfx90a"
+ARCHITECTURES = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in NVIDIA + AMD]
 
 ADD = """
 extern "C" __global__ void __launch_bounds__(256) add(long long n, const double* one, double* two) {

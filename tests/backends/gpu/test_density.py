@@ -14,15 +14,17 @@ from sqd_mpi.backends import get_density_backend, reference
 from sqd_mpi.backends.cpu import density
 from sqd_mpi.backends.cpu.density import Accumulators
 from sqd_mpi.backends.gpu import density as gpu_density
-from sqd_mpi.backends.gpu import device as device_module
+from sqd_mpi.backends.gpu import process_device as device_module
 from sqd_mpi.backends.gpu.density import DeviceProducts, GpuDensityBlock
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.slow import density_kernels
-from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import RunError
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.solver import density_matrices
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.gpu_densities import close, on_device, sums
 from tests.support.problems import all_strings, close_strings, make_hamiltonian, random_strings
 from tests.support.waiting import HANG
@@ -123,7 +125,7 @@ def test_inner_products_cut_into_parts(n_rows, n_columns):
 @pytest.fixture
 def host_shim(monkeypatch):
     """The host shim as the device of this process."""
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     device_module.close_device()
     yield
     device_module.close_device()
@@ -177,6 +179,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_no_access_out_of_bounds(sanitized_environment):
     """The kernels under the address and undefined-behaviour sanitizers."""
     command = [sys.executable, "-c", SANITIZED]

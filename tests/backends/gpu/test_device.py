@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sqd_mpi.backends.gpu import device as device_module
+from sqd_mpi.backends.gpu import process_device as device_module
 from sqd_mpi.backends.gpu import sources
-from sqd_mpi.backends.gpu.device import Limits, local_rank_of, open_device, shared_device_warning
-from sqd_mpi.backends.gpu.host_device import HostDevice, HostKernel, load_library
+from sqd_mpi.backends.gpu.device import Limits
+from sqd_mpi.backends.gpu.process_device import local_rank_of, open_device, shared_device_warning
 from sqd_mpi.errors import InputError
-from tests.support.paths import GPU_SOURCES
+from tests.gpu_shim import SHIM
+from tests.gpu_shim.host_device import HostDevice, HostKernel, load_library
+from tests.support.paths import TESTS
 from tests.support.waiting import HANG
 
-TRIAL = GPU_SOURCES / "shim_trial.cu"
+TRIAL = TESTS / "gpu_shim" / "shim_trial.cu"
 
 
 @pytest.fixture(params=[False, True], ids=["forward", "reverse"])
@@ -193,14 +195,14 @@ def test_which_device_a_rank_takes(monkeypatch) -> None:
     assert "share 2 GPUs" in shared_device_warning(4, 2, {"CUDA_VISIBLE_DEVICES": "0,1"})
     assert not shared_device_warning(8, 1, {"ROCR_VISIBLE_DEVICES": "5"})
     monkeypatch.setattr(device_module, "_process_device", [])
-    monkeypatch.setenv(device_module.CHOICE, "host")
+    monkeypatch.setenv(device_module.CHOICE, SHIM)
     said: list[str] = []
     first = open_device(0, 1, said.append)
     assert first.kind == "host" and "for tests only" in said[0]
     assert open_device() is first
     device_module.close_device()
     monkeypatch.setenv(device_module.CHOICE, "cuda")
-    with pytest.raises(InputError, match='SQD_MPI_GPU is "host"'):
+    with pytest.raises(InputError, match="SQD_MPI_GPU names as MODULE:NAME .* got 'cuda'"):
         open_device()
 
 
@@ -209,7 +211,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from sqd_mpi.backends.gpu import sources
-from sqd_mpi.backends.gpu.host_device import HostDevice, HostKernel, load_library
+from tests.gpu_shim.host_device import HostDevice, HostKernel, load_library
 device = HostDevice()
 text = (sources.FOLDER / "prelude.h").read_text() + Path(sys.argv[1]).read_text()
 def kernel(name):
@@ -237,6 +239,6 @@ def test_small_shared_memory_can_be_asked_for() -> None:
 
 def test_asking_for_a_device_is_light() -> None:
     """numba takes its number of threads when it is imported, so a look at the devices must not import it."""
-    program = "import sys, sqd_mpi.backends.gpu.device; print('numba' in sys.modules, 'cupy' in sys.modules)"
+    program = "import sys, sqd_mpi.backends.gpu.process_device; print('numba' in sys.modules, 'cupy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=False)
     assert (done.stdout.strip(), done.stderr) == ("False False", "")

@@ -10,8 +10,7 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends.gpu import block as gpu_block
-from sqd_mpi.backends.gpu import device as process_device
-from sqd_mpi.backends.gpu.host_device import HostDevice
+from sqd_mpi.backends.gpu import process_device
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
@@ -22,6 +21,7 @@ from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solver.density_matrices import predict_bytes
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.paths import ROOT
 from tests.support.problems import close_strings, make_hamiltonian
 
@@ -70,18 +70,18 @@ def test_lists_that_do_not_fit_are_refused_before_anything_is_allocated(make_dev
     assert watched.peak_bytes == 0
 
 
-def test_auto_goes_back_to_the_cpu(make_device, small_scratch, monkeypatch, capsys):
-    """A device that was chosen, not asked for, is left where a space does not fit."""
-    monkeypatch.setattr("sqd_mpi.solver.solve.device_is_there", lambda: True)
-    monkeypatch.setattr(planner, "choose_backend", lambda *_: planner.Choice("gpu", 2.0, 1.0, False))
-    options, log = OPTIONS.replace(backend="auto"), Log(0)
+def test_auto_on_a_device_that_is_too_small_names_the_cpu(make_device, small_scratch, monkeypatch):
+    """A space that does not fit on the device that a profile has chosen is refused like any other."""
+    monkeypatch.setattr("sqd_mpi.solver.fitting.device_is_there", lambda: True)
+    monkeypatch.setattr(planner, "named_profiles", lambda: {"gpu": planner.assumed_device()})
+    monkeypatch.setattr(planner, "choose_backend", lambda *_: planner.Choice("gpu", 2.0, 1.0))
+    options = OPTIONS.replace(backend="auto")
     make_device(10**9)
-    assert solve_subspace(None, HAMILTONIAN, STRINGS, STRINGS, options, log=log).backend == "gpu"
+    assert solve_subspace(None, HAMILTONIAN, STRINGS, STRINGS, options).backend == "gpu"
     watched = make_device(int(0.9 * predicted(2)))
-    result = solve_subspace(None, HAMILTONIAN, STRINGS, STRINGS, options, log=log)
-    assert result.backend == "cpu" and watched.peak_bytes == 0
-    shown = capsys.readouterr().err
-    assert "takes the CPU after all: memory: vectors, buffers and connection lists need" in shown
+    with pytest.raises(InputError, match="of host shim are allowed, .* too few; .*backend cpu takes the memory"):
+        solve_subspace(None, HAMILTONIAN, STRINGS, STRINGS, options)
+    assert watched.peak_bytes == 0
 
 
 def test_fewer_basis_vectors_leave_room_for_lists(make_device, small_scratch):

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.cpu import density
-from sqd_mpi.backends.gpu import device as device_module
-from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.backends.gpu.late_device import LateDevice
+from sqd_mpi.backends.gpu import process_device as device_module
 from sqd_mpi.backends.gpu.memory import DeviceMemory
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.errors import InputError
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
+from tests.gpu_shim.host_device import HostDevice
+from tests.gpu_shim.late_device import LateDevice
 from tests.support.gpu_blocks import CASES, Problem, check
 from tests.support.gpu_densities import close, on_device, sums
 from tests.support.problems import close_strings, make_hamiltonian
@@ -122,7 +124,7 @@ def test_blocks(name, form, same_spin, seed):
 @pytest.mark.parametrize("seed", [LAZY, SOME])
 @pytest.mark.parametrize("spin_flip", ["auto", "off"])
 def test_a_solve(seed, spin_flip, monkeypatch):
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     strings, hamiltonian = close_strings(8, 4, 40), make_hamiltonian(8, (4, 4))
     options = SolveOptions(backend="gpu", spin_flip=spin_flip, nroots=2, tol=1e-7, model_space=6)
     found = {}
@@ -146,7 +148,7 @@ def test_density_matrices(seed):
 
 
 def test_a_seed_is_a_number(monkeypatch):
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     monkeypatch.setenv("SQD_MPI_GPU_HOST_LATE", "yes")
     device_module.close_device()
     with pytest.raises(InputError, match="SQD_MPI_GPU_HOST_LATE is a whole number.* got 'yes'"):

@@ -7,8 +7,9 @@ import pytest
 
 from sqd_mpi.backends.cpu import lists as structure
 from sqd_mpi.backends.gpu import lists
-from sqd_mpi.distribution.layout import Layout, SpinStrings, owners
+from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.problem.excitations import find_singles
+from sqd_mpi.problem.spin_strings import SpinStrings
 from tests.support.problems import random_strings
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, 0])

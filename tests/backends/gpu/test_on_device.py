@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.cpu import density
-from sqd_mpi.backends.gpu.device import close_device, is_there, open_device
-from sqd_mpi.backends.gpu.host_device import HostDevice
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.backends.gpu.process_device import close_device, is_there, open_device
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.files import records
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.gpu_blocks import CASES, Case, Problem, check
 from tests.support.gpu_densities import close, on_device, sums
 from tests.support.launching import FOREIGN
@@ -31,7 +33,7 @@ from tests.support.problems import close_strings, make_hamiltonian
 from tests.support.waiting import HANG
 
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
-REAL = os.environ.get("SQD_MPI_GPU", "") != "host" and is_there()
+REAL = is_there()
 SIZE = 1 if REAL else 20  # the shim takes problems that are so many times smaller
 
 
@@ -111,7 +113,7 @@ def test_copies_arrive_in_order(device):
 @pytest.mark.parametrize("spin_flip", ["auto", "off"])
 def test_a_solve_gives_the_energy_of_the_cpu(spin_flip, device, monkeypatch):
     if not REAL:
-        monkeypatch.setenv("SQD_MPI_GPU", "host")
+        monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     strings = close_strings(12, 5, 700 if REAL else 60)
     hamiltonian = make_hamiltonian(12, (5, 5))
     found = {}

@@ -10,17 +10,20 @@ import sys
 
 import pytest
 
-from tests.support.paths import GPU_SOURCES
+from tests.gpu_shim import SHIM
+from tests.support.paths import TESTS
 from tests.support.waiting import HANG
 
-TRIAL = GPU_SOURCES / "shim_trial.cu"
+pytestmark = pytest.mark.slow
+
+TRIAL = TESTS / "gpu_shim" / "shim_trial.cu"
 
 ON_PURPOSE = """
 import sys
 import numpy as np
 from pathlib import Path
 from sqd_mpi.backends.gpu import sources
-from sqd_mpi.backends.gpu.host_device import HostDevice, HostKernel, load_library
+from tests.gpu_shim.host_device import HostDevice, HostKernel, load_library
 device = HostDevice()
 text = (sources.FOLDER / "prelude.h").read_text() + Path(sys.argv[1]).read_text()
 def kernel(name):
@@ -37,7 +40,7 @@ for bad in sys.argv[2:]:
 OF_THE_PACKAGE = """
 import numpy as np
 from sqd_mpi.backends.gpu import share
-from sqd_mpi.backends.gpu.host_device import HostDevice
+from tests.gpu_shim.host_device import HostDevice
 from tests.backends.gpu import test_density, test_vectors
 from tests.support.gpu_blocks import CASES, Problem, check
 device = HostDevice()
@@ -73,7 +76,7 @@ def run(program: str, *arguments: str) -> tuple[str, list[str]]:
         pytest.skip("needs the thread sanitizer of g++")
     environment = {
         **os.environ,
-        "SQD_MPI_GPU": "host",
+        "SQD_MPI_GPU": SHIM,
         "SQD_MPI_GPU_HOST_FLAGS": "-fsanitize=thread",
         "LD_PRELOAD": library.stdout.strip(),
         "TSAN_OPTIONS": "exitcode=0 ignore_noninstrumented_modules=1 suppress_equal_addresses=0",

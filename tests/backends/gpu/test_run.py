@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi import planner
-from sqd_mpi.backends.gpu import device as device_module
+from sqd_mpi.backends.gpu import process_device as device_module
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.errors import InputError, RunError
 from sqd_mpi.files import records
@@ -22,6 +22,7 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner.profile import MachineProfile, write_profile
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
 from tests.support.problems import close_strings, make_hamiltonian
 from tests.support.runs import check_refusal, info, run
 
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def host_shim(monkeypatch):
     """The host shim as the device of this process and of those that it starts."""
-    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    monkeypatch.setenv("SQD_MPI_GPU", SHIM)
     device_module.close_device()
     yield
     device_module.close_device()
@@ -56,7 +57,7 @@ def test_results_of_gpu_and_cpu(folder: Path, host_shim) -> None:
     on_cpu, on_gpu = info(folder, "cpu.h5"), info(folder, "gpu.h5")
     assert (on_cpu["backend"], on_cpu["device"]) == ("cpu", None)
     assert (on_gpu["backend"], on_gpu["device"]) == ("gpu", "host shim")
-    assert "kernels run on the CPU" in finished.stderr
+    assert "host shim, for tests only" in finished.stderr
     for name, error in (("energy", 1e-10), ("energy_pt2", 1e-6), ("variance", 1e-6), ("natural_occupations", 1e-5)):
         np.testing.assert_allclose(on_gpu[name], on_cpu[name], rtol=0, atol=error)
     assert on_gpu["n_sigma"] == on_cpu["n_sigma"]
@@ -102,40 +103,81 @@ def test_without_a_device_one_sentence_says_what_to_install(folder: Path) -> Non
     check_refusal(run(folder, "input.h5", "--gpu-aware-mpi"), "--backend gpu")
 
 
-@needs_compiler
-@pytest.mark.parametrize(("slow", "expected"), [(("cpu",), "gpu"), ((), "cpu"), (("cpu", "gpu"), "cpu")])
-def test_auto_takes_the_faster_one(host_shim, monkeypatch, tmp_path, capsys, slow, expected) -> None:
-    """The start of a GPU alone takes longer than this solve, if the profiles do not say that the CPU is far slower."""
+@pytest.fixture
+def name_profiles(monkeypatch, tmp_path):
+    """Returns what writes machine profiles of changed rates and names them in the environment; a GPU is there."""
     monkeypatch.setattr(device_module, "is_there", lambda: True)
-    profiles = {"cpu": MachineProfile(), "gpu": planner.assumed_device()}
-    for name in slow:
-        changes = {"mixed_seconds": 1e-3 if name == "cpu" else 1.0, "device_rates": None}
-        write_profile(tmp_path / name, profiles[name].model_copy(update=changes))
-    monkeypatch.setenv("SQD_MPI_MACHINE", os.pathsep.join(str(tmp_path / name) for name in slow))
+    kinds = {"cpu": MachineProfile(), "gpu": planner.assumed_device().model_copy(update={"name": "measured"})}
+
+    def write(**changes: dict[str, object]) -> None:
+        for kind, changed in changes.items():
+            write_profile(tmp_path / kind, kinds[kind].model_copy(update=changed))
+        monkeypatch.setenv("SQD_MPI_MACHINE", os.pathsep.join(str(tmp_path / kind) for kind in changes))
+
+    return write
+
+
+def solve_with_auto(log: Log | None = None) -> str:
+    """The backend that a small solve takes."""
     strings = close_strings(6, 3, 8)
-    log = Log(0)
-    assert solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings, log=log).backend == expected
+    return solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings, log=log).backend
+
+
+SLOW = {"mixed_seconds": 1e-3}
+SLOWER = {"mixed_seconds": 1.0, "device_rates": None}
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("profiles", "expected"),
+    [({"cpu": SLOW, "gpu": {}}, "gpu"), ({"gpu": {}}, "cpu"), ({"cpu": SLOW, "gpu": SLOWER}, "cpu")],
+)
+def test_auto_takes_the_faster_one(host_shim, name_profiles, capsys, profiles, expected) -> None:
+    """The start of a GPU alone takes longer than this solve, if the profiles do not say that the CPU is far slower."""
+    name_profiles(**profiles)
+    assert solve_with_auto(Log(0)) == expected
     shown = capsys.readouterr().err
-    assert f"backend auto takes the {expected.upper()}: a solve of 15 iterations is predicted to take" in shown
-    assert ("profile in SQD_MPI_MACHINE" if "gpu" in slow else "an assumed H100") in shown
+    assert f"backend auto takes the {expected.upper()}: by the profile in SQD_MPI_MACHINE a solve of 15" in shown
     assert shown.count(" s on the ") == 2
 
 
-def test_auto_predicts_nothing_without_a_device(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(device_module, "is_there", lambda: False)
+@pytest.mark.parametrize(("profiles", "there"), [({}, True), ({"cpu": SLOW}, True), ({"cpu": SLOW, "gpu": {}}, False)])
+def test_auto_is_the_cpu_without_a_measured_gpu(name_profiles, monkeypatch, capsys, profiles, there) -> None:
+    """No profile of a GPU, or no GPU: nothing is predicted, and without a profile nobody looks for a GPU."""
+    name_profiles(**profiles)
+    if "gpu" in profiles:
+        monkeypatch.setattr(device_module, "is_there", lambda: there)
+    else:
+        monkeypatch.setattr(device_module, "is_there", lambda: pytest.fail("a GPU was looked for"))
     monkeypatch.setattr(planner, "choose_backend", lambda *arguments: pytest.fail("a prediction was made"))
-    strings = close_strings(6, 3, 8)
-    assert solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings, log=Log(0)).backend == "cpu"
+    assert solve_with_auto(Log(0)) == "cpu"
     assert "backend auto takes" not in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_profile_is_one_sentence(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(device_module, "is_there", lambda: True)
+def test_a_profile_that_does_not_serve_is_one_sentence(folder: Path, name_profiles, monkeypatch, tmp_path) -> None:
     (tmp_path / "machine.json").write_text("{}")
     monkeypatch.setenv("SQD_MPI_MACHINE", str(tmp_path / "machine.json"))
-    strings = close_strings(6, 3, 8)
-    with pytest.raises(InputError, match=r"SQD_MPI_MACHINE: .*machine.json is no machine profile"):
-        solve_subspace(None, make_hamiltonian(6, (3, 3)), strings, strings)
+    check_refusal(run(folder, "input.h5", ranks=2), "SQD_MPI_MACHINE: ", "machine.json is no machine profile")
+    name_profiles(gpu={"name": planner.assumed_device().name})
+    with pytest.raises(InputError, match="SQD_MPI_MACHINE needs what bench .*backend gpu has measured; .*gpu is an as"):
+        solve_with_auto()
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [("host", "No module named 'host'"), ("os:no_such", "no attribute 'no_such'"), ("os:path", "cannot be called")],
+)
+def test_what_cannot_take_the_place_of_a_gpu_is_one_sentence(monkeypatch, named: str, why: str) -> None:
+    monkeypatch.setenv("SQD_MPI_GPU", named)
+    device_module.close_device()
+    with pytest.raises(InputError, match=f"SQD_MPI_GPU names as MODULE:NAME .*; got '{named}': .*{why}"):
+        device_module.open_device()
+
+
+def test_a_wrong_name_ends_a_run_with_code_2(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SQD_MPI_GPU", "host")
+    finished = run(folder, "input.h5", "--backend", "gpu", ranks=2)
+    check_refusal(finished, "SQD_MPI_GPU names as MODULE:NAME what opens a device for tests", "got 'host'")
 
 
 @needs_compiler

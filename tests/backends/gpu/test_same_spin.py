@@ -10,10 +10,8 @@ import pytest
 
 from sqd_mpi import planner
 from sqd_mpi.backends.gpu import block as gpu_block
-from sqd_mpi.backends.gpu import costs
-from sqd_mpi.backends.gpu import device as process_device
+from sqd_mpi.backends.gpu import costs, process_device
 from sqd_mpi.backends.gpu.block import GpuBlock
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.rows import contiguous
 from sqd_mpi.backends.gpu.same_spin import SameSpin
@@ -25,6 +23,7 @@ from sqd_mpi.planner.seconds import Seconds
 from sqd_mpi.planner.work import Work
 from sqd_mpi.solver.davidson import subspace_sizes
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.gpu_blocks import CASES, LABELS, Case, Problem, assert_close, check
 from tests.support.paths import ROOT
 from tests.support.problems import close_strings, make_hamiltonian

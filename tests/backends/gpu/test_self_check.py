@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends import gpu
-from sqd_mpi.backends.gpu import device as device_module
+from sqd_mpi.backends.gpu import process_device as device_module
 from sqd_mpi.backends.gpu import self_check, sources
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.solve import solve_subspace
+from tests.gpu_shim import SHIM
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import close_strings, make_hamiltonian
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.fixture
 def device(monkeypatch, tmp_path: Path) -> HostDevice:
     """The host shim that passes for a GPU, with a cache of its own."""
-    monkeypatch.setenv(device_module.CHOICE, "host")
+    monkeypatch.setenv(device_module.CHOICE, SHIM)
     device_module.close_device()
     found = device_module.open_device()
     found.kind = "cuda"

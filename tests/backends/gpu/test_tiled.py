@@ -12,9 +12,10 @@ from sqd_mpi.backends.cpu.lists import BetaSingles
 from sqd_mpi.backends.gpu import tiled_lists, tiled_shape
 from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Limits
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.tiled_shape import TiledShape
-from sqd_mpi.distribution.layout import Layout, SpinStrings
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.problem.spin_strings import SpinStrings
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.gpu_blocks import CASES, LABELS, LONG, Case, Problem, assert_close, check
 from tests.support.problems import random_strings
 

@@ -13,16 +13,17 @@ from sqd_mpi.backends.gpu import memory as gpu_memory
 from sqd_mpi.backends.gpu import vectors as device_vectors
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.device import Limits
-from sqd_mpi.backends.gpu.host_device import HostDevice
 from sqd_mpi.backends.gpu.memory import DeviceMemory
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.distribution import mirror, vectors
-from sqd_mpi.distribution.grid import ProcessGrid
-from sqd_mpi.distribution.layout import Layout, SpinStrings, sectors
+from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST
+from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.problem.symmetry import find_labels
 from sqd_mpi.solver.sigma import SigmaOperator
+from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import make_hamiltonian, random_strings
 from tests.support.waiting import HANG
 
@@ -312,6 +313,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_no_access_out_of_bounds(sanitized_environment) -> None:
     """The kernels under the address and undefined-behaviour sanitizers."""
     command = [sys.executable, "-c", SANITIZED]

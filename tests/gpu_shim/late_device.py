@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sqd_mpi.backends.gpu.device import Stream
-from sqd_mpi.backends.gpu.host_device import HostArray, HostDevice, HostStream, _fill
+from tests.gpu_shim.host_device import HostArray, HostDevice, HostStream, _fill
 
 _MOST_STEPS = 8  # done between two calls, where anything is
 

@@ -23,12 +23,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from sqd_mpi import _jit
 from sqd_mpi.backends.gpu import sources
-from sqd_mpi.backends.gpu.device import CHOICE, Limits, Stream, check_gemm
+from sqd_mpi.backends.gpu.device import Limits, Stream, check_gemm
 from sqd_mpi.errors import InputError
 
 FLAGS = ("-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-fno-strict-aliasing", "-w")
 EXTRA_FLAGS = "SQD_MPI_GPU_HOST_FLAGS"  # environment: more compiler flags, such as -fsanitize=address
-LATE = "SQD_MPI_GPU_HOST_LATE"  # environment: a seed; streams are done late, in an order that depends on it
 _DTYPES = {
     "d": np.float64, "f": np.float32, "q": np.int64, "Q": np.uint64, "i": np.int32, "I": np.uint32, "h": np.int16,
     "H": np.uint16, "b": np.int8, "B": np.uint8,
@@ -302,22 +301,6 @@ class HostDevice:
         return load_library(name, text, self._flags)
 
 
-def open_host_device() -> HostDevice:
-    """The host shim that the environment asks for.
-
-    Raises:
-        InputError: it asks for what is no seed.
-    """
-    seed = os.environ.get(LATE, "")
-    if not seed:
-        return HostDevice()
-    if not seed.isdigit():
-        raise InputError(f"{LATE} is a whole number, from which the order of streams is drawn; got {seed!r}")
-    from sqd_mpi.backends.gpu.late_device import LateDevice
-
-    return LateDevice(int(seed))
-
-
 class _Memory:
     """Keeps an allocation alive."""
 
@@ -345,8 +328,8 @@ def compile_library(name: str, text: str, flags: tuple[str, ...]) -> Path:
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
-        raise InputError(f"{CHOICE}=host needs a C++ compiler: install g++ or name one in CXX")
-    shim = (sources.FOLDER / "host_shim.h").read_text(encoding="utf-8")
+        raise InputError("the host shim needs a C++ compiler: install g++ or name one in CXX")
+    shim = Path(__file__).with_name("host_shim.h").read_text(encoding="utf-8")
     launchers = "".join(f"SQD_LAUNCHER({kernel})\n" for kernel in sources.kernel_names(text))
     whole = f'#line 1 "host_shim.h"\n{shim}\n#line 1 "prelude.h"\n{text}\n{launchers}'
 
