@@ -160,17 +160,14 @@ def timed_terms(work: Work, dense: dict[str, FloatArray]) -> dict[str, FloatArra
 
 @dataclass(frozen=True, eq=False)
 class SameSpinPlan:
-    """Which labels have dense matrices on all ranks, and what that means.
-
-    Attributes:
-        chosen: "alpha" and "beta": (n_labels,) by alpha label.
-        seconds: "alpha" and "beta": (a, r, b) processor seconds, all task groups together.
-        n_bytes: of the matrices of the rank that has most.
-    """
+    """Which labels have dense matrices on all ranks, and what that means."""
 
     chosen: dict[str, NDArray[np.bool_]] = field(repr=False)
+    """"alpha" and "beta": (n_labels,) by alpha label."""
     seconds: dict[str, FloatArray] = field(repr=False)
+    """"alpha" and "beta": (a, r, b) processor seconds, all task groups together."""
     n_bytes: int
+    """Of the matrices of the rank that has most."""
 
     @classmethod
     def create(cls, work: Work, bound: float) -> SameSpinPlan:

@@ -17,15 +17,12 @@ from sqd_mpi.planner.work import Work
 
 @dataclass(frozen=True)
 class VectorBytes:
-    """Predicted bytes of the vectors of one rank.
-
-    Attributes:
-        vectors: basis, images and diagonal of the eigensolver, 1/(a b t r) of the space each.
-        buffers: own block, two ket blocks and the partial sums, 1/(a b) of the space each.
-    """
+    """Predicted bytes of the vectors of one rank."""
 
     vectors: int
+    """Basis, images and diagonal of the eigensolver, 1/(a b t r) of the space each."""
     buffers: int
+    """Own block, two ket blocks and the partial sums, 1/(a b) of the space each."""
 
     @property
     def total(self) -> int:
@@ -53,21 +50,20 @@ class Limits:
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """Bytes that a rank needs with some number of basis vectors.
+    """Bytes that a rank needs with some number of basis vectors."""
 
-    Attributes:
-        vectors: vectors and buffers, on the GPU if there is one.
-        structure, process, staging: in host memory.
-        device: everything on the GPU; 0 without one.
-        density: in host memory in place of vectors, buffers and staging while density matrices are made.
-    """
-
-    vectors: VectorBytes
+    eigensolver: VectorBytes
+    """Vectors and buffers, on the GPU if there is one."""
     structure: int
+    """Connection lists, in host memory."""
     process: int
+    """A rank of an empty run."""
     staging: int
+    """Pinned host memory for messages of a GPU; 0 without one."""
     device: int
+    """Everything on the GPU; 0 without one."""
     density: int
+    """In host memory in place of vectors, buffers and staging while density matrices are made."""
 
     @classmethod
     def create(cls, work: Work, n_basis: int, limits: Limits) -> MemoryNeeds:
@@ -92,7 +88,7 @@ class MemoryNeeds:
         """Bytes that are too many in host memory and on the GPU; negative where there are enough."""
         host = self.structure + self.process
         if not self.device:
-            return host + max(self.vectors.total, self.density) - limits.memory, 0
+            return host + max(self.eigensolver.total, self.density) - limits.memory, 0
         host += max(self.staging, self.density)
         capacity = limits.device_memory or profile.device_bytes
         part = capacity // profile.ranks_per_device if capacity else self.device

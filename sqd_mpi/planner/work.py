@@ -27,17 +27,14 @@ _DENSE = 30.0  # from so many singles between two parts on, they are taken for c
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Counts of connections of the parts of one spin, summed over their strings.
-
-    Attributes:
-        rows: (n_parts, n_labels) strings.
-        singles: (n_parts, n_labels, n_labels) singles by label of the string and of the orbital pair.
-        doubles: (n_parts, n_labels).
-    """
+    """Counts of connections of the parts of one spin, summed over their strings."""
 
     rows: FloatArray = field(repr=False)
+    """(n_parts, n_labels) strings."""
     singles: FloatArray = field(repr=False)
+    """(n_parts, n_labels, n_labels) singles by label of the string and of the orbital pair."""
     doubles: FloatArray = field(repr=False)
+    """(n_parts, n_labels) doubles."""
 
 
 def count_parts(problem: Problem, spin: str, part: IntArray, n_parts: int) -> Part:
@@ -300,17 +297,14 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class SameSpinCounts:
-    """Multiply-adds of same spin in one sigma by alpha label, (n_labels, a, r, b) each, all task groups together.
-
-    Attributes:
-        sparse: "alpha" and "beta": elements of the sparse matrices times columns or rows.
-        dense: the same of dense matrices; with spin-flip symmetry those of exact triangles.
-        of_field: singles of beta, for the field of the alpha string, which is sparse in any case.
-    """
+    """Multiply-adds of same spin in one sigma by alpha label, (n_labels, a, r, b) each, all task groups together."""
 
     sparse: dict[str, FloatArray] = field(repr=False)
+    """"alpha" and "beta": elements of the sparse matrices times columns or rows."""
     dense: dict[str, FloatArray] = field(repr=False)
+    """The same of dense matrices; with spin-flip symmetry those of exact triangles."""
     of_field: FloatArray = field(repr=False)
+    """Singles of beta, for the field of the alpha string, which is sparse in any case."""
 
     @classmethod
     def create(cls, work: Work) -> SameSpinCounts:
@@ -334,7 +328,7 @@ def padded(expected: FloatArray, lanes: int) -> FloatArray:
     """Expected size of groups filled up to a multiple of `lanes`, if their sizes are Poisson distributed."""
     # Between the knots the padding beyond the size itself is interpolated.
     extra = np.interp(expected, *_padding(lanes))
-    return expected + np.where(expected > _LONG_GROUP, 0.5 * (lanes - 1), extra)
+    return expected + np.where(expected > _LONG_GROUP, costs.empty_lanes(lanes), extra)
 
 
 @lru_cache

@@ -10,6 +10,7 @@ import numpy as np
 
 from sqd_mpi.backends import reference
 from sqd_mpi.backends.cpu import block as cpu
+from sqd_mpi.backends.cpu import costs
 from sqd_mpi.backends.gpu.block import GpuBlock
 from sqd_mpi.backends.gpu.share import GpuShare
 from sqd_mpi.backends.protocol import Task
@@ -96,7 +97,9 @@ class Problem:
         elif case.spin_dependent:
             labels = find_labels(self.hamiltonian)
         sides = [
-            SpinStrings.from_canonical(strings, orbital_labels, labels.n_labels)
+            SpinStrings.from_canonical(strings, orbital_labels, labels.n_labels).weighted(
+                np.ones(len(strings)), costs.WHOLE_SHARE
+            )
             for strings, orbital_labels in zip(case.strings(), labels.both, strict=True)
         ]
         if case.parity:

@@ -36,8 +36,6 @@ PAIR_SECONDS = 0.8e-9
 SECTOR_SECONDS = 0.1
 """Model space of 1,000 determinants of one sector beside its diagonal."""
 
-EMPTY_LANES = 0.5 * (LANES - 1)
-"""Lanes of a group of alpha singles that run empty: half of its last vector."""
 MOST_VECTORS = 8.0
 """Vectors of lanes that the opposite-spin kernel treats at a time."""
 SHARED_GROUP = 24.0
@@ -59,9 +57,13 @@ class Rates(NamedTuple):
     """Seconds of one operation of every kind on one thread, of this machine's price list or of a machine profile."""
 
     gather: float
+    """One element that is gathered or scattered."""
     mixed: float
+    """One fused multiply-add of opposite spin."""
     same_spin: float
+    """One fused multiply-add of same spin."""
     group: float
+    """One group of alpha singles."""
 
     def opposite_spin(self, terms: Counts, moved: Counts, n_groups: Counts | float = 0.0) -> FloatArray:
         """Seconds of so many multiply-adds of opposite spin, moved elements and groups of alpha singles."""
@@ -75,6 +77,11 @@ class Rates(NamedTuple):
 def rates() -> Rates:
     """The rates by which runs divide their work."""
     return Rates(GATHER_SECONDS, MIXED_SECONDS, SAME_SPIN_SECONDS, GROUP_SECONDS)
+
+
+def empty_lanes(lanes: int = LANES) -> float:
+    """Lanes of a long group of alpha singles that run empty: half of its last vector."""
+    return 0.5 * (lanes - 1)
 
 
 def twin_share(size: FloatArray | float) -> FloatArray:
@@ -92,7 +99,7 @@ def opposite_spin_seconds(terms: Counts, n_ket: Counts, n_columns: Counts, size:
     """
     shared = float(twin_share(size))
     moved = (n_ket * (1.0 - SHARED_GATHER * shared) + n_columns) * (terms > 0)
-    return (1.0 + EMPTY_LANES / size) * rates().opposite_spin((1.0 - SHARED_TERMS * shared) * terms, moved)
+    return (1.0 + empty_lanes() / size) * rates().opposite_spin((1.0 - SHARED_TERMS * shared) * terms, moved)
 
 
 def single_seconds(n_columns: Counts, entries: Counts) -> FloatArray:

@@ -36,27 +36,24 @@ START_SECONDS = 2.0  # until a GPU, its libraries and its compiled kernels are r
 
 @dataclass(frozen=True)
 class Rates:
-    """Speeds of a device, for one rank that has it alone.
-
-    Attributes:
-        direct: multiply-adds a second of `opposite_direct`, bound by reads from shared memory.
-        product: multiply-adds a second of stacks of small matrix products.
-        tiled: multiply-adds a second of the products that `opposite_tiled` makes in registers.
-        contracted: entries a second that it reads from its tiles.
-        sparse: multiply-adds a second of the same-spin sums, bound by reads from the second-level cache.
-        dense: multiply-adds a second of large matrix products: 60 % of an H100's matrix units.
-        bytes: bytes a second from and to memory.
-        launch: seconds of one launch.
-    """
+    """Speeds of a device, for one rank that has it alone; by default those of an H100."""
 
     direct: float = 5e11
+    """Multiply-adds a second of `opposite_direct`, bound by reads from shared memory."""
     product: float = 1.2e13
+    """Multiply-adds a second of stacks of small matrix products."""
     tiled: float = 9e12
+    """Multiply-adds a second of the products that `opposite_tiled` makes in registers."""
     contracted: float = 3.2e11
+    """Entries a second that it reads from its tiles."""
     sparse: float = 5e11
+    """Multiply-adds a second of the same-spin sums, bound by reads from the second-level cache."""
     dense: float = 2e13
+    """Multiply-adds a second of large matrix products: 60 % of an H100's matrix units."""
     bytes: float = 2.5e12
+    """Bytes a second from and to memory."""
     launch: float = 5e-6
+    """Seconds of one launch."""
 
 
 RATES = Rates()  # looked up when it is used
@@ -64,19 +61,16 @@ RATES = Rates()  # looked up when it is used
 
 @dataclass(frozen=True)
 class TaskWork:
-    """Counted work of tasks, and its price.
-
-    Attributes:
-        useful: multiply-adds that the definition needs (one for every connected pair of determinants).
-        executed: multiply-adds that are done.
-        bytes: bytes that thread blocks read from and write to device memory, if no cache helped.
-        seconds: predicted seconds at given rates.
-    """
+    """Counted work of tasks, and its price."""
 
     useful: float = 0.0
+    """Multiply-adds that the definition needs (one for every connected pair of determinants)."""
     executed: float = 0.0
+    """Multiply-adds that are done."""
     bytes: float = 0.0
+    """Bytes that thread blocks read from and write to device memory, if no cache helped."""
     seconds: float = 0.0
+    """Predicted seconds at `RATES`."""
 
     def __add__(self, other: TaskWork) -> TaskWork:
         return TaskWork(
@@ -109,9 +103,7 @@ class ListSizes:
         """Whether a list contributes anything."""
         return np.asarray((self.entries > 0) | (self.diagonal > 0))
 
-    def direct(
-        self, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates | None = None
-    ) -> Cost:
+    def direct(self, n_singles: FloatArray, wanted: FloatArray | float = 1.0, rates: Rates | None = None) -> Cost:
         """Executed multiply-adds, bytes and seconds of the direct form for rows with so many alpha singles.
 
         Args:
