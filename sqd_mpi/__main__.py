@@ -9,7 +9,7 @@ from sqd_mpi.log import MessageStream, open_closed_streams, settle, tell
 
 
 def run() -> int:
-    """Runs the command line and returns its exit code.
+    """Run the command line and returns its exit code.
 
     An error that nobody caught is printed with the rank, and ends all ranks of the job.
     """
@@ -42,14 +42,14 @@ def _run() -> int:
 
 
 def _rank() -> str:
-    """Returns the number of this rank as text, nothing where MPI was not started."""
+    """The number of this rank as text, nothing where MPI was not started."""
     mpi = sys.modules.get("sqd_mpi.distribution.mpi")
     rank = None if mpi is None else mpi.started_rank()
     return "" if rank is None else f"[rank {rank}] "
 
 
 def _end_all_ranks(code: int) -> None:
-    """Aborts the job if MPI was started."""
+    """Abort the job if MPI was started."""
     mpi = sys.modules.get("sqd_mpi.distribution.mpi")
     if mpi is not None:
         mpi.abort(code)

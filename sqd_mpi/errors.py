@@ -27,12 +27,12 @@ def as_typed() -> Iterator[None]:
 
 
 def is_typed() -> bool:
-    """Returns whether this process is the command line."""
+    """Whether this process is the command line."""
     return _typed
 
 
 def spelled(sentence: str) -> str:
-    """Returns a sentence with options as its reader types them.
+    """A sentence with options as its reader types them.
 
     Args:
         sentence: with options as the command line has them.
@@ -41,7 +41,7 @@ def spelled(sentence: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Returns " (did you mean NAME?)" if a known name is close, else nothing."""
+    """" (did you mean NAME?)" if a known name is close, else nothing."""
     from difflib import get_close_matches
 
     lowered = {name.lower(): name for name in known}
@@ -61,7 +61,7 @@ class _Sentence(Exception):
         return super().__str__()
 
     def __str__(self) -> str:
-        """Returns the sentence with options as its reader types them: in Python `max_subspace`."""
+        """The sentence with options as its reader types them: in Python `max_subspace`."""
         return spelled(self.typed)
 
 

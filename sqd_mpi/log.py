@@ -48,12 +48,12 @@ class Iteration:
     """Whether energies are those of an operator with a penalty on other spins."""
 
     def header(self) -> str:
-        """Returns what stands over the line."""
+        """What stands over the line."""
         width = _WIDTHS["energy"]
         return _HEADER.replace(f"{'energy':>{width}}", f"{_WITH_PENALTY:>{width}}") if self.penalised else _HEADER
 
     def line(self) -> str:
-        """Returns the line of the log."""
+        """The line of the log."""
         change = f"{self.change:11.3e}" if math.isfinite(self.change) else f"{'-':>11}"
         return (
             f"{self.iteration:5d} {self.subspace:9d} {self.energy:20.12f} {change} {self.residual_norm:10.3e} "
@@ -71,7 +71,7 @@ class Log:
     def __init__(
         self, rank: int = 0, stream: TextIO | None = None, live: bool | None = None, level: int = NORMAL
     ) -> None:
-        """Prepares the log.
+        """Prepare the log.
 
         Args:
             rank: rank of this process; only 0 prints.
@@ -91,35 +91,35 @@ class Log:
 
     @classmethod
     def silent(cls) -> Log:
-        """Returns a log that prints nothing, for use as a library."""
+        """A log that prints nothing, for use as a library."""
         return cls(rank=-1)
 
     def info(self, text: str) -> None:
-        """Prints a line."""
+        """Print a line."""
         if self.level > QUIET:
             self._print(text)
 
     def detail(self, text: str) -> None:
-        """Prints a line that is wanted with --verbose only."""
+        """Print a line that is wanted with --verbose only."""
         if self.level >= VERBOSE:
             self._print(text)
 
     def warning(self, text: str) -> None:
-        """Prints a warning and remembers it, on every rank, in `warnings`."""
+        """Print a warning and remembers it, on every rank, in `warnings`."""
         self.warnings.append(text)
         self._print_marked("sqd_mpi: warning:", "yellow", text)
 
     def warning_once(self, text: str) -> None:
-        """Prints a warning that may come with every solve, the first time."""
+        """Print a warning that may come with every solve, the first time."""
         if text not in self.warnings:
             self.warning(text)
 
     def error(self, text: str) -> None:
-        """Prints an error."""
+        """Print an error."""
         self._print_marked("sqd_mpi: error:", "red", text)
 
     def iteration(self, row: Iteration) -> None:
-        """Shows one iteration."""
+        """Show one iteration."""
         if self.rank != 0 or self.level <= QUIET:
             return
         if not self._started:
@@ -132,7 +132,7 @@ class Log:
             self._print(self._last_line)
 
     def close(self) -> None:
-        """Ends the live line, leaving the last iteration, so that a next solve starts a new table."""
+        """End the live line, leaving the last iteration, so that a next solve starts a new table."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -142,15 +142,15 @@ class Log:
         self._started = False
 
     def __enter__(self) -> Log:
-        """Returns the log."""
+        """The log."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Closes the log."""
+        """Close the log."""
         self.close()
 
     def _print(self, text: str) -> None:
-        """Prints a line on rank 0, above the live line if there is one."""
+        """Print a line on rank 0, above the live line if there is one."""
         if self.rank != 0:
             return
         text = spelled(text)
@@ -161,13 +161,13 @@ class Log:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _print_marked(self, mark: str, color: str, text: str) -> None:
-        """Prints a line that begins with a mark, in colour on a terminal."""
+        """Print a line that begins with a mark, in colour on a terminal."""
         if self._status is None:
             mark = colored(mark, color, self._stream)
         self._print(f"{mark} {text}")
 
     def _update_status(self, text: str) -> None:
-        """Shows the text on the live line."""
+        """Show the text on the live line."""
         from rich.text import Text
 
         if self._status is None:
@@ -182,7 +182,7 @@ class Log:
 
 
 def as_text(seconds: float | None) -> str:
-    """Returns a time for people, short: "42s", "3m05s", "2h10m"; a dash for None."""
+    """A time for people, short: "42s", "3m05s", "2h10m"; a dash for None."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     whole = math.ceil(max(0.0, seconds))
@@ -209,7 +209,7 @@ class MessageStream:
     """A stream for messages, with what `rich` asks of a file; writing to it never fails."""
 
     def __init__(self, stream: Any = None) -> None:
-        """Takes the stream; by default standard error, of which there may be none."""
+        """Take the stream; by default standard error, of which there may be none."""
         self._stream = sys.stderr if stream is None else stream
 
     @property
@@ -218,11 +218,11 @@ class MessageStream:
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Returns whether this is a terminal that can still be written to."""
+        """Whether this is a terminal that can still be written to."""
         return _is_terminal(self._stream)
 
     def fileno(self) -> int:
-        """Returns the descriptor.
+        """The descriptor.
 
         Raises:
             OSError: the stream has none.
@@ -232,7 +232,7 @@ class MessageStream:
         return int(self._stream.fileno())
 
     def write(self, text: str) -> int:
-        """Writes a text, or loses it."""
+        """Write a text, or loses it."""
         if self._stream is not None:
             try:
                 _write(self._stream, text)
@@ -241,7 +241,7 @@ class MessageStream:
         return len(text)
 
     def flush(self) -> None:
-        """Writes what waits, or loses it."""
+        """Write what waits, or loses it."""
         if self._stream is not None:
             try:
                 self._stream.flush()
@@ -254,14 +254,14 @@ class MessageStream:
 
 
 def tell(text: str, mark: str = "", color: str = "") -> None:
-    """Prints a message on standard error, behind a mark in a colour; never fails."""
+    """Print a message on standard error, behind a mark in a colour; never fails."""
     stream = MessageStream()
     stream.write(f"{colored(mark, color) if mark else ''}{' ' if mark else ''}{text}\n")
     stream.flush()
 
 
 def show(text: str) -> None:
-    """Prints what a verb gives on standard output, as it is.
+    """Print what a verb gives on standard output, as it is.
 
     Raises:
         OutputError: it cannot be written. That nobody reads on, or that standard output is closed, is no error.
@@ -282,7 +282,7 @@ def show(text: str) -> None:
 
 
 def open_closed_streams() -> None:
-    """Opens the standard streams that the caller has closed, on nothing.
+    """Open the standard streams that the caller has closed, on nothing.
 
     A closed descriptor would be given to the next file that is opened, and what a library prints would go into that.
     """
@@ -300,7 +300,7 @@ def open_closed_streams() -> None:
 
 
 def settle() -> None:
-    """Writes what waits in the standard streams; what cannot be written is dropped.
+    """Write what waits in the standard streams; what cannot be written is dropped.
 
     Python would try again when it ends, complain and change the exit code.
     """
@@ -313,7 +313,7 @@ def settle() -> None:
 
 
 def colored(text: str, color: str, stream: Any = None) -> str:
-    """Returns text in a colour if the stream is a terminal that shows colours and NO_COLOR is not set.
+    """Text in a colour if the stream is a terminal that shows colours and NO_COLOR is not set.
 
     Args:
         text: to be shown.
@@ -333,7 +333,7 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _write(stream: Any, text: str) -> None:
-    """Writes a text; letters that the stream's encoding lacks as escapes."""
+    """Write a text; letters that the stream's encoding lacks as escapes."""
     try:
         stream.write(text)
     except UnicodeEncodeError:
@@ -342,7 +342,7 @@ def _write(stream: Any, text: str) -> None:
 
 
 def _to_nowhere(stream: Any) -> None:
-    """Lets the descriptor of a stream lead to nothing, so that what waits in it can be written there."""
+    """Let the descriptor of a stream lead to nothing, so that what waits in it can be written there."""
     with suppress(OSError, ValueError, AttributeError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, stream.fileno())

@@ -59,18 +59,18 @@ class Interval:
     """Time in seconds, or None if the interval counts iterations."""
 
     def __post_init__(self) -> None:
-        """Checks that exactly one of the two is given and positive."""
+        """Check that exactly one of the two is given and positive."""
         given = [value for value in (self.iterations, self.seconds) if value is not None]
         if len(given) != 1 or not 0 < given[0] < math.inf:
             raise InputError("an interval needs a positive number of iterations or a positive number of seconds")
 
     def __str__(self) -> str:
-        """Returns the text that `parse_interval` reads back."""
+        """The text that `parse_interval` reads back."""
         return str(self.iterations) if self.seconds is None else f"{self.seconds / 60!r}min"
 
 
 def parse_size(text: str | int | float) -> int:
-    """Returns a number of bytes.
+    """A number of bytes.
 
     Args:
         text: a number with an optional unit: kB, MB, GB, TB are powers of 1000 (k, M, G, T alone as well),
@@ -90,7 +90,7 @@ def parse_size(text: str | int | float) -> int:
 
 
 def parse_grid(text: Any) -> Literal["auto"] | Grid:
-    """Returns "auto" or the process grid (a, b, t, r).
+    """"auto" or the process grid (a, b, t, r).
 
     Args:
         text: "auto", "A,B,T,R" or a sequence of four integers.
@@ -112,7 +112,7 @@ def parse_grid(text: Any) -> Literal["auto"] | Grid:
 
 
 def parse_interval(text: str | int | Interval) -> Interval:
-    """Returns an interval: "5" is every 5 iterations, "10min" is every 600 s.
+    """An interval: "5" is every 5 iterations, "10min" is every 600 s.
 
     Raises:
         InputError: if the text is neither.
@@ -131,31 +131,31 @@ def parse_interval(text: str | int | Interval) -> Interval:
 
 
 def _not_a_bool(value: Any) -> Any:
-    """Returns the value; refuses True and False, which Python would take for the numbers 1 and 0."""
+    """The value; refuses True and False, which Python would take for the numbers 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("a truth value is no number")
     return value
 
 
 def _threads(value: Any) -> Any:
-    """Returns "auto" or what is to become an integer."""
+    """"auto" or what is to become an integer."""
     if isinstance(value, str):
         return value if value == "auto" else int(value)
     return value
 
 
 def fewest_krylov_vectors(nroots: int) -> int:
-    """Returns the least number of Krylov vectors: each root and one more beside them, and an expansion of each."""
+    """The least number of Krylov vectors: each root and one more beside them, and an expansion of each."""
     return 2 * nroots + 2
 
 
 def _or_none(value: Any) -> Any:
-    """Returns None for "auto"."""
+    """None for "auto"."""
     return None if isinstance(value, str) and value.strip().lower() == "auto" else value
 
 
 def _order(value: Any) -> Any:
-    """Returns the text of an order of density matrices, which may be given as a number."""
+    """The text of an order of density matrices, which may be given as a number."""
     return "none" if value in (0, None) else str(value)
 
 
@@ -164,7 +164,7 @@ _Real = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False
 
 
 def _field(default: Any, needs: str, description: str) -> Any:
-    """Returns a pydantic field; `needs` completes the sentence '--option needs ...' of its error message."""
+    """A pydantic field; `needs` completes the sentence '--option needs ...' of its error message."""
     return Field(default, description=description, json_schema_extra={"needs": needs})
 
 
@@ -276,7 +276,7 @@ class SolveOptions(BaseModel):
     )
 
     def __init__(self, **values: Any) -> None:
-        """Checks the values and reports the first that does not fit."""
+        """Check the values and reports the first that does not fit."""
         plain = {name: _plain(value) for name, value in values.items()}
         for name, only in _GONE.items():
             if (got := plain.pop(name, only)) != only:
@@ -288,7 +288,7 @@ class SolveOptions(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> SolveOptions:
-        """Checks options that depend on each other."""
+        """Check options that depend on each other."""
         least = fewest_krylov_vectors(self.nroots)
         if self.max_subspace is not None and self.max_subspace < least:
             raise InputError(
@@ -302,34 +302,34 @@ class SolveOptions(BaseModel):
         return self
 
     def replace(self, **changes: Any) -> SolveOptions:
-        """Returns a copy with other values, checked like the first."""
+        """A copy with other values, checked like the first."""
         return type(self)(**{**dict(self), **changes})
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:
-        """Returns every option as a plain value that JSON, an HDF5 attribute and `SolveOptions` understand."""
+        """Every option as a plain value that JSON, an HDF5 attribute and `SolveOptions` understand."""
         return {name: _as_plain_value(value) for name, value in self}
 
 
 def option_name(field: str) -> str:
-    """Returns the name of an option as its user types it: `--max-iterations`, or the attribute's name."""
+    """The name of an option as its user types it: `--max-iterations`, or the attribute's name."""
     return "--" + field.replace("_", "-") if field in COMMAND_LINE_OPTIONS else f"option {field}"
 
 
 def _as_plain_value(value: Any) -> str | int | float | bool | None:
-    """Returns text for the types that JSON does not know."""
+    """Text for the types that JSON does not know."""
     if isinstance(value, tuple):
         return ",".join(str(number) for number in value)
     return str(value) if isinstance(value, Path | Interval) else value
 
 
 def _plain(value: Any) -> Any:
-    """Returns a Python object for a numpy scalar or array and text for bytes, as HDF5 attributes come."""
+    """A Python object for a numpy scalar or array and text for bytes, as HDF5 attributes come."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _sentence(options: type[SolveOptions], error: ValidationError, values: dict[str, Any]) -> str:
-    """Returns one sentence on the first thing that pydantic found."""
+    """One sentence on the first thing that pydantic found."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "extra_forbidden":
         hint = did_you_mean(str(first["loc"][0]), options.model_fields)
@@ -349,7 +349,7 @@ def _sentence(options: type[SolveOptions], error: ValidationError, values: dict[
 
 
 def _choices(annotation: Any) -> list[str]:
-    """Returns the words that an option takes, as far as it takes words."""
+    """The words that an option takes, as far as it takes words."""
     if get_origin(annotation) is Literal:
         return [str(word) for word in get_args(annotation)]
     return [word for part in get_args(annotation) for word in _choices(part)]

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def available_cores() -> int:
-    """Returns the number of cores in the affinity mask of this process."""
+    """The number of cores in the affinity mask of this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -23,7 +23,7 @@ def available_cores() -> int:
 def available_memory(
     control_groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> int:
-    """Returns the bytes of memory that this node, or this job's control group on it, has left.
+    """The bytes of memory that this node, or this job's control group on it, has left.
 
     Args:
         control_groups: where the control groups are mounted.
@@ -35,7 +35,7 @@ def available_memory(
 
 
 def _control_group_memory(root: Path, membership: Path) -> list[int]:
-    """Returns the bytes left below every memory limit of the control groups, version 2 or 1, of this process."""
+    """The bytes left below every memory limit of the control groups, version 2 or 1, of this process."""
     left = []
     for line in _read_text(membership).splitlines():
         _, controllers, name = line.split(":", 2)
@@ -54,7 +54,7 @@ def _control_group_memory(root: Path, membership: Path) -> list[int]:
 
 
 def _read_text(path: Path) -> str:
-    """Returns the text of a file without its last line break, or nothing if it cannot be read."""
+    """The text of a file without its last line break, or nothing if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:
@@ -68,7 +68,7 @@ def peak_rss_bytes() -> int:
 
 
 def processor_name() -> str:
-    """Returns what the system calls the processors of this node."""
+    """What the system calls the processors of this node."""
     try:
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):

@@ -24,19 +24,19 @@ class RemainingTime:
     """
 
     def __init__(self, tol: float, max_iterations: int | None = None) -> None:
-        """Takes the residual norm at which a root is converged, and the iterations after which the solver gives up."""
+        """Take the residual norm at which a root is converged, and the iterations after which the solver gives up."""
         self._tol, self._most = tol, math.inf if max_iterations is None else max_iterations
         self._norms: list[NDArray[np.float64]] = []  # logarithms of norm / tol, (nroots,) of every iteration
         self._seconds: list[float] = []
 
     def add(self, residual_norms: ArrayLike, seconds: float) -> None:
-        """Takes the norms of all roots, (nroots,), and the seconds since any fixed moment after an iteration."""
+        """Take the norms of all roots, (nroots,), and the seconds since any fixed moment after an iteration."""
         norms = np.atleast_1d(np.asarray(residual_norms, float)) / self._tol
         self._norms.append(np.log(np.maximum(norms, 1e-6)))  # what is exact has no logarithm
         self._seconds.append(seconds)
 
     def iterations(self) -> float | None:
-        """Returns the number of iterations still needed, or None before the fourth or if norms do not fall."""
+        """The number of iterations still needed, or None before the fourth or if norms do not fall."""
         norms, n = np.array(self._norms), len(self._norms)
         if n < FIRST_ESTIMATE:
             return None
@@ -49,7 +49,7 @@ class RemainingTime:
         return min(max(1.0, needed), max(0.0, self._most - n)) if left.size else 0.0
 
     def seconds(self) -> float | None:
-        """Returns the seconds still needed, or None as `iterations`."""
+        """The seconds still needed, or None as `iterations`."""
         needed = self.iterations()
         return None if needed is None else needed * float(np.diff(self._seconds[-8:]).mean())
 
@@ -61,7 +61,7 @@ class Timers:
     """Seconds spent in named phases; `with timers("sigma"):` adds to one of them."""
 
     def __init__(self) -> None:
-        """Starts with no phase."""
+        """Start with no phase."""
         self.seconds: dict[str, float] = {}
         """Seconds of every phase so far."""
         self.open: list[str] = []
@@ -70,18 +70,18 @@ class Timers:
         """How often a phase was entered or left: whether a job moves."""
 
     def __call__(self, name: str, **detail: int) -> Phase:
-        """Returns a context that adds the time spent inside to phase `name`.
+        """A context that adds the time spent inside to phase `name`.
 
         Phases may be nested and then count in both. The detail, such as the shift of a ket block, is for a trace.
         """
         return Phase(self, name, detail)
 
     def add(self, name: str, start: float, end: float, detail: Mapping[str, int] = NO_DETAIL) -> None:
-        """Adds the time from start to end, seconds of `time.perf_counter`, to phase `name`."""
+        """Add the time from start to end, seconds of `time.perf_counter`, to phase `name`."""
         self.seconds[name] = self.seconds.get(name, 0.0) + (end - start)
 
     def beside(self, name: str, start: float, **detail: int) -> None:
-        """Notes what went on beside the phases from start until now; only a trace keeps it."""
+        """Note what went on beside the phases from start until now; only a trace keeps it."""
 
 
 class Phase:
@@ -90,18 +90,18 @@ class Phase:
     __slots__ = ("_detail", "_name", "_start", "_timers")
 
     def __init__(self, timers: Timers, name: str, detail: Mapping[str, int]) -> None:
-        """Takes the timers that the time goes to."""
+        """Take the timers that the time goes to."""
         self._timers, self._name, self._detail = timers, name, detail
 
     def __enter__(self) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         timers = self._timers
         timers.open.append(self._name)
         timers.n_changes += 1
         self._start = time.perf_counter()
 
     def __exit__(self, *exception: object) -> None:
-        """Adds the time, also when an error leaves the phase."""
+        """Add the time, also when an error leaves the phase."""
         timers = self._timers
         timers.add(self._name, self._start, time.perf_counter(), self._detail)
         timers.open.pop()
@@ -112,11 +112,11 @@ class Timed:
     """The functions of a module, or methods of an object, whose calls count in one phase."""
 
     def __init__(self, owner: Any, timers: Timers, phase: str) -> None:
-        """Takes whose functions they are and where their time goes."""
+        """Take whose functions they are and where their time goes."""
         self._owner, self._timers, self._phase = owner, timers, phase
 
     def __getattr__(self, name: str) -> Any:
-        """Returns the function, timed; it is made at the first use."""
+        """The function, timed; it is made at the first use."""
         function = getattr(self._owner, name)
 
         def timed(*arguments: Any) -> Any:

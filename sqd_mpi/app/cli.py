@@ -22,7 +22,7 @@ EXIT_FAILED = 1
 EXIT_NOT_CONVERGED = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Collective over all ranks of the job: they take the same arguments and return the same exit code.
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _import_fcidump(parsed: argparse.Namespace) -> int:
-    """Writes an input file."""
+    """Write an input file."""
     from sqd_mpi.solver.startup import check_processor
 
     check_processor()  # before numba is imported
@@ -59,7 +59,7 @@ def _import_fcidump(parsed: argparse.Namespace) -> int:
 
 
 def _import_counts(parsed: argparse.Namespace) -> int:
-    """Writes a problem file."""
+    """Write a problem file."""
     from sqd_mpi.solver.startup import check_processor
 
     check_processor()
@@ -69,14 +69,14 @@ def _import_counts(parsed: argparse.Namespace) -> int:
 
 
 def _print_summary(path: str) -> None:
-    """Prints the summary of a file as one JSON object."""
+    """Print the summary of a file as one JSON object."""
     from sqd_mpi.files.records import read_summary
 
     show(json.dumps(read_summary(path), allow_nan=False) + "\n")
 
 
 def _log(parsed: argparse.Namespace, ranks: Ranks) -> Any:
-    """Returns the log of this rank, as loud as was asked for."""
+    """The log of this rank, as loud as was asked for."""
     from sqd_mpi.log import NORMAL, QUIET, VERBOSE, Log
 
     level = QUIET if parsed.quiet else VERBOSE if parsed.verbose else NORMAL
@@ -84,14 +84,14 @@ def _log(parsed: argparse.Namespace, ranks: Ranks) -> Any:
 
 
 def _after(parsed: argparse.Namespace, ranks: Ranks, code: int) -> int:
-    """Prints the summary of a result that was written, if it is wanted; returns the exit code."""
+    """Print the summary of a result that was written, if it is wanted; returns the exit code."""
     if parsed.json and code in (0, EXIT_NOT_CONVERGED) and ranks.rank == 0:
         _print_summary(parsed.output)
     return code
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    """Solves an input file on all ranks."""
+    """Solve an input file on all ranks."""
     given = {name: getattr(parsed, name) for name in COMMAND_LINE_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)  # bad options are reported before MPI starts
 
@@ -108,7 +108,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _sqd(parsed: argparse.Namespace) -> int:
-    """Runs the loop on all ranks, or on workers of this machine."""
+    """Run the loop on all ranks, or on workers of this machine."""
     from sqd_mpi.app.interrupts import StopSignals
     from sqd_mpi.loop.options import LoopOptions
 
@@ -128,7 +128,7 @@ def _sqd(parsed: argparse.Namespace) -> int:
 
 
 def _extrapolate(parsed: argparse.Namespace) -> int:
-    """Solves an input file and truncated ones on all ranks; rank 0 draws."""
+    """Solve an input file and truncated ones on all ranks; rank 0 draws."""
     given = {name: getattr(parsed, name) for name in ("tol", "threads") if hasattr(parsed, name)}
     SolveOptions(**given)
 
@@ -150,7 +150,7 @@ def _extrapolate(parsed: argparse.Namespace) -> int:
 
 
 def _on_all_ranks(parsed: argparse.Namespace, work: Callable[[Ranks], int]) -> int:
-    """Returns what work(ranks) returns; ends all ranks if one alone finds its input bad or fails."""
+    """What work(ranks) returns; ends all ranks if one alone finds its input bad or fails."""
     from sqd_mpi.distribution import mpi
     from sqd_mpi.distribution.ranks import ranks_of
 
@@ -166,7 +166,7 @@ def _on_all_ranks(parsed: argparse.Namespace, work: Callable[[Ranks], int]) -> i
 
 
 def _check_words(words: Sequence[Sequence[str]]) -> None:
-    """Checks the command lines of all ranks of a job.
+    """Check the command lines of all ranks of a job.
 
     Raises:
         InputError: they differ: what rank 0 says would be done, and what others say would be passed over.
@@ -180,7 +180,7 @@ def _check_words(words: Sequence[Sequence[str]]) -> None:
 
 
 def _plan(parsed: argparse.Namespace) -> int:
-    """Prints the plan of a number of ranks; exit code 2 if no grid fits."""
+    """Print the plan of a number of ranks; exit code 2 if no grid fits."""
     given = {name: getattr(parsed, name) for name in PLAN_OPTIONS if hasattr(parsed, name)}
     SolveOptions(**given)
 
@@ -195,7 +195,7 @@ def _plan(parsed: argparse.Namespace) -> int:
 
 
 def _bench(parsed: argparse.Namespace) -> int:
-    """Measures the machine on all ranks."""
+    """Measure the machine on all ranks."""
     threads = SolveOptions(threads=parsed.threads).threads
     if parsed.backend not in ("cpu", "gpu"):
         raise InputError(f"--backend needs cpu or gpu; got {parsed.backend!r}")
@@ -221,7 +221,7 @@ def _bench(parsed: argparse.Namespace) -> int:
 
 
 def _info(parsed: argparse.Namespace) -> int:
-    """Prints what a file or the installation holds."""
+    """Print what a file or the installation holds."""
     if parsed.file is None:
         from sqd_mpi.app.installation import describe
 
@@ -235,7 +235,7 @@ def _info(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    """Writes the page or the pictures of a run."""
+    """Write the page or the pictures of a run."""
     if parsed.result is None and parsed.trace is None:
         raise InputError("report needs a result file or --trace FILE")
     if parsed.output.lower().endswith((".html", ".htm")):
@@ -252,7 +252,7 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _say(parsed: argparse.Namespace, lines: Sequence[str], data: dict[str, Any]) -> None:
-    """Prints lines for people, or one JSON object, or nothing."""
+    """Print lines for people, or one JSON object, or nothing."""
     if parsed.json:
         show(json.dumps(data, allow_nan=False) + "\n")
     elif not parsed.quiet:
@@ -260,14 +260,14 @@ def _say(parsed: argparse.Namespace, lines: Sequence[str], data: dict[str, Any])
 
 
 def _table(title: str, summary: dict[str, Any]) -> str:
-    """Returns the fields below each other, for people."""
+    """The fields below each other, for people."""
     rows = [row for name, value in summary.items() for row in _rows(name, value)]
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join([title, *(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)])
 
 
 def _rows(name: str, value: Any) -> list[tuple[str, str]]:
-    """Returns the rows of one field: several for dictionaries and for the occupancies of roots and spins."""
+    """The rows of one field: several for dictionaries and for the occupancies of roots and spins."""
     if isinstance(value, dict):
         return [row for key, item in value.items() for row in _rows(f"{name}.{key}", item)] or [(name, "none")]
     if isinstance(value, list) and any(isinstance(item, list) for item in value):
@@ -281,12 +281,12 @@ def _rows(name: str, value: Any) -> list[tuple[str, str]]:
 
 
 def _rounded(text: str) -> str:
-    """Returns numbers with four decimals, for long rows."""
+    """Numbers with four decimals, for long rows."""
     return "  ".join(f"{float(number):.4f}" for number in text.split())
 
 
 def _text(value: Any) -> str:
-    """Returns a value as people write it."""
+    """A value as people write it."""
     if value is None:
         return "-"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -14,7 +14,7 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 
 def from_fcidump(parsed: argparse.Namespace) -> int:
-    """Writes an input file; returns the exit code."""
+    """Write an input file; returns the exit code."""
     records.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
     with input_warnings_to(_warn):
         hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump, parsed.spin_orbitals)
@@ -41,7 +41,7 @@ def from_fcidump(parsed: argparse.Namespace) -> int:
 
 
 def from_counts(parsed: argparse.Namespace) -> int:
-    """Writes a problem file; returns the exit code."""
+    """Write a problem file; returns the exit code."""
     records.check_output(parsed.output, parsed.hamiltonian, parsed.counts)
     with input_warnings_to(_warn):
         hamiltonian = Hamiltonian.from_fcidump(parsed.hamiltonian, parsed.spin_orbitals)
@@ -52,12 +52,12 @@ def from_counts(parsed: argparse.Namespace) -> int:
 
 
 def _warn(text: str) -> None:
-    """Prints a warning."""
+    """Print a warning."""
     tell(text, "sqd_mpi: warning:", "yellow")
 
 
 def _say_what_was_made(parsed: argparse.Namespace, hamiltonian: Any, content: str) -> None:
-    """Prints a line on a new file, or its summary."""
+    """Print a line on a new file, or its summary."""
     if parsed.json:
         show(json.dumps(records.read_summary(parsed.output), allow_nan=False) + "\n")
     elif not parsed.quiet:

@@ -37,7 +37,7 @@ _QUERY_SECONDS = 10.0
 
 
 def describe() -> dict[str, Any]:
-    """Returns versions, machine, MPI, threads, devices, caches and environment, as an object that JSON can hold."""
+    """Versions, machine, MPI, threads, devices, caches and environment, as an object that JSON can hold."""
     return {
         "sqd_mpi": __version__,
         "location": str(PACKAGE),
@@ -62,7 +62,7 @@ def describe() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """Returns the version of an installed distribution, None if there is none."""
+    """The version of an installed distribution, None if there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -70,14 +70,14 @@ def _version(package: str) -> str | None:
 
 
 def _mpi_library() -> str:
-    """Returns what the MPI library says about itself, or why there is none."""
+    """What the MPI library says about itself, or why there is none."""
     from sqd_mpi.distribution.mpi import library_version
 
     return library_version()
 
 
 def _launcher() -> dict[str, str | None]:
-    """Returns the `mpiexec` beside this Python, which belongs to the MPI wheels, and that of the PATH, and `srun`."""
+    """The `mpiexec` beside this Python, which belongs to the MPI wheels, and that of the PATH, and `srun`."""
     beside = Path(sys.executable).parent / "mpiexec"
     return {
         "beside_python": str(beside) if beside.exists() else None,
@@ -87,7 +87,7 @@ def _launcher() -> dict[str, str | None]:
 
 
 def _processor(path: Path) -> dict[str, Any]:
-    """Returns model and extensions of the first processor that the kernel lists."""
+    """Model and extensions of the first processor that the kernel lists."""
     text = _read(path).split("\n\n")[0]
     fields = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", text, re.MULTILINE))
     listed = set((fields.get("flags") or fields.get("Features") or "").split())
@@ -98,7 +98,7 @@ def _processor(path: Path) -> dict[str, Any]:
 
 
 def _cpu_quota(control_groups: Path) -> float | None:
-    """Returns how many cores the control group of this process may use at once, None if it has no limit."""
+    """How many cores the control group of this process may use at once, None if it has no limit."""
     quota, _, period = _read(control_groups / "cpu.max").partition(" ")
     if not quota:
         quota, period = (_read(control_groups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
@@ -106,19 +106,19 @@ def _cpu_quota(control_groups: Path) -> float | None:
 
 
 def _total_memory() -> int:
-    """Returns the bytes of memory of this machine."""
+    """The bytes of memory of this machine."""
     import psutil
 
     return int(psutil.virtual_memory().total)
 
 
 def _free_bytes(folder: Path) -> int | None:
-    """Returns the bytes that are free on the file system of a folder, None if it is missing."""
+    """The bytes that are free on the file system of a folder, None if it is missing."""
     return shutil.disk_usage(folder).free if folder.is_dir() else None
 
 
 def _threading_layer() -> str | None:
-    """Returns the layer that numba will take: the first one of its order whose library can be loaded."""
+    """The layer that numba will take: the first one of its order whose library can be loaded."""
     spec = importlib.util.find_spec("numba")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -136,7 +136,7 @@ def _threading_layer() -> str | None:
 
 
 def _loads(library: str) -> bool:
-    """Returns whether the loader finds a shared library; none is always found."""
+    """Whether the loader finds a shared library; none is always found."""
     try:
         ctypes.CDLL(library or None)
     except OSError:
@@ -145,7 +145,7 @@ def _loads(library: str) -> bool:
 
 
 def _devices(kernel_driver: Path = Path("/sys/class/kfd/kfd/topology/nodes")) -> list[str]:
-    """Returns the GPUs of this machine, as NVIDIA's tool lists them and as AMD's driver does."""
+    """The GPUs of this machine, as NVIDIA's tool lists them and as AMD's driver does."""
     found = []
     tool = shutil.which("nvidia-smi")
     if tool:
@@ -164,13 +164,13 @@ def _devices(kernel_driver: Path = Path("/sys/class/kfd/kfd/topology/nodes")) ->
 
 
 def _device_libraries() -> dict[str, str]:
-    """Returns the versions of the distributions of CuPy, which has one name for every CUDA or ROCm."""
+    """The versions of the distributions of CuPy, which has one name for every CUDA or ROCm."""
     names = {str(found.metadata["Name"]) for found in metadata.distributions() if found.metadata["Name"]}
     return {name: metadata.version(name) for name in sorted(names) if name.lower().startswith("cupy")}
 
 
 def _caches() -> dict[str, str]:
-    """Returns where compiled kernels are kept."""
+    """Where compiled kernels are kept."""
     beside = PACKAGE / "__pycache__" if os.access(PACKAGE, os.W_OK) else Path("~/.cache").expanduser() / "numba"
     return {
         "numba": os.environ.get("NUMBA_CACHE_DIR") or str(beside),
@@ -179,7 +179,7 @@ def _caches() -> dict[str, str]:
 
 
 def _read(path: Path) -> str:
-    """Returns the text of a file without its last line break, or nothing if it cannot be read."""
+    """The text of a file without its last line break, or nothing if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -34,12 +34,12 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        """Sets the handlers."""
+        """Set the handlers."""
         self._before = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Puts the former handlers back."""
+        """Put the former handlers back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -94,7 +94,7 @@ class OutputLock:
             os.pwrite(self._descriptor, f"host {socket.gethostname()}, process {os.getpid()}\n".encode(), 0)
 
     def remove_remains(self, *outputs: Path) -> None:
-        """Removes temporary files of killed jobs: with the lock held nobody can be writing them."""
+        """Remove temporary files of killed jobs: with the lock held nobody can be writing them."""
         if not self.held:
             return
         for output in map(behind_links, outputs):
@@ -104,7 +104,7 @@ class OutputLock:
                         path.unlink()
 
     def release(self) -> None:
-        """Removes the file and frees the lock."""
+        """Remove the file and frees the lock."""
         if self.held:
             with suppress(OSError):
                 self.path.unlink()

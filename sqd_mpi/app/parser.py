@@ -67,17 +67,17 @@ class Parser(argparse.ArgumentParser):
     """Whether all ranks of a job come here with the same words: MPI then says which of them reports an error."""
 
     def __init__(self, **settings: Any) -> None:
-        """Takes no abbreviated options: what is unknown today may become an option tomorrow."""
+        """Take no abbreviated options: what is unknown today may become an option tomorrow."""
         plain = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(**{**plain, **settings})
 
     def error(self, message: str) -> NoReturn:
-        """Prints one sentence and exits with code 2."""
+        """Print one sentence and exits with code 2."""
         refuse(f"{message}; see {self.prog} --help", self.collective)
         sys.exit(EXIT_BAD_INPUT)
 
     def refuse_unknown(self, words: Sequence[str], given: Sequence[str] = ()) -> NoReturn:
-        """Reports the first of the words that no argument took.
+        """Report the first of the words that no argument took.
 
         Args:
             words: those that are left.
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown option {name}{did_you_mean(name, known)}")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Prints help and version on standard output, which may be closed, broken or full, and errors."""
+        """Print help and version on standard output, which may be closed, broken or full, and errors."""
         if message:
             if file is sys.stdout:
                 show(message)
@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
                 tell(message.rstrip())
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuses what is not among the choices, and says what is close."""
+        """Refuse what is not among the choices, and says what is close."""
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]
             what = action.metavar.lower() if isinstance(action.metavar, str) else "value"
@@ -110,13 +110,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def examples(*lines: str) -> str:
-    """Returns the end of a help text: examples of a verb, and what exit codes mean."""
+    """The end of a help text: examples of a verb, and what exit codes mean."""
     shown = "\n".join(f"  {line}" for line in lines)
     return f"Examples:\n{shown}\n\n{EXIT_CODES}"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of all verbs."""
+    """The parser of all verbs."""
     parser = Parser(
         prog=PROGRAM,
         description="Lowest eigenpairs of a molecular Hamiltonian in a product of alpha and beta bit-strings.",
@@ -145,7 +145,7 @@ First steps:
 def _add_verb(
     verbs: Any, name: str, description: str, *lines: str, collective: bool = False
 ) -> argparse.ArgumentParser:
-    """Returns the parser of a new verb.
+    """The parser of a new verb.
 
     Args:
         verbs: where it goes.
@@ -161,7 +161,7 @@ def _add_verb(
 
 
 def _add_manners(parser: argparse.ArgumentParser, *, json_text: str | None = None, verbose: bool = False) -> None:
-    """Adds --quiet, and --verbose and --json where they make sense."""
+    """Add --quiet, and --verbose and --json where they make sense."""
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--quiet", action="store_true", help="show warnings and errors only")
     if verbose:
@@ -171,7 +171,7 @@ def _add_manners(parser: argparse.ArgumentParser, *, json_text: str | None = Non
 
 
 def _add_import(verbs: Any) -> None:
-    """Adds `import fcidump` and `import counts`."""
+    """Add `import fcidump` and `import counts`."""
     importer = _add_verb(verbs, "import", "Make an input file from files of other programs.",
         "sqd_mpi import fcidump --help",
         "sqd_mpi import counts --help",
@@ -203,7 +203,7 @@ def _add_import(verbs: Any) -> None:
 
 
 def _add_spin_orbitals(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that says how a FCIDUMP numbers spin orbitals."""
+    """Add the option that says how a FCIDUMP numbers spin orbitals."""
     parser.add_argument(
         "--spin-orbitals", choices=("auto", "interleaved", "blocked"), default="auto",
         help="order of spin orbitals if the indices of the FCIDUMP are theirs: alpha, beta, alpha, ... or all alpha "
@@ -212,7 +212,7 @@ def _add_spin_orbitals(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(verbs: Any) -> None:
-    """Adds `run`; its options are those of `SolveOptions`."""
+    """Add `run`; its options are those of `SolveOptions`."""
     parser = _add_verb(verbs, "run", "Find the lowest eigenpairs of an input file; start it with mpirun.",
         "mpirun -n 4 sqd_mpi run input.h5",
         "mpirun -n 4 sqd_mpi run input.h5 --nroots 3 --spin-square 0 -o singlets.h5",
@@ -227,7 +227,7 @@ def _add_run(verbs: Any) -> None:
 
 
 def _add_sqd(verbs: Any) -> None:
-    """Adds `sqd`; its options are those of `LoopOptions`."""
+    """Add `sqd`; its options are those of `LoopOptions`."""
     parser = _add_verb(verbs, "sqd", "Run the whole loop on sampled bit-strings; alone or with mpirun.",
         "sqd_mpi sqd problem.h5 --samples-per-batch 500",
         "mpirun -n 8 sqd_mpi sqd problem.h5 --batches 8 --symmetrize-spin --resume",
@@ -248,7 +248,7 @@ def _add_sqd(verbs: Any) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, options: type[SolveOptions]) -> None:
-    """Adds the options of a class that have a place on the command line."""
+    """Add the options of a class that have a place on the command line."""
     for name in options.command_line:
         field = options.model_fields[name]
         settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field)}
@@ -260,7 +260,7 @@ def _add_options(parser: argparse.ArgumentParser, options: type[SolveOptions]) -
 
 
 def _add_plan(verbs: Any) -> None:
-    """Adds `plan`; its options on the solve are those of `run`."""
+    """Add `plan`; its options on the solve are those of `run`."""
     parser = _add_verb(
         verbs, "plan", "Predict memory and time of all process grids, without MPI, and say which is best.",
         "sqd_mpi plan input.h5 --ranks 64 --memory 4GB",
@@ -281,7 +281,7 @@ def _add_plan(verbs: Any) -> None:
 
 
 def _add_bench(verbs: Any) -> None:
-    """Adds `bench`."""
+    """Add `bench`."""
     parser = _add_verb(verbs, "bench", "Measure what this machine can do, for plan, and check its set-up; use mpirun.",
         "mpirun -n 4 sqd_mpi bench -o machine.json",
         collective=True,
@@ -294,7 +294,7 @@ def _add_bench(verbs: Any) -> None:
 
 
 def _add_info(verbs: Any) -> None:
-    """Adds `info`."""
+    """Add `info`."""
     parser = _add_verb(verbs, "info", "Say what an input, result or checkpoint file or this installation holds.",
         "sqd_mpi info result.h5",
         "sqd_mpi info result.h5 --json | jq .energy",
@@ -306,7 +306,7 @@ def _add_info(verbs: Any) -> None:
 
 
 def _add_report(verbs: Any) -> None:
-    """Adds `report`."""
+    """Add `report`."""
     parser = _add_verb(verbs, "report", "Make one HTML page, or pictures, of a result, a trace, or both.",
         "sqd_mpi report result.h5",
         "sqd_mpi report result.h5 --trace trace.json.gz -o report.html",
@@ -323,7 +323,7 @@ def _add_report(verbs: Any) -> None:
 
 
 def _add_extrapolate(verbs: Any) -> None:
-    """Adds `extrapolate`."""
+    """Add `extrapolate`."""
     parser = _add_verb(verbs, "extrapolate", "Extrapolate the energy to zero variance; start it with mpirun.",
         "mpirun -n 4 sqd_mpi extrapolate input.h5 --thresholds 1e-3,3e-4,1e-4",
         collective=True,
@@ -345,6 +345,6 @@ def _add_extrapolate(verbs: Any) -> None:
 
 
 def _help(field: Any) -> str:
-    """Returns the sentence of an option with its default."""
+    """The sentence of an option with its default."""
     default = "" if field.default is None or field.default is False else f" ({field.default})"
     return f"{field.description or ''}".rstrip(".").replace("%", "%%") + default

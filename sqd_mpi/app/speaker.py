@@ -37,7 +37,7 @@ _SPEAK, _BE_SILENT = "speak", "be silent"
 
 
 def refuse(sentence: str, collective: bool) -> None:
-    """Prints an error once for all processes of the job, if that is possible.
+    """Print an error once for all processes of the job, if that is possible.
 
     Args:
         sentence: what is wrong.
@@ -50,7 +50,7 @@ def refuse(sentence: str, collective: bool) -> None:
 
 @contextmanager
 def speaking(collective: bool) -> Iterator[bool]:
-    """Gives whether this process says what all processes of its job find; what it says is said inside.
+    """Give whether this process says what all processes of its job find; what it says is said inside.
 
     Where MPI does not run, a child process starts it in the place of this one, as it may fail, print or wait for ever.
 
@@ -80,14 +80,14 @@ def speaking(collective: bool) -> Iterator[bool]:
 
 
 def _word(child: subprocess.Popen[str]) -> str:
-    """Returns what a child process answers, nothing if it ends without an answer."""
+    """What a child process answers, nothing if it ends without an answer."""
     assert child.stdout is not None
     words = (line.strip() for line in child.stdout)
     return next((word for word in words if word in (_SPEAK, _BE_SILENT)), "")
 
 
 def answer() -> None:
-    """Starts MPI and prints whether this rank speaks; one that is alone with its error then ends the job."""
+    """Start MPI and prints whether this rank speaks; one that is alone with its error then ends the job."""
     from sqd_mpi.distribution import mpi
     from sqd_mpi.distribution.ranks import ranks_of
 
@@ -100,5 +100,5 @@ def answer() -> None:
 
 
 def all_arrive(ranks: Ranks) -> bool:
-    """Returns whether all ranks come here soon; if not, the error is this rank's alone and the others would hang."""
+    """Whether all ranks come here soon; if not, the error is this rank's alone and the others would hang."""
     return ranks.meet(_NAP_SECONDS, AGREEMENT_SECONDS)

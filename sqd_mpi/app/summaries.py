@@ -14,7 +14,7 @@ from sqd_mpi.files.summary import Summary
 def of_solve(
     result: Any, problem: Any, began: float, peak_rss_bytes: int, densities: list[Any], corrections: list[Any]
 ) -> Summary:
-    """Returns the summary of one solve.
+    """The summary of one solve.
 
     Args:
         result: what `solve_subspace` returned.
@@ -72,7 +72,7 @@ def of_solve(
 
 
 def _sectors(decisions: Any) -> dict[str, list[Any]]:
-    """Returns how every symmetry sector was decided: one entry per sector in every list."""
+    """How every symmetry sector was decided: one entry per sector in every list."""
     return {
         "sector": [label for label, _ in decisions],
         "spin_flip_parity": [parity or None for _, parity in decisions],
@@ -84,7 +84,7 @@ def _sectors(decisions: Any) -> dict[str, list[Any]]:
 
 
 def _orbitals(densities: list[Any]) -> dict[str, Any]:
-    """Returns what the density matrices of the roots say about orbitals."""
+    """What the density matrices of the roots say about orbitals."""
     if not densities:
         return {}
     from sqd_mpi.solver.density_matrices import natural_occupations, orbital_entropies
@@ -96,7 +96,7 @@ def _orbitals(densities: list[Any]) -> dict[str, Any]:
 
 
 def _corrections(corrections: list[Any]) -> dict[str, Any]:
-    """Returns the second-order corrections of the roots as fields."""
+    """The second-order corrections of the roots as fields."""
     if not corrections:
         return {}
     return {
@@ -107,7 +107,7 @@ def _corrections(corrections: list[Any]) -> dict[str, Any]:
 
 
 def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: int) -> Summary:
-    """Returns the summary of a loop, on rank 0.
+    """The summary of a loop, on rank 0.
 
     Args:
         hamiltonian: what was diagonalised.
@@ -152,7 +152,7 @@ def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: i
 
 
 def _count(samples: Any, nelec: tuple[int, int]) -> dict[str, Any]:
-    """Returns how many different samples there are, and how many, with which share, need no recovery."""
+    """How many different samples there are, and how many, with which share, need no recovery."""
     from sqd_mpi.problem import bitstrings
 
     right = (bitstrings.counts(samples.alpha) == nelec[0]) & (bitstrings.counts(samples.beta) == nelec[1])

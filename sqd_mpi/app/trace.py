@@ -39,7 +39,7 @@ _KNOWN_AS = "sqd_mpi"
 
 
 def event_limit(n_ranks: int) -> int:
-    """Returns how many events a rank keeps: fewer where there are many ranks, so that the file stays readable."""
+    """How many events a rank keeps: fewer where there are many ranks, so that the file stays readable."""
     return max(LEAST_EVENTS, min(MOST_EVENTS, MOST_EVENTS_OF_ALL // n_ranks))
 
 
@@ -47,7 +47,7 @@ class Tracer(Timers):
     """Timers that also keep the start and end of every phase, up to a number of them; later ones are only counted."""
 
     def __init__(self, limit: int = MOST_EVENTS) -> None:
-        """Starts with nothing.
+        """Start with nothing.
 
         Args:
             limit: number of events to keep, 20 bytes each.
@@ -61,12 +61,12 @@ class Tracer(Timers):
         self._clocks: list[tuple[float, float]] = []  # (time here, time on rank 0 minus time here)
 
     def add(self, name: str, start: float, end: float, detail: Mapping[str, int] = NO_DETAIL) -> None:
-        """Adds to phase `name` and keeps the event."""
+        """Add to phase `name` and keeps the event."""
         super().add(name, start, end)
         self._keep((COMPUTE, name, *detail.items()), start, end)
 
     def beside(self, name: str, start: float, **detail: int) -> None:
-        """Keeps an event of the communication that goes on beside the phases, from start until now."""
+        """Keep an event of the communication that goes on beside the phases, from start until now."""
         self._keep((COMMUNICATION, name, *detail.items()), start, perf_counter())
 
     def _keep(self, kind: tuple[Any, ...], start: float, end: float) -> None:
@@ -78,22 +78,22 @@ class Tracer(Timers):
         self._ends.append(end)
 
     def __len__(self) -> int:
-        """Returns the number of events kept."""
+        """The number of events kept."""
         return len(self._codes)
 
     def align(self, ranks: Ranks) -> None:
-        """Compares the clock with that of rank 0; at the start and the end of a run, so that drift is seen.
+        """Compare the clock with that of rank 0; at the start and the end of a run, so that drift is seen.
 
         Collective over the ranks.
         """
         self._clocks.append((perf_counter(), clock_offset(ranks)))
 
     def first(self) -> float:
-        """Returns the start of the first event, seconds of the clock of rank 0; infinity without events."""
+        """The start of the first event, seconds of the clock of rank 0; infinity without events."""
         return float(self._on_rank_0(np.array(self._starts)).min(initial=np.inf))
 
     def events(self, origin: float) -> tuple[list[tuple[Any, ...]], NDArray[np.intp], NDArray[Any], NDArray[Any]]:
-        """Returns the kinds, and for every event the number of its kind, its start and its end.
+        """The kinds, and for every event the number of its kind, its start and its end.
 
         Args:
             origin: time on the clock of rank 0 from which starts and ends are counted, in seconds.
@@ -102,14 +102,14 @@ class Tracer(Timers):
         return list(self._kinds), np.array(self._codes, np.intp), starts, ends
 
     def _on_rank_0(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns times on the clock of rank 0: what was measured at first and at last, and a line between."""
+        """Times on the clock of rank 0: what was measured at first and at last, and a line between."""
         here, offsets = np.array(self._clocks or [(0.0, 0.0)]).T
         rate = (offsets[-1] - offsets[0]) / (here[-1] - here[0]) if here[-1] > here[0] else 0.0
         return times + offsets[0] + rate * (times - here[0])
 
 
 def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[str, Any]) -> str | None:
-    """Writes the file of all ranks; rank 0 holds a bounded piece of it at a time.
+    """Write the file of all ranks; rank 0 holds a bounded piece of it at a time.
 
     Collective over the grid.
 
@@ -157,7 +157,7 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
 
 
 def _pieces(tracer: Tracer, process_grid: ProcessGrid, hosts: tuple[str, ...], origin: float) -> Iterator[bytes]:
-    """Yields the events of this rank as text, each followed by a comma and a line break."""
+    """Yield the events of this rank as text, each followed by a comma and a line break."""
     rank = process_grid.rank
     kinds, codes, starts, ends = tracer.events(origin)
     threads = np.array([thread for thread, *_ in kinds], np.intp)[codes]
@@ -175,7 +175,7 @@ def _pieces(tracer: Tracer, process_grid: ProcessGrid, hosts: tuple[str, ...], o
 
 
 def _names(process_grid: ProcessGrid, host: str, last_thread: int) -> bytes:
-    """Returns the events that name a rank and its threads."""
+    """The events that name a rank and its threads."""
     here, rank = process_grid.coordinates, process_grid.rank
     place = f"rank {rank} (ia {here.ia}, ib {here.ib}, it {here.it}, ir {here.ir})"
     named: list[tuple[int, str, Any]] = [(0, "process_name", place), (0, "process_labels", host)]
@@ -188,7 +188,7 @@ def _names(process_grid: ProcessGrid, host: str, last_thread: int) -> bytes:
 
 
 def _argument(what: str) -> str:
-    """Returns under which name a naming event has its value."""
+    """Under which name a naming event has its value."""
     return {"process_labels": "labels", "process_sort_index": "sort_index"}.get(what, "name")
 
 
@@ -197,7 +197,7 @@ def _thread_name(thread: int) -> str:
 
 
 def _lanes(starts: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Returns for every event the lowest lane in which it overlaps no earlier one."""
+    """For every event the lowest lane in which it overlaps no earlier one."""
     lanes = np.zeros(len(starts), np.intp)
     free: list[float] = []  # when each lane becomes free
     for event in np.argsort(starts, kind="stable"):
@@ -238,7 +238,7 @@ class Trace:
 
 
 def read(path: str | Path) -> Trace:
-    """Returns what a trace file holds.
+    """What a trace file holds.
 
     Raises:
         InputError: if the file is missing, is no trace, or none of sqd_mpi.
@@ -248,7 +248,7 @@ def read(path: str | Path) -> Trace:
     numbers, places = array("d"), array("q")  # (start, duration) and (name, rank, thread) of every event
 
     def collect(decoded: dict[str, Any]) -> dict[str, Any] | None:
-        """Keeps an event as numbers, so that the objects of a large file never lie in memory together."""
+        """Keep an event as numbers, so that the objects of a large file never lie in memory together."""
         if decoded.get("ph") != "X":
             return decoded
         numbers.extend((float(decoded["ts"]), float(decoded["dur"])))
@@ -285,7 +285,7 @@ def read(path: str | Path) -> Trace:
 
 
 def innermost_seconds(trace: Trace) -> NDArray[np.float64]:
-    """Returns how long every rank was in every phase and in none inside it, (n_ranks, n_names) seconds."""
+    """How long every rank was in every phase and in none inside it, (n_ranks, n_names) seconds."""
     compute = np.flatnonzero(trace.thread == COMPUTE)
     order = compute[np.lexsort((-trace.seconds[compute], trace.start[compute], trace.rank[compute]))]
     spent = np.zeros((trace.n_ranks, len(trace.names)))

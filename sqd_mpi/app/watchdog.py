@@ -47,13 +47,13 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
-        """Starts to watch."""
+        """Start to watch."""
         if self.seconds is not None:
             self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends watching."""
+        """End watching."""
         if self.seconds is not None:
             self._stop.set()
             self._thread.join()
@@ -83,7 +83,7 @@ class Watchdog:
 
 
 def _last_resort(seconds: float | None) -> None:
-    """Lets a thread outside Python print the stacks after so many seconds, unless this is called again before."""
+    """Let a thread outside Python print the stacks after so many seconds, unless this is called again before."""
     try:
         if seconds is None:
             faulthandler.cancel_dump_traceback_later()

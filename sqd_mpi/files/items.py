@@ -30,7 +30,7 @@ PathLike = str | os.PathLike[str]
 
 
 def _check_there(path: PathLike) -> None:
-    """Raises InputError unless there is an ordinary file."""
+    """Raise InputError unless there is an ordinary file."""
     try:
         if not Path(path).exists():
             raise InputError(f"{path} does not exist")
@@ -43,7 +43,7 @@ def _check_there(path: PathLike) -> None:
 
 
 def look(path: PathLike) -> bool:
-    """Makes sure that a file is whole enough for HDF5; returns whether it was changed since it was written.
+    """Make sure that a file is whole enough for HDF5; returns whether it was changed since it was written.
 
     Raises:
         InputError: if it is not.
@@ -53,7 +53,7 @@ def look(path: PathLike) -> bool:
 
 
 def open_file(path: PathLike, *formats: str) -> h5py.File:
-    """Returns an open file of one of the formats.
+    """An open file of one of the formats.
 
     Raises:
         InputError: if there is none.
@@ -77,14 +77,14 @@ def open_file(path: PathLike, *formats: str) -> h5py.File:
 
 @contextmanager
 def opened(path: PathLike, *formats: str) -> Iterator[h5py.File]:
-    """Gives an open file of one of the formats and closes it."""
+    """Give an open file of one of the formats and closes it."""
     with open_file(path, *formats) as file, reading(path):
         yield file
 
 
 @contextmanager
 def reading(path: PathLike) -> Iterator[None]:
-    """Turns what h5py raises for a damaged file into one sentence."""
+    """Turn what h5py raises for a damaged file into one sentence."""
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
@@ -94,7 +94,7 @@ def reading(path: PathLike) -> Iterator[None]:
 
 
 def _check_format(file: h5py.File, path: PathLike, formats: Sequence[str]) -> None:
-    """Checks the root attributes."""
+    """Check the root attributes."""
     found, version = plain(file.attrs.get("format")), plain(file.attrs.get("version"))
     needed = " or ".join(formats)
     if found is None:
@@ -111,7 +111,7 @@ def _check_format(file: h5py.File, path: PathLike, formats: Sequence[str]) -> No
 
 @contextmanager
 def naming(path: PathLike) -> Iterator[None]:
-    """Puts the name of a file before the sentence of an error."""
+    """Put the name of a file before the sentence of an error."""
     try:
         yield
     except InputError as error:
@@ -119,7 +119,7 @@ def naming(path: PathLike) -> Iterator[None]:
 
 
 def group_of(parent: h5py.Group, name: str) -> h5py.Group:
-    """Returns a group that must be there."""
+    """A group that must be there."""
     group = parent.get(name)
     if not isinstance(group, h5py.Group):
         raise InputError(f"{parent.file.filename} has no group /{name}")
@@ -127,14 +127,14 @@ def group_of(parent: h5py.Group, name: str) -> h5py.Group:
 
 
 def attribute(item: h5py.Group, name: str) -> Any:
-    """Returns an attribute that must be there, as a Python object."""
+    """An attribute that must be there, as a Python object."""
     if name not in item.attrs:
         raise InputError(f"{item.file.filename} has no attribute {name} of {item.name}")
     return plain(item.attrs[name])
 
 
 def array_of(parent: h5py.Group, name: str, ndim: int | None = None) -> NDArray[Any]:
-    """Returns the numbers of a dataset that must be there."""
+    """The numbers of a dataset that must be there."""
     item = parent.get(name)
     full_name = f"{parent.name.rstrip('/')}/{name}"
     if not isinstance(item, h5py.Dataset):
@@ -145,12 +145,12 @@ def array_of(parent: h5py.Group, name: str, ndim: int | None = None) -> NDArray[
 
 
 def _read(item: h5py.Dataset) -> NDArray[Any]:
-    """Returns the whole of a dataset."""
+    """The whole of a dataset."""
     return np.asarray(item[()])
 
 
 def write_tree(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Writes numbers, texts and None as attributes, lists and arrays as datasets, dictionaries as groups."""
+    """Write numbers, texts and None as attributes, lists and arrays as datasets, dictionaries as groups."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             write_tree(group.create_group(name), value)
@@ -161,12 +161,12 @@ def write_tree(group: h5py.Group, values: Mapping[str, Any]) -> None:
 
 
 def _storable(value: Any) -> Any:
-    """Returns a value as HDF5 takes it: names of files may have bytes that are no UTF-8, which become escapes."""
+    """A value as HDF5 takes it: names of files may have bytes that are no UTF-8, which become escapes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _write_list(group: h5py.Group, name: str, values: Sequence[Any] | NDArray[Any]) -> None:
-    """Writes a list; None becomes NaN, and a mark says that the other numbers are integers."""
+    """Write a list; None becomes NaN, and a mark says that the other numbers are integers."""
     array = np.array(values)
     if array.dtype.kind in "U":
         array = np.array([_storable(value) for value in array.ravel().tolist()], dtype=object).reshape(array.shape)
@@ -180,7 +180,7 @@ def _write_list(group: h5py.Group, name: str, values: Sequence[Any] | NDArray[An
 
 
 def read_tree(group: h5py.Group) -> dict[str, Any]:
-    """Returns what `write_tree` wrote, as an object that JSON can hold: what is not finite is None."""
+    """What `write_tree` wrote, as an object that JSON can hold: what is not finite is None."""
     tree = {name: plain(value) for name, value in group.attrs.items()}
     for name, item in group.items():
         if isinstance(item, h5py.Group):
@@ -194,7 +194,7 @@ def read_tree(group: h5py.Group) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a Python object for what h5py gives."""
+    """A Python object for what h5py gives."""
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, bytes):
@@ -207,7 +207,7 @@ def plain(value: Any) -> Any:
 
 
 def _integers(values: Any) -> Any:
-    """Returns nested lists with their numbers as integers."""
+    """Nested lists with their numbers as integers."""
     if isinstance(values, list):
         return [_integers(value) for value in values]
     return None if values is None else int(values)

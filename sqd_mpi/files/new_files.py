@@ -20,7 +20,7 @@ class WriteError(RunError, OSError):
 
 
 def write_error(path: str | os.PathLike[str], error: OSError) -> WriteError:
-    """Returns the error of a file for one of the system."""
+    """The error of a file for one of the system."""
     reason = error.strerror or str(error)
     made = WriteError(f"cannot write {path}: {reason}")
     made.strerror = reason
@@ -28,13 +28,13 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> WriteError:
 
 
 def behind_links(path: str | os.PathLike[str]) -> Path:
-    """Returns the file that a symbolic link leads to, which may not exist yet; other paths as they are."""
+    """The file that a symbolic link leads to, which may not exist yet; other paths as they are."""
     named = Path(path)
     return Path(os.path.realpath(named)) if named.is_symlink() else named
 
 
 def check_output(path: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
-    """Checks, before any work, that a file can be written.
+    """Check, before any work, that a file can be written.
 
     Args:
         path: file that is to be written.
@@ -69,7 +69,7 @@ def _check_output(target: Path, inputs: Iterable[str | os.PathLike[str] | None])
 
 @contextmanager
 def new_binary_file(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Gives a new file of bytes, packed by gzip if its name ends in .gz, that appears when it is complete.
+    """Give a new file of bytes, packed by gzip if its name ends in .gz, that appears when it is complete.
 
     Raises:
         WriteError: it cannot be written; a former file of this name stays.
@@ -88,13 +88,13 @@ def new_binary_file(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Returns the name under which a file is written before it is complete: beside it, behind symbolic links."""
+    """The name under which a file is written before it is complete: beside it, behind symbolic links."""
     real = behind_links(path)
     return real.with_name(f".{real.name}.{os.getpid()}.tmp")
 
 
 def into_place(temporary: Path, path: Path) -> None:
-    """Gives a complete file its name, once it is on the disk; a symbolic link of that name stays and leads to it."""
+    """Give a complete file its name, once it is on the disk; a symbolic link of that name stays and leads to it."""
     to_disk(temporary)
     real = behind_links(path)
     os.replace(temporary, real)
@@ -103,7 +103,7 @@ def into_place(temporary: Path, path: Path) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Waits until a file or directory is on the disk."""
+    """Wait until a file or directory is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -124,7 +124,7 @@ class Record:
 
 
 def fingerprint(hamiltonian: Hamiltonian, strings_a: Strings, strings_b: Strings) -> str:
-    """Returns the SHA-256, in hexadecimal digits, of a Hamiltonian and of strings in canonical order."""
+    """The SHA-256, in hexadecimal digits, of a Hamiltonian and of strings in canonical order."""
     digest = hashlib.sha256(hamiltonian.fingerprint().encode())
     for strings in (strings_a, strings_b):
         digest.update(f"strings {strings.shape} ".encode())
@@ -139,7 +139,7 @@ def write_input(
     strings_b: Strings,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes an input file; strings are stored in canonical order, each once.
+    """Write an input file; strings are stored in canonical order, each once.
 
     Args:
         path: name of the file.
@@ -164,7 +164,7 @@ def write_input(
 
 
 def read_input(path: PathLike) -> Problem:
-    """Returns what an input file holds.
+    """What an input file holds.
 
     Raises:
         InputError: if the file is missing, truncated or of another kind, a dataset is missing or has a wrong shape,
@@ -187,7 +187,7 @@ def read_input(path: PathLike) -> Problem:
 
 
 def _integrals(hamiltonian: Hamiltonian) -> dict[str, NDArray[np.float64]]:
-    """Returns the arrays of a Hamiltonian under their names in files."""
+    """The arrays of a Hamiltonian under their names in files."""
     if not hamiltonian.spin_dependent:
         return {"h1e": hamiltonian.h1e, "eri": hamiltonian.eri}
     found = {"h1e_a": hamiltonian.h1e, "eri_aa": hamiltonian.eri}
@@ -196,7 +196,7 @@ def _integrals(hamiltonian: Hamiltonian) -> dict[str, NDArray[np.float64]]:
 
 
 def _read_integrals(group: h5py.Group) -> dict[str, NDArray[np.float64]]:
-    """Returns the arrays of a Hamiltonian under the names of its fields."""
+    """The arrays of a Hamiltonian under the names of its fields."""
     if "h1e_a" not in group:
         return {"h1e": _array(group, "h1e"), "eri": _array(group, "eri")}
     found = {"h1e": _array(group, "h1e_a"), "eri": _array(group, "eri_aa")}
@@ -205,7 +205,7 @@ def _read_integrals(group: h5py.Group) -> dict[str, NDArray[np.float64]]:
 
 
 def write_problem(path: PathLike, hamiltonian: Hamiltonian, samples: Samples) -> None:
-    """Writes a problem file: a Hamiltonian and sampled bit-strings.
+    """Write a problem file: a Hamiltonian and sampled bit-strings.
 
     Raises:
         InputError: if the samples do not fit the Hamiltonian or the file cannot be written.
@@ -221,7 +221,7 @@ def write_problem(path: PathLike, hamiltonian: Hamiltonian, samples: Samples) ->
 
 
 def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
-    """Returns what a problem file holds; samples in ascending order, each once.
+    """What a problem file holds; samples in ascending order, each once.
 
     Raises:
         InputError: if the file is missing, truncated or of another kind, or its contents do not fit each other.
@@ -246,7 +246,7 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
 def write_loop(
     path: PathLike, fingerprint: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Writes the checkpoint of a loop: small values, which come back as JSON has them, and arrays."""
+    """Write the checkpoint of a loop: small values, which come back as JSON has them, and arrays."""
     with AtomicFile(path, LOOP) as file:
         file.attrs["fingerprint"] = fingerprint
         _write_tree(file.create_group("state"), values)
@@ -255,7 +255,7 @@ def write_loop(
 
 
 def read_loop(path: PathLike) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
-    """Returns fingerprint, values and arrays of the checkpoint of a loop."""
+    """Fingerprint, values and arrays of the checkpoint of a loop."""
     _look(path)
     with _open(path, LOOP) as file:
         group = _group(file, "arrays")
@@ -264,7 +264,7 @@ def read_loop(path: PathLike) -> tuple[str, dict[str, Any], dict[str, NDArray[An
 
 
 def write_record(file: h5py.File, record: Record) -> None:
-    """Writes everything of a result but the vectors into an open result file."""
+    """Write everything of a result but the vectors into an open result file."""
     file.attrs["fingerprint"] = record.fingerprint
     _write_tree(file.create_group("summary"), record.summary.stored())
     _write_strings(file, record.strings_a, record.strings_b)
@@ -299,7 +299,7 @@ def write_checkpoint_state(
     residual_norms: ArrayLike,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes everything of a checkpoint but the vectors into an open checkpoint file.
+    """Write everything of a checkpoint but the vectors into an open checkpoint file.
 
     Args:
         file: the open file.
@@ -323,7 +323,7 @@ def write_checkpoint_state(
 
 
 def read_summary(path: PathLike) -> dict[str, Any]:
-    """Returns what `info` says about a file of this program, as an object that JSON can hold.
+    """What `info` says about a file of this program, as an object that JSON can hold.
 
     Raises:
         InputError: if the file is missing, damaged or of another kind.
@@ -343,7 +343,7 @@ def read_summary(path: PathLike) -> dict[str, Any]:
 
 
 def read_run(path: PathLike) -> dict[str, Any]:
-    """Returns what a result says about its run: `summary`, `history`, `timings`, `options`, `versions`, `run`,
+    """What a result says about its run: `summary`, `history`, `timings`, `options`, `versions`, `run`,
     `warnings`, `fingerprint`.
 
     Each is a dictionary but for the last two, a list and a text; arrays are nested lists, what is not finite is None,
@@ -362,13 +362,13 @@ def read_run(path: PathLike) -> dict[str, Any]:
 
 
 def _has_texts(file: h5py.File, name: str) -> bool:
-    """Returns whether there is a list of texts; an empty list is written as numbers."""
+    """Whether there is a list of texts; an empty list is written as numbers."""
     item = file.get(name)
     return isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None
 
 
 def read_weights(path: PathLike, most_roots: int) -> dict[str, tuple[Strings, NDArray[np.float64]]]:
-    """Returns for alpha and beta the strings of a result, (n, nwords), and their weights, (nroots, n).
+    """For alpha and beta the strings of a result, (n, nwords), and their weights, (nroots, n).
 
     Args:
         path: result file.
@@ -390,7 +390,7 @@ def read_weights(path: PathLike, most_roots: int) -> dict[str, tuple[Strings, ND
 
 
 def _summary_of_problem(file: h5py.File) -> dict[str, Any]:
-    """Returns the numbers of a problem file."""
+    """The numbers of a problem file."""
     group = _group(file, "hamiltonian")
     nelec = _attribute(group, "nelec")
     right = [
@@ -406,7 +406,7 @@ def _summary_of_problem(file: h5py.File) -> dict[str, Any]:
 
 
 def _summary_of_input(file: h5py.File) -> dict[str, Any]:
-    """Returns the numbers of an input file."""
+    """The numbers of an input file."""
     group = _group(file, "hamiltonian")
     n_a, n_b = (len(bitstrings.canonical(_array(file, f"strings/{name}", ndim=2))[0]) for name in ("alpha", "beta"))
     return {
@@ -421,7 +421,7 @@ def _summary_of_input(file: h5py.File) -> dict[str, Any]:
 
 
 def _summary_of_checkpoint(file: h5py.File) -> dict[str, Any]:
-    """Returns the numbers of a checkpoint."""
+    """The numbers of a checkpoint."""
     state, vectors = _group(file, "state"), _group(file, "vectors")
     return {
         "iteration": _attribute(state, "iteration"),
@@ -434,7 +434,7 @@ def _summary_of_checkpoint(file: h5py.File) -> dict[str, Any]:
 
 
 def _write_hamiltonian(file: h5py.File, hamiltonian: Hamiltonian) -> None:
-    """Writes integrals and electron numbers."""
+    """Write integrals and electron numbers."""
     group = file.create_group("hamiltonian")
     group.attrs["norb"] = hamiltonian.norb
     group.attrs["nelec"] = np.array(hamiltonian.nelec, dtype=np.int64)
@@ -444,11 +444,11 @@ def _write_hamiltonian(file: h5py.File, hamiltonian: Hamiltonian) -> None:
 
 
 def _write_strings(file: h5py.File, strings_a: Strings, strings_b: Strings) -> None:
-    """Writes both sets of strings."""
+    """Write both sets of strings."""
     file["strings/alpha"] = np.asarray(strings_a, dtype="<u8")
     file["strings/beta"] = np.asarray(strings_b, dtype="<u8")
 
 
 def _read_options(file: h5py.File) -> dict[str, Any]:
-    """Returns the attributes of /options."""
+    """The attributes of /options."""
     return {name: _plain(value) for name, value in file["options"].attrs.items()} if "options" in file else {}

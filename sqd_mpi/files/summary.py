@@ -121,7 +121,7 @@ class Summary(BaseModel):
         return len(self.energy)
 
     def stored(self) -> dict[str, Any]:
-        """Returns the fields that were set, as a file holds them."""
+        """The fields that were set, as a file holds them."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -130,6 +130,6 @@ ONLY_WHERE_STORED = ("memory", "loop_converged", "loop_iterations", "failed_batc
 
 
 def as_printed(stored: dict[str, Any]) -> dict[str, Any]:
-    """Returns what `info` prints of a summary: its fields in order, and what other versions may have added, last."""
+    """What `info` prints of a summary: its fields in order, and what other versions may have added, last."""
     known = {name: stored.get(name) for name in Summary.model_fields if name in stored or name not in ONLY_WHERE_STORED}
     return known | stored

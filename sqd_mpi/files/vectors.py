@@ -39,7 +39,7 @@ class VectorFile:
     """
 
     def __init__(self, path: PathLike, file_format: str) -> None:
-        """Prepares a file.
+        """Prepare a file.
 
         Args:
             path: name of the finished file.
@@ -50,7 +50,7 @@ class VectorFile:
         self.temporary = temporary_name(self.path)
 
     def lay_out(self, fill: Callable[[h5py.File], None]) -> dict[tuple[int, int], tuple[int, int, int]]:
-        """Makes the file but for the elements of its vectors.
+        """Make the file but for the elements of its vectors.
 
         Args:
             fill: writes everything else and calls `create_vectors`.
@@ -79,7 +79,7 @@ class VectorFile:
         total: int,
         before_renaming: Callable[[], None] = lambda: None,
     ) -> None:
-        """Writes the checksum and renames the file.
+        """Write the checksum and renames the file.
 
         Args:
             pieces: what `lay_out` gave.
@@ -97,7 +97,7 @@ class VectorFile:
         into_place(self.temporary, self.path)
 
     def discard(self) -> None:
-        """Removes what was written."""
+        """Remove what was written."""
         with suppress(OSError):
             self.temporary.unlink(missing_ok=True)
 
@@ -113,7 +113,7 @@ def create_vectors(
     parities: Sequence[int] | None = None,
     n_directions: int = 0,
 ) -> None:
-    """Creates the datasets that `write_block` fills, one per root and alpha label.
+    """Create the datasets that `write_block` fills, one per root and alpha label.
 
     Args:
         file: open result or checkpoint file.
@@ -156,7 +156,7 @@ def create_vectors(
 def write_block(
     file: h5py.File, root: int, label: int, row_start: int, col_start: int, block: NDArray[np.float64]
 ) -> None:
-    """Writes a rectangle of one piece of a vector.
+    """Write a rectangle of one piece of a vector.
 
     Args:
         file: open file with the datasets of `create_vectors`.
@@ -175,7 +175,7 @@ class VectorReader:
     """The vectors of a result or a checkpoint; any rank may open the file and read what it owns."""
 
     def __init__(self, path: PathLike) -> None:
-        """Opens the file and reads all but the vectors.
+        """Open the file and reads all but the vectors.
 
         Raises:
             InputError: if the file is missing, damaged, of another kind, or holds no vectors.
@@ -190,7 +190,7 @@ class VectorReader:
             raise
 
     def _read_structure(self) -> None:
-        """Reads the strings and labels and checks the shapes of the pieces."""
+        """Read the strings and labels and checks the shapes of the pieces."""
         if "vectors" not in self._file:
             raise InputError(f"{self.path} holds no vectors; write them with --save-vector")
         group = group_of(self._file, "vectors")
@@ -222,7 +222,7 @@ class VectorReader:
                 self._check_piece(root, label)
 
     def _check_piece(self, root: int, label: int) -> None:
-        """Checks that a piece is there with the shape that the labels give it."""
+        """Check that a piece is there with the shape that the labels give it."""
         shape = self.piece_shape(root, label)
         if min(shape) == 0:
             return
@@ -231,13 +231,13 @@ class VectorReader:
             raise InputError(f"{self.path} is damaged: /vectors/{root}/{label} is missing or has a wrong shape")
 
     def piece_shape(self, root: int, label: int) -> tuple[int, int]:
-        """Returns the numbers of alpha and beta strings of the piece of alpha label `label`."""
+        """The numbers of alpha and beta strings of the piece of alpha label `label`."""
         return int(self._counts_a[label]), int(self._counts_b[label ^ self.sectors[root]])
 
     def read_block(
         self, root: int, label: int, row_start: int, row_stop: int, col_start: int, col_stop: int
     ) -> NDArray[np.float64]:
-        """Returns rows and columns of one piece of a vector, counted as in `write_block`."""
+        """Rows and columns of one piece of a vector, counted as in `write_block`."""
         if row_stop <= row_start or col_stop <= col_start:
             return np.zeros((max(row_stop - row_start, 0), max(col_stop - col_start, 0)))
         with reading(self.path):
@@ -249,20 +249,20 @@ class VectorReader:
         return "state" in self._file
 
     def state(self) -> dict[str, Any]:
-        """Returns `iteration`, `energies`, `residual_norms` and the solver's state `solver` of a checkpoint."""
+        """`iteration`, `energies`, `residual_norms` and the solver's state `solver` of a checkpoint."""
         with reading(self.path):
             return read_tree(group_of(self._file, "state"))
 
     def energies(self) -> list[float]:
-        """Returns the energy of every eigenvector, hartree; NaN where the file does not say."""
+        """The energy of every eigenvector, hartree; NaN where the file does not say."""
         return self._of_roots("energies", "energy")
 
     def residual_norms(self) -> list[float]:
-        """Returns the residual norm of every eigenvector, hartree; NaN where the file does not say."""
+        """The residual norm of every eigenvector, hartree; NaN where the file does not say."""
         return self._of_roots("residual_norms", "residual_norm")
 
     def _of_roots(self, in_state: str, in_summary: str) -> list[float]:
-        """Returns one number for every eigenvector from a checkpoint or a result."""
+        """One number for every eigenvector from a checkpoint or a result."""
         with reading(self.path):
             if self.is_checkpoint:
                 found = read_tree(group_of(self._file, "state")).get(in_state)
@@ -273,13 +273,13 @@ class VectorReader:
         return (numbers + [float("nan")] * count)[:count]
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> VectorReader:
-        """Returns the reader."""
+        """The reader."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Closes the file."""
+        """Close the file."""
         self.close()

@@ -25,7 +25,7 @@ class AtomicFile:
     """
 
     def __init__(self, path: PathLike, file_format: str) -> None:
-        """Prepares a file.
+        """Prepare a file.
 
         Args:
             path: name of the finished file.
@@ -38,7 +38,7 @@ class AtomicFile:
         self._stream: Stream | None = None
 
     def __enter__(self) -> h5py.File:
-        """Returns the file, open for writing.
+        """The file, open for writing.
 
         Raises:
             WriteError: it cannot be made.
@@ -52,7 +52,7 @@ class AtomicFile:
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Renames the complete file or removes the incomplete one.
+        """Rename the complete file or removes the incomplete one.
 
         Raises:
             WriteError: it cannot be written.
@@ -78,7 +78,7 @@ class Stream(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        """Makes the file.
+        """Make the file.
 
         Raises:
             OSError: it cannot be made.
@@ -89,21 +89,21 @@ class Stream(io.RawIOBase):
         self._error: OSError | None = None
 
     def __repr__(self) -> str:
-        """Returns the name, which h5py takes for that of the file."""
+        """The name, which h5py takes for that of the file."""
         return str(self._path)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to a place of the file."""
+        """Move to a place of the file."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place}.get(whence)
         self._place = offset + (os.fstat(self._descriptor).st_size if start is None else start)
         return self._place
 
     def tell(self) -> int:
-        """Returns the place."""
+        """The place."""
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Reads; where nothing could be written there are zeros."""
+        """Read; where nothing could be written there are zeros."""
         view = memoryview(buffer).cast("B")
         content = os.pread(self._descriptor, len(view), self._place)
         view[:] = content + bytes(len(view) - len(content))
@@ -111,7 +111,7 @@ class Stream(io.RawIOBase):
         return len(view)
 
     def write(self, content: Any) -> int:
-        """Writes, or keeps the error."""
+        """Write, or keeps the error."""
         left = memoryview(content).cast("B")
         n_bytes = len(left)
         try:
@@ -125,7 +125,7 @@ class Stream(io.RawIOBase):
         return n_bytes
 
     def truncate(self, size: int | None = None) -> int:
-        """Sets the length, or keeps the error."""
+        """Set the length, or keeps the error."""
         length = self._place if size is None else size
         try:
             os.ftruncate(self._descriptor, length)
@@ -134,7 +134,7 @@ class Stream(io.RawIOBase):
         return length
 
     def finish(self) -> None:
-        """Closes the file.
+        """Close the file.
 
         Raises:
             OSError: the first error.
@@ -145,18 +145,18 @@ class Stream(io.RawIOBase):
 
 
 def size_of(path: Path) -> int:
-    """Returns the length of a file in bytes."""
+    """The length of a file in bytes."""
     return path.stat().st_size
 
 
 def write_head(path: Path, total: int) -> None:
-    """Writes the checksum into the first bytes of a complete file."""
+    """Write the checksum into the first bytes of a complete file."""
     with open(path, "r+b") as stream:
         stream.write(checksums.head(size_of(path), total))
 
 
 def write_format(file: h5py.File, file_format: str) -> None:
-    """Writes the attributes that every file has."""
+    """Write the attributes that every file has."""
     file.attrs["format"] = file_format
     file.attrs["version"] = FORMAT_VERSION
     file.attrs["creator"] = f"sqd_mpi {__version__}"

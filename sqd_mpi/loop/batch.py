@@ -67,7 +67,7 @@ class Failure:
     """How often it was tried."""
 
     def __str__(self) -> str:
-        """Returns kind and reason in one line."""
+        """Kind and reason in one line."""
         return f"{self.kind}: {self.reason}"
 
 

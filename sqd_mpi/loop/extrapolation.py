@@ -236,7 +236,7 @@ def _write(path: Path, data: dict[str, Any]) -> None:
 
 
 def _read(input_path: str, folder: str, given: dict[str, Any], log: Log) -> tuple[Any, SolveOptions]:
-    """Reads and checks the input, and makes the folder."""
+    """Read and checks the input, and makes the folder."""
     from sqd_mpi.files import records
 
     with input_warnings_to(log.warning):

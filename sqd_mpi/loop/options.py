@@ -31,7 +31,7 @@ DECISIVE = ("batches", "samples_per_batch", "symmetrize_spin", "max_dim", "seed"
 
 
 def parse_max_dim(value: Any) -> tuple[int, int] | None:
-    """Returns limits for alpha and beta strings: "1000" is both, "1000,800" one each; None stays None."""
+    """Limits for alpha and beta strings: "1000" is both, "1000,800" one each; None stays None."""
     if value is None:
         return None
     parts = str(value).split(",") if isinstance(value, str | int | float) else list(value)
@@ -42,7 +42,7 @@ def parse_max_dim(value: Any) -> tuple[int, int] | None:
 
 
 def _workers(value: Any) -> Any:
-    """Returns "auto" or what is to become an integer."""
+    """"auto" or what is to become an integer."""
     return value if value == "auto" else int(value)
 
 
@@ -90,7 +90,7 @@ class LoopOptions(SolveOptions):
     )
 
     def of_a_solve(self, **changes: Any) -> SolveOptions:
-        """Returns the options of one diagonalisation in the loop."""
+        """The options of one diagonalisation in the loop."""
         values = {name: value for name, value in dict(self).items() if name in SolveOptions.model_fields}
         fixed = {"grid": "auto", "nroots": 1, "resume": False, "time_limit": None, "trace": None}
         return SolveOptions(**{**values, **fixed, **changes})

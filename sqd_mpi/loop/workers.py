@@ -85,11 +85,11 @@ class WorkerPool:
         self._lock = tempfile.NamedTemporaryFile(prefix="sqd_mpi-workers-")
 
     def __enter__(self) -> WorkerPool:
-        """Returns the pool; processes start with the first batches."""
+        """The pool; processes start with the first batches."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends all processes."""
+        """End all processes."""
         self.close()
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ class Samples:
     """Number of spatial orbitals, half of the number of bits."""
 
     def __len__(self) -> int:
-        """Returns the number of different bit-strings."""
+        """The number of different bit-strings."""
         return len(self.probabilities)
 
     def take(self, chosen: NDArray[Any]) -> Samples:

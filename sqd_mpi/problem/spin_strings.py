@@ -21,7 +21,7 @@ class FoundSingles:
     """
 
     def __init__(self, strings: Strings, norb: int) -> None:
-        """Takes the strings, (n, n_words) sorted by label, without looking at them."""
+        """Take the strings, (n, n_words) sorted by label, without looking at them."""
         self.norb = norb
         self._strings = strings
         self._found: Singles | None = None

@@ -23,7 +23,7 @@ class _Notice:
         self._timer: threading.Timer | None = None
 
     def after_a_while(self, text: str) -> None:
-        """Says a text when the delay has passed, if nothing else is said or ends before."""
+        """Say a text when the delay has passed, if nothing else is said or ends before."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()

@@ -20,7 +20,7 @@ class History:
     """What every iteration of a solve gave, those before a restart included."""
 
     def __init__(self, tol: float, max_iterations: int, penalised: bool, log: Log) -> None:
-        """Starts the clock.
+        """Start the clock.
 
         Args:
             tol: residual norm at which a root is converged, hartree.

@@ -26,7 +26,7 @@ class Operators:
     """Makes what acts on the vectors of a sector."""
 
     def __init__(self, frame: Frame) -> None:
-        """Takes where the solve takes place; lists are made when they are first wanted."""
+        """Take where the solve takes place; lists are made when they are first wanted."""
         self.frame = frame
         self._timers = frame.call.timers
         self._structures: dict[int, Any] = {}

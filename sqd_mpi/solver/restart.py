@@ -31,7 +31,7 @@ class Restart:
     """
 
     def __init__(self, frame: Frame, stored: Any) -> None:
-        """Takes the vectors, if there are any."""
+        """Take the vectors, if there are any."""
         self.stored = stored
         self.used = False
         self.n_restored: dict[Sector, int] = {}
@@ -40,7 +40,7 @@ class Restart:
 
     @classmethod
     def open(cls, frame: Frame, given: Any) -> Restart:
-        """Opens what the call gives or its option `start` names. Collective over the grid.
+        """Open what the call gives or its option `start` names. Collective over the grid.
 
         Args:
             frame: where the solve takes place.
@@ -96,7 +96,7 @@ class Restart:
         }
 
     def known(self, history: History, sectors: list[Sector]) -> Iterator[tuple[Sector, Eigenpairs | None, bool, str]]:
-        """Goes on where a run of the same problem was stopped, and yields the sectors that it had begun or decided.
+        """Go on where a run of the same problem was stopped, and yields the sectors that it had begun or decided.
 
         Collective over the grid: all ranks exhaust it.
 

@@ -35,7 +35,7 @@ THEME = {
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:
-    """Returns an empty figure of a height and a width in inches."""
+    """An empty figure of a height and a width in inches."""
     need_matplotlib()
     from matplotlib.figure import Figure
 
@@ -43,25 +43,25 @@ def figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def set_heading(figure: Figure, heading: str) -> None:
-    """Writes the title of a figure, if it has one."""
+    """Write the title of a figure, if it has one."""
     if heading:
         figure.suptitle(literal(heading))
 
 
 def literal(text: str) -> str:
-    """Returns a text that matplotlib writes as it is: dollars in names of files begin no formula."""
+    """A text that matplotlib writes as it is: dollars in names of files begin no formula."""
     return text.replace("$", r"\$")
 
 
 def count_along(axis: Any) -> None:
-    """Puts the marks of an axis at whole numbers."""
+    """Put the marks of an axis at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], frameon: bool = False) -> None:
-    """Puts names beside the panels, or above them where the figure is narrow."""
+    """Put names beside the panels, or above them where the figure is narrow."""
     wide = figure.get_figwidth() > NARROW
     place: dict[str, Any] = {"loc": "outside right upper"} if wide else {"loc": "outside upper left", "ncols": 3}
     if not wide:
@@ -70,7 +70,7 @@ def add_legend(figure: Figure, handles: Sequence[Any], frameon: bool = False) ->
 
 
 def curve_style(number: int) -> dict[str, Any]:
-    """Returns how a curve is drawn: ten differ in marker, colour or line style; further ones are faint."""
+    """How a curve is drawn: ten differ in marker, colour or line style; further ones are faint."""
     if number >= MOST_CURVES:
         return {"color": FAINT, "linewidth": 0.6}
     line = "-" if number < len(SERIES) else "--"
@@ -78,7 +78,7 @@ def curve_style(number: int) -> dict[str, Any]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes a figure as PNG and SVG; returns the files.
+    """Write a figure as PNG and SVG; returns the files.
 
     Raises:
         InputError: the folder is not writable.
@@ -93,7 +93,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def inline_svg(figure: Figure, name: str) -> str:
-    """Returns a figure as SVG to stand in a page: letters are text, colours come from the page, nothing is random.
+    """A figure as SVG to stand in a page: letters are text, colours come from the page, nothing is random.
 
     Args:
         figure: the figure.
@@ -117,12 +117,12 @@ def inline_svg(figure: Figure, name: str) -> str:
 
 
 def _themed(color: str) -> str:
-    """Returns the colour of the page that stands for one of a figure, or the colour itself."""
+    """The colour of the page that stands for one of a figure, or the colour itself."""
     return f"var(--{THEME[color]})" if color in THEME else color
 
 
 def need_matplotlib() -> None:
-    """Checks that there is matplotlib.
+    """Check that there is matplotlib.
 
     Raises:
         InputError: if there is none, with what to do.

@@ -30,7 +30,7 @@ def convergence(
     width: float = canvas.WIDTH,
     states: Sequence[State] | None = None,
 ) -> Figure:
-    """Returns residual norms and distances of the energies from the last one, against the iterations.
+    """Residual norms and distances of the energies from the last one, against the iterations.
 
     Args:
         history: `energy` and `residual_norm`, one list of the roots of a sector per iteration with None where there is
@@ -69,7 +69,7 @@ def convergence(
 
 
 def roots_of_sector(sector: State, n_columns: int, states: Sequence[State] | None) -> list[int | None]:
-    """Returns for every state that was solved in a sector which root of the result it is, None for none.
+    """For every state that was solved in a sector which root of the result it is, None for none.
 
     Args:
         sector: sector and parity.
@@ -83,7 +83,7 @@ def roots_of_sector(sector: State, n_columns: int, states: Sequence[State] | Non
 
 
 def _draw_tolerance(upper: Axes, tol: float) -> None:
-    """Draws the line below which a root is converged."""
+    """Draw the line below which a root is converged."""
     upper.axhline(tol, color="black", linestyle=":", linewidth=1.2)
     upper.annotate(
         f"tolerance {tol:g}", (1, tol), xycoords=("axes fraction", "data"), xytext=(-4, 3),
@@ -92,7 +92,7 @@ def _draw_tolerance(upper: Axes, tol: float) -> None:
 
 
 def extrapolation(data: dict[str, Any], reference: float | None = None) -> Figure:
-    """Returns energies of truncated spaces against variance and correction, with the fits and their values at zero.
+    """Energies of truncated spaces against variance and correction, with the fits and their values at zero.
 
     Args:
         data: `points` and `fits`, as `sqd_mpi.loop.extrapolation` makes them.
@@ -131,7 +131,7 @@ def extrapolation(data: dict[str, Any], reference: float | None = None) -> Figur
 
 
 def write_extrapolation(folder: str | Path, data: dict[str, Any], reference: float | None = None) -> list[Path]:
-    """Writes the picture of an extrapolation as PNG and SVG into a folder that exists; returns the files."""
+    """Write the picture of an extrapolation as PNG and SVG into a folder that exists; returns the files."""
     return canvas.save(extrapolation(data, reference), Path(folder), "extrapolation")
 
 
@@ -144,7 +144,7 @@ def _draw_part(
     roots: Sequence[int | None],
     named: dict[int, Any],
 ) -> None:
-    """Draws the iterations in one sector; `named` keeps one curve for each line of the legend."""
+    """Draw the iterations in one sector; `named` keeps one curve for each line of the legend."""
     for column, root in enumerate(roots):
         known = energies[~np.isnan(energies[:, column]), column]
         if not len(known):
@@ -162,7 +162,7 @@ def _draw_part(
 
 
 def _plot_positive(axes: Axes, x: NDArray[np.intp], y: NDArray[np.float64], **style: Any) -> Any:
-    """Draws the points that a logarithmic axis can show; returns the curve, None if there are none."""
+    """Draw the points that a logarithmic axis can show; returns the curve, None if there are none."""
     shown = y > 0
     if not shown.any():
         return None
@@ -171,7 +171,7 @@ def _plot_positive(axes: Axes, x: NDArray[np.intp], y: NDArray[np.float64], **st
 
 
 def _name_parts(figure: Figure, axes: Axes, sectors: NDArray[np.intp], bounds: Sequence[int]) -> None:
-    """Draws a line between the sectors and names those that have room for it, the longest first."""
+    """Draw a line between the sectors and names those that have room for it, the longest first."""
     with_parity = bool(sectors[:, 1].any())
     if len(bounds) == 2:
         label, parity = (int(number) for number in sectors[0])
@@ -194,7 +194,7 @@ def _name_parts(figure: Figure, axes: Axes, sectors: NDArray[np.intp], bounds: S
 
 
 def _keep_apart(texts: Sequence[Any], figure: Figure) -> None:
-    """Removes texts that would touch one that comes before them."""
+    """Remove texts that would touch one that comes before them."""
     figure.draw_without_rendering()
     taken: list[tuple[float, float]] = []
     for text in texts:

@@ -17,7 +17,7 @@ _MOST_POINTS = 2000  # batches drawn one by one; beyond, their range is
 
 
 def energies(of_best: NDArray[np.float64], of_batches: NDArray[np.float64], width: float = canvas.WIDTH) -> Figure:
-    """Returns energies above the lowest one against the iterations: the best batch, all batches, those that failed.
+    """Energies above the lowest one against the iterations: the best batch, all batches, those that failed.
 
     Args:
         of_best: (n_iterations,) hartree.
@@ -53,13 +53,13 @@ def energies(of_best: NDArray[np.float64], of_batches: NDArray[np.float64], widt
 
 
 def _linear_part(above: NDArray[np.float64]) -> float:
-    """Returns up to where the axis is linear: the smallest distance that means something."""
+    """Up to where the axis is linear: the smallest distance that means something."""
     positive = above[np.isfinite(above) & (above > 1e-7)]
     return float(np.clip(positive.min(initial=1.0), 1e-6, 1.0))
 
 
 def _mark_failures(axes: Axes, iterations: NDArray[np.intp], failed: NDArray[np.intp]) -> None:
-    """Draws a cross with a number at the top of iterations in which batches failed."""
+    """Draw a cross with a number at the top of iterations in which batches failed."""
     some = failed > 0
     if not some.any():
         return
@@ -78,7 +78,7 @@ def spaces(
     n_alpha: NDArray[np.float64], n_beta: NDArray[np.float64], n_samples: NDArray[np.float64] | None,
     width: float = canvas.WIDTH,
 ) -> Figure:  # fmt: skip
-    """Returns the numbers of strings of the batches, their range and mean, and of samples after recovery.
+    """The numbers of strings of the batches, their range and mean, and of samples after recovery.
 
     Args:
         n_alpha: (n_iterations, n_batches), NaN where unknown.

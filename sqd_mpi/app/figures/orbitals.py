@@ -21,7 +21,7 @@ _MOST_POINTS = 200  # of a curve of weights
 def occupancies(
     of_spins: NDArray[np.float64], natural: NDArray[np.float64] | None = None, width: float = canvas.WIDTH
 ) -> Figure:
-    """Returns a row for every root: occupation of each orbital by alpha and beta, and natural occupations beside.
+    """A row for every root: occupation of each orbital by alpha and beta, and natural occupations beside.
 
     Args:
         of_spins: (nroots, 2, norb), alpha and beta.
@@ -96,7 +96,7 @@ def weights(of_alpha: Sequence[NDArray[np.float64]], of_beta: Sequence[NDArray[n
 
 
 def left_out(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Returns numbers of strings, at most some hundred, and the weight beyond so many of the heaviest."""
+    """Numbers of strings, at most some hundred, and the weight beyond so many of the heaviest."""
     ordered = np.sort(np.asarray(values, float))  # the lightest first, so that small weights add up exactly
     rest = np.concatenate([np.cumsum(ordered)[::-1][1:], [0.0]])
     numbers = np.unique(np.geomspace(1, len(ordered), min(_MOST_POINTS, len(ordered))).round().astype(np.intp))

@@ -57,13 +57,13 @@ _START = 10
 
 
 def groups_of(names: Sequence[str]) -> NDArray[np.intp]:
-    """Returns for every name of a phase its place in LOOKS."""
+    """For every name of a phase its place in LOOKS."""
     place = {name: k for k, look in enumerate(LOOKS) for name in look.phases}
     return np.array([place.get(name, len(LOOKS) - 1) for name in names], np.intp)
 
 
 def imbalance(seconds: NDArray[np.float64]) -> float:
-    """Returns the maximum divided by the mean over the ranks: 1 is perfect balance.
+    """The maximum divided by the mean over the ranks: 1 is perfect balance.
 
     Args:
         seconds: (n_ranks,) seconds of every rank.
@@ -73,17 +73,17 @@ def imbalance(seconds: NDArray[np.float64]) -> float:
 
 
 def compute_seconds(trace: Trace) -> NDArray[np.float64]:
-    """Returns the seconds that every rank spends on tasks, (n_ranks,)."""
+    """The seconds that every rank spends on tasks, (n_ranks,)."""
     return _group_seconds(trace)[:, COMPUTE].sum(axis=1)
 
 
 def _group_seconds(trace: Trace) -> NDArray[np.float64]:
-    """Returns the seconds of every group of phases, (n_ranks, n_groups)."""
+    """The seconds of every group of phases, (n_ranks, n_groups)."""
     return innermost_seconds(trace) @ np.eye(len(LOOKS))[groups_of(trace.names)]
 
 
 def phase_shares(trace: Trace, width: float = canvas.WIDTH, head: str | None = None) -> Figure:
-    """Returns a bar for every rank with the share of each phase, from the end of the warm-up, and the imbalance.
+    """A bar for every rank with the share of each phase, from the end of the warm-up, and the imbalance.
 
     Args:
         trace: of all ranks.
@@ -109,7 +109,7 @@ def phase_shares(trace: Trace, width: float = canvas.WIDTH, head: str | None = N
 
 
 def mean_shares(timings: Mapping[str, Sequence[float]], heading: str, width: float = canvas.WIDTH) -> Figure:
-    """Returns one bar with the share of each phase, from the timings of a result (no trace is needed).
+    """One bar with the share of each phase, from the timings of a result (no trace is needed).
 
     Args:
         timings: phase -> minimum, mean, maximum over the ranks, seconds; `sigma` holds the phases of its tasks.
@@ -133,7 +133,7 @@ def heading(trace: Trace) -> str:
 
 
 def kind_of_run(grid: Sequence[int] | None = None, n_ranks: int = 1, n_threads: int | None = None, **_: Any) -> str:
-    """Returns grid, ranks and threads in words; a result of the loop has no grid."""
+    """Grid, ranks and threads in words; a result of the loop has no grid."""
     named = ((n_ranks, "rank"), (n_threads, "thread"))
     counts = [f"{n} {what}{'s' if n != 1 else ''}" for n, what in named if n is not None]
     place = "" if not isinstance(grid, list | tuple) else f"grid {','.join(str(n) for n in grid)}, "
@@ -147,7 +147,7 @@ def _patch(look: Look) -> Any:
 
 
 def _bars(rows: NDArray[np.float64], labels: Sequence[str], what: str, texts: Sequence[str], width: float) -> Figure:
-    """Returns horizontal bars that add up to 100 %, with a text at the right of each."""
+    """Horizontal bars that add up to 100 %, with a text at the right of each."""
     figure = canvas.figure(max(2.8 if width > canvas.NARROW else 2.1, 1.7 + min(0.32 * len(rows), 12.0)), width)
     axes = figure.subplots()
     totals = np.maximum(rows.sum(axis=1), 1e-300)
@@ -172,7 +172,7 @@ def _bars(rows: NDArray[np.float64], labels: Sequence[str], what: str, texts: Se
 
 
 def _write_shares(axes: Axes, look: Look, share: NDArray[np.float64], left: NDArray[np.float64], width: float) -> None:
-    """Writes the number into every part that has room for it."""
+    """Write the number into every part that has room for it."""
     from matplotlib.colors import to_rgb
 
     light = float(np.dot(to_rgb(look.color), (0.3, 0.6, 0.1))) > 0.5
@@ -187,7 +187,7 @@ def _write_shares(axes: Axes, look: Look, share: NDArray[np.float64], left: NDAr
 
 
 def balance(seconds: NDArray[np.float64], width: float = canvas.WIDTH) -> Figure:
-    """Returns the seconds of compute of all ranks in ascending order, with mean and largest.
+    """The seconds of compute of all ranks in ascending order, with mean and largest.
 
     Args:
         seconds: (n_ranks,) seconds of compute.
@@ -211,7 +211,7 @@ def balance(seconds: NDArray[np.float64], width: float = canvas.WIDTH) -> Figure
 
 
 def ranges(timings: Mapping[str, Sequence[float]], width: float = canvas.WIDTH) -> Figure:
-    """Returns minimum, mean and maximum over the ranks of the seconds of every phase, the longest above.
+    """Minimum, mean and maximum over the ranks of the seconds of every phase, the longest above.
 
     Args:
         timings: phase -> minimum, mean, maximum.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def write_pictures(folder: str | Path, result: str | None = None, trace: str | None = None) -> list[Path]:
-    """Writes the pictures of a result, of a trace, or of both as PNG and SVG; returns the files.
+    """Write the pictures of a result, of a trace, or of both as PNG and SVG; returns the files.
 
     Args:
         folder: where to; made if it does not exist.
@@ -57,7 +57,7 @@ def write_pictures(folder: str | Path, result: str | None = None, trace: str | N
 
 
 def _of_the_loop(history: dict[str, Any]) -> dict[str, Figure]:
-    """Returns pictures of the iterations, if the history is that of the loop."""
+    """Pictures of the iterations, if the history is that of the loop."""
     names = ("batch_energy", "batch_n_alpha_strings", "batch_n_beta_strings")
     if not set(names) <= set(history):
         return {}
@@ -68,7 +68,7 @@ def _of_the_loop(history: dict[str, Any]) -> dict[str, Figure]:
 
 
 def states_of(sectors: Any, parities: Any) -> list[tuple[int, int]] | None:
-    """Returns sector and parity of every root, None if the file does not say them.
+    """Sector and parity of every root, None if the file does not say them.
 
     Args:
         sectors: of the roots, as in the summary of a result.
@@ -81,7 +81,7 @@ def states_of(sectors: Any, parities: Any) -> list[tuple[int, int]] | None:
 
 
 def check_same_run(run: Mapping[str, Any], trace: Trace, names: str) -> None:
-    """Checks that a result and a trace were written by one run.
+    """Check that a result and a trace were written by one run.
 
     Args:
         run: what `files.records.read_run` returns.

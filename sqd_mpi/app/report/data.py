@@ -83,7 +83,7 @@ class Sources:
 
 
 def read(result: str | Path | None, trace_path: str | Path | None) -> Sources:
-    """Returns what the files hold.
+    """What the files hold.
 
     Raises:
         InputError: a file is missing, damaged or of another kind, or the two belong to different runs.
@@ -117,7 +117,7 @@ def _checked(path: str, content: dict[str, Any]) -> Run:
 
 
 def _check_roots(path: str, summary: Summary) -> None:
-    """Checks that all lists over roots are as long as that of the energies, and those over orbitals as well."""
+    """Check that all lists over roots are as long as that of the energies, and those over orbitals as well."""
     per_root = ("converged", "residual_norm", "spin_square", "spin_pure", "sector", "spin_flip_parity", "occupancies",
                 "natural_occupations", "energy_pt2", "variance", "penalised_energy")  # fmt: skip
     for name in per_root:
@@ -133,7 +133,7 @@ def _check_roots(path: str, summary: Summary) -> None:
 
 
 def _history(path: str, content: dict[str, Any], summary: Summary) -> dict[str, NDArray[np.float64]]:
-    """Returns the history as arrays.
+    """The history as arrays.
 
     Raises:
         InputError: its parts do not fit each other.

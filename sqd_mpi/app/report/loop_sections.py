@@ -16,7 +16,7 @@ _MOST_FAILURES = 50
 
 
 def energies(run: Run) -> str | None:
-    """Returns energies of the iterations and their batches."""
+    """Energies of the iterations and their batches."""
     history = run.history
     if not {"energy", "batch_energy"} <= set(history) or not len(history["energy"]):
         return None
@@ -41,7 +41,7 @@ def _row(history: dict[str, Any], k: int) -> list[str]:
 
 
 def spaces(run: Run) -> str | None:
-    """Returns sizes of the batches and the samples they are drawn from."""
+    """Sizes of the batches and the samples they are drawn from."""
     history = run.history
     names = ("batch_n_alpha_strings", "batch_n_beta_strings")
     if not set(names) <= set(history) or not len(history[names[0]]):
@@ -56,7 +56,7 @@ def spaces(run: Run) -> str | None:
 
 
 def _samples(samples: dict[str, float | None], history: dict[str, Any]) -> str:
-    """Returns what became of the samples."""
+    """What became of the samples."""
     given, right = samples.get("different"), samples.get("right_electrons")
     rows = [("different samples given", words.number(given, ".0f"))]
     if given is not None and right is not None:
@@ -70,7 +70,7 @@ def _samples(samples: dict[str, float | None], history: dict[str, Any]) -> str:
 
 
 def failures(run: Run) -> str | None:
-    """Returns the batches that failed, with their reasons."""
+    """The batches that failed, with their reasons."""
     failed = run.summary.failed_batches
     if not failed:
         return None

@@ -18,7 +18,7 @@ _MOST_HOSTS = 20
 
 
 def time(run: Run) -> str | None:
-    """Returns the phases of a result: shares, minimum, mean and maximum over the ranks."""
+    """The phases of a result: shares, minimum, mean and maximum over the ranks."""
     summary, timings = run.summary, run.timings
     children: list[Any] = []
     if timings:
@@ -57,7 +57,7 @@ def _messages(messages: dict[str, float | None] | None) -> list[tuple[str, str]]
 
 
 def ranks(trace: Trace) -> str | None:
-    """Returns shares of the phases and the balance of the ranks from a trace."""
+    """Shares of the phases and the balance of the ranks from a trace."""
     children = [
         macros.picture(
             canvas.inline_svg(figures.phase_shares(trace, canvas.NARROW, ""), "rank-shares"),
@@ -89,7 +89,7 @@ def _hosts(hosts: Any) -> str:
 
 
 def memory(run: Run) -> str | None:
-    """Returns the memory of the rank that needed most, in bars."""
+    """The memory of the rank that needed most, in bars."""
     summary = run.summary
     parts = [(f"{name} (known before)", value) for name, value in (summary.memory or {}).items() if value is not None]
     if summary.peak_rss_bytes is not None:
@@ -105,7 +105,7 @@ def memory(run: Run) -> str | None:
 
 
 def problem(run: Run) -> str | None:
-    """Returns what was solved."""
+    """What was solved."""
     summary = run.summary
     symmetry = summary.symmetry or {}
     facts = [
@@ -121,7 +121,7 @@ def problem(run: Run) -> str | None:
 
 
 def options(run: Run) -> str | None:
-    """Returns every effective option; those that differ from the default are marked."""
+    """Every effective option; those that differ from the default are marked."""
     if not run.options:
         return None
     fields = (LoopOptions if run.is_loop else SolveOptions).model_fields
@@ -137,7 +137,7 @@ def options(run: Run) -> str | None:
 
 
 def environment(run: Run) -> str | None:
-    """Returns where it ran and with which libraries."""
+    """Where it ran and with which libraries."""
     about, summary = run.run, run.summary
     nodes = about.get("n_nodes")
     facts = [
@@ -161,6 +161,6 @@ def environment(run: Run) -> str | None:
 
 
 def _known(facts: Iterable[tuple[str, Any]]) -> str | None:
-    """Returns names and values, without those that are not known."""
+    """Names and values, without those that are not known."""
     shown = [(name, value) for name, value in facts if value != words.UNKNOWN]
     return macros.pairs(shown) if shown else None

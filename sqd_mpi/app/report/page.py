@@ -16,7 +16,7 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe
 
 
 def write_report(path: str | Path, result: str | None = None, trace: str | None = None) -> Path:
-    """Writes one page on a result, a trace, or both; returns its path.
+    """Write one page on a result, a trace, or both; returns its path.
 
     Args:
         path: the page, `*.html`; replaced when the new one is complete.
@@ -37,7 +37,7 @@ def write_report(path: str | Path, result: str | None = None, trace: str | None 
 
 
 def page(sources: data.Sources) -> str:
-    """Returns the page."""
+    """The page."""
     run, trace = sources.run, sources.trace
     name = Path(run.path).name if run is not None else str(trace.about.get("input", "a run")) if trace else "a run"
     first, parts = [], []

@@ -19,7 +19,7 @@ _HEAVIEST = 10  # strings in the table
 
 
 def states(run: Run) -> str | None:
-    """Returns the table of the roots."""
+    """The table of the roots."""
     summary = run.summary
     columns: list[tuple[str, list[Any]]] = [("energy (hartree)", [words.energy(value) for value in summary.energy])]
     lowest = summary.energy[0]
@@ -49,7 +49,7 @@ def states(run: Run) -> str | None:
 
 
 def convergence(run: Run) -> str | None:
-    """Returns residual norms and energies against the iterations."""
+    """Residual norms and energies against the iterations."""
     history = run.history
     if any(name not in history or not len(history[name]) for name in ("energy", "residual_norm")):
         return None
@@ -66,7 +66,7 @@ def convergence(run: Run) -> str | None:
 
 
 def _has_sectors(history: dict[str, Any]) -> bool:
-    """Returns whether more than one symmetry sector was solved."""
+    """Whether more than one symmetry sector was solved."""
     return any(len(set(history[name].tolist())) > 1 for name in ("sector", "parity") if name in history)
 
 
@@ -95,7 +95,7 @@ def _of_root(root: int, n_roots: int) -> str:
 
 
 def occupations(run: Run) -> str | None:
-    """Returns occupations of the orbitals, alpha, beta and natural."""
+    """Occupations of the orbitals, alpha, beta and natural."""
     summary = run.summary
     if not summary.occupancies or not summary.occupancies[0][0]:
         return None
@@ -128,7 +128,7 @@ def _occupation_table(summary: Summary, of_spins: Any, natural: Any) -> str:
 
 
 def strings(run: Run) -> str | None:
-    """Returns how the weight is spread over the strings, and the heaviest of them."""
+    """How the weight is spread over the strings, and the heaviest of them."""
     if set(run.weights) != {"alpha", "beta"} or not all(weights.size for _, weights in run.weights.values()):
         return None
     of_alpha, of_beta = (list(run.weights[spin][1]) for spin in ("alpha", "beta"))
@@ -157,7 +157,7 @@ def _heaviest(found: Any, weights: Any, norb: int) -> list[tuple[str, float]]:
 
 
 def verdict(run: Run) -> str:
-    """Returns what must be seen at once: whether all converged, and the warnings."""
+    """What must be seen at once: whether all converged, and the warnings."""
     summary = run.summary
     flags = summary.converged or []
     missing = [k for k, value in enumerate(flags) if not value]
@@ -179,7 +179,7 @@ def verdict(run: Run) -> str:
 
 
 def warnings(run: Run) -> str | None:
-    """Returns the warnings of the run."""
+    """The warnings of the run."""
     if not run.warnings:
         return None
     count = f"{len(run.warnings)} warning{'s' if len(run.warnings) != 1 else ''}"
@@ -187,7 +187,7 @@ def warnings(run: Run) -> str | None:
 
 
 def tiles(run: Run) -> str:
-    """Returns the numbers that are looked for first."""
+    """The numbers that are looked for first."""
     summary = run.summary
     shown: list[tuple[str, str]] = [("energy of root 0, hartree", words.energy(summary.energy[0]))]
     for name, values, form in (("residual norm", summary.residual_norm, ".1e"), ("⟨S²⟩", summary.spin_square, ".4f")):

@@ -11,7 +11,7 @@ _SPINS = ("singlet", "doublet", "triplet", "quartet", "quintet", "sextet", "sept
 
 
 def number(value: float | None, form: str) -> str:
-    """Returns a number in a format, or a dash for None."""
+    """A number in a format, or a dash for None."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     text = format(value, form)
@@ -19,17 +19,17 @@ def number(value: float | None, form: str) -> str:
 
 
 def energy(value: float | None) -> str:
-    """Returns an energy with ten decimals."""
+    """An energy with ten decimals."""
     return number(value, ".10f")
 
 
 def count(value: int | None) -> str:
-    """Returns a whole number with thin spaces between its thousands."""
+    """A whole number with thin spaces between its thousands."""
     return UNKNOWN if value is None else f"{value:,}".replace(",", "\u2009")
 
 
 def seconds(value: float | None) -> str:
-    """Returns a time."""
+    """A time."""
     if value is None:
         return UNKNOWN
     if value >= 3600:
@@ -40,7 +40,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(n_bytes: float | None) -> str:
-    """Returns an amount of memory, powers of 1000."""
+    """An amount of memory, powers of 1000."""
     if n_bytes is None:
         return UNKNOWN
     for unit, name in _PREFIXES:
@@ -50,7 +50,7 @@ def size(n_bytes: float | None) -> str:
 
 
 def spin(spin_square: float | None, pure: bool | None) -> str:
-    """Returns the spin of a state in words: that of S(S+1) if it has one, else that it is mixed."""
+    """The spin of a state in words: that of S(S+1) if it has one, else that it is mixed."""
     if spin_square is None:
         return UNKNOWN
     twice = round(math.sqrt(max(0.0, 1.0 + 4.0 * spin_square)) - 1.0)
@@ -61,7 +61,7 @@ def spin(spin_square: float | None, pure: bool | None) -> str:
 
 
 def any_value(value: Any) -> str:
-    """Returns the value of an option."""
+    """The value of an option."""
     if value is None:
         return "not set"
     if isinstance(value, bool):

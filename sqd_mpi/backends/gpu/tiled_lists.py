@@ -206,7 +206,7 @@ def _runs(packed, start, stop):
 
 @jit
 def _thread_of(run, n_threads):
-    """Runs are dealt back and forth, so that all threads get about as many entries."""
+    """Run are dealt back and forth, so that all threads get about as many entries."""
     place = run % n_threads
     return n_threads - 1 - place if run // n_threads % 2 else place
 
