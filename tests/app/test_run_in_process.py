@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi.errors import InputError
-from sqd_mpi.files import records
+from sqd_mpi.files import checksums, records
+from sqd_mpi.files.vectors import VectorReader
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
@@ -273,6 +274,22 @@ def test_resume_after_the_last_iteration(folder, exact, nroots):
     n_sectors = len(summary()["sectors"]["energy"])
     assert summary()["n_iterations"] <= n_whole + 4 * n_sectors  # at most what each was given before it was left
     assert not Path("result.h5.checkpoint").exists()
+
+
+def test_resume_reads_the_checkpoint_once(folder, exact, monkeypatch):
+    assert run_here(max_iterations=2, checkpoint_every=1) == 3
+    read: list[str] = []
+    for owner, name in ((checksums, "file_sum"), (VectorReader, "_read_structure"), (VectorReader, "state")):
+        plain = getattr(owner, name)
+
+        def counted(*arguments, plain=plain, name=name):
+            read.append(name)
+            return plain(*arguments)
+
+        monkeypatch.setattr(owner, name, counted)
+    assert run_here(resume=True) == 0
+    assert summary()["energy"] == pytest.approx([exact[0]], abs=1e-10)
+    assert read.count("file_sum") == read.count("_read_structure") == 1
 
 
 def test_checkpoint_interval(folder, monkeypatch):

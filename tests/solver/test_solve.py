@@ -10,10 +10,12 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.solver.density_matrices import density_matrices
 from sqd_mpi.solver.sectors import HOW_DECIDED
 from sqd_mpi.solver.solve import Progress, solve_subspace
 from sqd_mpi.timing import Timers
 from tests.support.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings
+from tests.support.searches import count_searches
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
 
@@ -361,3 +363,25 @@ def test_no_state_is_missed_for_a_poor_model_space(seed, model_space, nroots):
     result = solve_subspace(None, hamiltonian, *strings, SolveOptions(model_space=model_space, nroots=nroots))
     assert result.converged
     np.testing.assert_allclose(result.energies, exact[:nroots], atol=1e-10)
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("labels", [None, LABELS], ids=["one label", "four labels"])
+def test_singles_are_found_once_a_spin(same, labels, monkeypatch):
+    """Sectors, model spaces, both operators and density matrices take them from the space."""
+    hamiltonian = make_hamiltonian(7, (3, 3), 2, labels)
+    strings = close_strings(7, 3, 30), close_strings(7, 3, 30 if same else 29)
+    degrees = count_searches(monkeypatch)
+    result = solve_subspace(None, hamiltonian, *strings, SolveOptions(nroots=3, model_space=5))
+    density_matrices(result, 1, 2)
+    assert result.converged and degrees.count(1) == (1 if same else 2)
+
+
+def test_the_line_of_an_iteration_shows_the_lowest_energy_and_the_largest_residual(capsys):
+    hamiltonian, strings = make_hamiltonian(7, (3, 3), 1), close_strings(7, 3, 30)
+    result = solve_subspace(None, hamiltonian, strings, strings, SolveOptions(nroots=3, model_space=5), log=Log(0))
+    rows = [line.split() for line in capsys.readouterr().err.splitlines() if line.split()[0].isdigit()]
+    shown = [(float(row[2]), float(row[4])) for row in rows]
+    kept = list(zip(result.history["energy"].min(axis=1), result.history["residual_norm"].max(axis=1), strict=True))
+    close = [any(np.allclose(one, other, rtol=1e-3, atol=1e-9) for other in kept) for one in shown]
+    assert len(shown) > 2 and all(close)
