@@ -251,7 +251,7 @@ def test_uncaught_errors(monkeypatch, capsys, raised, code, stderr):
     monkeypatch.setenv("PMI_RANK", "3")  # no word of MPI, which does not run here
     monkeypatch.delitem(sys.modules, "sqd_mpi.distribution.mpi", raising=False)  # other tests may have started it
     monkeypatch.setattr(sys, "argv", ["sqd_mpi", "info"])
-    monkeypatch.setattr(cli, "_info", fail)
+    monkeypatch.setitem(cli._VERBS, "info", fail)
     monkeypatch.setattr(__main__, "_end_all_ranks", aborted.append)
     assert __main__.run() == code
     printed = capsys.readouterr().err
