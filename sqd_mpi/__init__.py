@@ -89,7 +89,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    value = module if _MODULES[name].endswith(f".{name}") else getattr(module, name)
+    value = getattr(module, name, module)
     globals()[name] = value
     return value
 

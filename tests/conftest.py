@@ -31,7 +31,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile the kernels once, before processes that run tests side by side would all compile them."""
     if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
-        program = "from sqd_mpi.job import warm_up; warm_up(2, pt2=True)"
+        program = "from sqd_mpi.solver import startup; startup.warm_up(startup.Kernels(2, True))"
         subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=False)
 
 

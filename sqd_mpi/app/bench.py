@@ -175,15 +175,12 @@ def _measured(engine: CpuEngine | bench_device.DeviceEngine) -> list[tuple[Any, 
 
 @dataclass(frozen=True, eq=False)
 class KernelCase:
-    """A made-up problem whose tasks are measured.
-
-    Attributes:
-        hamiltonian, problem, labels: integrals, what the planner knows, and labels.
-    """
+    """A made-up problem whose tasks are measured."""
 
     hamiltonian: Any
     problem: Any
     labels: Any
+    """Integrals, what the planner knows, and labels."""
 
     @classmethod
     def create(cls, n_strings: int, norb: int, n_electrons: int) -> KernelCase:

@@ -11,25 +11,21 @@ from sqd_mpi.problem.interaction import Interaction
 
 @dataclass(frozen=True)
 class Task:
-    """One unit of work of a rank: all connections of one kind to one ket block.
-
-    Attributes:
-        kind: "mixed" (one alpha and one beta string move), "alpha" (only alpha strings move) or "beta". Where exactly
-            the terms in which one string moves and the other contributes its density are counted is the backend's
-            choice.
-        da, db: shift from the bra block to the ket block, on the periodic a x b torus.
-        cost: predicted seconds.
-        rows: first and last (excluded) bra row of the sub-block that the task covers; None for all of them.
-        mirrored: whether the task stands for its mirror image as well (`mirror.half_of_kets`): it acts on all elements
-            of a diagonal block, and what it gives counts once as it is and once transposed.
-    """
+    """One unit of work of a rank: all connections of one kind to one ket block."""
 
     kind: str
+    """"mixed" (one alpha and one beta string move), "alpha" (only alpha strings move) or "beta". Where exactly the
+    terms in which one string moves and the other contributes its density are counted is the backend's choice."""
     da: int
     db: int
+    """Shift from the bra block to the ket block, on the periodic a x b torus."""
     cost: float
+    """Predicted seconds."""
     rows: tuple[int, int] | None = None
+    """First and last (excluded) bra row of the sub-block that the task covers; None for all of them."""
     mirrored: bool = False
+    """Whether the task stands for its mirror image as well (`mirror.half_of_kets`): it acts on all elements of a
+    diagonal block, and what it gives counts once as it is and once transposed."""
 
 
 class PartialSum(Protocol):
@@ -44,13 +40,10 @@ class PartialSum(Protocol):
 
 
 class SigmaBlock(Protocol):
-    """One rank's share of sigma for one sector.
-
-    Attributes:
-        mirrored: what mirrored tasks have given, or None where no prepared task is mirrored.
-    """
+    """One rank's share of sigma for one sector."""
 
     mirrored: PartialSum | None
+    """What mirrored tasks have given, or None where no prepared task is mirrored."""
 
     def tasks(self, interaction: Interaction) -> list[Task]:
         """Every task of this rank's sub-block that may have a connection, with predicted costs, not cut."""

@@ -30,27 +30,24 @@ from sqd_mpi.problem.spin_strings import SpinStrings
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Ownership of the vector of one sector on an (a, b, t, r) grid.
-
-    Attributes:
-        alpha, beta: strings in working order.
-        sector: label(alpha) XOR label(beta) of every determinant of the vector.
-        grid: (a, b, t, r).
-        parity: +1 or -1 for vectors with C = +C^T or -C^T, of which each element and its mirror image are stored once;
-            0 where spin-flip symmetry is not used.
-        alpha_bounds: (n_labels, a + 1) working positions of the alpha strings of every block.
-        beta_bounds: (n_labels, b + 1) working positions of the beta strings.
-        group_bounds: (n_labels, a r + 1) equal cuts of the alpha strings, used without parity.
-    """
+    """Ownership of the vector of one sector on an (a, b, t, r) grid."""
 
     alpha: SpinStrings = field(repr=False)
     beta: SpinStrings = field(repr=False)
+    """Strings in working order."""
     sector: int
+    """Label(alpha) XOR label(beta) of every determinant of the vector."""
     grid: Shape
+    """(a, b, t, r)."""
     parity: int
+    """+1 or -1 for vectors with C = +C^T or -C^T, of which each element and its mirror image are stored once; 0 where
+    spin-flip symmetry is not used."""
     alpha_bounds: IntArray = field(repr=False)
+    """(n_labels, a + 1) working positions of the alpha strings of every block."""
     beta_bounds: IntArray = field(repr=False)
+    """(n_labels, b + 1) working positions of the beta strings."""
     group_bounds: IntArray = field(repr=False)
+    """(n_labels, a r + 1) equal cuts of the alpha strings, used without parity."""
 
     @classmethod
     def create(cls, alpha: SpinStrings, beta: SpinStrings, sector: int, grid: Shape, parity: int = 0) -> Layout:
@@ -249,23 +246,20 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class BraRows:
-    """The stored rows of one sub-block, label after label.
-
-    Attributes:
-        alpha: (n,) working positions of the alpha strings.
-        block_row: (n,) row numbers in the whole block.
-        label_start: (n_labels + 1,) first row of every label.
-        offset: (n,) flat offset of every row in the sub-block.
-        stop: (n,) number of stored columns of every row.
-        length: (n,) number of columns of the row in the whole block.
-    """
+    """The stored rows of one sub-block, label after label."""
 
     alpha: IntArray = field(repr=False)
+    """(n,) working positions of the alpha strings."""
     block_row: IntArray = field(repr=False)
+    """(n,) row numbers in the whole block."""
     label_start: IntArray = field(repr=False)
+    """(n_labels + 1,) first row of every label."""
     offset: IntArray = field(repr=False)
+    """(n,) flat offset of every row in the sub-block."""
     stop: IntArray = field(repr=False)
+    """(n,) number of stored columns of every row."""
     length: IntArray = field(repr=False)
+    """(n,) number of columns of the row in the whole block."""
 
     @property
     def wanted(self) -> NDArray[np.float64]:

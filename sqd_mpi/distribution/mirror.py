@@ -23,20 +23,20 @@ _ROWS = 32  # rows that a thread turns at a time: their cache lines stay in the 
 
 @dataclass(frozen=True, eq=False)
 class StoredBlock:
-    """Where the stored elements of a block lie in the concatenation of its sub-blocks.
-
-    Attributes:
-        row: (n,) row number in the whole block; offset: (n,) flat start; stop: (n,) number of elements.
-        label: (n,) alpha label of the row; column: (n,) row number inside its label.
-        size: number of stored elements.
-    """
+    """Where the stored elements of a block lie in the concatenation of its sub-blocks."""
 
     row: IntArray = field(repr=False)
+    """(n,) row number in the whole block."""
     offset: IntArray = field(repr=False)
+    """(n,) flat start."""
     stop: IntArray = field(repr=False)
+    """(n,) number of elements."""
     label: IntArray = field(repr=False)
+    """(n,) alpha label of the row."""
     column: IntArray = field(repr=False)
+    """(n,) row number inside its label."""
     size: int
+    """Number of stored elements."""
 
     @classmethod
     def create(cls, layout: Layout, ia: int, ib: int) -> StoredBlock:

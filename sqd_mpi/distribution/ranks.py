@@ -175,7 +175,7 @@ class Ranks:
 
 
 class MpiRanks(Ranks):
-    """The ranks of a communicator.
+    """The ranks of a communicator; methods are documented at `Ranks`.
 
     Args:
         comm: the communicator; stays the caller's.
@@ -186,23 +186,18 @@ class MpiRanks(Ranks):
         self.rank, self.size = comm.rank, comm.size
 
     def broadcast(self, value: Any) -> Any:
-        """See `Ranks`."""
         return self.comm.bcast(value)
 
     def gather_objects(self, mine: T) -> list[T]:
-        """See `Ranks`."""
         return self.comm.allgather(mine)
 
     def gather_on_root(self, mine: T) -> list[T]:
-        """See `Ranks`."""
         return self.comm.gather(mine) or []
 
     def barrier(self) -> None:
-        """See `Ranks`."""
         self.comm.Barrier()
 
     def meet(self, nap: float, seconds: float = np.inf) -> bool:
-        """See `Ranks`."""
         request, deadline = self.comm.Ibarrier(), perf_counter() + seconds
         while not request.Test():
             if perf_counter() > deadline:
@@ -211,50 +206,41 @@ class MpiRanks(Ranks):
         return True
 
     def sum(self, values: Numbers) -> Numbers:
-        """See `Ranks`."""
         from mpi4py import MPI
 
         self.comm.Allreduce(MPI.IN_PLACE, values, op=MPI.SUM)
         return values
 
     def maximum(self, values: Numbers) -> Numbers:
-        """See `Ranks`."""
         from mpi4py import MPI
 
         self.comm.Allreduce(MPI.IN_PLACE, values, op=MPI.MAX)
         return values
 
     def put_together(self, mine: NDArray[np.float64], whole: NDArray[np.float64], counts: list[int]) -> None:
-        """See `Ranks`."""
         from mpi4py import MPI
 
         displacements = np.concatenate([[0], np.cumsum(counts)[:-1]])
         self.comm.Allgatherv(mine, [whole, (counts, displacements), MPI.DOUBLE])
 
     def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
-        """See `Ranks`."""
         from mpi4py import MPI
 
         self.comm.Reduce_scatter(partial, mine, recvcounts=counts, op=MPI.SUM)
 
     def send(self, array: NDArray[Any], destination: int, tag: int) -> None:
-        """See `Ranks`."""
         self.comm.Send(array, dest=destination, tag=tag)
 
     def receive(self, array: NDArray[Any], source: int, tag: int) -> None:
-        """See `Ranks`."""
         self.comm.Recv(array, source=source, tag=tag)
 
     def swap(self, mine: NDArray[np.float64], theirs: NDArray[np.float64], partner: int) -> None:
-        """See `Ranks`."""
         self.comm.Sendrecv(mine, dest=partner, recvbuf=theirs, source=partner)
 
     def send_object(self, value: Any, destination: int) -> None:
-        """See `Ranks`."""
         self.comm.send(value, dest=destination)
 
     def receive_object(self, source: int) -> Any:
-        """See `Ranks`."""
         return self.comm.recv(source=source)
 
     def split(self, color: int, key: int = 0) -> MpiRanks:
@@ -262,13 +248,11 @@ class MpiRanks(Ranks):
         return MpiRanks(cast("Communicator", self.comm.Split(color, key)))
 
     def split_node(self) -> MpiRanks:
-        """See `Ranks`."""
         from mpi4py import MPI
 
         return MpiRanks(cast("Communicator", self.comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)))
 
     def free(self) -> None:
-        """See `Ranks`."""
         self.comm.Free()
 
     def wait_for_all(self, requests: list[Any]) -> None:

@@ -103,8 +103,8 @@ class Summary(BaseModel):
     version: str | None = None
     """Version of sqd_mpi that wrote the result."""
     memory: dict[str, int | None] | None = None
-    """Bytes of `vectors` (basis, images, diagonal), `buffers` and `structure`, each the maximum over the ranks; only of
-    `run`."""
+    """Bytes of `vectors` (basis, images, diagonal), `buffers` and `structure`, each the maximum over the ranks; of
+    `run` only."""
     loop_converged: bool | None = None
     """Whether energy and occupancies of the loop stopped to change; of `sqd` only."""
     loop_iterations: int | None = None

@@ -34,40 +34,36 @@ _LEAST_DISTANCE = 1e-3
 
 @dataclass(frozen=True)
 class Point:
-    """One truncated space.
-
-    Attributes:
-        threshold: the strings of determinants with a larger |coefficient| in the whole space; 0 is the whole space.
-        n_alpha_strings, n_beta_strings: their numbers.
-        dimension: their product.
-        energy: hartree; energy_pt2: second-order correction, hartree; variance: hartree^2.
-        converged: whether the solve converged.
-    """
+    """One truncated space."""
 
     threshold: float
+    """The strings of determinants with a larger |coefficient| in the whole space; 0 is the whole space."""
     n_alpha_strings: int
     n_beta_strings: int
+    """Their numbers."""
     dimension: int
+    """Their product."""
     energy: float
+    """Hartree."""
     energy_pt2: float
+    """Second-order correction, hartree."""
     variance: float
+    """Hartree^2."""
     converged: bool
+    """Whether the solve converged."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A polynomial through the points.
-
-    Attributes:
-        energy: its value at zero, hartree.
-        uncertainty: standard error of that value from the scatter of the points, hartree; None with as many points as
-            coefficients.
-        coefficients: constant first.
-    """
+    """A polynomial through the points."""
 
     energy: float
+    """Its value at zero, hartree."""
     uncertainty: float | None
+    """Standard error of that value from the scatter of the points, hartree; None with as many points as
+    coefficients."""
     coefficients: list[float]
+    """Constant first."""
 
 
 def fit_to_zero(x: ArrayLike, energies: ArrayLike, degree: int) -> Fit:

@@ -22,26 +22,23 @@ _SAMPLED_ROWS = 256  # of each label; fewer strings are counted exactly
 
 @dataclass(frozen=True, eq=False)
 class Connections:
-    """Connections inside one set of strings, in the order of the set (`SpinStrings.from_canonical`).
-
-    Attributes:
-        strings: the set.
-        label: (n,) label of every string.
-        singles: (n, n_labels) number of singles of every string by label of the orbital pair.
-        doubles: (n,) number of doubles to strings of the same label.
-        exact: whether the doubles were counted, not estimated.
-        pair_counts: (n_labels, n_pairs) number of singles by label of the string and orbital pair, both directions.
-        bra, ket: (n_singles,) string numbers of every single.
-    """
+    """Connections inside one set of strings, in the order of the set (`SpinStrings.from_canonical`)."""
 
     strings: SpinStrings = field(repr=False)
+    """The set."""
     label: IntArray = field(repr=False)
+    """(n,) label of every string."""
     singles: FloatArray = field(repr=False)
+    """(n, n_labels) number of singles of every string by label of the orbital pair."""
     doubles: FloatArray = field(repr=False)
+    """(n,) number of doubles to strings of the same label."""
     exact: bool
+    """Whether the doubles were counted, not estimated."""
     pair_counts: FloatArray = field(repr=False)
+    """(n_labels, n_pairs) number of singles by label of the string and orbital pair, both directions."""
     bra: NDArray[np.int32] = field(repr=False)
     ket: NDArray[np.int32] = field(repr=False)
+    """(n_singles,) string numbers of every single."""
 
     @property
     def size(self) -> int:

@@ -31,30 +31,27 @@ ASSUMED = "assumed: "  # the name of a profile that nobody has measured begins s
 
 @dataclass(frozen=True)
 class DataSheet:
-    """What the maker says about one GPU, or about the half of one that is a device of its own.
-
-    Attributes:
-        key: short name; name: for people.
-        vector_flops, matrix_flops: FP64 operations per second (a multiply-add is two), of the vector and of the
-            matrix units.
-        bytes_per_second, n_bytes: of its memory.
-        n_processors, hertz: multiprocessors or compute units, and their highest clock.
-        host_bytes_per_second: to and from host memory, one way.
-        shared_bytes: shared memory of a thread block, at most.
-        source: where the numbers stand.
-    """
+    """What the maker says about one GPU, or about the half of one that is a device of its own."""
 
     key: str
+    """Short name."""
     name: str
+    """For people."""
     vector_flops: float
     matrix_flops: float
+    """FP64 operations per second (a multiply-add is two), of the vector and of the matrix units."""
     bytes_per_second: float
     n_bytes: int
+    """Of its memory."""
     n_processors: int
     hertz: float
+    """Multiprocessors or compute units, and their highest clock."""
     host_bytes_per_second: float
+    """To and from host memory, one way."""
     shared_bytes: int
+    """Shared memory of a thread block, at most."""
     source: str
+    """Where the numbers stand."""
 
     @property
     def operands_per_second(self) -> float:
@@ -161,25 +158,24 @@ class DeviceWork:
 
     Opposite spin is counted by (alpha label, label of the orbital pair), in both forms that a GPU can take: direct, and
     by matrix products T = W G of all alpha singles of a row (docs/gpu.md).
-
-    Attributes:
-        direct: multiply-adds of the direct form, which are the useful ones; gathered: bytes of ket rows for them.
-        product: multiply-adds of the matrix products.
-        sparse: multiply-adds of same spin with sparse matrices, (2, n_labels) those of H_alpha and of H_beta.
-        dense: (2, n_labels) the same with dense matrices.
-        of_field: of the field of the alpha strings, on singles of beta; both forms need it.
-        vector_bytes: read or written in all other places.
-        work: what was counted.
     """
 
     direct: FloatArray = field(repr=False)
+    """Multiply-adds of the direct form, which are the useful ones."""
     gathered: FloatArray = field(repr=False)
+    """Bytes of ket rows for them."""
     product: FloatArray = field(repr=False)
+    """Multiply-adds of the matrix products."""
     sparse: FloatArray = field(repr=False)
+    """Multiply-adds of same spin with sparse matrices, (2, n_labels) those of H_alpha and of H_beta."""
     dense: FloatArray = field(repr=False)
+    """(2, n_labels) the same with dense matrices."""
     of_field: float
+    """Of the field of the alpha strings, on singles of beta; both forms need it."""
     vector_bytes: float
+    """Read or written in all other places."""
     work: Work = field(repr=False)
+    """What was counted."""
 
     @property
     def same_spin(self) -> float:

@@ -131,25 +131,23 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
 
 @dataclass(frozen=True)
 class Messages:
-    """What the rank with most messages receives in one sigma.
-
-    Attributes:
-        slides: ket blocks; slide_bytes: of them together.
-        collected: bytes of a block put together from the slices of its replicas.
-        swapped: bytes of the stored half of the mirror block.
-        reduced: bytes of partial sums over task groups.
-        n_replicas, n_groups: members of these two exchanges.
-        vector_elements: elements read or written beside the tasks.
-    """
+    """What the rank with most messages receives in one sigma."""
 
     slides: float
+    """Ket blocks."""
     slide_bytes: float
+    """Of them together."""
     collected: float
+    """Bytes of a block put together from the slices of its replicas."""
     swapped: float
+    """Bytes of the stored half of the mirror block."""
     reduced: float
+    """Bytes of partial sums over task groups."""
     n_replicas: int
     n_groups: int
+    """Members of these two exchanges."""
     vector_elements: float
+    """Elements read or written beside the tasks."""
 
     @classmethod
     def create(cls, work: Work) -> Messages:

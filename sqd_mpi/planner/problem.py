@@ -20,25 +20,22 @@ from sqd_mpi.problem.spin_strings import SpinStrings
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One input, as far as plans depend on it.
-
-    Attributes:
-        norb, nelec: of the Hamiltonian.
-        pair_labels: (n_pairs,) label of every pair of alpha orbitals.
-        alpha, beta: connections; the same object where the strings are equal.
-        sector: label of the sector with most determinants.
-        spin_flip: whether spin-flip symmetry is used where the grid allows it.
-        deal: whether blocks get light and heavy strings alike.
-    """
+    """One input, as far as plans depend on it."""
 
     norb: int
     nelec: tuple[int, int]
+    """Of the Hamiltonian."""
     pair_labels: IntArray = field(repr=False)
+    """(n_pairs,) label of every pair of alpha orbitals."""
     alpha: Connections = field(repr=False)
     beta: Connections = field(repr=False)
+    """Connections; the same object where the strings are equal."""
     sector: int
+    """Label of the sector with most determinants."""
     spin_flip: bool
+    """Whether spin-flip symmetry is used where the grid allows it."""
     deal: bool = True
+    """Whether blocks get light and heavy strings alike."""
 
     @classmethod
     def create(

@@ -20,23 +20,21 @@ _NEAR = 0.02  # grids whose times differ by less are as good as each other; the 
 
 @dataclass(frozen=True)
 class Plan:
-    """Grids of one number of ranks.
-
-    Attributes:
-        n_ranks, n_threads: of the run.
-        memory: bytes of a rank.
-        grids: those that fit, fastest first; too_large: the others, least missing memory first.
-        n_left_out: grids that were not looked at.
-        scaling: best grid of other numbers of ranks.
-    """
+    """Grids of one number of ranks."""
 
     n_ranks: int
     n_threads: int
+    """Of the run."""
     memory: int
+    """Bytes of a rank."""
     grids: list[GridPlan] = field(repr=False)
+    """Those that fit, fastest first."""
     too_large: list[GridPlan] = field(repr=False)
+    """The others, least missing memory first."""
     n_left_out: int
+    """Grids that were not looked at."""
     scaling: list[GridPlan] = field(default_factory=list, repr=False)
+    """Best grid of other numbers of ranks."""
 
     @property
     def chosen(self) -> GridPlan | None:

@@ -73,21 +73,18 @@ class Singles:
 
 @dataclass(frozen=True)
 class Doubles:
-    """Double excitations: string[bra] = sign * a+_p a_r a+_q a_s string[ket] with p > q and r > s.
-
-    Attributes:
-        indptr: (n_bra + 1,) int64.
-        ket: (nnz,) int32 position in the ket list, ascending in a row.
-        created: (nnz,) int32 pair(p, q).
-        annihilated: (nnz,) int32 pair(r, s).
-        sign: (nnz,) int8, +1 or -1.
-    """
+    """Double excitations: string[bra] = sign * a+_p a_r a+_q a_s string[ket] with p > q and r > s."""
 
     indptr: NDArray[np.int64] = field(repr=False)
+    """(n_bra + 1,) int64."""
     ket: NDArray[np.int32] = field(repr=False)
+    """(nnz,) int32 position in the ket list, ascending in a row."""
     created: NDArray[np.int32] = field(repr=False)
+    """(nnz,) int32 pair(p, q)."""
     annihilated: NDArray[np.int32] = field(repr=False)
+    """(nnz,) int32 pair(r, s)."""
     sign: NDArray[np.int8] = field(repr=False)
+    """(nnz,) int8, +1 or -1."""
 
 
 def find_singles(bra: NDArray[np.uint64], ket: NDArray[np.uint64], norb: int, method: str = "auto") -> Singles:

@@ -15,21 +15,19 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 class Interaction:
     """What is applied: constant + [H_alpha + H_beta] + sum (coupling_pq,rs - swap delta_ps delta_qr + twist_pq,rs)
     E^alpha_pq E^beta_rs.
-
-    Attributes:
-        coupling: (n_pairs, n_pairs) float64, alpha pairs in rows.
-        swap: strength of the exchange term that makes S^2.
-        same_spin: whether the one-body and same-spin two-body parts take part.
-        constant: added to the diagonal.
-        twist: (n_pairs, n_pairs) the part of the coupling that changes its sign with the direction of either pair,
-            given for p >= q and r >= s; or None.
     """
 
     coupling: FloatArray = field(repr=False)
+    """(n_pairs, n_pairs) float64, alpha pairs in rows."""
     swap: float
+    """Strength of the exchange term that makes S^2."""
     same_spin: bool
+    """Whether the one-body and same-spin two-body parts take part."""
     constant: float
+    """Added to the diagonal."""
     twist: FloatArray | None = field(repr=False, default=None)
+    """(n_pairs, n_pairs) the part of the coupling that changes its sign with the direction of either pair, given for p
+    >= q and r >= s; or None."""
 
     @classmethod
     def energy(cls, hamiltonian: Hamiltonian) -> Interaction:

@@ -26,23 +26,20 @@ _MAX_LABEL_BITS = 5  # 32 labels; more only fragment the vectors (model Hamilton
 
 @dataclass(frozen=True)
 class OrbitalLabels:
-    """Labels of the orbitals of one Hamiltonian.
-
-    Attributes:
-        labels: (norb,) int64, label of each orbital, in 0 .. n_labels - 1; of alpha orbitals if they differ.
-        n_labels: 2**k for k independent parities.
-        tolerance: integrals up to this magnitude count as zero.
-        max_dropped: largest magnitude of an integral that the labels forbid (it is then treated as zero).
-        effect_bound: bound in hartree on the change of any eigenvalue by dropping them.
-        labels_b: (norb,) labels of beta orbitals, or None: those of alpha.
-    """
+    """Labels of the orbitals of one Hamiltonian."""
 
     labels: NDArray[np.int64] = field(repr=False)
+    """(norb,) int64, label of each orbital, in 0 .. n_labels - 1; of alpha orbitals if they differ."""
     n_labels: int
+    """2**k for k independent parities."""
     tolerance: float
+    """Integrals up to this magnitude count as zero."""
     max_dropped: float
+    """Largest magnitude of an integral that the labels forbid (it is then treated as zero)."""
     effect_bound: float
+    """Bound in hartree on the change of any eigenvalue by dropping them."""
     labels_b: NDArray[np.int64] | None = field(repr=False, default=None)
+    """(norb,) labels of beta orbitals, or None: those of alpha."""
 
     @property
     def both(self) -> NDArray[np.int64]:

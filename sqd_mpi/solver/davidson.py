@@ -30,15 +30,12 @@ _NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is depe
 
 
 class Operator(Protocol):
-    """A symmetric operator on distributed vectors; what `davidson` needs.
-
-    Attributes:
-        memory: where vectors live (`distribution.memory`).
-        vectors: functions on vectors there.
-    """
+    """A symmetric operator on distributed vectors; what `davidson` needs."""
 
     memory: Any
+    """Where vectors live (`distribution.memory`)."""
     vectors: Any
+    """Functions on vectors there."""
 
     @property
     def size(self) -> int:
@@ -63,53 +60,47 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """State of the solver at one iteration, given to the callback.
-
-    Attributes:
-        iteration: from 1.
-        subspace: number of basis vectors.
-        energies: (nroots,) Ritz values, hartree.
-        residual_norms: (nroots,) 2-norms for normalised vectors, hartree.
-        corrections: (nroots,) hartree, second-order estimate sum r^2 / (E - d) of how much lower the roots will come.
-        first_order_norms: (nroots,) 2-norms of the first-order corrections r / (E - d) of the normalised Ritz vectors;
-            the estimate above means something where they are small.
-        n_sigma: matrix-vector products so far.
-        seconds: since the start.
-        vectors: call it, on all ranks, to get in host memory the Ritz vectors and, behind these nroots rows, directions
-            from which iterations that start anew go on like these; the iterations go on as if it had not been called.
-    """
+    """State of the solver at one iteration, given to the callback."""
 
     iteration: int
+    """From 1."""
     subspace: int
+    """Number of basis vectors."""
     energies: FloatArray
+    """(nroots,) Ritz values, hartree."""
     residual_norms: FloatArray
+    """(nroots,) 2-norms for normalised vectors, hartree."""
     corrections: FloatArray
+    """(nroots,) hartree, second-order estimate sum r^2 / (E - d) of how much lower the roots will come."""
     first_order_norms: FloatArray
+    """(nroots,) 2-norms of the first-order corrections r / (E - d) of the normalised Ritz vectors; the estimate above
+    means something where they are small."""
     n_sigma: int
+    """Matrix-vector products so far."""
     seconds: float
+    """Since the start."""
     vectors: Callable[[], FloatArray] = field(repr=False)
+    """Call it, on all ranks, to get in host memory the Ritz vectors and, behind these nroots rows, directions from
+    which iterations that start anew go on like these; the iterations go on as if it had not been called."""
 
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """Result of `davidson`.
-
-    Attributes:
-        energies: (nroots,) hartree, ascending.
-        vectors: (nroots, size) local parts of the normalised eigenvectors, in host memory.
-        residual_norms: (nroots,) hartree.
-        converged: (nroots,) bool.
-        n_iterations, n_sigma: counts.
-        stopped: whether the callback ended the iterations.
-    """
+    """Result of `davidson`."""
 
     energies: FloatArray
+    """(nroots,) hartree, ascending."""
     vectors: FloatArray
+    """(nroots, size) local parts of the normalised eigenvectors, in host memory."""
     residual_norms: FloatArray
+    """(nroots,) hartree."""
     converged: NDArray[np.bool_]
+    """(nroots,) bool."""
     n_iterations: int
     n_sigma: int
+    """Counts."""
     stopped: bool
+    """Whether the callback ended the iterations."""
 
 
 def default_subspace(nroots: int) -> int:

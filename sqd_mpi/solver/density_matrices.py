@@ -34,19 +34,16 @@ _MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True, eq=False)
 class DensityMatrices:
-    """Density matrices of one state, or between two.
-
-    Attributes:
-        alpha, beta: (norb, norb) one-particle matrices, [p, q] = <q+ p>.
-        two_aa, two_ab, two_bb: (norb, norb, norb, norb), [p, q, r, s] = <p+ r+ s q> with the spin of p and q first, or
-            None where only one-particle matrices were asked for.
-    """
+    """Density matrices of one state, or between two."""
 
     alpha: FloatArray = field(repr=False)
     beta: FloatArray = field(repr=False)
+    """(norb, norb) one-particle matrices, [p, q] = <q+ p>."""
     two_aa: FloatArray | None = field(repr=False, default=None)
     two_ab: FloatArray | None = field(repr=False, default=None)
     two_bb: FloatArray | None = field(repr=False, default=None)
+    """(norb, norb, norb, norb), [p, q, r, s] = <p+ r+ s q> with the spin of p and q first, or None where only
+    one-particle matrices were asked for."""
 
     def to_dict(self) -> dict[str, FloatArray]:
         """The matrices that there are, by name."""

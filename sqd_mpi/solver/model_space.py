@@ -33,40 +33,34 @@ _TRACE = 0.03  # norm of what start vectors hold of other eigenvectors of the mo
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    """What is added to the Hamiltonian: strength V, or strength V^2.
-
-    Attributes:
-        interaction: V.
-        strength: factor, hartree.
-        squared: whether V is squared.
-    """
+    """What is added to the Hamiltonian: strength V, or strength V^2."""
 
     interaction: Interaction
+    """V."""
     strength: float
+    """Factor, hartree."""
     squared: bool
+    """Whether V is squared."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelSpace:
-    """Lowest determinants of a sector, their eigenpairs, and where they lie in this rank's slice.
-
-    Attributes:
-        energies: (n_states,) lowest eigenvalues in hartree, ascending.
-        vectors: (n, n_states) their eigenvectors in columns.
-        mine: (n,) int64, position in this rank's slice, -1 if another rank's.
-        diagonal: (n,) hartree, elements of the determinants.
-        edge: lowest diagonal element (hartree) of the determinants outside; infinite if there is none.
-        clean: (n_states,) which eigenvectors the penalty does not touch, None for all.
-        bounds: with a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through.
-    """
+    """Lowest determinants of a sector, their eigenpairs, and where they lie in this rank's slice."""
 
     energies: FloatArray = field(repr=False)
+    """(n_states,) lowest eigenvalues in hartree, ascending."""
     vectors: FloatArray = field(repr=False)
+    """(n, n_states) their eigenvectors in columns."""
     mine: NDArray[np.int64] = field(repr=False)
+    """(n,) int64, position in this rank's slice, -1 if another rank's."""
     diagonal: FloatArray = field(repr=False)
+    """(n,) hartree, elements of the determinants."""
     edge: float = float("inf")
+    """Lowest diagonal element (hartree) of the determinants outside; infinite if there is none."""
     clean: NDArray[np.bool_] | None = field(repr=False, default=None)
+    """(n_states,) which eigenvectors the penalty does not touch, None for all."""
     bounds: tuple[FloatArray, ...] | None = field(repr=False, default=None)
+    """With a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through."""
 
     @classmethod
     def create(

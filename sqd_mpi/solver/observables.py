@@ -18,17 +18,16 @@ _N_PROBES = 16  # elements that show a parity
 
 @dataclass(frozen=True, eq=False)
 class StringWeights:
-    """How much of one normalised vector each string carries, in canonical order of the strings.
-
-    Attributes:
-        alpha: (n_alpha,) sum over beta of |C|^2; beta: (n_beta,) likewise.
-        largest_alpha: (n_alpha,) largest |C| of any determinant with this string; largest_beta: (n_beta,) likewise.
-    """
+    """How much of one normalised vector each string carries, in canonical order of the strings."""
 
     alpha: FloatArray = field(repr=False)
+    """(n_alpha,) sum over beta of |C|^2."""
     beta: FloatArray = field(repr=False)
+    """(n_beta,) likewise."""
     largest_alpha: FloatArray = field(repr=False)
+    """(n_alpha,) largest |C| of any determinant with this string."""
     largest_beta: FloatArray = field(repr=False)
+    """(n_beta,) likewise."""
 
 
 def string_weights(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> StringWeights:

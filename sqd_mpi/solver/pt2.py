@@ -45,18 +45,15 @@ _MOST_STRINGS = 2_000_000  # strings outside that a rank finds at a time
 
 @dataclass(frozen=True)
 class Correction:
-    """What the determinants outside the space say about one root.
-
-    Attributes:
-        energy: Epstein-Nesbet second-order correction of the energy, hartree.
-        variance: <H^2> - <H>^2, hartree^2.
-        smallest_gap: smallest |H_DD - E| of a determinant D outside that H couples to the root, hartree; infinity if
-            there is none. Near zero the correction means nothing.
-    """
+    """What the determinants outside the space say about one root."""
 
     energy: float
+    """Epstein-Nesbet second-order correction of the energy, hartree."""
     variance: float
+    """<H^2> - <H>^2, hartree^2."""
     smallest_gap: float
+    """Smallest |H_DD - E| of a determinant D outside that H couples to the root, hartree; infinity if there is none.
+    Near zero the correction means nothing."""
 
 
 def second_order(
@@ -103,21 +100,18 @@ def _default_tile_bytes(grid: ProcessGrid, layout: Layout) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """The vector as rows and columns: as it is, or transposed so that beta strings stand in the rows.
-
-    Attributes:
-        layout: of the vector in this frame, without parity, one rank per block.
-        integrals: as seen by it.
-        block: (row block, column block) of this rank.
-        own: flat own block.
-        swapped: whether rows are beta strings.
-    """
+    """The vector as rows and columns: as it is, or transposed so that beta strings stand in the rows."""
 
     layout: Layout
+    """Of the vector in this frame, without parity, one rank per block."""
     integrals: Integrals
+    """As seen by it."""
     block: tuple[int, int]
+    """(row block, column block) of this rank."""
     own: FloatArray = field(repr=False)
+    """Flat own block."""
     swapped: bool
+    """Whether rows are beta strings."""
 
     def transposed(self) -> _Frame:
         """The same vector with rows and columns exchanged; copies the own block."""

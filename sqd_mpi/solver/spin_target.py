@@ -49,19 +49,16 @@ _LEAST_SLACK = 0.1
 
 @dataclass(frozen=True)
 class SpinTarget:
-    """The wanted spin and how others are kept away.
-
-    Attributes:
-        value: S (S + 1).
-        strength: factor of the penalty, hartree.
-        linear: which of both forms it has.
-        may_lift: whether the strength may grow where states of other spins lie below.
-    """
+    """The wanted spin and how others are kept away."""
 
     value: float
+    """S (S + 1)."""
     strength: float
+    """Factor of the penalty, hartree."""
     linear: bool
+    """Which of both forms it has."""
     may_lift: bool = False
+    """Whether the strength may grow where states of other spins lie below."""
 
     @classmethod
     def create(

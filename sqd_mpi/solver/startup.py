@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from sqd_mpi.options import SolveOptions
 from sqd_mpi.resources import available_cores
 from sqd_mpi.solver.compile_notice import notice
 from sqd_mpi.timing import Timers
+
+if TYPE_CHECKING:
+    from sqd_mpi.arrays import Strings
+    from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 _PROCESSOR = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 # What numba does with the two when it compiles; LLVM ends the process over some values.
@@ -249,4 +253,17 @@ def warm_up(kernels: Kernels) -> None:
         from sqd_mpi.solver.pt2 import second_order
 
         second_order(solve_subspace(None, hamiltonian, strings[:2], strings[:2], options), hamiltonian)
+    _warm_up_of_grids(hamiltonian, strings)
     _loaded.add(kernels)
+
+
+def _warm_up_of_grids(hamiltonian: Hamiltonian, strings: Strings) -> None:
+    """Kernels of which a solve in one process has no need: for strings that are dealt, and blocks off the diagonal."""
+    from sqd_mpi.backends.mirrored import MirroredSum
+    from sqd_mpi.distribution.layout import Layout
+    from sqd_mpi.problem.space import Space
+
+    alpha = Space.create(hamiltonian, strings, strings, symmetry=False).alpha.dealt(2)
+    alpha.singles()
+    layout = Layout.create(alpha, alpha, 0, (2, 2, 1, 1), 1)
+    MirroredSum(layout, 0).fold(np.zeros(layout.sub_block_size(0, 0, 0)))

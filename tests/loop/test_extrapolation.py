@@ -177,7 +177,7 @@ def test_one_rank_compiles(tmp_path):
     done = subprocess.run(
         [MPIEXEC, "-n", "2", sys.executable, "program.py", "extrapolate", "input.h5", "--thresholds", "1e-2,5e-2"],
         cwd=tmp_path, env={**environment(), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}, capture_output=True, text=True,
-        timeout=10 * HANG, check=False,
+        timeout=2 * HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     compiled = [path.read_text().split() for path in tmp_path.glob("compiled-*")]

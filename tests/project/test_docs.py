@@ -144,7 +144,7 @@ def run_page(steps: list[tuple[str, str, str]], folder: Path) -> list[tuple[int,
     path = folder / "steps.json"
     path.write_text(json.dumps(steps), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "snippets.py"), str(path)],
+        [sys.executable, str(ROOT / "tests" / "support" / "snippets.py"), str(path)],
         cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

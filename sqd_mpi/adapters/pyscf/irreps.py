@@ -83,25 +83,22 @@ def irreps_of_sectors(
 
 @dataclass(frozen=True, eq=False)
 class Irrep:
-    """A wanted irrep.
-
-    Attributes:
-        number: as PySCF counts.
-        name: as the user gave it.
-        of_sector: irrep of every symmetry sector, in D2h.
-        n_determinants: that have it.
-        linear: whether the group is larger than D2h, so that several irreps share one of D2h.
-        orbsym, strings: irreps of the orbitals, or None where partners are missing, and all strings of both spins as
-            PySCF has them; of linear molecules.
-    """
+    """A wanted irrep."""
 
     number: int
+    """As PySCF counts."""
     name: Any
+    """As the user gave it."""
     of_sector: NDArray[np.int64]
+    """Irrep of every symmetry sector, in D2h."""
     n_determinants: int
+    """That have it."""
     linear: bool
+    """Whether the group is larger than D2h, so that several irreps share one of D2h."""
     orbsym: Any
     strings: Any
+    """Irreps of the orbitals, or None where partners are missing, and all strings of both spins as PySCF has them; of
+    linear molecules."""
 
     @classmethod
     def create(cls, number: int, name: Any, orbsym: Any, space: Space, mol: Any) -> Irrep:

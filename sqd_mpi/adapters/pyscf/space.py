@@ -32,17 +32,14 @@ _MOST_STRINGS = 2**31
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """What is to be diagonalised.
-
-    Attributes:
-        hamiltonian: integrals in hartree.
-        strings: (alpha, beta), (n, nwords) uint64 in canonical order.
-        labelled: whether symmetry labels are used.
-    """
+    """What is to be diagonalised."""
 
     hamiltonian: Hamiltonian = field(repr=False)
+    """Integrals in hartree."""
     strings: StringPair = field(repr=False)
+    """(alpha, beta), (n, nwords) uint64 in canonical order."""
     labelled: bool
+    """Whether symmetry labels are used."""
 
     @property
     def n_determinants(self) -> int:

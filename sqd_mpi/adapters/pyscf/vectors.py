@@ -123,9 +123,6 @@ class SubspaceArray(FCIvector):
     """One eigenvector over all strings as PySCF's own solver gives it, (n_alpha strings, n_beta strings).
 
     What is computed from it is an array without the attributes.
-
-    Attributes:
-        energy, spin_square, residual_norm, converged, strings: as of `SubspaceVector`; None for other arrays.
     """
 
     energy: float | None = None
@@ -133,6 +130,7 @@ class SubspaceArray(FCIvector):
     residual_norm: float | None = None
     converged: bool | None = None
     strings: StringPair | None = None
+    """As of `SubspaceVector`; None for other arrays."""
 
     @classmethod
     def create(cls, whole: FloatArray, root: Root, strings: StringPair) -> SubspaceArray:

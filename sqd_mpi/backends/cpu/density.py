@@ -31,24 +31,21 @@ _LARGEST_GROUP = 512  # pairs; larger groups are cut so that threads get equal s
 
 @dataclass(frozen=True, eq=False)
 class Accumulators:
-    """Density matrices in the packed form in which ranks add them up; pair(p, q) = p (p + 1) / 2 + q for p >= q.
-
-    Attributes:
-        norb: number of orbitals.
-        symmetric: bra and ket are the same vector: only p >= q, or created >= annihilated pair, is filled.
-        flat: all numbers in one buffer; the others are views of it.
-        one: (2, norb, norb), <p+ q> of alpha and beta.
-        same: (2, n_pair, n_pair) or None, <p+ q+ s r> at [pair(p, q), pair(r, s)] for p > q, r > s.
-        opposite: (n_rows, norb**2) or None, <E^alpha_pq E^beta_rs> at [row, r norb + s], row = pair(p, q) where
-            symmetric, else p norb + q.
-    """
+    """Density matrices in the packed form in which ranks add them up; pair(p, q) = p (p + 1) / 2 + q for p >= q."""
 
     norb: int
+    """Number of orbitals."""
     symmetric: bool
+    """Bra and ket are the same vector: only p >= q, or created >= annihilated pair, is filled."""
     flat: FloatArray = field(repr=False)
+    """All numbers in one buffer; the others are views of it."""
     one: FloatArray = field(repr=False)
+    """(2, norb, norb), <p+ q> of alpha and beta."""
     same: FloatArray | None = field(repr=False)
+    """(2, n_pair, n_pair) or None, <p+ q+ s r> at [pair(p, q), pair(r, s)] for p > q, r > s."""
     opposite: FloatArray | None = field(repr=False)
+    """(n_rows, norb**2) or None, <E^alpha_pq E^beta_rs> at [row, r norb + s], row = pair(p, q) where symmetric, else p
+    norb + q."""
 
     @staticmethod
     def size(norb: int, order: int, symmetric: bool) -> int:

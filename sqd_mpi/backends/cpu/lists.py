@@ -30,37 +30,32 @@ _SAMPLED_ROWS = 512  # from so many rows the number of doubles is estimated
 
 @dataclass(frozen=True, eq=False)
 class AlphaSingles:
-    """Singles from a rank's alpha rows to the rows of one ket block, in groups that meet the same beta matrix.
-
-    Attributes:
-        directed: groups of equal directed orbital pair, in the order (thread, label, label of pq, pq, row).
-        undirected: both directions of a pair in one group, regrouped so that ket rows are gathered once for two groups
-            where possible (`twins`).
-    """
+    """Singles from a rank's alpha rows to the rows of one ket block, in groups that meet the same beta matrix."""
 
     directed: Groups
+    """Groups of equal directed orbital pair, in the order (thread, label, label of pq, pq, row)."""
     undirected: Groups
+    """Both directions of a pair in one group, regrouped so that ket rows are gathered once for two groups where
+    possible (`twins`)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Groups of alpha singles.
-
-    Attributes:
-        thread_group: (n_threads + 1,) int64 first group of every thread.
-        start: (n_groups + 1,) int64 first single of every group.
-        pair: (n_groups,) int32 directed orbital pair.
-        label: (n_groups,) int64 alpha label of the bra rows.
-        pair_bra, pair_ket: (n,) int32 rows of every single; pair_sign: (n,) int8.
-    """
+    """Groups of alpha singles."""
 
     thread_group: IntArray = field(repr=False)
+    """(n_threads + 1,) int64 first group of every thread."""
     start: IntArray = field(repr=False)
+    """(n_groups + 1,) int64 first single of every group."""
     pair: NDArray[np.int32] = field(repr=False)
+    """(n_groups,) int32 directed orbital pair."""
     label: IntArray = field(repr=False)
+    """(n_groups,) int64 alpha label of the bra rows."""
     pair_bra: NDArray[np.int32] = field(repr=False)
     pair_ket: NDArray[np.int32] = field(repr=False)
+    """(n,) int32 rows of every single."""
     pair_sign: NDArray[np.int8] = field(repr=False)
+    """(n,) int8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,24 +65,23 @@ class BetaSingles:
 
     Rows of block q are the bra columns of label y; its entries are reached by orbital pairs of label d and lie in the
     ket columns of label y XOR d.
-
-    Attributes:
-        block_row: (n_blocks + 1,) int64 first row of every block.
-        block_n_ket: (n_blocks,) int64 number of ket columns.
-        indptr: (n_rows + 1,) int64.
-        column, orbital_pair: (nnz,) int32 ket column and directed pair; sign: (nnz,) int8.
-        block_diagonal: (n_blocks,) int8, 1 where the bra columns are the ket columns (db = 0, d = 0).
-        occupied_pair: (n_rows, n_electrons) int32 pair(r, r) of the occupied orbitals of every row.
     """
 
     block_row: IntArray = field(repr=False)
+    """(n_blocks + 1,) int64 first row of every block."""
     block_n_ket: IntArray = field(repr=False)
+    """(n_blocks,) int64 number of ket columns."""
     indptr: IntArray = field(repr=False)
+    """(n_rows + 1,) int64."""
     column: NDArray[np.int32] = field(repr=False)
     orbital_pair: NDArray[np.int32] = field(repr=False)
+    """(nnz,) int32 ket column and directed pair."""
     sign: NDArray[np.int8] = field(repr=False)
+    """(nnz,) int8."""
     block_diagonal: NDArray[np.int8] = field(repr=False)
+    """(n_blocks,) int8, 1 where the bra columns are the ket columns (db = 0, d = 0)."""
     occupied_pair: NDArray[np.int32] = field(repr=False)
+    """(n_rows, n_electrons) int32 pair(r, r) of the occupied orbitals of every row."""
 
     @property
     def block_entries(self) -> IntArray:

@@ -31,19 +31,15 @@ _NOISE = 1e-24  # squares of amplitudes (hartree^2) up to which they may be roun
 
 @dataclass(frozen=True, eq=False)
 class Integrals:
-    """Integrals as seen from the rows and the columns of a vector, in hartree.
-
-    Attributes:
-        rows, columns: (h1e, eri) of the electrons of the row and the column strings: (norb, norb) and (n_pairs,
-            n_pairs).
-        coupling: (n_pairs, n_pairs), pairs of the rows first.
-        constant: core energy.
-    """
+    """Integrals as seen from the rows and the columns of a vector, in hartree."""
 
     rows: tuple[FloatArray, FloatArray] = field(repr=False)
     columns: tuple[FloatArray, FloatArray] = field(repr=False)
+    """(h1e, eri) of the electrons of the row and the column strings: (norb, norb) and (n_pairs, n_pairs)."""
     coupling: FloatArray = field(repr=False)
+    """(n_pairs, n_pairs), pairs of the rows first."""
     constant: float
+    """Core energy."""
 
     @classmethod
     def of(cls, hamiltonian: Hamiltonian) -> Integrals:
@@ -69,20 +65,17 @@ class Integrals:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """The column strings of tiles, label after label, with their connections to the columns of every ket block.
-
-    Attributes:
-        strings: (n, nwords).
-        start: (n_labels + 1,) first of every label.
-        block: the column block that they are, or -1 if they lie outside the space.
-        singles: one table per ket column block, in the order of the shifts from `block` (or from 0); empty where no
-            row moves by a single excitation.
-    """
+    """The column strings of tiles, label after label, with their connections to the columns of every ket block."""
 
     strings: NDArray[np.uint64] = field(repr=False)
+    """(n, nwords)."""
     start: IntArray = field(repr=False)
+    """(n_labels + 1,) first of every label."""
     block: int
+    """The column block that they are, or -1 if they lie outside the space."""
     singles: list[lists.BetaSingles] = field(repr=False)
+    """One table per ket column block, in the order of the shifts from `block` (or from 0); empty where no row moves by
+    a single excitation."""
 
     @classmethod
     def of_block(cls, layout: Layout, ib: int, norb: int, pair_labels: IntArray, singles_too: bool) -> Columns:

@@ -81,18 +81,17 @@ class TaskWork:
 
 @dataclass(frozen=True, eq=False)
 class ListSizes:
-    """Sizes of lists of beta singles, arrays of any common shape.
-
-    Attributes:
-        entries: singles; diagonal: further terms (n_electrons for every column where the diagonal belongs to the list).
-        n_columns, n_ket: bra and ket columns; n_used: orbital pairs in use.
-    """
+    """Sizes of lists of beta singles, arrays of any common shape."""
 
     entries: FloatArray
+    """Singles."""
     diagonal: FloatArray
+    """Further terms (n_electrons for every column where the diagonal belongs to the list)."""
     n_columns: FloatArray
     n_ket: FloatArray
+    """Bra and ket columns."""
     n_used: FloatArray
+    """Orbital pairs in use."""
 
     def take(self, columns: NDArray[Any]) -> ListSizes:
         """Sizes of the lists of some labels of columns."""
