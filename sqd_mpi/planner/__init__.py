@@ -1,6 +1,6 @@
 """Plans a run before it starts: work, memory, messages and time of every process grid, by counting connections."""
 
-from sqd_mpi.planner.connections import order_strings, string_weights
+from sqd_mpi.planner.connections import order_strings
 from sqd_mpi.planner.data_sheets import assumed_device, rank_bytes
 from sqd_mpi.planner.gpu_memory import most_bytes
 from sqd_mpi.planner.memory import Limits, matrix_bytes, predict_memory
@@ -29,5 +29,4 @@ __all__ = [
     "predict_solve",
     "rank_bytes",
     "shapes_of",
-    "string_weights",
 ]

@@ -115,11 +115,6 @@ def _mark(bra, ket, part, bits, masks):
         masks[part[bra[k]], part[ket[k]]] |= bits[bra[k]]
 
 
-def string_weights(strings: SpinStrings, norb: int) -> FloatArray:
-    """(n,) relative work of a row or column of every string: its singles inside the set, and what every row costs."""
-    return costs.string_weights(strings.n_singles())
-
-
 def order_strings(
     alpha: SpinStrings, beta: SpinStrings, norb: int, grid: Shape, deal: bool, folded: bool
 ) -> tuple[SpinStrings, SpinStrings]:
@@ -133,6 +128,6 @@ def order_strings(
         folded: whether spin-flip symmetry is used: then both spins keep the same order.
     """
     same = beta is alpha
-    alpha = alpha.weighted(string_weights(alpha, norb), costs.WHOLE_SHARE)
-    beta = alpha if same else beta.weighted(string_weights(beta, norb), costs.WHOLE_SHARE)
+    alpha = alpha.weighted(costs.string_weights(alpha.n_singles()), costs.WHOLE_SHARE)
+    beta = alpha if same else beta.weighted(costs.string_weights(beta.n_singles()), costs.WHOLE_SHARE)
     return deal_strings(alpha, beta, grid, folded) if deal else (alpha, beta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sqd_mpi import planner
+from sqd_mpi.problem.space import Space
 from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels
 from tests.support.problems import close_strings, make_hamiltonian
@@ -19,4 +20,4 @@ def make_problem(labels: OrbitalLabels = LABELS, spin_flip: bool = False, same: 
     alpha = SpinStrings.from_canonical(close_strings(NORB, 4, 47), labels.labels, labels.n_labels)
     beta = SpinStrings.from_canonical(close_strings(NORB, 3, 33), labels.labels, labels.n_labels)
     hamiltonian = make_hamiltonian(NORB, (4, 4 if same else 3))
-    return planner.Problem.from_sorted(hamiltonian, labels, alpha, alpha if same else beta, spin_flip, deal=True)
+    return planner.Problem.from_space(Space(hamiltonian, labels, alpha, alpha if same else beta), spin_flip, deal=True)
