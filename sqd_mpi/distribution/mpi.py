@@ -62,7 +62,7 @@ def no_messages_from(kind: str) -> str | None:
     """Why this MPI library does not send from the memory of GPUs of a kind, in one sentence, or None.
 
     Args:
-        kind: "cuda", "hip", or "host" for the host shim, whose memory any library takes.
+        kind: "cuda", "hip", or "host" for ordinary memory, which any library takes.
     """
     if kind == "host" or "mpi4py.MPI" not in sys.modules:
         return None
