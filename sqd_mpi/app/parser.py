@@ -41,7 +41,6 @@ _METAVARS = {
     "spin_flip": "auto|off",
     "string_order": "auto|sorted|dealt",
     "share_blocks": "auto|off",
-    "slide_precision": "double|single",
     "start": "RESULT",
     "checkpoint_every": "N|Nmin",
     "time_limit": "SEC",
