@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 
 from sqd_mpi import grid
 from sqd_mpi.backends.gpu.block import GpuBlock
@@ -24,6 +25,8 @@ from tests.mpi.test_sigma import LABELS
 from tests.problems import close_strings, make_hamiltonian, random_strings
 
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")]
+if MPI.COMM_WORLD.size > 4:  # four have every kind of message
+    pytestmark.append(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
