@@ -26,6 +26,7 @@ BLOCKS = {path.name: snippets.blocks(path.read_text(encoding="utf-8")) for path 
 # Pages whose unmarked blocks need a device.
 DEVICE_PAGES = ("gpu.md", "gpu_machines.md")
 RUN_PAGES = [name for name in BLOCKS if name not in DEVICE_PAGES and any(block.runs for block in BLOCKS[name])]
+BEGINNING = "README.md", "first_energy.md"  # what everybody meets first is always tried
 MARKED = [
     pytest.param(block, id=f"{name}:{block.line}")
     for name in BLOCKS
@@ -112,7 +113,9 @@ def write_strings(folder: Path) -> None:
     (folder / "alpha.txt").write_text("\n".join(bitstrings.to_text(problem.strings_a, problem.hamiltonian.norb)) + "\n")
 
 
-@pytest.mark.parametrize("name", RUN_PAGES)
+@pytest.mark.parametrize(
+    "name", [name if name in BEGINNING else pytest.param(name, marks=pytest.mark.slow) for name in RUN_PAGES]
+)
 def test_the_blocks_of_a_page_run(name: str, needed, tmp_path: Path) -> None:
     prepare(tmp_path)
     steps: list[tuple[str, str, str]] = []

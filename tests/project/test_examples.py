@@ -49,6 +49,7 @@ def test_casscf_of_all_strings_is_that_of_pyscf():
     assert energy(output) == pytest.approx(energy(output, "PySCF's own solver"), abs=1e-8)
 
 
+@pytest.mark.slow
 def test_the_tutorial_of_qiskit_addon_sqd_with_one_import_changed():
     pytest.importorskip("qiskit_addon_sqd")
     mine, theirs = run("sqd/n2_tutorial.py"), run("sqd/n2_tutorial.py", "--theirs")
@@ -84,6 +85,7 @@ def test_excited_states_are_those_of_full_ci():
     assert [round(float(row[3]), 4) for row in rows] == [2.0, 2.0]
 
 
+@pytest.mark.slow
 def test_a_scaling_study_of_this_machine(tmp_path):
     mpiexec()
     script = ROOT / "examples" / "scaling" / "this_machine.sh"

@@ -25,6 +25,9 @@ from tests.support.waiting import HANG  # noqa: E402
 BENCHMARK = ROOT / "benchmarks" / "gpu.py"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def input_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("gpu") / "input.h5"
