@@ -46,7 +46,7 @@ class Layout:
     """(n_labels, a + 1) working positions of the alpha strings of every block."""
     beta_bounds: IntArray = field(repr=False)
     """(n_labels, b + 1) working positions of the beta strings."""
-    group_bounds: IntArray = field(repr=False)
+    row_group_bounds: IntArray = field(repr=False)
     """(n_labels, a r + 1) equal cuts of the alpha strings, used without parity."""
 
     @classmethod
@@ -166,7 +166,7 @@ class Layout:
         """For every label the rows of row group ir, counted from the label's first row in the block."""
         r = self.grid[3]
         if not self.parity:
-            cuts = self.group_bounds[:, ia * r : ia * r + r + 1] - self.group_bounds[:, ia * r : ia * r + 1]
+            cuts = self.row_group_bounds[:, ia * r : ia * r + r + 1] - self.row_group_bounds[:, ia * r : ia * r + 1]
             return [(int(row[ir]), int(row[ir + 1])) for row in cuts]
         _, label_start = self.ket_rows(ia)
         work = self._row_work(ia, ib, self.row_stops(ia, ib, parity=1))  # the same rows for both parities

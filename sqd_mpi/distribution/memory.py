@@ -98,7 +98,7 @@ class Memory(Protocol):
     def port(self, size: int, host: FloatArray | None = None) -> Port:
         """For arrays of up to `size` elements; messages go through a given host array where they need one."""
 
-    def twin(self, host: FloatArray) -> Array:
+    def image_of(self, host: FloatArray) -> Array:
         """An array of this memory for the elements of a host array that others read: the host array if it will do."""
 
     def arrivals(self, capacity: int) -> Arrivals:
@@ -230,7 +230,7 @@ class HostMemory:
         """See `Memory`."""
         return _HostPort()
 
-    def twin(self, host: FloatArray) -> FloatArray:
+    def image_of(self, host: FloatArray) -> FloatArray:
         """See `Memory`."""
         return host
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.layout import Layout, SliceGeometry
 from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.whole_blocks import whole_block
 from sqd_mpi.files import records
 from sqd_mpi.files.checksums import word_sum
 from sqd_mpi.problem import bitstrings

@@ -10,7 +10,7 @@ from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 
 
-class Fold:
+class MirrorExchange:
     """Whole blocks from stored halves, with spin-flip symmetry.
 
     Collective over the grid at construction.
@@ -92,7 +92,7 @@ def whole_block(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> FloatA
     here = grid.coordinates
     whole = np.empty(layout.block_size(here.ia, here.ib))
     if layout.parity:
-        Fold(grid, layout).unfold(vector, whole)
+        MirrorExchange(grid, layout).unfold(vector, whole)
     else:
         grid.collect_slices(vector, whole, layout.replica_counts(here.ia, here.ib))
     return whole
