@@ -44,7 +44,7 @@ def predict_input(path: Path, keys: Sequence[str], shape: Any) -> dict[str, Any]
     rows = []
     for key in keys:
         sheet = data_sheets.data_sheet(key)
-        limits = planner.Limits(10**15, *subspace_sizes(1))
+        limits = planner.MemoryLimits(10**15, *subspace_sizes(1))
         plan = planner.predict(problem, shape, data_sheets.assumed_profile(sheet), 1, limits)
         floor = work.floor_seconds(sheet, n_devices)
         rows.append(

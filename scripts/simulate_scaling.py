@@ -60,7 +60,7 @@ def simulate_all(
     from sqd_mpi import planner
     from sqd_mpi.solver.davidson import subspace_sizes
 
-    limits = planner.Limits(memory, *subspace_sizes(1))
+    limits = planner.MemoryLimits(memory, *subspace_sizes(1))
     shapes = []
     for n_ranks in ranks:
         chosen = planner.make_plan(problem, n_ranks, profile, n_threads, limits).chosen

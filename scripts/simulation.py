@@ -1,7 +1,7 @@
 """One sigma on every rank of a grid, task by task: who computes what, which ket blocks travel, who waits.
 
-The tasks of a sub-block get their costs from the counts of singles between the blocks; they are dealt to the task
-groups as `solver.tasks.assign` deals them, in stretches of equal cost in the order of their ket blocks. Ket blocks
+The tasks of a sub-block get their costs from the counts of singles between the blocks; they are assigned to the task
+groups as `solver.tasks.assign` does it, in stretches of equal cost in the order of their ket blocks. Ket blocks
 arrive one after the other over the rank's own link, at most two ahead of their use.
 """
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
 from sqd_mpi.backends.cpu import costs
-from sqd_mpi.distribution.dealing import deal_strings
 from sqd_mpi.problem.excitations import find_doubles
 from sqd_mpi.problem.spin_strings import SpinStrings
 
@@ -116,18 +115,29 @@ def _mark(bra, ket, part, bits, masks):
 
 
 def order_strings(
-    alpha: SpinStrings, beta: SpinStrings, norb: int, grid: Shape, deal: bool, folded: bool
+    alpha: SpinStrings, beta: SpinStrings, grid: Shape, deal: bool, spin_flip: bool
 ) -> tuple[SpinStrings, SpinStrings]:
     """Strings with their weights, in the order in which the blocks of a grid take them.
 
     Args:
-        alpha, beta: strings in canonical order inside labels.
-        norb: number of orbitals.
+        alpha: strings in canonical order inside labels.
+        beta: the same object where they are equal.
         grid: (a, b, t, r).
         deal: whether the parts of the grid get light and heavy strings alike; otherwise consecutive ones.
-        folded: whether spin-flip symmetry is used: then both spins keep the same order.
+        spin_flip: whether spin-flip symmetry is used: then both spins keep the same order.
     """
     same = beta is alpha
     alpha = alpha.weighted(costs.string_weights(alpha.n_singles()), costs.WHOLE_SHARE)
     beta = alpha if same else beta.weighted(costs.string_weights(beta.n_singles()), costs.WHOLE_SHARE)
-    return deal_strings(alpha, beta, grid, folded) if deal else (alpha, beta)
+    return deal_strings(alpha, beta, grid, spin_flip) if deal else (alpha, beta)
+
+
+def deal_strings(
+    alpha: SpinStrings, beta: SpinStrings, grid: Shape, spin_flip: bool
+) -> tuple[SpinStrings, SpinStrings]:
+    """Strings that have weights, dealt so that the parts of a grid get light and heavy ones alike."""
+    a, b, _, r = grid
+    if spin_flip:
+        alpha = alpha.dealt(a)  # row groups are cut inside the blocks, by work
+        return alpha, alpha
+    return alpha.dealt(a * r), beta.dealt(b)

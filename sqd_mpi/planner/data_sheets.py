@@ -11,7 +11,7 @@ from sqd_mpi.backends.gpu import costs
 from sqd_mpi.backends.gpu.costs import Rates
 from sqd_mpi.errors import InputError
 from sqd_mpi.planner.gpu_work import opposite_floor, used_pairs
-from sqd_mpi.planner.memory import Limits, MemoryNeeds
+from sqd_mpi.planner.memory import MemoryLimits, MemoryNeeds
 from sqd_mpi.planner.prediction import Messages
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
@@ -141,7 +141,7 @@ def assumed_device() -> MachineProfile:
     return assumed_profile(data_sheet("h100"))
 
 
-def rank_bytes(problem: Problem, shape: Shape, limits: Limits) -> dict[int, int]:
+def rank_bytes(problem: Problem, shape: Shape, limits: MemoryLimits) -> dict[int, int]:
     """Predicted bytes on the GPU of a rank, what its driver takes left out, by number of basis vectors.
 
     Those that a run compares with what is free; in a plan they are `GridPlan.device_bytes`.

@@ -7,7 +7,7 @@ from math import ceil, log2
 from typing import Any
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.planner.memory import Limits, MemoryNeeds
+from sqd_mpi.planner.memory import MemoryLimits, MemoryNeeds
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.seconds import Seconds, setup_seconds
@@ -83,7 +83,7 @@ class GridPlan:
         return {**values, "bytes_per_rank": self.bytes_per_rank, "seconds_per_solve": self.seconds_per_solve}
 
 
-def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: Limits) -> GridPlan:
+def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: MemoryLimits) -> GridPlan:
     """Memory, messages and time of one grid.
 
     Args:

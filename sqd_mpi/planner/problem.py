@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray, Shape
-from sqd_mpi.distribution.dealing import deal_strings
 from sqd_mpi.distribution.layout import Layout
-from sqd_mpi.planner.connections import Connections, connections
+from sqd_mpi.planner.connections import Connections, connections, deal_strings
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.space import Space
@@ -94,12 +93,12 @@ class Problem:
     def parts(self, shape: Shape) -> tuple[IntArray, IntArray]:
         """Parts of all alpha and all beta strings: row group (ia r + ir), or block ia with spin-flip symmetry; ib."""
         a, b, _, r = shape
-        folded = bool(self.parity(shape))
-        key = a if folded else a * r, b, folded
+        spin_flip = bool(self.parity(shape))
+        key = a if spin_flip else a * r, b, spin_flip
         if key not in self._parts:
             ordered = self.alpha.strings, self.beta.strings
             if self.deal and a * b * r > 1:
-                ordered = deal_strings(*ordered, shape, folded)
+                ordered = deal_strings(*ordered, shape, spin_flip)
             self._parts[key] = _part_of(ordered[0], key[0]), _part_of(ordered[1], b)
         return self._parts[key]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.planner.memory import Limits
+from sqd_mpi.planner.memory import MemoryLimits
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
@@ -94,7 +94,7 @@ class Plan:
 
 
 def make_plan(
-    problem: Problem, n_ranks: int, profile: MachineProfile, n_threads: int, limits: Limits,
+    problem: Problem, n_ranks: int, profile: MachineProfile, n_threads: int, limits: MemoryLimits,
     scaling: tuple[int, ...] = (), most: int = MOST_GRIDS,
 ) -> Plan:  # fmt: skip
     """Predict all grids of a number of ranks.

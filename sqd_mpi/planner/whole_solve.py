@@ -13,7 +13,7 @@ from sqd_mpi.backends.gpu import costs as gpu_costs
 from sqd_mpi.errors import InputError
 from sqd_mpi.planner.data_sheets import ASSUMED
 from sqd_mpi.planner.gpu_memory import uploaded_bytes
-from sqd_mpi.planner.memory import Limits
+from sqd_mpi.planner.memory import MemoryLimits
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile, read_profile
@@ -56,12 +56,12 @@ def predict_solve(
         problem: the input.
         profile: machine; of a GPU if its backend is one.
         n_threads: threads of a rank.
-        sizes: numbers of basis vectors, as in `Limits`.
+        sizes: numbers of basis vectors, as in `MemoryLimits`.
         n_ranks: number of ranks, each with a GPU of its own if there are any.
         n_sigmas: applications of the Hamiltonian.
         n_sectors: sectors that have a model space.
     """
-    found = predict(problem, _ALONE, profile, n_threads, Limits(2**60, *sizes, 2**60))
+    found = predict(problem, _ALONE, profile, n_threads, MemoryLimits(2**60, *sizes, 2**60))
     start = copies = 0.0
     if profile.backend == "gpu":
         work = Work(problem, _ALONE, profile, 1)

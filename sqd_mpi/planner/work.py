@@ -275,7 +275,7 @@ class Work:
         return counts
 
     @property
-    def folded(self) -> FloatArray:
+    def fold_elements(self) -> FloatArray:
         """(a, b) elements of vectors for folding what mirrored tasks gave, on every rank of a block."""
         a, b, _, _ = self.shape
         return self.half_of_kets * np.eye(a, b) * costs.FOLDED_ELEMENTS * self.problem.n_determinants / (a * b)

@@ -103,7 +103,7 @@ def test_ranks_share_the_devices_of_their_node(n_ranks, n_devices, sharing):
 
 def test_vectors_are_planned_on_the_device_and_messages_in_host_memory():
     problem = make_problem()
-    limits = planner.Limits(10**12, 7, 3)
+    limits = planner.MemoryLimits(10**12, 7, 3)
     for shape in ((1, 1, 1, 1), (2, 1, 1, 2), (2, 2, 2, 1)):
         on_cpu = planner.predict(problem, shape, MachineProfile(), 4, limits)
         plan = planner.predict(problem, shape, H100, 4, limits)
@@ -118,11 +118,11 @@ def test_vectors_are_planned_on_the_device_and_messages_in_host_memory():
 
 def test_a_small_device_means_fewer_vectors_before_it_means_no():
     problem = make_problem()
-    need = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).device_bytes
-    fewer = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3, need - 8))
+    need = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.MemoryLimits(10**12, 7, 3)).device_bytes
+    fewer = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.MemoryLimits(10**12, 7, 3, need - 8))
     assert fewer.max_subspace == 6 and fewer.fits
     shared = H100.model_copy(update={"ranks_per_node": 2, "devices_per_node": 1})
-    plan = planner.make_plan(problem, 1, shared, 1, planner.Limits(10**12, 7, 3, need))
+    plan = planner.make_plan(problem, 1, shared, 1, planner.MemoryLimits(10**12, 7, 3, need))
     (least,) = plan.too_large
     assert plan.chosen is None and least.missing_bytes == 0
     assert least.missing_device_bytes == least.device_bytes - need // 2
@@ -222,5 +222,5 @@ def test_predicted_bytes_are_those_that_the_device_allocates(spin_flip, monkeypa
     assert result.backend == "gpu" and result.n_sigma > 7
     problem = planner.Problem.create(hamiltonian, strings, strings, False, spin_flip == "auto")
     profile = H100.model_copy(update={"context_bytes": 0})
-    plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, planner.Limits(10**12, *subspace_sizes(1)))
+    plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, planner.MemoryLimits(10**12, *subspace_sizes(1)))
     assert watched.peak_bytes == pytest.approx(plan.device_bytes, rel=0.1)
