@@ -121,6 +121,7 @@ def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, o
         for start in range(begin, end, _CHUNK):
             stop = min(start + _CHUNK, end)
             for i in range(m):
+                # The residual of one Ritz vector.
                 target = out[i]
                 for e in range(start, stop):
                     target[e] = 0.0
@@ -130,6 +131,8 @@ def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, o
                     for e in range(start, stop):
                         target[e] += c * image[e] - shifted * vector[e]
                 partial[part, i, 0] += _dot(target, target, start, stop)
+
+                # Divided by the distance to the diagonal.
                 correction = 0.0
                 for e in range(start, stop):
                     denominator = shifts[i] - diagonal[e]
@@ -139,6 +142,8 @@ def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, o
                     target[e] = residual / denominator
                     correction += residual * target[e]
                 partial[part, i, 1] += correction
+
+                # Inner products with the basis, and with the others once all are made.
                 for j in range(k):
                     partial[part, i, 2 + j] += _dot(target, basis[j], start, stop)
             for i in range(m):

@@ -125,19 +125,14 @@ def verify(ranks: Ranks, path: PathLike, needed: bool = True) -> bool:
     Raises:
         InputError: the same on all ranks: the file cannot be read or is damaged, in one sentence.
     """
-    stated, trouble = None, None
-    if ranks.rank == 0:
-        try:
-            stated = read_head(path)
-            if stated is None and needed:
-                trouble = f"{path} is damaged: it has no checksum"
-        except InputError as error:
-            trouble = str(error)
-    stated, trouble = ranks.broadcast((stated, trouble))
-    if trouble is not None:
-        raise InputError(trouble)
+    # What the head says, read once.
+    stated = ranks.from_rank_0(lambda: read_head(path))
     if stated is None:
+        if needed:
+            raise InputError(f"{path} is damaged: it has no checksum")
         return False
+
+    # Every rank adds up an equal part of the words; an error of one must not leave the others waiting.
     n_words = -(-(stated[0] - HEAD_BYTES) // 8)
     start, stop = (HEAD_BYTES + 8 * (n_words * k // ranks.size) for k in (ranks.rank, ranks.rank + 1))
     mine, unread = 0, 0
@@ -146,6 +141,8 @@ def verify(ranks: Ranks, path: PathLike, needed: bool = True) -> bool:
     except OSError:
         unread = 1
     total = ranks.sum(np.array([mine, unread], np.uint64))
+
+    # All see the same sums, so all judge alike.
     if total[1]:
         raise InputError(f"{path} cannot be read by {int(total[1])} of {ranks.size} ranks")
     if int(total[0]) != stated[1]:

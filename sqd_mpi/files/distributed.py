@@ -56,6 +56,8 @@ def write_file(
     """
     file = records.VectorFile(path, file_format)
     temporary, pieces = _laid_out(grid, file, fill, vectors, n_directions)
+
+    # Every rank writes its share. One that cannot still takes part in putting blocks together.
     total, trouble = 0, None
     try:
         descriptor = os.open(temporary, os.O_WRONLY)
@@ -75,6 +77,8 @@ def write_file(
             os.close(descriptor)
     except OSError as error:
         trouble = trouble or error.strerror
+
+    # The sums of all make the checksum; the file gets its name only if all could write.
     sums = grid.ranks.sum(np.array([total % 2**64, trouble is not None], np.uint64))
     if not sums[1] and grid.rank == 0:
         try:

@@ -194,6 +194,8 @@ class VectorReader:
         if "vectors" not in self._file:
             raise InputError(f"{self.path} holds no vectors; write them with --save-vector")
         group = group_of(self._file, "vectors")
+
+        # Numbers of vectors, labels and directions.
         self.fingerprint = str(attribute(self._file, "fingerprint"))
         self.hamiltonian = str(plain(self._file.attrs.get("hamiltonian", "")))  # a result has none
         self.nroots = int(attribute(group, "nroots"))
@@ -202,6 +204,8 @@ class VectorReader:
         # Files of version 0.1.0 say nothing about parities, and have no directions.
         self.parities = [int(parity) for parity in np.atleast_1d(group.attrs.get("parity", [0] * self.nroots))]
         self.n_directions = int(group.attrs.get("n_directions", 0))
+
+        # Strings, their labels and their order.
         self.labels_a, self.labels_b = array_of(group, "label_alpha"), array_of(group, "label_beta")
         self.order_a, self.order_b = array_of(group, "order_alpha"), array_of(group, "order_beta")
         self.strings_a, self.strings_b = (
@@ -210,6 +214,8 @@ class VectorReader:
         self._counts_a, self._counts_b = (
             np.bincount(labels, minlength=self.n_labels) for labels in (self.labels_a, self.labels_b)
         )
+
+        # All of it must fit together, and the pieces must have the shapes that follow from it.
         consistent = (len(self.labels_a), len(self.labels_b)) == (len(self.strings_a), len(self.strings_b))
         consistent = consistent and len(self.sectors) == len(self.parities) == self.nroots > self.n_directions >= 0
         if not consistent or len(self._counts_a) != self.n_labels or not set(self.parities) <= {-1, 0, 1}:

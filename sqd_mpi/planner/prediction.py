@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, log2, prod
 from typing import Any
 
 from sqd_mpi.arrays import Shape
@@ -94,18 +94,23 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         limits: memory and subspace; the largest subspace that fits is planned for.
     """
     work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
-    n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
+
+    # The largest subspace that fits, or the smallest with what it lacks.
     for size in range(limits.wanted, limits.least - 1, -1):
         needed = MemoryNeeds.create(work, size, limits)
         missing, missing_device = needed.missing(profile, limits)
         if missing <= 0 and missing_device <= 0:
             break
+
+    # A sigma is the slowest rank's tasks, messages that they do not hide, and vectors; an iteration adds its own.
+    n_ranks = prod(shape)
     messages, seconds = Messages.create(work), Seconds(work)
     compute = float((seconds.ranks / work.n_threads + seconds.fold[:, None]).max())
     slice_size = problem.dimension(shape) / n_ranks
     sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
     step = SLICES_PER_STEP * slice_size * profile.vector_seconds
     step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
+
     return GridPlan(
         grid=shape,
         spin_flip=bool(work.parity),

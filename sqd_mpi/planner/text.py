@@ -88,6 +88,7 @@ def _fitting(columns: Sequence[_Column], width: int) -> tuple[list[_Column], lis
 
 def _grid_columns(plan: Plan) -> list[_Column]:
     """The grids of a plan; the best one has a mark."""
+    # The fastest grids first, then those that nearly fit.
     rows = [*plan.grids, *plan.too_large][:_SHOWN]
     on_device = any(row.device_bytes for row in [*plan.grids, *plan.too_large])
     names = [",".join(str(n) for n in row.grid) + ("" if row.spin_flip else " *") for row in rows]
@@ -96,6 +97,7 @@ def _grid_columns(plan: Plan) -> list[_Column]:
     def size(name: str, attribute: str, rank: int = 0) -> _Column:
         return _Column(name, [_amount(getattr(row, attribute)) for row in rows], rank)
 
+    # With GPUs vectors and buffers lie there, and the host's memory is one number.
     memory = [size("host GB" if on_device else "GB/rank", "bytes_per_rank")]
     if on_device:
         memory.insert(0, size("GPU GB", "device_bytes"))

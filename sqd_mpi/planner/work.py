@@ -199,10 +199,18 @@ class Work:
         singles; "alpha", "beta": multiply-adds of same spin; "rows": elements gathered and scattered for beta.
         """
         a, b, _, r = self.shape
+        rows_b, singles_b = self.beta.rows, self.beta.singles
+
+        # Alpha singles as they are executed, (parts, label x pair label): lanes, groups, and what twins leave of both.
         lanes, groups, twins = self.group_lengths
         singles = (self.alpha.singles * lanes).reshape(len(self.alpha.rows), -1)
         number = (self.alpha.singles * groups).reshape(len(self.alpha.rows), -1)
-        rows_b, singles_b = self.beta.rows, self.beta.singles
+        saved = [
+            (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
+            for part in self.twin_savings
+        ]
+
+        # What each of them meets in a block of columns, by the same index.
         met = self._beta_blocks
         terms = singles_b.copy()
         terms[:, :, 0] += rows_b
@@ -210,13 +218,11 @@ class Work:
         kets = rows_b.sum(axis=0)[order] * met / b  # columns of the ket blocks that are gathered
         columns = met * rows_b[:, :, None]
         by_alpha = [values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)]
-        saved = [
-            (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
-            for part in self.twin_savings
-        ]
         moved = self.spread(saved[1] @ by_alpha[1], "gather")
         if self.profile.backend == "cpu":  # a GPU sums a row of sigma in registers
             moved = moved + self.spread(singles @ by_alpha[2], "scatter")
+
+        # Same spin: elements of one matrix times rows or columns of the other spin.
         same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
         same_b = self.beta.doubles + 2.0 * singles_b[:, :, 0]
         row_elements = rows_b.sum(axis=0) + b * rows_b
