@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -105,10 +105,6 @@ class Problem:
     @cached_property
     def _parts(self) -> dict[tuple[int, int, bool], tuple[IntArray, IntArray]]:
         return {}
-
-    def without_spin_flip(self) -> Problem:
-        """The same, not using spin-flip symmetry."""
-        return replace(self, spin_flip=False)
 
 
 def _part_of(ordered: SpinStrings, n_parts: int) -> IntArray:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
 from sqd_mpi.backends.cpu import costs
-from sqd_mpi.distribution.layout import diagonal_blocks_meet_half, stands_for_mirror_image
+from sqd_mpi.distribution.layout import diagonal_blocks_meet_half
 from sqd_mpi.planner.connections import connected_parts
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
@@ -176,20 +176,6 @@ class Work:
         """(a, b) share of all ket blocks, if connections go to all blocks alike."""
         share, a = self.shares[name], self.shape[0]
         return share[..., 0] / a + share[..., 1] * (1.0 - 1.0 / a)
-
-    def shares_by_ket(self, name: str) -> FloatArray:
-        """(a, b, a, b) share of every ket block (ja, jb)."""
-        a, b, _, _ = self.shape
-        share = self.shares[name]
-        ia, ib, ja, jb = np.indices((a, b, a, b), sparse=True)
-        da, db = (ja - ia) % a, (jb - ib) % b
-        on_line = (da == db) & bool(self.parity)
-        result = np.where(on_line, share[:, :, None, None, 0], share[:, :, None, None, 1])
-        if self.half_of_kets:
-            # Means over two ket blocks of which one is met; of same spin there is one.
-            chosen = (1.0 if name in ("alpha", "beta") else 2.0) * stands_for_mirror_image(da, db)
-            result = np.where((ia == ib) & ~on_line, result * chosen, result)
-        return result
 
     @cached_property
     def operations(self) -> dict[str, FloatArray]:

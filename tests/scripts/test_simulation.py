@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_the_ket_blocks_of_mirrored_blocks_are_those_of_their_tasks(shape):
 def test_half_of_the_ket_blocks_takes_half_of_the_work():
     strings = close_strings(NORB, 4, 60)
     problem = planner.Problem.create(make_hamiltonian(NORB, (4, 4)), strings, strings, symmetry=False)
-    whole = Work(problem.without_spin_flip(), (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
+    whole = Work(replace(problem, spin_flip=False), (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
     half = Work(problem, (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
     costs, expected = block_costs(half), block_costs(whole)
     for k in range(4):
