@@ -88,12 +88,12 @@ def _fitting(columns: Sequence[_Column], width: int) -> tuple[list[_Column], lis
 
 def _grid_columns(plan: Plan) -> list[_Column]:
     """The grids of a plan; the best one has a mark."""
-    # The fastest grids first, then those that nearly fit.
     rows = [*plan.grids, *plan.too_large][:_SHOWN]
     on_device = any(row.device_bytes for row in [*plan.grids, *plan.too_large])
     names = [",".join(str(n) for n in row.grid) + ("" if row.spin_flip else " *") for row in rows]
     marks = ["> " if row is plan.chosen else "  " for row in rows]
 
+    # Columns in bytes, of which there may be a dozen; the highest rank is left out first.
     def size(name: str, attribute: str, rank: int = 0) -> _Column:
         return _Column(name, [_amount(getattr(row, attribute)) for row in rows], rank)
 
