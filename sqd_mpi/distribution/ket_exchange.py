@@ -26,8 +26,8 @@ class KetExchange:
         grid: the process grid.
         needed: (ja, jb) of the ket blocks this rank needs, in order of use; its own block may be among them.
         sizes: number of elements of every block, (a, b) int64.
-        own: flat buffer with this rank's own block.
-        present: blocks that this rank can read in place.
+        own: (own size,) flat buffer with this rank's own block.
+        present: (size,) of blocks that this rank can read in place.
         buffers: what blocks arrive in: `empty(n)` makes a buffer, `message(buffer)` is what MPI is given for it;
             by default arrays in host memory.
     """

@@ -33,8 +33,9 @@ class Layout:
     """Ownership of the vector of one sector on an (a, b, t, r) grid."""
 
     alpha: SpinStrings = field(repr=False)
+    """Alpha strings in working order."""
     beta: SpinStrings = field(repr=False)
-    """Strings in working order."""
+    """Beta strings in working order; the same object where spin-flip symmetry is used."""
     sector: int
     """Label(alpha) XOR label(beta) of every determinant of the vector."""
     grid: Shape
@@ -51,7 +52,11 @@ class Layout:
 
     @classmethod
     def create(cls, alpha: SpinStrings, beta: SpinStrings, sector: int, grid: Shape, parity: int = 0) -> Layout:
-        """Cut both string lists for a grid; parity needs alpha = beta and a = b."""
+        """Cut both string lists for a grid; parity needs alpha = beta and a = b.
+
+        Raises:
+            ValueError: parity without one of them.
+        """
         a, b, _, r = grid
         if parity and (a != b or alpha is not beta):
             raise ValueError("spin-flip symmetry needs equal strings and a grid with a = b")
@@ -276,18 +281,25 @@ class SliceGeometry:
     """Rows and columns of the sub-block around one rank's slice.
 
     Element (row, j) of the sub-block stands at row_offset[row] + j for j < row_length[row]; its strings are
-    alpha[row] and beta[row_column[row] + j] (working positions). The slice holds flat positions start .. stop - 1 of
-    the sub-block; `diagonal` lists those of its own positions (from 0) that are their own mirror image.
+    alpha[row] and beta[row_column[row] + j].
     """
 
     alpha: IntArray = field(repr=False)
+    """(n_rows,) working positions of the alpha strings."""
     beta: IntArray = field(repr=False)
+    """(n_columns,) working positions of the beta strings of all labels."""
     row_offset: IntArray = field(repr=False)
+    """(n_rows,) flat offset of every row in the sub-block."""
     row_length: IntArray = field(repr=False)
+    """(n_rows,) number of stored columns."""
     row_column: IntArray = field(repr=False)
+    """(n_rows,) number of the first column in `beta`."""
     start: int
+    """First flat position of the slice in the sub-block."""
     stop: int
+    """The position behind its last."""
     diagonal: IntArray = field(repr=False)
+    """(n,) positions in the slice, from 0, of elements that are their own mirror image."""
 
     @property
     def size(self) -> int:
@@ -295,7 +307,7 @@ class SliceGeometry:
         return self.stop - self.start
 
     def locate(self, flat: IntArray) -> tuple[IntArray, IntArray]:
-        """Rows and column numbers (into alpha and beta) of elements given by their position in the slice."""
+        """Rows and column numbers (into alpha and beta), (n,) each, of elements at positions (n,) of the slice."""
         rows = np.searchsorted(self.row_offset + self.row_length, flat + self.start, side="right")
         return rows, flat + self.start - self.row_offset[rows] + self.row_column[rows]
 
@@ -318,7 +330,7 @@ def stands_for_mirror_image(da: Any, db: Any) -> Any:
 
 
 def owners(bounds: IntArray) -> IntArray:
-    """Part that owns each working position, for boundaries (n_labels, n_parts + 1)."""
+    """Part (n,) that owns each working position, for boundaries (n_labels, n_parts + 1)."""
     owner = np.empty(int(bounds[-1, -1]), np.int64)
     for row in bounds:
         owner[row[0] : row[-1]] = np.repeat(np.arange(len(row) - 1), np.diff(row))

@@ -36,7 +36,7 @@ class NodeShared:
 
     Args:
         ranks: several ranks.
-        arrays: float64 arrays of rank 0; what other ranks give does not matter.
+        arrays: float64 arrays of rank 0, of any shapes; what other ranks give does not matter.
     """
 
     arrays: list[NDArray[np.float64]]
@@ -110,7 +110,8 @@ class NodeBlocks:
 
         Args:
             ranks: those of all nodes.
-            node, places: as for the class.
+            node: the ranks of the node.
+            places: block coordinates (ia, ib) of each of them.
             size: number of elements of this rank's block.
         """
         provided = size if places.index(places[node.rank]) == node.rank else 0

@@ -28,7 +28,8 @@ Numbers = TypeVar("Numbers", bound=NDArray[Any])
 class Ranks:
     """Ranks that work together. This class is the serial twin of `MpiRanks`: one process alone.
 
-    All methods but `send`, `receive` and their kin are collective over the ranks.
+    All methods but `send`, `receive` and their kin are collective over the ranks; those raise RuntimeError where there
+    is no other rank. Arrays may have any shape where none is said.
     """
 
     rank = 0
@@ -64,11 +65,11 @@ class Ranks:
         return values
 
     def put_together(self, mine: NDArray[np.float64], whole: NDArray[np.float64], counts: list[int]) -> None:
-        """Put slices of all ranks, of given sizes, together on each of them."""
+        """Put slices (counts[rank],) of all ranks together on each of them, (sum of counts,)."""
         whole[:] = mine
 
     def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
-        """Add an array over the ranks and leave each its slice, of a given size."""
+        """Add arrays (sum of counts,) over the ranks and leave each its slice, (counts[rank],)."""
         if mine is not partial:
             mine[:] = partial
 
@@ -102,7 +103,12 @@ class Ranks:
     # What follows is the same for both.
 
     def from_rank_0(self, work: Callable[[], Any]) -> Any:
-        """What work() returns on rank 0, on all ranks; if it raises an InputError or a RunError there, all raise it."""
+        """What work() returns on rank 0, on all ranks.
+
+        Raises:
+            InputError: work() raised it on rank 0, so all do.
+            RunError: the same.
+        """
         outcome: Any = None
         if self.rank == 0:
             try:

@@ -11,7 +11,7 @@ from sqd_mpi.distribution.process_grid import ProcessGrid
 
 
 class MirrorExchange:
-    """Whole blocks from stored halves, with spin-flip symmetry.
+    """The messages that make whole blocks from stored halves, with spin-flip symmetry.
 
     Collective over the grid at construction.
 
@@ -61,6 +61,10 @@ class MirrorExchange:
         """The whole block of this rank, or its part of a shared one, from the slices of all replicas.
 
         Collective over the grid.
+
+        Args:
+            vector: (slice size,) slice of this rank.
+            whole: (block size,) filled.
         """
         own = vector
         if self._shared is not None and self._own is not None:

@@ -39,7 +39,7 @@ def word_sum(words: NDArray[Any], first: int) -> int:
     """Sum of 64-bit words that follow each other in a file.
 
     Args:
-        words: contiguous array of any type whose size is a multiple of 8 bytes.
+        words: contiguous array of any shape and type whose size is a multiple of 8 bytes.
         first: number of the first word: its offset in the file over 8.
     """
     flat = words.reshape(-1).view(np.uint64)

@@ -71,7 +71,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What an input file holds, checked."""
+    """What an input file holds, checked; what plans make of it is `planner.Problem`."""
 
     hamiltonian: Hamiltonian
     """Integrals and electron numbers."""
@@ -124,7 +124,7 @@ class Record:
 
 
 def fingerprint(hamiltonian: Hamiltonian, strings_a: Strings, strings_b: Strings) -> str:
-    """The SHA-256, in hexadecimal digits, of a Hamiltonian and of strings in canonical order."""
+    """The SHA-256, in hexadecimal digits, of a Hamiltonian and of strings (n, nwords) in canonical order."""
     digest = hashlib.sha256(hamiltonian.fingerprint().encode())
     for strings in (strings_a, strings_b):
         digest.update(f"strings {strings.shape} ".encode())
@@ -246,7 +246,7 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
 def write_loop(
     path: PathLike, fingerprint: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Write the checkpoint of a loop: small values, which come back as JSON has them, and arrays."""
+    """Write the checkpoint of a loop: small values, which come back as JSON has them, and arrays of any shape."""
     with AtomicFile(path, LOOP) as file:
         file.attrs["fingerprint"] = fingerprint
         _write_tree(file.create_group("state"), values)
@@ -255,7 +255,7 @@ def write_loop(
 
 
 def read_loop(path: PathLike) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
-    """Fingerprint, values and arrays of the checkpoint of a loop."""
+    """Fingerprint, values and arrays of the checkpoint of a loop, as `write_loop` got them."""
     _look(path)
     with _open(path, LOOP) as file:
         group = _group(file, "arrays")
@@ -305,11 +305,11 @@ def write_checkpoint_state(
         file: the open file.
         fingerprint: of Hamiltonian and strings.
         hamiltonian: fingerprint of the Hamiltonian alone.
-        strings_a: alpha strings in canonical order.
-        strings_b: beta strings in canonical order.
+        strings_a: (n, nwords) alpha strings in canonical order.
+        strings_b: (n, nwords) beta strings in canonical order.
         iteration: number of iterations done.
-        energies: energy of every root, hartree.
-        residual_norms: residual norm of every root.
+        energies: (nroots,) hartree.
+        residual_norms: (nroots,) hartree.
         state: whatever else the solver needs to go on: numbers, texts, lists, dictionaries, None.
     """
     file.attrs["fingerprint"] = fingerprint

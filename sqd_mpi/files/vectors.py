@@ -121,8 +121,9 @@ def create_vectors(
         labels_b: label of every beta string, in canonical order, (n,).
         sectors: sector of every root.
         n_labels: number of labels, a power of two; by default the smallest that holds all labels and sectors.
-        order_a, order_b: canonical numbers of the strings in the order in which the pieces have their rows and columns,
-            label after label; by default canonical inside a label.
+        order_a: (n,) canonical numbers of the alpha strings in the order of the rows of the pieces, label after label;
+            by default canonical inside a label.
+        order_b: (n,) the same of the beta strings and the columns.
         parities: of every root +1 or -1 for C = +C^T or -C^T, 0 where that is not known; by default not known.
         n_directions: how many of the vectors, the last ones, are no eigenvectors but directions in which the
             eigensolver was going.
@@ -243,7 +244,7 @@ class VectorReader:
     def read_block(
         self, root: int, label: int, row_start: int, row_stop: int, col_start: int, col_stop: int
     ) -> NDArray[np.float64]:
-        """Rows and columns of one piece of a vector, counted as in `write_block`."""
+        """(row_stop - row_start, col_stop - col_start) elements of a piece, counted in its strings in stored order."""
         if row_stop <= row_start or col_stop <= col_start:
             return np.zeros((max(row_stop - row_start, 0), max(col_stop - col_start, 0)))
         with reading(self.path):

@@ -36,8 +36,9 @@ class Connections:
     pair_counts: FloatArray = field(repr=False)
     """(n_labels, n_pairs) number of singles by label of the string and orbital pair, both directions."""
     bra: NDArray[np.int32] = field(repr=False)
+    """(n_singles,) number of the bra string of every single."""
     ket: NDArray[np.int32] = field(repr=False)
-    """(n_singles,) string numbers of every single."""
+    """(n_singles,) number of the ket string."""
 
     @property
     def size(self) -> int:
@@ -101,6 +102,7 @@ def connected_parts(found: Connections, part: IntArray, n_parts: int, bits: IntA
     Args:
         found: connections.
         part: (n,) part of every string.
+        n_parts: number of parts.
         bits: (n,) uint64 bit for singles from this string, by its label.
     """
     masks = np.zeros((n_parts, n_parts), np.uint64)

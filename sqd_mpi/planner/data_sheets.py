@@ -34,14 +34,17 @@ class DataSheet:
     name: str
     """For people."""
     vector_flops: float
+    """FP64 operations per second (a multiply-add is two) of the vector units."""
     matrix_flops: float
-    """FP64 operations per second (a multiply-add is two), of the vector and of the matrix units."""
+    """The same of the matrix units."""
     bytes_per_second: float
+    """Bandwidth of its memory."""
     n_bytes: int
-    """Of its memory."""
+    """Size of its memory."""
     n_processors: int
+    """Multiprocessors or compute units."""
     hertz: float
-    """Multiprocessors or compute units, and their highest clock."""
+    """Their highest clock."""
     host_bytes_per_second: float
     """To and from host memory, one way."""
     shared_bytes: int

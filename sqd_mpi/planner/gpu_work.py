@@ -57,7 +57,7 @@ def opposite_seconds(work: Work, rates: Rates | None = None) -> FloatArray:
 
 
 def opposite_floor(work: Work, rates: Rates) -> FloatArray:
-    """The same if arithmetic and memory hide behind each other, at the highest rates of a device."""
+    """(a, r, b) the same if arithmetic and memory hide behind each other, at the highest rates of a device."""
     arithmetic = Rates(**{**vars(rates), "bytes": np.inf})
     memory = Rates(**{name: np.inf for name in vars(rates)} | {"bytes": rates.bytes, "launch": 0.0})
     return _seconds(work, (arithmetic, memory))
@@ -143,7 +143,7 @@ def _row_groups(work: Work) -> FloatArray:
 
 
 def timed_terms(work: Work, dense: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    """Multiply-adds of matrix products that would take as long on a device which they fill.
+    """Multiply-adds of matrix products, (n_labels, a, r, b), that would take as long on a device which they fill.
 
     Triangles are computed in chunks up to their longest rows, and a product of few elements does not fill a device.
     """

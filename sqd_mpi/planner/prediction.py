@@ -149,8 +149,9 @@ class Messages:
     reduced: float
     """Bytes of partial sums over task groups."""
     n_replicas: int
+    """Ranks that put a block together."""
     n_groups: int
-    """Members of these two exchanges."""
+    """Ranks that add partial sums."""
     vector_elements: float
     """Elements read or written beside the tasks."""
 

@@ -19,16 +19,18 @@ from sqd_mpi.problem.spin_strings import SpinStrings
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One input, as far as plans depend on it."""
+    """One input, as far as plans depend on it; the input itself is `files.records.Problem`."""
 
     norb: int
+    """Number of spatial orbitals."""
     nelec: tuple[int, int]
-    """Of the Hamiltonian."""
+    """(n_alpha, n_beta)."""
     pair_labels: IntArray = field(repr=False)
     """(n_pairs,) label of every pair of alpha orbitals."""
     alpha: Connections = field(repr=False)
+    """Connections of the alpha strings."""
     beta: Connections = field(repr=False)
-    """Connections; the same object where the strings are equal."""
+    """Those of the beta strings; the same object where the strings are equal."""
     sector: int
     """Label of the sector with most determinants."""
     spin_flip: bool

@@ -23,8 +23,9 @@ class Plan:
     """Grids of one number of ranks."""
 
     n_ranks: int
+    """Ranks of the run."""
     n_threads: int
-    """Of the run."""
+    """Threads of a rank."""
     memory: int
     """Bytes of a rank."""
     grids: list[GridPlan] = field(repr=False)

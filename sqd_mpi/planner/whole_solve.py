@@ -79,11 +79,14 @@ def predict_solve(
 
 @dataclass(frozen=True)
 class Choice:
-    """Which backend a run takes, with predicted seconds of a whole solve on both."""
+    """Which backend a run takes."""
 
     backend: str
+    """"cpu" or "gpu"."""
     cpu_seconds: float
+    """Predicted seconds of a whole solve on the CPU."""
     gpu_seconds: float
+    """The same on GPUs."""
 
     @property
     def sentence(self) -> str:
@@ -121,7 +124,9 @@ def choose_backend(
     Args:
         problem: the input.
         profiles: of a GPU and, unless it is the built-in one, of the CPU.
-        n_threads, sizes, n_ranks: as for `predict_solve`.
+        n_threads: threads of a rank.
+        sizes: numbers of basis vectors, as in `MemoryLimits`.
+        n_ranks: number of ranks.
     """
     cpu, gpu = (
         predict_solve(problem, profile, n_threads, sizes, n_ranks).total

@@ -317,7 +317,7 @@ class SameSpinCounts:
 
 
 def padded(expected: FloatArray, lanes: int) -> FloatArray:
-    """Expected size of groups filled up to a multiple of `lanes`, if their sizes are Poisson distributed."""
+    """Expected sizes, of any shape, of groups filled up to a multiple of `lanes`, if sizes are Poisson distributed."""
     # Between the knots the padding beyond the size itself is interpolated.
     extra = np.interp(expected, *_padding(lanes))
     return expected + np.where(expected > _LONG_GROUP, costs.empty_lanes(lanes), extra)

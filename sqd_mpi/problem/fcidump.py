@@ -38,7 +38,6 @@ _UNSUPPORTED = {
 _ARRAYS, _ARRAYS_OF_TWO = 5, 10
 
 
-
 @dataclass(frozen=True, eq=False)
 class Integrals:
     """What a FCIDUMP holds, under the names of `Hamiltonian`."""
@@ -71,7 +70,11 @@ class _Kinds:
 
 
 def read_fcidump(path: str | os.PathLike[str], spin_orbitals: SpinOrbitals = "auto") -> Integrals:
-    """The integrals of a file; see `Hamiltonian.from_fcidump`."""
+    """The integrals of a file; arguments and errors as of `Hamiltonian.from_fcidump`.
+
+    Raises:
+        InputError: see there.
+    """
     if spin_orbitals not in SPIN_ORBITALS:
         raise InputError(f"spin orbitals are {', '.join(SPIN_ORBITALS)}; got {spin_orbitals!r}")
     return _Reader(path, spin_orbitals).integrals()
@@ -334,7 +337,8 @@ class _Reader:
         """What every row is: (p q|r s), h(p, q), the core energy, or an orbital energy, which is not needed.
 
         Args:
-            may_be_two, may_be_one: which rows may be two-electron integrals, and which the others.
+            may_be_two: (n,) which rows may be two-electron integrals.
+            may_be_one: (n,) which rows may be the others.
 
         Raises:
             InputError: a row is none of them.

@@ -41,7 +41,11 @@ class Table:
     """(n,) number of the line in which each begins."""
 
     def fail(self, row: int | np.integer, complaint: str) -> NoReturn:
-        """Raise InputError about a row."""
+        """Stop because of a row.
+
+        Raises:
+            InputError: always, with the number of its line.
+        """
         raise InputError(f"{self.path} line {self.lines[int(row)]}: {complaint}")
 
 

@@ -58,7 +58,7 @@ class Samples:
         return len(self.probabilities)
 
     def take(self, chosen: NDArray[Any]) -> Samples:
-        """Some of the samples, with probabilities that add up to 1 again."""
+        """Some of the samples, (m,) numbers or (n,) bool, with probabilities that add up to 1 again."""
         probabilities = self.probabilities[chosen]
         return Samples(self.alpha[chosen], self.beta[chosen], probabilities / probabilities.sum(), self.norb)
 
@@ -67,7 +67,8 @@ def merge(alpha: Strings, beta: Strings, weights: ArrayLike, norb: int) -> Sampl
     """Samples of bit-strings that may repeat.
 
     Args:
-        alpha, beta: (n, nwords) halves, n >= 1.
+        alpha: (n, nwords) right halves, n >= 1.
+        beta: (n, nwords) left halves.
         weights: (n,) counts or probabilities, at least 0 and not all 0.
         norb: number of spatial orbitals.
 
@@ -272,7 +273,7 @@ def postselect(samples: Samples, nelec: tuple[int, int]) -> Samples:
 
 
 def flip_weights(occupancies: FloatArray, n_electrons: int) -> FloatArray:
-    """(2, norb) relative weights of flipping a bit that is 0 and one that is 1, by its mean occupation.
+    """(2, norb) relative weights of flipping a bit that is 0 and one that is 1, by the mean occupations (norb,).
 
     With the filling f = n_electrons / norb and the occupation n, a 0 has the weight 0.01 n / f below the filling and
     rises linearly from 0.01 to 1 above it; a 1 the same with f and n counted from 1: J. Robledo-Moreno et al., Science
@@ -392,12 +393,13 @@ def _draw(weight, count, uniform):
 def subsample(
     samples: Samples, samples_per_batch: int, n_batches: int, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows of n_batches batches, each drawn without replacement by probability; all rows if there are not more.
-
-    A batch needs one row at least.
+    """Rows (samples_per_batch,) of n_batches batches, drawn without replacement by probability, or all rows of few.
 
     The smallest of exponential waiting times with rates p are such a draw: P. S. Efraimidis and P. G. Spirakis,
     Information Processing Letters 97, 181 (2006).
+
+    Raises:
+        InputError: a batch would have no row.
     """
     if samples_per_batch < 1:
         raise InputError(f"a batch needs at least one sample; got {samples_per_batch}")
@@ -427,8 +429,9 @@ def batch_strings(
 
     Args:
         samples: recovered or postselected samples.
-        rows: which of them are in the batch.
-        carried, included: (alpha, beta) strings by rank, (n, nwords), n may be 0.
+        rows: (m,) which of them are in the batch.
+        carried: (alpha, beta) strings carried over, by rank, (n, nwords), n may be 0.
+        included: the same of strings that every batch has.
         symmetrize_spin: whether both spins get all strings of both; max_dim must then be equal for both.
         max_dim: largest numbers of alpha and beta strings.
     """

@@ -121,7 +121,7 @@ def string_labels(strings: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDA
 
 
 def choose_tolerance(values: NDArray[np.float64]) -> float:
-    """Magnitude below which an integral counts as zero: in a gap of log10|value|, never above 1e-10.
+    """Magnitude below which an integral of (n,) counts as zero: in a gap of log10|value|, never above 1e-10.
 
     Integrals of a symmetric molecule leave a gap between the last real value and rounding noise. If values lie
     close to 1e-10, the widest gap below it is taken instead; then fewer zeros, never a wrong one, are found.
