@@ -48,7 +48,6 @@ _SIZE = re.compile(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*(?:([kmgt])(ib|b)?|b)?\s
 _GONE = {"slide_precision": "double"}
 
 
-
 @dataclass(frozen=True)
 class Interval:
     """A distance between checkpoints: a number of iterations or a number of seconds."""
@@ -276,7 +275,7 @@ class SolveOptions(BaseModel):
     )
 
     def __init__(self, **values: Any) -> None:
-        """Check the values and reports the first that does not fit."""
+        """Check the values and report the first that does not fit."""
         plain = {name: _plain(value) for name, value in values.items()}
         for name, only in _GONE.items():
             if (got := plain.pop(name, only)) != only:
@@ -353,5 +352,3 @@ def _choices(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(word) for word in get_args(annotation)]
     return [word for part in get_args(annotation) for word in _choices(part)]
-
-

@@ -104,15 +104,14 @@ class Layout:
 
     def ket_rows(self, ia: int) -> tuple[IntArray, IntArray]:
         """Rows of a block: working positions of its alpha strings and (n_labels + 1,) first row of every label."""
-        ranges = [np.arange(bounds[ia], bounds[ia + 1]) for bounds in self.alpha_bounds]
-        return np.concatenate(ranges), _starts([len(rows) for rows in ranges])
+        return _positions(self.alpha_bounds, ia)
 
     def ket_offsets(self, ia: int, ib: int) -> IntArray:
         """Flat offset in the whole block of every one of its rows (rows are numbered label after label)."""
         lengths = self.row_lengths(ib)
         _, label_start = self.ket_rows(ia)
         if self.parity:
-            return _exclusive_sum(np.repeat(lengths, np.diff(label_start)))
+            return _starts(np.repeat(lengths, np.diff(label_start)))[:-1]
         offsets = np.empty(int(label_start[-1]), np.int64)
         start = 0
         for ir in range(self.grid[3]):
@@ -198,7 +197,7 @@ class Layout:
             alpha=positions[block_row],
             block_row=block_row,
             label_start=_starts(counts),
-            offset=_exclusive_sum(stops[block_row]),
+            offset=_starts(stops[block_row])[:-1],
             stop=stops[block_row],
             length=np.repeat(lengths, counts),
         )
@@ -224,8 +223,7 @@ class Layout:
 
     def beta_rows(self, ib: int) -> tuple[IntArray, IntArray]:
         """Columns of a block: working positions of its beta strings and (n_labels + 1,) first of every beta label."""
-        ranges = [np.arange(bounds[ib], bounds[ib + 1]) for bounds in self.beta_bounds]
-        return np.concatenate(ranges), _starts([len(rows) for rows in ranges])
+        return _positions(self.beta_bounds, ib)
 
     def geometry(self, ia: int, ib: int, it: int, ir: int) -> SliceGeometry:
         """Where the elements of one rank's slice lie among rows and columns."""
@@ -273,7 +271,7 @@ class BraRows:
 
     def with_all_columns(self) -> BraRows:
         """The same rows with all their columns, one after the other: the whole block if these are all of its rows."""
-        return replace(self, offset=_exclusive_sum(self.length), stop=self.length)
+        return replace(self, offset=_starts(self.length)[:-1], stop=self.length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,9 +335,11 @@ def owners(bounds: IntArray) -> IntArray:
     return owner
 
 
-def _exclusive_sum(sizes: IntArray) -> IntArray:
-    return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if len(sizes) else np.empty(0, np.int64)
+def _positions(bounds: IntArray, part: int) -> tuple[IntArray, IntArray]:
+    """Working positions of the strings of a part, and (n_labels + 1,) where those of every label begin."""
+    ranges = [np.arange(row[part], row[part + 1]) for row in bounds]
+    return np.concatenate(ranges), _starts([len(positions) for positions in ranges])
 
 
-def _starts(counts: list[int]) -> IntArray:
+def _starts(counts: list[int] | IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -77,7 +77,7 @@ def open_file(path: PathLike, *formats: str) -> h5py.File:
 
 @contextmanager
 def opened(path: PathLike, *formats: str) -> Iterator[h5py.File]:
-    """Give an open file of one of the formats and closes it."""
+    """Give an open file of one of the formats and close it."""
     with open_file(path, *formats) as file, reading(path):
         yield file
 

@@ -36,15 +36,13 @@ class VectorFile:
 
     One process lays the file out and says at which offsets the pieces of the vectors stand; all write their elements
     there, without HDF5; the first completes the file with its checksum and renames it.
+
+    Args:
+        path: name of the finished file.
+        file_format: root attribute `format`, RESULT or CHECKPOINT.
     """
 
     def __init__(self, path: PathLike, file_format: str) -> None:
-        """Prepare a file.
-
-        Args:
-            path: name of the finished file.
-            file_format: root attribute `format`, RESULT or CHECKPOINT.
-        """
         self.path = Path(path)
         self.file_format = file_format
         self.temporary = temporary_name(self.path)
@@ -79,7 +77,7 @@ class VectorFile:
         total: int,
         before_renaming: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write the checksum and renames the file.
+        """Write the checksum and rename the file.
 
         Args:
             pieces: what `lay_out` gave.
@@ -113,7 +111,7 @@ def create_vectors(
     parities: Sequence[int] | None = None,
     n_directions: int = 0,
 ) -> None:
-    """Create the datasets that `write_block` fills, one per root and alpha label.
+    """Create the datasets of vectors, one per root and alpha label, whose elements are written without HDF5.
 
     Args:
         file: open result or checkpoint file.
@@ -154,33 +152,17 @@ def create_vectors(
                 pieces.create_dataset(str(label), shape=shape, dtype="<f8", dcpl=layout)
 
 
-def write_block(
-    file: h5py.File, root: int, label: int, row_start: int, col_start: int, block: NDArray[np.float64]
-) -> None:
-    """Write a rectangle of one piece of a vector.
+class VectorReader:
+    """The vectors of a result or a checkpoint; any rank may open the file and read what it owns.
 
     Args:
-        file: open file with the datasets of `create_vectors`.
-        root: which vector.
-        label: alpha label of the piece.
-        row_start: first row, counted in the alpha strings of this label in canonical order.
-        col_start: first column, counted in the beta strings of label `label ^ sector`.
-        block: the coefficients, 2-D; may be empty.
+        path: the file, of which all but the vectors is read.
+
+    Raises:
+        InputError: the file is missing, damaged, of another kind, or holds no vectors.
     """
-    if block.size:
-        piece = file[f"vectors/{root}/{label}"]
-        piece[row_start : row_start + block.shape[0], col_start : col_start + block.shape[1]] = block
-
-
-class VectorReader:
-    """The vectors of a result or a checkpoint; any rank may open the file and read what it owns."""
 
     def __init__(self, path: PathLike) -> None:
-        """Open the file and reads all but the vectors.
-
-        Raises:
-            InputError: if the file is missing, damaged, of another kind, or holds no vectors.
-        """
         self.path = Path(path)
         self._file = open_file(path, RESULT, CHECKPOINT)
         try:
@@ -191,7 +173,7 @@ class VectorReader:
             raise
 
     def _read_structure(self) -> None:
-        """Read the strings and labels and checks the shapes of the pieces."""
+        """Read strings and labels and check the shapes of the pieces."""
         if "vectors" not in self._file:
             raise InputError(f"{self.path} holds no vectors; write them with --save-vector")
         group = group_of(self._file, "vectors")
@@ -284,9 +266,7 @@ class VectorReader:
         self._file.close()
 
     def __enter__(self) -> VectorReader:
-        """The reader."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close the file."""
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class MemoryNeeds:
     def create(cls, work: Work, n_basis: int, limits: MemoryLimits) -> MemoryNeeds:
         """Count the bytes of a grid."""
         problem, profile, shape = work.problem, work.profile, work.shape
-        n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
+        n_ranks = prod(shape)
         vectors = predict_memory(shape, problem.dimension(shape), n_basis, problem.n_determinants)
         neighbours = min(n_ranks, profile.ranks_per_node or n_ranks) - 1
         process = profile.process_bytes + neighbours * profile.rank_bytes

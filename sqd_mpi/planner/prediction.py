@@ -62,6 +62,11 @@ class GridPlan:
     """Vectors, blocks and matrices in host memory while density matrices are made; 0 where none are wanted."""
 
     @property
+    def n_ranks(self) -> int:
+        """Number of ranks."""
+        return prod(self.grid)
+
+    @property
     def bytes_per_rank(self) -> int:
         """All predicted bytes of a rank in host memory."""
         solving = self.staging_bytes if self.device_bytes else self.vectors_bytes + self.buffers_bytes

@@ -148,9 +148,15 @@ def canonical(strings: Strings) -> tuple[Strings, int]:
     """A set (n, n_words) in canonical order, ascending as integers and each once, and the number of rows dropped."""
     order = np.lexsort(strings.T)  # the last key, which is the most significant word, is the primary one
     ordered = np.ascontiguousarray(strings[order], dtype=np.uint64)
-    first = np.ones(len(ordered), dtype=bool)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return ordered[first], int(len(ordered) - first.sum())
+    start = starts(ordered)
+    return ordered[start], len(ordered) - len(start)
+
+
+def starts(ordered: Strings) -> NDArray[np.int64]:
+    """Rows (m,) of strings (n, n_words) in which equal ones stand together, where a new string begins."""
+    new = np.ones(len(ordered), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return np.flatnonzero(new)
 
 
 def counts(strings: Strings) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from sqd_mpi.arrays import FloatArray, Strings
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import checked_nelec
-from sqd_mpi.problem.text_files import read_bytes, read_text, text_of
+from sqd_mpi.problem.text_files import read_bytes, read_text, shortened, text_of
 
 Pair = tuple[Strings, Strings]
 
@@ -88,15 +88,14 @@ def merge(alpha: Strings, beta: Strings, weights: ArrayLike, norb: int) -> Sampl
         raise InputError("every sample needs a finite count of at least 0, and not all may be 0")
     # a power of two keeps every bit, and the sum finite
     numbers = np.ldexp(numbers, -np.frexp(numbers.max())[1])
-    order = np.lexsort([*alpha.T, *beta.T])  # the last key, the most significant word of beta, is the primary one
-    alpha, beta = alpha[order], beta[order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (alpha[1:] != alpha[:-1]).any(axis=1) | (beta[1:] != beta[:-1]).any(axis=1)
-    start = np.flatnonzero(first)
+    whole = np.concatenate([alpha, beta], axis=1)
+    order = np.lexsort(whole.T)  # the last key, the most significant word of beta, is the primary one
+    start = bitstrings.starts(whole[order])
     sums = np.add.reduceat(numbers[order], start)
     probabilities = sums / sums.sum()
     seen = probabilities > 0
-    return Samples(alpha[start[seen]], beta[start[seen]], probabilities[seen], norb)
+    chosen = order[start[seen]]
+    return Samples(alpha[chosen], beta[chosen], probabilities[seen], norb)
 
 
 def from_matrix(matrix: ArrayLike, norb: int | None = None) -> Samples:
@@ -145,7 +144,7 @@ def from_counts(counts: Mapping[Any, float], norb: int) -> Samples:
     if not counts:
         raise InputError("there are no samples; at least one bit-string is needed")
     texts = [_bits_of(key, 2 * norb) for key in counts]
-    whole = bitstrings.from_text(texts, 2 * norb, lambda place: f"the key {_short(list(counts)[place])}")
+    whole = bitstrings.from_text(texts, 2 * norb, lambda place: f"the key {shortened(repr(list(counts)[place]), 80)}")
     bits = bitstrings.unpack(whole, 2 * norb)
     if not all(isinstance(value, Real) and not isinstance(value, bool) for value in counts.values()):
         raise InputError("counts are numbers, one for every bit-string")
@@ -163,30 +162,25 @@ def from_counts(counts: Mapping[Any, float], norb: int) -> Samples:
 
 def _bits_of(key: Any, n_bits: int) -> str:
     """A key of counts as a text of 0 and 1, which is not checked further if it was a text of bits."""
+    shown = shortened(repr(key), 80)
     if isinstance(key, str):
         text = key.replace(" ", "")
         other = text.strip("01")
         number = _NUMBER.fullmatch(text) if other else None
         if number is None:
             if other and text.isdecimal():
-                raise InputError(f"the key {_short(key)} is neither {n_bits} bits nor a number that begins with 0x")
+                raise InputError(f"the key {shown} is neither {n_bits} bits nor a number that begins with 0x")
             return text
         value = int(number[2] or number[4], 16 if number[2] else 2)
         if " " in key.strip():
-            raise InputError(f"the key {_short(key)} must not have blanks in its number")
+            raise InputError(f"the key {shown} must not have blanks in its number")
     elif isinstance(key, Integral) and not isinstance(key, bool):
         value = int(key)
     else:
-        raise InputError(f"keys of counts are texts or integers; got {_short(key)}")
+        raise InputError(f"keys of counts are texts or integers; got {shown}")
     if not 0 <= value < 1 << n_bits:
-        raise InputError(f"the key {_short(key)} is not a number of {n_bits} bits, one for each orbital of each spin")
+        raise InputError(f"the key {shown} is not a number of {n_bits} bits, one for each orbital of each spin")
     return f"{value:0{n_bits}b}"
-
-
-def _short(key: Any) -> str:
-    """A key of any length, for a sentence."""
-    text = repr(key)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
@@ -474,7 +468,7 @@ def carry_over(
 def _by_frequency(strings: Strings) -> Strings:
     """Every string once, the most frequent first, equally frequent ones ascending."""
     order = np.lexsort(strings.T)
-    start = _starts(strings[order])
+    start = bitstrings.starts(strings[order])
     frequency = np.diff(np.append(start, len(strings)))
     return strings[order[start]][np.argsort(-frequency, kind="stable")]
 
@@ -482,11 +476,4 @@ def _by_frequency(strings: Strings) -> Strings:
 def _first_of_each(strings: Strings) -> Strings:
     """Every string once, in the order of first appearance."""
     order = np.lexsort(strings.T)  # stable: equal strings stay in order
-    return strings[np.sort(order[_starts(strings[order])])]
-
-
-def _starts(ordered: Strings) -> NDArray[np.int64]:
-    """Where a new string begins in ordered ones."""
-    new = np.ones(len(ordered), dtype=bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return np.flatnonzero(new)
+    return strings[np.sort(order[bitstrings.starts(strings[order])])]

@@ -61,14 +61,11 @@ def find_labels(hamiltonian: Hamiltonian) -> OrbitalLabels:
     Returns:
         labels with 2**k values, k the dimension of the null space without the all-ones vector (at most 5 are used).
     """
-    norb = hamiltonian.norb
-    if norb == 0:
-        return trivial_labels(0)
     if hamiltonian.spin_dependent:
         return _labels_of_two_spins(hamiltonian)
     tolerance = choose_tolerance(np.concatenate([hamiltonian.h1e.ravel(), hamiltonian.eri]))
     labels, n_labels = _conserved_parities(hamiltonian, tolerance)
-    first, second = np.tril_indices(norb)
+    first, second = np.tril_indices(hamiltonian.norb)
     forbidden_h1e = np.abs(hamiltonian.h1e) * (labels[:, None] != labels[None, :])
     largest, total = _forbidden(hamiltonian.eri, labels[first] ^ labels[second])
     # |E_pq| <= 1 for each spin: h_pq counts twice, (pq|rs) at most 8 permutations x 4 spin pairs x 1/2.

@@ -115,6 +115,11 @@ def _check_size(n_bytes: int, complaint: str) -> None:
         )
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """A text that may be of any length, for a sentence."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def described(character: str) -> str:
     """A character for a sentence: as it is, with its name if it cannot be seen or looks like another one."""
     if character.isascii() and character.isprintable():
