@@ -46,13 +46,13 @@ def word_sum(words: NDArray[Any], first: int) -> int:
     total = 0
     for start in range(0, len(flat), _CHUNK_WORDS):
         piece = flat[start : start + _CHUNK_WORDS]
-        place = np.arange(first + start, first + start + len(piece), dtype=np.uint64)
-        place *= _PLACE
-        place ^= piece
-        place *= _FIRST
-        place ^= place >> np.uint64(31)
-        place *= _SECOND
-        total += int(place.sum(dtype=np.uint64))
+        mixed = np.arange(first + start, first + start + len(piece), dtype=np.uint64)
+        mixed *= _PLACE
+        mixed ^= piece
+        mixed *= _FIRST
+        mixed ^= mixed >> np.uint64(31)
+        mixed *= _SECOND
+        total += int(mixed.sum(dtype=np.uint64))
     return total % 2**64
 
 
@@ -94,7 +94,7 @@ def read_head(path: PathLike) -> tuple[int, int] | None:
     try:
         with open(path, "rb") as stream:
             content = stream.read(HEAD_BYTES)
-            found = stream.seek(0, os.SEEK_END)
+            n_bytes = stream.seek(0, os.SEEK_END)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except OSError as error:
@@ -104,9 +104,9 @@ def read_head(path: PathLike) -> tuple[int, int] | None:
     match = re.match(rb"sqd_mpi checksum 1\nbytes (\d{1,18})\nsum ([0-9a-f]{16})\n", content)
     if match is None or head(int(match[1]), int(match[2], 16)) != content:
         raise InputError(f"{path} is damaged: its first bytes are no head of a file of sqd_mpi")
-    if int(match[1]) != found:
-        raise InputError(f"{path} is damaged: it has {found} bytes, not the {match[1].decode()} that were written")
-    return found, int(match[2], 16)
+    if int(match[1]) != n_bytes:
+        raise InputError(f"{path} is damaged: it has {n_bytes} bytes, not the {match[1].decode()} that were written")
+    return n_bytes, int(match[2], 16)
 
 
 def verify(ranks: Ranks, path: PathLike, needed: bool = True) -> bool:

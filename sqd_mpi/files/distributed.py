@@ -257,13 +257,13 @@ class StoredVectors:
         row_label, row_place = (array[where.alpha] for array in rows)
         column_label, column_place = (array[where.beta] for array in columns)
         for label in range(self.reader.n_labels):
-            mine = np.flatnonzero((row_label == label) & (where.row_length > 0))
-            there = np.flatnonzero(column_label == label ^ sector)
-            if not len(mine) or not len(there):
+            slice_rows = np.flatnonzero((row_label == label) & (where.row_length > 0))
+            file_columns = np.flatnonzero(column_label == label ^ sector)
+            if not len(slice_rows) or not len(file_columns):
                 continue
-            stored = column_place[there]
+            stored = column_place[file_columns]
             low, high = int(stored.min()), int(stored.max()) + 1
-            order = mine[np.argsort(row_place[mine], kind="stable")]
+            order = slice_rows[np.argsort(row_place[slice_rows], kind="stable")]
             step = max(1, _PIECE_BYTES // (8 * (high - low)))
             for chunk in np.split(order, np.flatnonzero(np.diff(row_place[order] // step)) + 1):
                 top, bottom = int(row_place[chunk[0]]), int(row_place[chunk[-1]]) + 1
@@ -272,7 +272,7 @@ class StoredVectors:
                 else:
                     block = self.reader.read_block(number, label, top, bottom, low, high)
                 for row in chunk:
-                    self._place(where, int(row), there, block[row_place[row] - top, stored - low], out)
+                    self._place(where, int(row), file_columns, block[row_place[row] - top, stored - low], out)
 
     def close(self) -> None:
         """Close the file."""
@@ -299,6 +299,6 @@ def _positions(
     for label in np.unique(stored_labels):
         members = order[stored_labels[order] == label]
         rank_in_label[members] = np.arange(len(members))
-    found = bitstrings.find(stored, strings.strings)
-    labels = np.where(found >= 0, np.asarray(stored_labels, np.int64)[found], -1)
-    return labels, np.where(found >= 0, rank_in_label[found], 0)
+    position = bitstrings.find(stored, strings.strings)
+    labels = np.where(position >= 0, np.asarray(stored_labels, np.int64)[position], -1)
+    return labels, np.where(position >= 0, rank_in_label[position], 0)

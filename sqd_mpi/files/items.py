@@ -99,17 +99,17 @@ def reading(path: PathLike) -> Iterator[None]:
 
 def _check_format(file: h5py.File, path: PathLike, formats: Sequence[str]) -> None:
     """Check the root attributes."""
-    found, version = plain(file.attrs.get("format")), plain(file.attrs.get("version"))
+    stated, version = plain(file.attrs.get("format")), plain(file.attrs.get("version"))
     needed = " or ".join(formats)
-    if found is None:
+    if stated is None:
         raise InputError(f"{path} is not a file of sqd_mpi: a root attribute format = {needed} is needed")
-    if found not in formats:
-        raise InputError(f"{path} is a file of format {found}; one of format {needed} is needed")
+    if stated not in formats:
+        raise InputError(f"{path} is a file of format {stated}; one of format {needed} is needed")
     if not isinstance(version, int) or version < 1:
         raise InputError(f"{path} has no version of its format: a root attribute version = 1 is needed")
     if version > FORMAT_VERSION:
         raise InputError(
-            f"{path} has version {version} of format {found}; this sqd_mpi reads up to version {FORMAT_VERSION}"
+            f"{path} has version {version} of format {stated}; this sqd_mpi reads up to version {FORMAT_VERSION}"
         )
 
 

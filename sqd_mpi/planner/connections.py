@@ -60,17 +60,17 @@ def connections(strings: SpinStrings, norb: int, pair_labels: IntArray) -> Conne
         pair_labels: (n_pairs,) label of every orbital pair.
     """
     n_labels = strings.n_labels
-    found = strings.singles()
+    csr = strings.singles()
     label = np.repeat(np.arange(n_labels), np.diff(strings.label_start))
-    bra = np.repeat(np.arange(strings.size, dtype=np.int32), np.diff(found.indptr))
-    pair = found.pair >> 1
+    bra = np.repeat(np.arange(strings.size, dtype=np.int32), np.diff(csr.indptr))
+    pair = csr.pair >> 1
     key = bra.astype(np.int64) * n_labels + pair_labels[pair]
     singles = np.bincount(key, minlength=strings.size * n_labels).reshape(-1, n_labels).astype(np.float64)
     n_pairs = len(pair_labels)
     pair_counts = np.bincount(label[bra] * n_pairs + pair, minlength=n_labels * n_pairs).astype(np.float64)
     doubles, exact = _doubles(strings, norb, singles.sum(axis=1))
-    weighted = strings.weighted(costs.string_weights(np.diff(found.indptr)), costs.WHOLE_SHARE)
-    return Connections(weighted, label, singles, doubles, exact, pair_counts.reshape(n_labels, n_pairs), bra, found.ket)
+    weighted = strings.weighted(costs.string_weights(np.diff(csr.indptr)), costs.WHOLE_SHARE)
+    return Connections(weighted, label, singles, doubles, exact, pair_counts.reshape(n_labels, n_pairs), bra, csr.ket)
 
 
 def _doubles(strings: SpinStrings, norb: int, n_singles: FloatArray) -> tuple[FloatArray, bool]:
@@ -96,17 +96,17 @@ def _doubles(strings: SpinStrings, norb: int, n_singles: FloatArray) -> tuple[Fl
     return counts, exact
 
 
-def connected_parts(found: Connections, part: IntArray, n_parts: int, bits: IntArray) -> NDArray[np.uint64]:
+def connected_parts(connected: Connections, part: IntArray, n_parts: int, bits: IntArray) -> NDArray[np.uint64]:
     """(n_parts, n_parts) bit masks: what kinds of singles lead from strings of one part to strings of another.
 
     Args:
-        found: connections.
+        connected: connections inside a set of strings.
         part: (n,) part of every string.
         n_parts: number of parts.
         bits: (n,) uint64 bit for singles from this string, by its label.
     """
     masks = np.zeros((n_parts, n_parts), np.uint64)
-    _mark(found.bra, found.ket, part, bits.astype(np.uint64), masks)
+    _mark(connected.bra, connected.ket, part, bits.astype(np.uint64), masks)
     return masks
 
 

@@ -115,8 +115,8 @@ def _fold_bytes(work: Work) -> float:
 
 def _padded_singles(work: Work) -> float:
     """Largest number of entries in the lists of beta singles of a block, empty places included."""
-    found, b = work.problem.beta, work.shape[1]
-    padded = sum(_padded(found.singles[:, d], found.label, work.beta_part, b) for d in range(work.problem.n_labels))
+    beta, b = work.problem.beta, work.shape[1]
+    padded = sum(_padded(beta.singles[:, d], beta.label, work.beta_part, b) for d in range(work.problem.n_labels))
     return float(padded)
 
 

@@ -61,7 +61,7 @@ def predict_solve(
         n_sigmas: applications of the Hamiltonian.
         n_sectors: sectors that have a model space.
     """
-    found = predict(problem, _ALONE, profile, n_threads, MemoryLimits(2**60, *sizes, 2**60))
+    plan = predict(problem, _ALONE, profile, n_threads, MemoryLimits(2**60, *sizes, 2**60))
     start = copies = 0.0
     if profile.backend == "gpu":
         work = Work(problem, _ALONE, profile, 1)
@@ -69,11 +69,11 @@ def predict_solve(
         start, copies = gpu_costs.START_SECONDS, n_bytes / gpu_costs.COPY_BYTES_PER_SECOND
     return SolveSeconds(
         start,
-        found.setup_seconds / n_ranks,
+        plan.setup_seconds / n_ranks,
         copies / n_ranks,
         costs.SECTOR_SECONDS * n_sectors,
-        (n_sigmas + 1) * found.seconds_per_sigma / n_ranks,
-        n_sigmas * (found.seconds_per_iteration - found.seconds_per_sigma) / n_ranks,
+        (n_sigmas + 1) * plan.seconds_per_sigma / n_ranks,
+        n_sigmas * (plan.seconds_per_iteration - plan.seconds_per_sigma) / n_ranks,
     )
 
 

@@ -39,17 +39,17 @@ class Part:
 
 def count_parts(problem: Problem, spin: str, part: IntArray, n_parts: int) -> Part:
     """Sums of the connections of one spin ("alpha" or "beta") over parts, (n,) part of every string."""
-    found = problem.alpha if spin == "alpha" else problem.beta
+    connected = problem.alpha if spin == "alpha" else problem.beta
     n_labels = problem.n_labels
-    key = part * n_labels + found.label
+    key = part * n_labels + connected.label
     shape = n_parts, n_labels
     size = n_parts * n_labels
 
     def summed(weights: FloatArray | None = None) -> FloatArray:
         return np.bincount(key, weights=weights, minlength=size).astype(np.float64)
 
-    singles = np.stack([summed(found.singles[:, d]) for d in range(n_labels)], axis=-1)
-    return Part(summed().reshape(shape), singles.reshape(*shape, n_labels), summed(found.doubles).reshape(shape))
+    singles = np.stack([summed(connected.singles[:, d]) for d in range(n_labels)], axis=-1)
+    return Part(summed().reshape(shape), singles.reshape(*shape, n_labels), summed(connected.doubles).reshape(shape))
 
 
 class Work:
@@ -274,12 +274,12 @@ class Work:
 
     def _masks(self, spin: str, n_blocks: int, r: int) -> NDArray[np.uint64] | None:
         """Kinds of singles between blocks of strings; None where they are so many that all will occur."""
-        found = self.problem.alpha if spin == "alpha" else self.problem.beta
-        if n_blocks == 1 or len(found.bra) > _DENSE * n_blocks**2 * self.problem.n_labels**2:
+        connected = self.problem.alpha if spin == "alpha" else self.problem.beta
+        if n_blocks == 1 or len(connected.bra) > _DENSE * n_blocks**2 * self.problem.n_labels**2:
             return None
         part = (self.alpha_part if spin == "alpha" else self.beta_part) // r
-        label = found.label if spin == "alpha" else found.label ^ self.problem.sector
-        masks = connected_parts(found, part, n_blocks, np.left_shift(np.uint64(1), label.astype(np.uint64)))
+        label = connected.label if spin == "alpha" else connected.label ^ self.problem.sector
+        masks = connected_parts(connected, part, n_blocks, np.left_shift(np.uint64(1), label.astype(np.uint64)))
         if spin == "beta":  # strings that stay
             own = np.zeros(n_blocks, np.uint64)
             np.bitwise_or.at(own, part, np.left_shift(np.uint64(1), label.astype(np.uint64)))
