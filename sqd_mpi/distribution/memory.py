@@ -247,6 +247,3 @@ def host_memory(direct: bool) -> HostMemory:
     if direct:
         raise InputError("--gpu-aware-mpi needs vectors on a GPU (--backend gpu); this run has them in host memory")
     return HOST
-
-
-__all__ = ["HOST", "Array", "Arrivals", "HostBuffers", "HostMemory", "Memory", "Port", "host_memory", "smallest"]

@@ -143,10 +143,7 @@ def write_input(
         InputError: if the strings do not fit the Hamiltonian, an option is unknown, or the file cannot be written.
     """
     plain = SolveOptions(**(options or {})).to_dict()
-    for strings, n_electrons, spin_name in zip(
-        (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
-    ):
-        bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
+    hamiltonian.check_strings(strings_a, strings_b)
     check_output(path)
     with AtomicFile(path, INPUT) as file:
         _write_hamiltonian(file, hamiltonian)
@@ -168,8 +165,7 @@ def read_input(path: PathLike) -> Problem:
         options = _read_options(file)
     with items.naming(path):
         hamiltonian = Hamiltonian(**fields)
-        for strings, n_electrons, spin_name in zip(stored, hamiltonian.nelec, ("alpha", "beta"), strict=True):
-            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
+        hamiltonian.check_strings(*stored)
         SolveOptions(**options)
     (strings_a, n_a), (strings_b, n_b) = (bitstrings.canonical(strings) for strings in stored)
     return Problem(hamiltonian, strings_a, strings_b, options, (n_a, n_b), changed)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import IntArray, Shape
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.planner.connections import Connections, connections, deal_strings
-from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.space import Space
 from sqd_mpi.problem.spin_strings import SpinStrings
@@ -53,10 +52,7 @@ class Problem:
         Raises:
             InputError: the strings do not fit the Hamiltonian.
         """
-        for strings, n_electrons, spin in zip(
-            (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
-        ):
-            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin)
+        hamiltonian.check_strings(strings_a, strings_b)
         space = Space.create(hamiltonian, strings_a, strings_b, symmetry)
         return cls.from_space(space, spin_flip and space.same_spins, deal)
 
