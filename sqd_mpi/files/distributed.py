@@ -45,7 +45,7 @@ def write_file(
     Args:
         grid: the process grid.
         path: the file; a former one of this name stays until the new one is complete.
-        file_format: `files.RESULT` or `files.CHECKPOINT`.
+        file_format: `records.RESULT` or `records.CHECKPOINT`.
         fill: writes everything but the vectors into an open file; called on rank 0.
         vectors: for every root its layout (they differ in the sector only) and this rank's slice; at least one.
         before_renaming: called on rank 0 when the new file is complete and about to get its name.

@@ -184,17 +184,15 @@ class Work:
         "terms": multiply-adds of opposite spin; "moved": elements gathered and scattered for them; "groups": of alpha
         singles; "alpha", "beta": multiply-adds of same spin; "rows": elements gathered and scattered for beta.
         """
-        a, b, _, r = self.shape
+        b = self.shape[1]
         rows_b, singles_b = self.beta.rows, self.beta.singles
 
         # Alpha singles as they are executed, (parts, label x pair label): lanes, groups, and what twins leave of both.
         lanes, groups, twins = self.group_lengths
-        singles = (self.alpha.singles * lanes).reshape(len(self.alpha.rows), -1)
-        number = (self.alpha.singles * groups).reshape(len(self.alpha.rows), -1)
-        saved = [
-            (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
-            for part in self.twin_savings
-        ]
+        left = [lanes * (1.0 - part * twins) for part in self.twin_savings]
+        singles, number, executed, gathered = (
+            (self.alpha.singles * weight).reshape(len(self.alpha.rows), -1) for weight in (lanes, groups, *left)
+        )
 
         # What each of them meets in a block of columns, by the same index.
         met = self._beta_blocks
@@ -203,19 +201,21 @@ class Work:
         order = np.arange(self.problem.n_labels)[:, None] ^ np.arange(self.problem.n_labels)
         kets = rows_b.sum(axis=0)[order] * met / b  # columns of the ket blocks that are gathered
         columns = met * rows_b[:, :, None]
-        by_alpha = [values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)]
-        moved = self.spread(saved[1] @ by_alpha[1], "gather")
+        terms, kets, columns, met = (
+            values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)
+        )
+        moved = self.spread(gathered @ kets, "gather")
         if self.profile.backend == "cpu":  # a GPU sums a row of sigma in registers
-            moved = moved + self.spread(singles @ by_alpha[2], "scatter")
+            moved = moved + self.spread(singles @ columns, "scatter")
 
         # Same spin: elements of one matrix times rows or columns of the other spin.
         same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
         same_b = self.beta.doubles + 2.0 * singles_b[:, :, 0]
         row_elements = rows_b.sum(axis=0) + b * rows_b
         return {
-            "terms": self.spread(saved[0] @ by_alpha[0], "terms"),
+            "terms": self.spread(executed @ terms, "terms"),
             "moved": moved,
-            "groups": self.spread(number @ by_alpha[3], "groups"),
+            "groups": self.spread(number @ met, "groups"),
             "alpha": self.spread(same_a @ rows_b[:, self.mirror].T, "alpha"),
             "beta": self.spread(self.alpha.rows @ same_b[:, self.mirror].T, "beta"),
             "rows": self.spread(self.alpha.rows @ row_elements[:, self.mirror].T) * self._beta_rows_moved[:, None, :],
