@@ -221,7 +221,7 @@ def predicted_memory(hamiltonian: Any, strings: Any, device: Any) -> dict[str, i
 
     problem = planner.Problem.create(hamiltonian, *strings)
     profile = data_sheets.assumed_profile(data_sheets.DATA_SHEETS[0]).model_copy(update={"context_bytes": 0})
-    limits = planner.Limits(10**15, *subspace_sizes(1), device.memory()[1])
+    limits = planner.MemoryLimits(10**15, *subspace_sizes(1), device.memory()[1])
     plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, limits)
     return {"device_bytes": plan.device_bytes, "host_bytes": plan.bytes_per_rank}
 

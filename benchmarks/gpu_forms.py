@@ -192,7 +192,7 @@ def predicted_cpu_seconds(hamiltonian: Any, strings: tuple[Any, Any], n_threads:
     from sqd_mpi.planner.profile import MachineProfile
 
     problem = planner.Problem.create(hamiltonian, *strings)
-    plan = planner.predict(problem, (1, 1, 1, 1), MachineProfile(), n_threads, planner.Limits(10**15, 2, 2))
+    plan = planner.predict(problem, (1, 1, 1, 1), MachineProfile(), n_threads, planner.MemoryLimits(10**15, 2, 2))
     return float(plan.seconds_per_sigma)
 
 

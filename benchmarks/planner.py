@@ -106,7 +106,7 @@ def main() -> int:
 
     source = read_input(options.input)
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)
-    limits = planner.Limits(available_memory(), *subspace_sizes(1))
+    limits = planner.MemoryLimits(available_memory(), *subspace_sizes(1))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

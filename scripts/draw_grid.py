@@ -106,7 +106,7 @@ def draw_slides(panel: Any) -> None:
 
 
 def draw_tasks(panel: Any) -> None:
-    """The tasks of a bra block, dealt to its task groups."""
+    """The tasks of a bra block, assigned to its task groups."""
     panel.set_xlim(-0.6, 9.2)
     panel.set_ylim(A + 0.5, -0.45)
     panel.set_title(f"a b + a + b = {A * B + A + B} tasks, dealt to {T} task groups", size=11, loc="left")

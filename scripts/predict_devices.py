@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,19 +35,20 @@ def predict_input(path: Path, keys: Sequence[str], shape: Any) -> dict[str, Any]
 
     source = records.read_input(path)
     _jit.set_threads(min(available_cores(), 4))
+    from device_work import count_device_work
+
     from sqd_mpi import planner
     from sqd_mpi.planner import data_sheets
     from sqd_mpi.solver.davidson import subspace_sizes
 
     problem = planner.Problem.create(source.hamiltonian, source.strings_a, source.strings_b)
-    n_devices = shape[0] * shape[1] * shape[2] * shape[3]
-    work = data_sheets.count_device_work(problem, shape)
+    work = count_device_work(problem, shape)
     rows = []
     for key in keys:
         sheet = data_sheets.data_sheet(key)
-        limits = planner.Limits(10**15, *subspace_sizes(1))
+        limits = planner.MemoryLimits(10**15, *subspace_sizes(1))
         plan = planner.predict(problem, shape, data_sheets.assumed_profile(sheet), 1, limits)
-        floor = work.floor_seconds(sheet, n_devices)
+        floor = work.floor_seconds(sheet, prod(shape))
         rows.append(
             {
                 "device": key, "floor_seconds": sum(floor.values()), "floors": floor,

@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,7 +61,7 @@ def simulate_all(
     from sqd_mpi import planner
     from sqd_mpi.solver.davidson import subspace_sizes
 
-    limits = planner.Limits(memory, *subspace_sizes(1))
+    limits = planner.MemoryLimits(memory, *subspace_sizes(1))
     shapes = []
     for n_ranks in ranks:
         chosen = planner.make_plan(problem, n_ranks, profile, n_threads, limits).chosen
@@ -104,7 +105,7 @@ def validate(
         if summary.get("cpu_seconds") is None:
             raise InputError(f"{path} lacks cpu_seconds: it was written by an older version")
         shape = tuple(int(n) for n in summary["grid"])
-        found = problem if summary["spin_flip_parity"][0] is not None else problem.without_spin_flip()
+        found = problem if summary["spin_flip_parity"][0] is not None else replace(problem, spin_flip=False)
         row = simulate(found, shape, profile, summary["n_threads"]).to_dict()  # type: ignore[arg-type]
         cores = summary["n_ranks"] * summary["n_threads"]
         rows.append(

@@ -1,7 +1,7 @@
 """One sigma on every rank of a grid, task by task: who computes what, which ket blocks travel, who waits.
 
-The tasks of a sub-block get their costs from the counts of singles between the blocks; they are dealt to the task
-groups as `solver.tasks.assign` deals them, in stretches of equal cost in the order of their ket blocks. Ket blocks
+The tasks of a sub-block get their costs from the counts of singles between the blocks; they are assigned to the task
+groups as `solver.tasks.assign` does it, in stretches of equal cost in the order of their ket blocks. Ket blocks
 arrive one after the other over the rank's own link, at most two ahead of their use.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
+from sqd_mpi.distribution.layout import stands_for_mirror_image
 from sqd_mpi.planner.connections import Connections
 from sqd_mpi.planner.prediction import (
     ASSUMED_SIGMAS,
@@ -145,7 +146,7 @@ def block_costs(work: Work) -> FloatArray:
         """(a, r, ib, ja, jb) summed over labels, times the named share of each bra and ket block."""
         flat = (values.reshape(n_parts * a, -1) @ table).reshape(n_parts, a, b, b).transpose(0, 2, 1, 3)
         spread = np.repeat(flat[:, None] / r, r, axis=1) if work.parity else flat.reshape(a, r, b, a, b)
-        return np.asarray(spread * work.shares_by_ket(name)[:, None])
+        return np.asarray(spread * _shares_by_ket(work, name)[:, None])
 
     saved = [singles * (1.0 - part * twins) for part in work.twin_savings]
     mixed = profile.mixed_seconds * product(saved[0], by_alpha[0], "terms")
@@ -159,12 +160,27 @@ def block_costs(work: Work) -> FloatArray:
     same = seconds.blocks
     from_a, from_b = counts.sum(axis=(2, 3)), counts_b.sum(axis=(2, 3))
     part_a = np.repeat(from_a[:, None], r, axis=1) if work.parity else from_a.reshape(a, r, a)
-    share_a, share_b = work.shares_by_ket("alpha"), work.shares_by_ket("beta")
+    share_a, share_b = _shares_by_ket(work, "alpha"), _shares_by_ket(work, "beta")
     for ib in range(b):
         mixed[:, :, ib, :, ib] += same["alpha"][:, :, ib, None] * _parts(part_a * share_a[:, None, ib, :, ib])
     for ia in range(a):
         mixed[ia, :, :, ia, :] += same["beta"][ia][:, :, None] * _parts(from_b * share_b[ia, :, ia])
     return _by_shift(mixed)
+
+
+def _shares_by_ket(work: Work, name: str) -> FloatArray:
+    """(a, b, a, b) share of every ket block (ja, jb)."""
+    a, b, _, _ = work.shape
+    share = work.shares[name]
+    ia, ib, ja, jb = np.indices((a, b, a, b), sparse=True)
+    da, db = (ja - ia) % a, (jb - ib) % b
+    on_line = (da == db) & bool(work.parity)
+    result = np.where(on_line, share[:, :, None, None, 0], share[:, :, None, None, 1])
+    if work.half_of_kets:
+        # Means over two ket blocks of which one is met; of same spin there is one.
+        chosen = (1.0 if name in ("alpha", "beta") else 2.0) * stands_for_mirror_image(da, db)
+        result = np.where((ia == ib) & ~on_line, result * chosen, result)
+    return result
 
 
 def _parts(weights: FloatArray) -> FloatArray:

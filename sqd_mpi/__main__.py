@@ -9,7 +9,7 @@ from sqd_mpi.log import MessageStream, open_closed_streams, settle, tell
 
 
 def run() -> int:
-    """Run the command line and returns its exit code.
+    """Run the command line and return its exit code.
 
     An error that nobody caught is printed with the rank, and ends all ranks of the job.
     """

@@ -59,7 +59,7 @@ def compilation_begins() -> None:
 
 @contextmanager
 def telling_of_compilation(tell: Callable[[], None]) -> Iterator[None]:
-    """Inside, calls a function whenever the compilation of a kernel begins; not when it is loaded from the cache."""
+    """Inside, call a function whenever the compilation of a kernel begins; not when it is loaded from the cache."""
     from numba.core import event
 
     class Listener(event.Listener):

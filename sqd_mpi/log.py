@@ -66,19 +66,17 @@ class Log:
 
     On a terminal the iterations are one live line; in a batch log each is a line, flushed at once.
     Every rank may call every method; none of them communicates.
+
+    Args:
+        rank: rank of this process; only 0 prints.
+        stream: where to print; standard error by default.
+        live: whether to show a live line; by default if the stream is a terminal.
+        level: QUIET shows warnings and errors only, VERBOSE details as well.
     """
 
     def __init__(
         self, rank: int = 0, stream: TextIO | None = None, live: bool | None = None, level: int = NORMAL
     ) -> None:
-        """Prepare the log.
-
-        Args:
-            rank: rank of this process; only 0 prints.
-            stream: where to print; standard error by default.
-            live: whether to show a live line; by default if the stream is a terminal.
-            level: QUIET shows warnings and errors only, VERBOSE details as well.
-        """
         self.rank = rank
         self.level = level
         self.warnings: list[str] = []
@@ -105,7 +103,7 @@ class Log:
             self._print(text)
 
     def warning(self, text: str) -> None:
-        """Print a warning and remembers it, on every rank, in `warnings`."""
+        """Print a warning and remember it, on every rank, in `warnings`."""
         self.warnings.append(text)
         self._print_marked("sqd_mpi: warning:", "yellow", text)
 
@@ -142,11 +140,9 @@ class Log:
         self._started = False
 
     def __enter__(self) -> Log:
-        """The log."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close the log."""
         self.close()
 
     def _print(self, text: str) -> None:
@@ -232,7 +228,7 @@ class MessageStream:
         return int(self._stream.fileno())
 
     def write(self, text: str) -> int:
-        """Write a text, or loses it."""
+        """Write a text, or lose it."""
         if self._stream is not None:
             try:
                 _write(self._stream, text)
@@ -241,7 +237,7 @@ class MessageStream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits, or loses it."""
+        """Write what waits, or lose it."""
         if self._stream is not None:
             try:
                 self._stream.flush()

@@ -14,39 +14,12 @@ from sqd_mpi.errors import InputError, did_you_mean
 
 Grid = tuple[int, int, int, int]
 
-# Options that `run` knows on its command line; the others are set in the input file or from Python.
-COMMAND_LINE_OPTIONS = (
-    "grid",
-    "backend",
-    "threads",
-    "memory",
-    "tol",
-    "max_iterations",
-    "max_subspace",
-    "nroots",
-    "spin_square",
-    "spin_penalty",
-    "rdm",
-    "pt2",
-    "symmetry",
-    "spin_flip",
-    "string_order",
-    "share_blocks",
-    "gpu_aware_mpi",
-    "start",
-    "save_vector",
-    "resume",
-    "checkpoint_every",
-    "time_limit",
-    "watchdog",
-    "watchdog_end",
-    "trace",
-)
+# Options that are set in the input file or from Python only; `run` knows the others on its command line.
+_NOT_TYPED = ("spin_check", "model_space", "carry_over_threshold")
 
 _SIZE = re.compile(r"\s*(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*(?:([kmgt])(ib|b)?|b)?\s*", re.IGNORECASE)
 # Options of version 0.1.0 that files may hold, with the value that is left of each.
 _GONE = {"slide_precision": "double"}
-
 
 
 @dataclass(frozen=True)
@@ -178,7 +151,8 @@ class SolveOptions(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    command_line: ClassVar[tuple[str, ...]] = COMMAND_LINE_OPTIONS
+    command_line: ClassVar[tuple[str, ...]]
+    """Names of the options that stand on the command line."""
 
     grid: Annotated[Literal["auto"] | Grid, BeforeValidator(parse_grid)] = _field(
         "auto", "auto or four positive integers A,B,T,R", "Process grid A,B,T,R whose product is the number of ranks."
@@ -252,10 +226,10 @@ class SolveOptions(BaseModel):
         "a number of at least 0",
         "Absolute coefficient above which the strings of a determinant are carried over to a next subspace.",
     )
-    save_vector: bool = _field(False, "true or false", "Write the eigenvectors into the result file.")
     start: Path | None = _field(
         None, "the path of a file", "Result file with eigenvectors that give the start vectors."
     )
+    save_vector: bool = _field(False, "true or false", "Write the eigenvectors into the result file.")
     resume: bool = _field(False, "true or false", "Go on from the checkpoint of this output file.")
     checkpoint_every: Annotated[Interval, BeforeValidator(parse_interval)] | None = _field(
         None,
@@ -276,7 +250,7 @@ class SolveOptions(BaseModel):
     )
 
     def __init__(self, **values: Any) -> None:
-        """Check the values and reports the first that does not fit."""
+        """Check the values and report the first that does not fit."""
         plain = {name: _plain(value) for name, value in values.items()}
         for name, only in _GONE.items():
             if (got := plain.pop(name, only)) != only:
@@ -308,6 +282,10 @@ class SolveOptions(BaseModel):
     def to_dict(self) -> dict[str, str | int | float | bool | None]:
         """Every option as a plain value that JSON, an HDF5 attribute and `SolveOptions` understand."""
         return {name: _as_plain_value(value) for name, value in self}
+
+
+COMMAND_LINE_OPTIONS = tuple(name for name in SolveOptions.model_fields if name not in _NOT_TYPED)
+SolveOptions.command_line = COMMAND_LINE_OPTIONS
 
 
 def option_name(field: str) -> str:
@@ -353,5 +331,3 @@ def _choices(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(word) for word in get_args(annotation)]
     return [word for part in get_args(annotation) for word in _choices(part)]
-
-

@@ -213,7 +213,7 @@ class KernelCase:
         work = Work(problem, shape, engine.start, engine.start.kernel_threads(_jit.n_threads()))
         a, b, _, r = shape
         alpha, beta = planner.order_strings(
-            problem.alpha.strings, problem.beta.strings, problem.norb, shape, a * b * r > 1, False
+            problem.alpha.strings, problem.beta.strings, shape, a * b * r > 1, False
         )
         layout = Layout.create(alpha, beta, problem.sector, shape)
         block = engine.block(layout, (0, 0, 0, 0), self.hamiltonian, self.labels)

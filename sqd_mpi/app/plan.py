@@ -61,7 +61,7 @@ def plan_file(
     )  # fmt: skip
     rdm_order = 0 if options.rdm == "none" else int(options.rdm)
     sizes = subspace_sizes(options.nroots, options.max_subspace)
-    limits = planner.Limits(memory, *sizes, device_bytes, options.nroots, rdm_order)
+    limits = planner.MemoryLimits(memory, *sizes, device_bytes, options.nroots, rdm_order)
     numbers = tuple(sorted({*planner.RANKS, ranks}))
     profile = profile.model_copy(update={"ranks_per_node": per_node})
     found = planner.make_plan(problem, ranks, profile, n_threads, limits, numbers)

@@ -26,8 +26,8 @@ class KetExchange:
         grid: the process grid.
         needed: (ja, jb) of the ket blocks this rank needs, in order of use; its own block may be among them.
         sizes: number of elements of every block, (a, b) int64.
-        own: flat buffer with this rank's own block.
-        present: blocks that this rank can read in place.
+        own: (own size,) flat buffer with this rank's own block.
+        present: (size,) of blocks that this rank can read in place.
         buffers: what blocks arrive in: `empty(n)` makes a buffer, `message(buffer)` is what MPI is given for it;
             by default arrays in host memory.
     """
@@ -41,7 +41,7 @@ class KetExchange:
         present: Mapping[tuple[int, int], NDArray[np.float64]] | None = None,
         buffers: Any = None,
     ):
-        empty = np.empty if buffers is None else buffers.empty
+        # Which blocks come from elsewhere: those that can be read in place first, then those that travel.
         _, b, _, _ = grid.shape
         here = grid.coordinates
         readable = present if present is not None else {}
@@ -49,14 +49,19 @@ class KetExchange:
         travelling = [key for key in others if key not in readable]
         self.remote = [key for key in others if key in readable] + travelling
         self._present = [readable[key] for key in others if key in readable]
+
+        # Two buffers, in which the travelling ones arrive in turn.
+        empty = np.empty if buffers is None else buffers.empty
         self._sources = [ja * b + jb for ja, jb in travelling]
         self._sizes = [int(sizes[key]) for key in travelling]
         capacity = max(self._sizes, default=0)
         self._buffers: list[NDArray[Any]] = [empty(capacity) for _ in range(min(2, len(travelling)))]
-        self._sends: list[Any] = []
-        self._receives: list[Any] = []
         self._started = [0.0] * len(travelling)
         self.bytes_received = 8 * sum(self._sizes)
+
+        # Persistent requests, once every rank has heard who wants its block.
+        self._sends: list[Any] = []
+        self._receives: list[Any] = []
         if not isinstance(grid.layer, MpiRanks):
             return
         self._layer, comm = grid.layer, grid.layer.comm

@@ -33,8 +33,9 @@ class Layout:
     """Ownership of the vector of one sector on an (a, b, t, r) grid."""
 
     alpha: SpinStrings = field(repr=False)
+    """Alpha strings in working order."""
     beta: SpinStrings = field(repr=False)
-    """Strings in working order."""
+    """Beta strings in working order; the same object where spin-flip symmetry is used."""
     sector: int
     """Label(alpha) XOR label(beta) of every determinant of the vector."""
     grid: Shape
@@ -46,12 +47,16 @@ class Layout:
     """(n_labels, a + 1) working positions of the alpha strings of every block."""
     beta_bounds: IntArray = field(repr=False)
     """(n_labels, b + 1) working positions of the beta strings."""
-    group_bounds: IntArray = field(repr=False)
+    row_group_bounds: IntArray = field(repr=False)
     """(n_labels, a r + 1) equal cuts of the alpha strings, used without parity."""
 
     @classmethod
     def create(cls, alpha: SpinStrings, beta: SpinStrings, sector: int, grid: Shape, parity: int = 0) -> Layout:
-        """Cut both string lists for a grid; parity needs alpha = beta and a = b."""
+        """Cut both string lists for a grid; parity needs alpha = beta and a = b.
+
+        Raises:
+            ValueError: parity without one of them.
+        """
         a, b, _, r = grid
         if parity and (a != b or alpha is not beta):
             raise ValueError("spin-flip symmetry needs equal strings and a grid with a = b")
@@ -99,15 +104,14 @@ class Layout:
 
     def ket_rows(self, ia: int) -> tuple[IntArray, IntArray]:
         """Rows of a block: working positions of its alpha strings and (n_labels + 1,) first row of every label."""
-        ranges = [np.arange(bounds[ia], bounds[ia + 1]) for bounds in self.alpha_bounds]
-        return np.concatenate(ranges), _starts([len(rows) for rows in ranges])
+        return _positions(self.alpha_bounds, ia)
 
     def ket_offsets(self, ia: int, ib: int) -> IntArray:
         """Flat offset in the whole block of every one of its rows (rows are numbered label after label)."""
         lengths = self.row_lengths(ib)
         _, label_start = self.ket_rows(ia)
         if self.parity:
-            return _exclusive_sum(np.repeat(lengths, np.diff(label_start)))
+            return _starts(np.repeat(lengths, np.diff(label_start)))[:-1]
         offsets = np.empty(int(label_start[-1]), np.int64)
         start = 0
         for ir in range(self.grid[3]):
@@ -166,7 +170,7 @@ class Layout:
         """For every label the rows of row group ir, counted from the label's first row in the block."""
         r = self.grid[3]
         if not self.parity:
-            cuts = self.group_bounds[:, ia * r : ia * r + r + 1] - self.group_bounds[:, ia * r : ia * r + 1]
+            cuts = self.row_group_bounds[:, ia * r : ia * r + r + 1] - self.row_group_bounds[:, ia * r : ia * r + 1]
             return [(int(row[ir]), int(row[ir + 1])) for row in cuts]
         _, label_start = self.ket_rows(ia)
         work = self._row_work(ia, ib, self.row_stops(ia, ib, parity=1))  # the same rows for both parities
@@ -193,7 +197,7 @@ class Layout:
             alpha=positions[block_row],
             block_row=block_row,
             label_start=_starts(counts),
-            offset=_exclusive_sum(stops[block_row]),
+            offset=_starts(stops[block_row])[:-1],
             stop=stops[block_row],
             length=np.repeat(lengths, counts),
         )
@@ -219,8 +223,7 @@ class Layout:
 
     def beta_rows(self, ib: int) -> tuple[IntArray, IntArray]:
         """Columns of a block: working positions of its beta strings and (n_labels + 1,) first of every beta label."""
-        ranges = [np.arange(bounds[ib], bounds[ib + 1]) for bounds in self.beta_bounds]
-        return np.concatenate(ranges), _starts([len(rows) for rows in ranges])
+        return _positions(self.beta_bounds, ib)
 
     def geometry(self, ia: int, ib: int, it: int, ir: int) -> SliceGeometry:
         """Where the elements of one rank's slice lie among rows and columns."""
@@ -268,7 +271,7 @@ class BraRows:
 
     def with_all_columns(self) -> BraRows:
         """The same rows with all their columns, one after the other: the whole block if these are all of its rows."""
-        return replace(self, offset=_exclusive_sum(self.length), stop=self.length)
+        return replace(self, offset=_starts(self.length)[:-1], stop=self.length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,18 +279,25 @@ class SliceGeometry:
     """Rows and columns of the sub-block around one rank's slice.
 
     Element (row, j) of the sub-block stands at row_offset[row] + j for j < row_length[row]; its strings are
-    alpha[row] and beta[row_column[row] + j] (working positions). The slice holds flat positions start .. stop - 1 of
-    the sub-block; `diagonal` lists those of its own positions (from 0) that are their own mirror image.
+    alpha[row] and beta[row_column[row] + j].
     """
 
     alpha: IntArray = field(repr=False)
+    """(n_rows,) working positions of the alpha strings."""
     beta: IntArray = field(repr=False)
+    """(n_columns,) working positions of the beta strings of all labels."""
     row_offset: IntArray = field(repr=False)
+    """(n_rows,) flat offset of every row in the sub-block."""
     row_length: IntArray = field(repr=False)
+    """(n_rows,) number of stored columns."""
     row_column: IntArray = field(repr=False)
+    """(n_rows,) number of the first column in `beta`."""
     start: int
+    """First flat position of the slice in the sub-block."""
     stop: int
+    """The position behind its last."""
     diagonal: IntArray = field(repr=False)
+    """(n,) positions in the slice, from 0, of elements that are their own mirror image."""
 
     @property
     def size(self) -> int:
@@ -295,7 +305,7 @@ class SliceGeometry:
         return self.stop - self.start
 
     def locate(self, flat: IntArray) -> tuple[IntArray, IntArray]:
-        """Rows and column numbers (into alpha and beta) of elements given by their position in the slice."""
+        """Rows and column numbers (into alpha and beta), (n,) each, of elements at positions (n,) of the slice."""
         rows = np.searchsorted(self.row_offset + self.row_length, flat + self.start, side="right")
         return rows, flat + self.start - self.row_offset[rows] + self.row_column[rows]
 
@@ -318,16 +328,18 @@ def stands_for_mirror_image(da: Any, db: Any) -> Any:
 
 
 def owners(bounds: IntArray) -> IntArray:
-    """Part that owns each working position, for boundaries (n_labels, n_parts + 1)."""
+    """Part (n,) that owns each working position, for boundaries (n_labels, n_parts + 1)."""
     owner = np.empty(int(bounds[-1, -1]), np.int64)
     for row in bounds:
         owner[row[0] : row[-1]] = np.repeat(np.arange(len(row) - 1), np.diff(row))
     return owner
 
 
-def _exclusive_sum(sizes: IntArray) -> IntArray:
-    return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if len(sizes) else np.empty(0, np.int64)
+def _positions(bounds: IntArray, part: int) -> tuple[IntArray, IntArray]:
+    """Working positions of the strings of a part, and (n_labels + 1,) where those of every label begin."""
+    ranges = [np.arange(row[part], row[part + 1]) for row in bounds]
+    return np.concatenate(ranges), _starts([len(positions) for positions in ranges])
 
 
-def _starts(counts: list[int]) -> IntArray:
+def _starts(counts: list[int] | IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

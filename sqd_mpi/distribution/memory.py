@@ -51,7 +51,10 @@ class Arrivals(Protocol):
 
 
 class Memory(Protocol):
-    """The memory of a backend."""
+    """The memory of a backend.
+
+    Arrays of vectors are (size,) or (n_vectors, size), blocks and buffers (size,), all float64; positions (m,) int64.
+    """
 
     device: str | None
     """Name of the device for people; None in host memory."""
@@ -84,7 +87,7 @@ class Memory(Protocol):
         """Normally distributed numbers, the same in every memory."""
 
     def smallest(self, array: Array, count: int) -> tuple[NDArray[np.int64], FloatArray]:
-        """Positions and values of the `count` smallest elements, in any order; of all where there are fewer."""
+        """Positions (count,) and values of the smallest elements, in any order; of all where there are fewer."""
 
     def put(self, positions: NDArray[np.int64], values: FloatArray, out: Array) -> None:
         """out[positions] = values, and 0 elsewhere."""
@@ -98,7 +101,7 @@ class Memory(Protocol):
     def port(self, size: int, host: FloatArray | None = None) -> Port:
         """For arrays of up to `size` elements; messages go through a given host array where they need one."""
 
-    def twin(self, host: FloatArray) -> Array:
+    def image_of(self, host: FloatArray) -> Array:
         """An array of this memory for the elements of a host array that others read: the host array if it will do."""
 
     def arrivals(self, capacity: int) -> Arrivals:
@@ -115,14 +118,12 @@ class Memory(Protocol):
 
 
 class _HostPort:
-    """Messages are sent from the arrays themselves."""
+    """Messages are sent from the arrays themselves, and arrive there."""
 
     def sending(self, array: FloatArray) -> FloatArray:
-        """The array."""
         return array
 
     def receiving(self, array: FloatArray) -> FloatArray:
-        """The array."""
         return array
 
     def received(self, array: FloatArray) -> None:
@@ -155,7 +156,7 @@ class _HostArrivals:
 
 
 def smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
-    """Positions of the `count` smallest values, in one pass over chunks; of all where there are fewer."""
+    """Positions (count,) of the smallest values (n,), in one pass over chunks; of all where there are fewer."""
     if len(values) <= count:
         return np.arange(len(values), dtype=np.int64)
     kept = np.empty(0, np.int64)
@@ -168,8 +169,8 @@ def smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
     return kept
 
 
-class HostMemory:
-    """NumPy arrays; see `Memory`. There is one, `HOST`."""
+class HostMemory(Memory):
+    """NumPy arrays; methods are documented at `Memory`. There is one, `HOST`."""
 
     device: str | None = None
     identity: str | None = None
@@ -177,75 +178,61 @@ class HostMemory:
     vectors: Any = vectors
 
     def empty(self, shape: int | tuple[int, ...]) -> FloatArray:
-        """See `Memory`."""
         return np.empty(shape)
 
     def zero(self, array: FloatArray) -> None:
-        """See `Memory`."""
         array[:] = 0.0
 
     def copy(self, source: FloatArray, out: FloatArray) -> None:
-        """See `Memory`."""
         out[:] = source
 
     def to_host(self, array: FloatArray, out: FloatArray | None = None) -> FloatArray:
-        """See `Memory`."""
         if out is None:
             return array
         out[:] = array
         return out
 
     def from_host(self, host: FloatArray, out: FloatArray | None = None) -> FloatArray:
-        """See `Memory`."""
         return self.to_host(host, out)
 
     @contextmanager
     def filling(self, array: FloatArray) -> Iterator[FloatArray]:
-        """See `Memory`."""
         yield array
 
     def fill_random(self, generator: np.random.Generator, out: FloatArray) -> None:
-        """See `Memory`."""
         out[:] = generator.normal(size=out.shape)
 
     def smallest(self, array: FloatArray, count: int) -> tuple[NDArray[np.int64], FloatArray]:
-        """See `Memory`."""
         positions = smallest(array, count)
         return positions, array[positions]
 
     def put(self, positions: NDArray[np.int64], values: FloatArray, out: FloatArray) -> None:
-        """See `Memory`."""
         out[:] = 0.0
         out[positions] = values
 
     def indices(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Memory`."""
         return positions
 
     def unfolding(self, layout: Layout, ia: int, ib: int) -> Unfolding:
-        """See `Memory`."""
         return Unfolding(layout, ia, ib)
 
     def port(self, size: int, host: FloatArray | None = None) -> Port:
-        """See `Memory`."""
         return _HostPort()
 
-    def twin(self, host: FloatArray) -> FloatArray:
-        """See `Memory`."""
+    def image_of(self, host: FloatArray) -> FloatArray:
         return host
 
     def arrivals(self, capacity: int) -> Arrivals:
-        """See `Memory`."""
         return _HostArrivals()
 
     def finish(self) -> None:
         """Kernels return when they are done."""
 
     def limit(self, n_sharing: int) -> None:
-        """See `Memory`."""
+        return None
 
     def reserve(self, n_bytes: int) -> None:
-        """See `Memory`."""
+        pass
 
 
 HOST = HostMemory()
@@ -260,6 +247,3 @@ def host_memory(direct: bool) -> HostMemory:
     if direct:
         raise InputError("--gpu-aware-mpi needs vectors on a GPU (--backend gpu); this run has them in host memory")
     return HOST
-
-
-__all__ = ["HOST", "Array", "Arrivals", "HostBuffers", "HostMemory", "Memory", "Port", "host_memory", "smallest"]

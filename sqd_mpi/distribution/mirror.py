@@ -61,14 +61,20 @@ class Unfolding:
 
     Args:
         layout: with parity +1 or -1.
-        ia, ib: the block.
-
-    Attributes:
-        own, mirror: stored elements of the block and of its mirror block.
-        offset: (n_rows,) where every row of the whole block begins.
-        first_row: (mirror rows,) row of the whole block that the first element of a stored row goes to.
-        line: (own rows,) column of the mirror line in every row, if it runs through the block; else empty.
+        ia: the block's range of alpha strings.
+        ib: its range of beta strings.
     """
+
+    own: StoredBlock
+    """Stored elements of the block."""
+    mirror: StoredBlock
+    """Stored elements of its mirror block."""
+    offset: IntArray
+    """(n_rows,) where every row of the whole block begins."""
+    first_row: IntArray
+    """(mirror rows,) row of the whole block that the first element of a stored row goes to."""
+    line: IntArray
+    """(own rows,) column of the mirror line in every row, if it runs through the block; else empty."""
 
     def __init__(self, layout: Layout, ia: int, ib: int):
         self.parity = layout.parity
@@ -84,9 +90,11 @@ class Unfolding:
         """Fill the whole block, or one of several parts of it that several ranks fill at the same time.
 
         Args:
-            own: (own.size,) stored elements of this block; mirror: (mirror.size,) those of the mirror block.
-            whole: flat block, filled.
-            part, n_parts: which part of the stored rows is copied, and of how many.
+            own: (own.size,) stored elements of this block.
+            mirror: (mirror.size,) those of the mirror block.
+            whole: (block size,) filled.
+            part: which part of the stored rows is copied.
+            n_parts: of how many.
         """
         mine = _part_of_rows(self.own, part, n_parts)
         target = self.offset[self.own.row[mine]]
@@ -130,5 +138,3 @@ def _turn(stored, offset, stop, first_row, column, row_offset, factor, whole):
             for row in range(first, last):
                 if j < stop[row]:
                     whole[row_offset[first_row[row] + j] + column[row]] = factor * stored[offset[row] + j]
-
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +35,7 @@ class NodeShared:
 
     Args:
         ranks: several ranks.
-        arrays: float64 arrays of rank 0; what other ranks give does not matter.
+        arrays: float64 arrays of rank 0, of any shapes; what other ranks give does not matter.
     """
 
     arrays: list[NDArray[np.float64]]
@@ -53,7 +52,8 @@ class NodeShared:
         leaders = ranks.comm.Split(0 if leads else MPI.UNDEFINED, ranks.rank)
         self._window = MPI.Win.Allocate_shared(8 * sum(sizes) if leads else 0, 8, comm=self._node.comm)
         memory = np.frombuffer(cast("Any", self._window.Shared_query(0)[0]), np.float64)
-        self.arrays = [part.reshape(shape) for part, shape in zip(_parts(memory, sizes), shapes, strict=True)]
+        parts = np.split(memory, np.cumsum(sizes))[:-1]
+        self.arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
         self._window.Fence()
         if leads:
             for k, array in enumerate(self.arrays):
@@ -69,11 +69,6 @@ class NodeShared:
         self.arrays = []
         self._window.Free()
         self._node.free()
-
-
-def _parts(memory: NDArray[np.float64], sizes: Sequence[int]) -> list[NDArray[np.float64]]:
-    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return [memory[first:last] for first, last in pairwise(bounds)]
 
 
 class NodeBlocks:
@@ -110,7 +105,8 @@ class NodeBlocks:
 
         Args:
             ranks: those of all nodes.
-            node, places: as for the class.
+            node: the ranks of the node.
+            places: block coordinates (ia, ib) of each of them.
             size: number of elements of this rank's block.
         """
         provided = size if places.index(places[node.rank]) == node.rank else 0

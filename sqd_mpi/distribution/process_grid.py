@@ -27,9 +27,13 @@ class Coordinates:
     """Place of a rank in the grid."""
 
     ia: int
+    """Range of alpha strings."""
     ib: int
+    """Range of beta strings."""
     it: int
+    """Task group."""
     ir: int
+    """Row group."""
 
 
 class ProcessGrid:
@@ -100,11 +104,11 @@ class ProcessGrid:
         return Coordinates(ia=block // b, ib=block % b, it=replica % t, ir=replica // t)
 
     def sum_over_all(self, values: NDArray[np.float64]) -> None:
-        """Add an array over all ranks, in place. Collective over the grid."""
+        """Add an array of any shape over all ranks, in place. Collective over the grid."""
         self.ranks.sum(values)
 
     def maximum_over_all(self, values: NDArray[Any]) -> None:
-        """Elementwise maximum over all ranks, in place. Collective over the grid."""
+        """Elementwise maximum of an array of any shape over all ranks, in place. Collective over the grid."""
         self.ranks.maximum(values)
 
     def gather_everywhere(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -115,30 +119,24 @@ class ProcessGrid:
         """Put the slices of all replicas of this block together on each of them. Collective over the replicas.
 
         Args:
-            mine: slice of this rank.
-            whole: the block, filled on return.
+            mine: (slice size,) slice of this rank.
+            whole: (block size,) the block, filled on return.
             counts: sizes of the slices in replica order (ir, it).
         """
         self.replicas.put_together(mine, whole, counts)
 
     def swap_with_mirror(self, mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
-        """Exchange arrays with the rank of the mirror block (ib, ia) in the same layer. Collective over the layer."""
+        """Exchange stored halves, (n,) and (m,), with the rank of the mirror block. Collective over the layer."""
         here = self.coordinates
-        if here.ia == here.ib:
-            raise RuntimeError("a diagonal block is its own mirror")
+        assert here.ia != here.ib, "a diagonal block is its own mirror"
         self.layer.swap(mine, theirs, here.ib * self.shape[1] + here.ia)
 
     def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
-        """Add the t partial sub-blocks and leave each task group its slice. Collective over the task groups."""
+        """Add the t partial sub-blocks, (sub-block size,), and leave each task group its slice, (slice size,).
+
+        Collective over the task groups.
+        """
         self.task_groups.scatter_sum(partial, mine, counts)
-
-    def send(self, array: NDArray[Any], destination: int, tag: int) -> None:
-        """Blocking send of an array to a rank of the whole grid."""
-        self.ranks.send(array, destination, tag)
-
-    def receive(self, array: NDArray[Any], source: int, tag: int) -> None:
-        """Blocking receive from a rank of the whole grid."""
-        self.ranks.receive(array, source, tag)
 
     def free(self) -> None:
         """Give the communicators back."""

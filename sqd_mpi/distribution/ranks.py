@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -28,7 +29,8 @@ Numbers = TypeVar("Numbers", bound=NDArray[Any])
 class Ranks:
     """Ranks that work together. This class is the serial twin of `MpiRanks`: one process alone.
 
-    All methods but `send`, `receive` and their kin are collective over the ranks.
+    All methods but `send`, `receive` and their kin are collective over the ranks; those raise RuntimeError where there
+    is no other rank. Arrays may have any shape where none is said.
     """
 
     rank = 0
@@ -64,11 +66,11 @@ class Ranks:
         return values
 
     def put_together(self, mine: NDArray[np.float64], whole: NDArray[np.float64], counts: list[int]) -> None:
-        """Put slices of all ranks, of given sizes, together on each of them."""
+        """Put slices (counts[rank],) of all ranks together on each of them, (sum of counts,)."""
         whole[:] = mine
 
     def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
-        """Add an array over the ranks and leave each its slice, of a given size."""
+        """Add arrays (sum of counts,) over the ranks and leave each its slice, (counts[rank],)."""
         if mine is not partial:
             mine[:] = partial
 
@@ -102,7 +104,12 @@ class Ranks:
     # What follows is the same for both.
 
     def from_rank_0(self, work: Callable[[], Any]) -> Any:
-        """What work() returns on rank 0, on all ranks; if it raises an InputError or a RunError there, all raise it."""
+        """What work() returns on rank 0, on all ranks.
+
+        Raises:
+            InputError: work() raised it on rank 0, so all do.
+            RunError: the same.
+        """
         outcome: Any = None
         if self.rank == 0:
             try:
@@ -185,6 +192,12 @@ class MpiRanks(Ranks):
         self.comm = comm
         self.rank, self.size = comm.rank, comm.size
 
+    @cached_property
+    def _mpi(self) -> Any:
+        from mpi4py import MPI
+
+        return MPI
+
     def broadcast(self, value: Any) -> Any:
         return self.comm.bcast(value)
 
@@ -206,27 +219,19 @@ class MpiRanks(Ranks):
         return True
 
     def sum(self, values: Numbers) -> Numbers:
-        from mpi4py import MPI
-
-        self.comm.Allreduce(MPI.IN_PLACE, values, op=MPI.SUM)
+        self.comm.Allreduce(self._mpi.IN_PLACE, values, op=self._mpi.SUM)
         return values
 
     def maximum(self, values: Numbers) -> Numbers:
-        from mpi4py import MPI
-
-        self.comm.Allreduce(MPI.IN_PLACE, values, op=MPI.MAX)
+        self.comm.Allreduce(self._mpi.IN_PLACE, values, op=self._mpi.MAX)
         return values
 
     def put_together(self, mine: NDArray[np.float64], whole: NDArray[np.float64], counts: list[int]) -> None:
-        from mpi4py import MPI
-
         displacements = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self.comm.Allgatherv(mine, [whole, (counts, displacements), MPI.DOUBLE])
+        self.comm.Allgatherv(mine, [whole, (counts, displacements), self._mpi.DOUBLE])
 
     def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
-        from mpi4py import MPI
-
-        self.comm.Reduce_scatter(partial, mine, recvcounts=counts, op=MPI.SUM)
+        self.comm.Reduce_scatter(partial, mine, recvcounts=counts, op=self._mpi.SUM)
 
     def send(self, array: NDArray[Any], destination: int, tag: int) -> None:
         self.comm.Send(array, dest=destination, tag=tag)
@@ -248,18 +253,14 @@ class MpiRanks(Ranks):
         return MpiRanks(cast("Communicator", self.comm.Split(color, key)))
 
     def split_node(self) -> MpiRanks:
-        from mpi4py import MPI
-
-        return MpiRanks(cast("Communicator", self.comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)))
+        return MpiRanks(cast("Communicator", self.comm.Split_type(self._mpi.COMM_TYPE_SHARED, self.rank)))
 
     def free(self) -> None:
         self.comm.Free()
 
     def wait_for_all(self, requests: list[Any]) -> None:
         """Return when all requests are done; on a communicator of a `cancellable.Group`, raise if a rank gives up."""
-        from mpi4py import MPI
-
-        getattr(self.comm, "complete", MPI.Request.Waitall)(requests)
+        getattr(self.comm, "complete", self._mpi.Request.Waitall)(requests)
 
 
 def ranks_of(comm: SomeRanks) -> Ranks:

@@ -45,8 +45,13 @@ def residuals(
     `floor` moved to it.
 
     Args:
-        basis, images: (k, size) V and H V.
-        coefficients: (m, k); energies, shifts: (m,) hartree; diagonal: (size,) hartree.
+        basis: (k, size) V.
+        images: (k, size) H V.
+        coefficients: (m, k) of the Ritz vectors.
+        energies: (m,) hartree.
+        shifts: (m,) hartree.
+        diagonal: (size,) of H, hartree.
+        floor: least magnitude of a denominator, hartree.
         out: (m, size), filled.
 
     Returns:
@@ -64,29 +69,32 @@ def project_out(vectors: FloatArray, basis: FloatArray, overlaps: FloatArray, tr
     """vectors[:n] = transform (vectors - overlaps basis), in place.
 
     Args:
-        vectors: (m, size); basis: (k, size); overlaps: (m, k); transform: (n, m) with n <= m.
+        vectors: (m, size).
+        basis: (k, size).
+        overlaps: (m, k).
+        transform: (n, m) with n <= m.
     """
     _project_out(vectors, basis, np.ascontiguousarray(overlaps), transform)  # in one order, so that it is compiled once
 
 
 def rotate(vectors: FloatArray, coefficients: FloatArray) -> None:
-    """vectors[:n] = coefficients vectors[:k], in place, for coefficients (n, k)."""
+    """vectors[:n] = coefficients vectors[:k], in place, for coefficients (n, k) and vectors (m, size)."""
     _rotate(vectors, coefficients)
 
 
 def scale_and_add(diagonal: FloatArray, vector: FloatArray, factor: float, out: FloatArray) -> None:
-    """out = factor out + diagonal * vector, elementwise."""
+    """out = factor out + diagonal * vector, elementwise, (size,) each."""
     _scale_and_add(diagonal, vector, factor, out)
 
 
 def add_scaled(vector: FloatArray, factor: float, out: FloatArray) -> None:
-    """out += factor vector; the vector is overwritten."""
+    """out += factor vector, (size,) each; the vector is overwritten."""
     vector *= factor
     out += vector
 
 
 def finish_folded(diagonal: FloatArray, vector: FloatArray, line: NDArray[np.int64], out: FloatArray) -> None:
-    """out = sqrt(2) out + diagonal * vector, but without the factor at the positions `line`, the mirror line."""
+    """out = sqrt(2) out + diagonal * vector, (size,) each, without the factor on the mirror line, positions (n,)."""
     on_line = out[line]
     _scale_and_add(diagonal, vector, float(np.sqrt(2.0)), out)
     out[line] += (1.0 - np.sqrt(2.0)) * on_line
@@ -121,6 +129,7 @@ def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, o
         for start in range(begin, end, _CHUNK):
             stop = min(start + _CHUNK, end)
             for i in range(m):
+                # The residual of one Ritz vector.
                 target = out[i]
                 for e in range(start, stop):
                     target[e] = 0.0
@@ -130,6 +139,8 @@ def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, o
                     for e in range(start, stop):
                         target[e] += c * image[e] - shifted * vector[e]
                 partial[part, i, 0] += _dot(target, target, start, stop)
+
+                # Divided by the distance to the diagonal.
                 correction = 0.0
                 for e in range(start, stop):
                     denominator = shifts[i] - diagonal[e]
@@ -139,6 +150,8 @@ def _residuals(basis, images, coefficients, energies, shifts, diagonal, floor, o
                     target[e] = residual / denominator
                     correction += residual * target[e]
                 partial[part, i, 1] += correction
+
+                # Inner products with the basis, and with the others once all are made.
                 for j in range(k):
                     partial[part, i, 2 + j] += _dot(target, basis[j], start, stop)
             for i in range(m):

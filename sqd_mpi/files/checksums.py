@@ -39,20 +39,20 @@ def word_sum(words: NDArray[Any], first: int) -> int:
     """Sum of 64-bit words that follow each other in a file.
 
     Args:
-        words: contiguous array of any type whose size is a multiple of 8 bytes.
+        words: contiguous array of any shape and type whose size is a multiple of 8 bytes.
         first: number of the first word: its offset in the file over 8.
     """
     flat = words.reshape(-1).view(np.uint64)
     total = 0
     for start in range(0, len(flat), _CHUNK_WORDS):
         piece = flat[start : start + _CHUNK_WORDS]
-        place = np.arange(first + start, first + start + len(piece), dtype=np.uint64)
-        place *= _PLACE
-        place ^= piece
-        place *= _FIRST
-        place ^= place >> np.uint64(31)
-        place *= _SECOND
-        total += int(place.sum(dtype=np.uint64))
+        mixed = np.arange(first + start, first + start + len(piece), dtype=np.uint64)
+        mixed *= _PLACE
+        mixed ^= piece
+        mixed *= _FIRST
+        mixed ^= mixed >> np.uint64(31)
+        mixed *= _SECOND
+        total += int(mixed.sum(dtype=np.uint64))
     return total % 2**64
 
 
@@ -94,7 +94,7 @@ def read_head(path: PathLike) -> tuple[int, int] | None:
     try:
         with open(path, "rb") as stream:
             content = stream.read(HEAD_BYTES)
-            found = stream.seek(0, os.SEEK_END)
+            n_bytes = stream.seek(0, os.SEEK_END)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except OSError as error:
@@ -104,9 +104,9 @@ def read_head(path: PathLike) -> tuple[int, int] | None:
     match = re.match(rb"sqd_mpi checksum 1\nbytes (\d{1,18})\nsum ([0-9a-f]{16})\n", content)
     if match is None or head(int(match[1]), int(match[2], 16)) != content:
         raise InputError(f"{path} is damaged: its first bytes are no head of a file of sqd_mpi")
-    if int(match[1]) != found:
-        raise InputError(f"{path} is damaged: it has {found} bytes, not the {match[1].decode()} that were written")
-    return found, int(match[2], 16)
+    if int(match[1]) != n_bytes:
+        raise InputError(f"{path} is damaged: it has {n_bytes} bytes, not the {match[1].decode()} that were written")
+    return n_bytes, int(match[2], 16)
 
 
 def verify(ranks: Ranks, path: PathLike, needed: bool = True) -> bool:
@@ -125,19 +125,14 @@ def verify(ranks: Ranks, path: PathLike, needed: bool = True) -> bool:
     Raises:
         InputError: the same on all ranks: the file cannot be read or is damaged, in one sentence.
     """
-    stated, trouble = None, None
-    if ranks.rank == 0:
-        try:
-            stated = read_head(path)
-            if stated is None and needed:
-                trouble = f"{path} is damaged: it has no checksum"
-        except InputError as error:
-            trouble = str(error)
-    stated, trouble = ranks.broadcast((stated, trouble))
-    if trouble is not None:
-        raise InputError(trouble)
+    # What the head says, read once.
+    stated = ranks.from_rank_0(lambda: read_head(path))
     if stated is None:
+        if needed:
+            raise InputError(f"{path} is damaged: it has no checksum")
         return False
+
+    # Every rank adds up an equal part of the words; an error of one must not leave the others waiting.
     n_words = -(-(stated[0] - HEAD_BYTES) // 8)
     start, stop = (HEAD_BYTES + 8 * (n_words * k // ranks.size) for k in (ranks.rank, ranks.rank + 1))
     mine, unread = 0, 0
@@ -146,6 +141,8 @@ def verify(ranks: Ranks, path: PathLike, needed: bool = True) -> bool:
     except OSError:
         unread = 1
     total = ranks.sum(np.array([mine, unread], np.uint64))
+
+    # All see the same sums, so all judge alike.
     if total[1]:
         raise InputError(f"{path} cannot be read by {int(total[1])} of {ranks.size} ranks")
     if int(total[0]) != stated[1]:

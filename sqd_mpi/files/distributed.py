@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.layout import Layout, SliceGeometry
 from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.whole_blocks import whole_block
 from sqd_mpi.files import records
 from sqd_mpi.files.checksums import word_sum
 from sqd_mpi.problem import bitstrings
@@ -45,7 +45,7 @@ def write_file(
     Args:
         grid: the process grid.
         path: the file; a former one of this name stays until the new one is complete.
-        file_format: `files.RESULT` or `files.CHECKPOINT`.
+        file_format: `records.RESULT` or `records.CHECKPOINT`.
         fill: writes everything but the vectors into an open file; called on rank 0.
         vectors: for every root its layout (they differ in the sector only) and this rank's slice; at least one.
         before_renaming: called on rank 0 when the new file is complete and about to get its name.
@@ -56,6 +56,8 @@ def write_file(
     """
     file = records.VectorFile(path, file_format)
     temporary, pieces = _laid_out(grid, file, fill, vectors, n_directions)
+
+    # Every rank writes its share. One that cannot still takes part in putting blocks together.
     total, trouble = 0, None
     try:
         descriptor = os.open(temporary, os.O_WRONLY)
@@ -75,6 +77,8 @@ def write_file(
             os.close(descriptor)
     except OSError as error:
         trouble = trouble or error.strerror
+
+    # The sums of all make the checksum; the file gets its name only if all could write.
     sums = grid.ranks.sum(np.array([total % 2**64, trouble is not None], np.uint64))
     if not sums[1] and grid.rank == 0:
         try:
@@ -253,13 +257,13 @@ class StoredVectors:
         row_label, row_place = (array[where.alpha] for array in rows)
         column_label, column_place = (array[where.beta] for array in columns)
         for label in range(self.reader.n_labels):
-            mine = np.flatnonzero((row_label == label) & (where.row_length > 0))
-            there = np.flatnonzero(column_label == label ^ sector)
-            if not len(mine) or not len(there):
+            slice_rows = np.flatnonzero((row_label == label) & (where.row_length > 0))
+            file_columns = np.flatnonzero(column_label == label ^ sector)
+            if not len(slice_rows) or not len(file_columns):
                 continue
-            stored = column_place[there]
+            stored = column_place[file_columns]
             low, high = int(stored.min()), int(stored.max()) + 1
-            order = mine[np.argsort(row_place[mine], kind="stable")]
+            order = slice_rows[np.argsort(row_place[slice_rows], kind="stable")]
             step = max(1, _PIECE_BYTES // (8 * (high - low)))
             for chunk in np.split(order, np.flatnonzero(np.diff(row_place[order] // step)) + 1):
                 top, bottom = int(row_place[chunk[0]]), int(row_place[chunk[-1]]) + 1
@@ -268,7 +272,7 @@ class StoredVectors:
                 else:
                     block = self.reader.read_block(number, label, top, bottom, low, high)
                 for row in chunk:
-                    self._place(where, int(row), there, block[row_place[row] - top, stored - low], out)
+                    self._place(where, int(row), file_columns, block[row_place[row] - top, stored - low], out)
 
     def close(self) -> None:
         """Close the file."""
@@ -295,6 +299,6 @@ def _positions(
     for label in np.unique(stored_labels):
         members = order[stored_labels[order] == label]
         rank_in_label[members] = np.arange(len(members))
-    found = bitstrings.find(stored, strings.strings)
-    labels = np.where(found >= 0, np.asarray(stored_labels, np.int64)[found], -1)
-    return labels, np.where(found >= 0, rank_in_label[found], 0)
+    position = bitstrings.find(stored, strings.strings)
+    labels = np.where(position >= 0, np.asarray(stored_labels, np.int64)[position], -1)
+    return labels, np.where(position >= 0, rank_in_label[position], 0)

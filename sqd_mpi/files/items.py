@@ -77,14 +77,18 @@ def open_file(path: PathLike, *formats: str) -> h5py.File:
 
 @contextmanager
 def opened(path: PathLike, *formats: str) -> Iterator[h5py.File]:
-    """Give an open file of one of the formats and closes it."""
+    """Give an open file of one of the formats and close it."""
     with open_file(path, *formats) as file, reading(path):
         yield file
 
 
 @contextmanager
 def reading(path: PathLike) -> Iterator[None]:
-    """Turn what h5py raises for a damaged file into one sentence."""
+    """Turn what h5py raises for a damaged file into one sentence.
+
+    Raises:
+        InputError: with that sentence.
+    """
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
@@ -95,23 +99,27 @@ def reading(path: PathLike) -> Iterator[None]:
 
 def _check_format(file: h5py.File, path: PathLike, formats: Sequence[str]) -> None:
     """Check the root attributes."""
-    found, version = plain(file.attrs.get("format")), plain(file.attrs.get("version"))
+    stated, version = plain(file.attrs.get("format")), plain(file.attrs.get("version"))
     needed = " or ".join(formats)
-    if found is None:
+    if stated is None:
         raise InputError(f"{path} is not a file of sqd_mpi: a root attribute format = {needed} is needed")
-    if found not in formats:
-        raise InputError(f"{path} is a file of format {found}; one of format {needed} is needed")
+    if stated not in formats:
+        raise InputError(f"{path} is a file of format {stated}; one of format {needed} is needed")
     if not isinstance(version, int) or version < 1:
         raise InputError(f"{path} has no version of its format: a root attribute version = 1 is needed")
     if version > FORMAT_VERSION:
         raise InputError(
-            f"{path} has version {version} of format {found}; this sqd_mpi reads up to version {FORMAT_VERSION}"
+            f"{path} has version {version} of format {stated}; this sqd_mpi reads up to version {FORMAT_VERSION}"
         )
 
 
 @contextmanager
 def naming(path: PathLike) -> Iterator[None]:
-    """Put the name of a file before the sentence of an error."""
+    """Put the name of a file before the sentence of an error.
+
+    Raises:
+        InputError: with the longer sentence.
+    """
     try:
         yield
     except InputError as error:
@@ -119,7 +127,11 @@ def naming(path: PathLike) -> Iterator[None]:
 
 
 def group_of(parent: h5py.Group, name: str) -> h5py.Group:
-    """A group that must be there."""
+    """A group.
+
+    Raises:
+        InputError: it is not there.
+    """
     group = parent.get(name)
     if not isinstance(group, h5py.Group):
         raise InputError(f"{parent.file.filename} has no group /{name}")
@@ -127,25 +139,28 @@ def group_of(parent: h5py.Group, name: str) -> h5py.Group:
 
 
 def attribute(item: h5py.Group, name: str) -> Any:
-    """An attribute that must be there, as a Python object."""
+    """An attribute, as a Python object.
+
+    Raises:
+        InputError: it is not there.
+    """
     if name not in item.attrs:
         raise InputError(f"{item.file.filename} has no attribute {name} of {item.name}")
     return plain(item.attrs[name])
 
 
 def array_of(parent: h5py.Group, name: str, ndim: int | None = None) -> NDArray[Any]:
-    """The numbers of a dataset that must be there."""
+    """The numbers of a dataset, of its shape.
+
+    Raises:
+        InputError: it is not there, holds no numbers or has not `ndim` dimensions.
+    """
     item = parent.get(name)
     full_name = f"{parent.name.rstrip('/')}/{name}"
     if not isinstance(item, h5py.Dataset):
         raise InputError(f"{parent.file.filename} has no dataset {full_name}")
     if item.dtype.kind not in "fiu" or ndim not in (None, item.ndim):
         raise InputError(f"{parent.file.filename}: {full_name} has a wrong type or shape: {item.dtype}, {item.shape}")
-    return _read(item)
-
-
-def _read(item: h5py.Dataset) -> NDArray[Any]:
-    """The whole of a dataset."""
     return np.asarray(item[()])
 
 
@@ -188,7 +203,7 @@ def read_tree(group: h5py.Group) -> dict[str, Any]:
         elif h5py.check_string_dtype(item.dtype):
             tree[name] = item.asstr()[...].tolist()
         else:
-            values = plain(_read(item))
+            values = plain(np.asarray(item[()]))
             tree[name] = _integers(values) if item.attrs.get("integers", False) else values
     return tree
 

@@ -44,27 +44,32 @@ def check_output(path: str | os.PathLike[str], *inputs: str | os.PathLike[str] |
         InputError: if the directory is missing or not writable, the file is a directory or one of the inputs, or its
             name is too long.
     """
+    target = Path(path)
     try:
-        _check_output(Path(path), inputs)
+        complaint = _complaint(target, inputs)
     except OSError as error:  # a directory that may not be searched
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        complaint = error.strerror or str(error)
+    if complaint is not None:
+        raise InputError(f"cannot write {target}: {complaint}")
 
 
-def _check_output(target: Path, inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+def _complaint(target: Path, inputs: Iterable[str | os.PathLike[str] | None]) -> str | None:
+    """Why a file cannot be written, or None."""
     if len(os.fsencode(target.name)) > _LONGEST_NAME:
-        raise InputError(f"cannot write {target}: its name is longer than {_LONGEST_NAME} bytes")
+        return f"its name is longer than {_LONGEST_NAME} bytes"
     folder = behind_links(target).parent
     if not folder.is_dir():
-        raise InputError(f"cannot write {target}: the directory {folder} does not exist")
+        return f"the directory {folder} does not exist"
     if target.is_dir():
-        raise InputError(f"cannot write {target}: it is a directory")
+        return "it is a directory"
     if target.exists() and not target.is_file():
-        raise InputError(f"cannot write {target}: it is no ordinary file")
+        return "it is no ordinary file"
     if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write {target}: the directory {folder} is not writable")
+        return f"the directory {folder} is not writable"
     for source in inputs:
         if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
-            raise InputError(f"cannot write {target}: it would replace the input file {source}")
+            return f"it would replace the input file {source}"
+    return None
 
 
 @contextmanager

@@ -18,19 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from sqd_mpi.arrays import Strings
 from sqd_mpi.errors import InputError
+from sqd_mpi.files import items
 from sqd_mpi.files.items import CHECKPOINT, INPUT, LOOP, PROBLEM, RESULT, PathLike
-from sqd_mpi.files.items import array_of as _array
-from sqd_mpi.files.items import attribute as _attribute
-from sqd_mpi.files.items import group_of as _group
-from sqd_mpi.files.items import look as _look
-from sqd_mpi.files.items import naming as _naming
-from sqd_mpi.files.items import opened as _open
-from sqd_mpi.files.items import plain as _plain
-from sqd_mpi.files.items import read_tree as _read_tree
-from sqd_mpi.files.items import write_tree as _write_tree
 from sqd_mpi.files.new_files import check_output, new_binary_file
 from sqd_mpi.files.summary import Summary, as_printed
-from sqd_mpi.files.vectors import VectorFile, VectorReader, create_vectors, write_block
+from sqd_mpi.files.vectors import VectorFile, VectorReader, create_vectors
 from sqd_mpi.files.writing import AtomicFile
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
@@ -60,7 +52,6 @@ __all__ = [
     "read_problem",
     "read_run",
     "read_summary",
-    "write_block",
     "write_checkpoint_state",
     "write_input",
     "write_loop",
@@ -71,7 +62,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What an input file holds, checked."""
+    """What an input file holds, checked; what plans make of it is `planner.Problem`."""
 
     hamiltonian: Hamiltonian
     """Integrals and electron numbers."""
@@ -124,7 +115,7 @@ class Record:
 
 
 def fingerprint(hamiltonian: Hamiltonian, strings_a: Strings, strings_b: Strings) -> str:
-    """The SHA-256, in hexadecimal digits, of a Hamiltonian and of strings in canonical order."""
+    """The SHA-256, in hexadecimal digits, of a Hamiltonian and of strings (n, nwords) in canonical order."""
     digest = hashlib.sha256(hamiltonian.fingerprint().encode())
     for strings in (strings_a, strings_b):
         digest.update(f"strings {strings.shape} ".encode())
@@ -152,15 +143,12 @@ def write_input(
         InputError: if the strings do not fit the Hamiltonian, an option is unknown, or the file cannot be written.
     """
     plain = SolveOptions(**(options or {})).to_dict()
-    for strings, n_electrons, spin_name in zip(
-        (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
-    ):
-        bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
+    hamiltonian.check_strings(strings_a, strings_b)
     check_output(path)
     with AtomicFile(path, INPUT) as file:
         _write_hamiltonian(file, hamiltonian)
         _write_strings(file, bitstrings.canonical(strings_a)[0], bitstrings.canonical(strings_b)[0])
-        _write_tree(file.create_group("options"), {name: plain[name] for name in options or {} if name in plain})
+        items.write_tree(file.create_group("options"), {name: plain[name] for name in options or {} if name in plain})
 
 
 def read_input(path: PathLike) -> Problem:
@@ -170,17 +158,14 @@ def read_input(path: PathLike) -> Problem:
         InputError: if the file is missing, truncated or of another kind, a dataset is missing or has a wrong shape,
             an integral is not finite, a string does not fit the Hamiltonian, or an option is unknown.
     """
-    changed = _look(path)
-    with _open(path, INPUT) as file:
-        group = _group(file, "hamiltonian")
-        numbers = {name: _attribute(group, name) for name in ("norb", "nelec", "ecore")}
-        integrals: dict[str, Any] = _read_integrals(group)
-        stored = [_array(file, f"strings/{spin_name}") for spin_name in ("alpha", "beta")]
+    changed = items.look(path)
+    with items.opened(path, INPUT) as file:
+        fields = _read_hamiltonian(file)
+        stored = [items.array_of(file, f"strings/{spin_name}") for spin_name in ("alpha", "beta")]
         options = _read_options(file)
-    with _naming(path):
-        hamiltonian = Hamiltonian(**integrals, **numbers)
-        for strings, n_electrons, spin_name in zip(stored, hamiltonian.nelec, ("alpha", "beta"), strict=True):
-            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin_name)
+    with items.naming(path):
+        hamiltonian = Hamiltonian(**fields)
+        hamiltonian.check_strings(*stored)
         SolveOptions(**options)
     (strings_a, n_a), (strings_b, n_b) = (bitstrings.canonical(strings) for strings in stored)
     return Problem(hamiltonian, strings_a, strings_b, options, (n_a, n_b), changed)
@@ -195,13 +180,15 @@ def _integrals(hamiltonian: Hamiltonian) -> dict[str, NDArray[np.float64]]:
     return {name: array for name, array in found.items() if array is not None}
 
 
-def _read_integrals(group: h5py.Group) -> dict[str, NDArray[np.float64]]:
-    """The arrays of a Hamiltonian under the names of its fields."""
-    if "h1e_a" not in group:
-        return {"h1e": _array(group, "h1e"), "eri": _array(group, "eri")}
-    found = {"h1e": _array(group, "h1e_a"), "eri": _array(group, "eri_aa")}
-    found |= {name: _array(group, name) for name in ("h1e_b", "eri_bb", "eri_ab")}
-    return found | ({"overlap_ab": _array(group, "overlap_ab")} if "overlap_ab" in group else {})
+def _read_hamiltonian(file: h5py.File) -> dict[str, Any]:
+    """The fields of a Hamiltonian."""
+    group = items.group_of(file, "hamiltonian")
+    names = {"h1e": "h1e", "eri": "eri"}
+    if "h1e_a" in group:
+        names = {"h1e": "h1e_a", "eri": "eri_aa", "h1e_b": "h1e_b", "eri_bb": "eri_bb", "eri_ab": "eri_ab"}
+        names |= {"overlap_ab": "overlap_ab"} if "overlap_ab" in group else {}
+    numbers = {name: items.attribute(group, name) for name in ("norb", "nelec", "ecore")}
+    return numbers | {field: items.array_of(group, name) for field, name in names.items()}
 
 
 def write_problem(path: PathLike, hamiltonian: Hamiltonian, samples: Samples) -> None:
@@ -228,14 +215,12 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
     """
     from sqd_mpi.problem import sampling
 
-    _look(path)
-    with _open(path, PROBLEM) as file:
-        group = _group(file, "hamiltonian")
-        numbers = {name: _attribute(group, name) for name in ("norb", "nelec", "ecore")}
-        integrals: dict[str, Any] = _read_integrals(group)
-        alpha, beta, weights = (_array(file, f"samples/{name}") for name in ("alpha", "beta", "probability"))
-    with _naming(path):
-        hamiltonian = Hamiltonian(**integrals, **numbers)
+    items.look(path)
+    with items.opened(path, PROBLEM) as file:
+        fields = _read_hamiltonian(file)
+        alpha, beta, weights = (items.array_of(file, f"samples/{name}") for name in ("alpha", "beta", "probability"))
+    with items.naming(path):
+        hamiltonian = Hamiltonian(**fields)
         norb, shape = hamiltonian.norb, (len(weights), bitstrings.n_words(hamiltonian.norb))
         if alpha.shape != shape or beta.shape != shape or alpha.dtype != np.uint64 or beta.dtype != np.uint64:
             raise InputError(f"samples are {shape} numbers of uint64 for each spin; got {alpha.shape}, {beta.shape}")
@@ -246,27 +231,27 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
 def write_loop(
     path: PathLike, fingerprint: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Write the checkpoint of a loop: small values, which come back as JSON has them, and arrays."""
+    """Write the checkpoint of a loop: small values, which come back as JSON has them, and arrays of any shape."""
     with AtomicFile(path, LOOP) as file:
         file.attrs["fingerprint"] = fingerprint
-        _write_tree(file.create_group("state"), values)
+        items.write_tree(file.create_group("state"), values)
         for name, array in arrays.items():
             file[f"arrays/{name}"] = array
 
 
 def read_loop(path: PathLike) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
-    """Fingerprint, values and arrays of the checkpoint of a loop."""
-    _look(path)
-    with _open(path, LOOP) as file:
-        group = _group(file, "arrays")
-        arrays = {name: _array(group, name) for name in group}
-        return str(_attribute(file, "fingerprint")), _read_tree(_group(file, "state")), arrays
+    """Fingerprint, values and arrays of the checkpoint of a loop, as `write_loop` got them."""
+    items.look(path)
+    with items.opened(path, LOOP) as file:
+        group = items.group_of(file, "arrays")
+        arrays = {name: items.array_of(group, name) for name in group}
+        return str(items.attribute(file, "fingerprint")), items.read_tree(items.group_of(file, "state")), arrays
 
 
 def write_record(file: h5py.File, record: Record) -> None:
     """Write everything of a result but the vectors into an open result file."""
     file.attrs["fingerprint"] = record.fingerprint
-    _write_tree(file.create_group("summary"), record.summary.stored())
+    items.write_tree(file.create_group("summary"), record.summary.stored())
     _write_strings(file, record.strings_a, record.strings_b)
     file["weights/alpha"] = np.atleast_2d(record.weights_a)
     file["weights/beta"] = np.atleast_2d(record.weights_b)
@@ -281,10 +266,10 @@ def write_record(file: h5py.File, record: Record) -> None:
     timings = file.create_group("timings")
     for name, seconds in record.timings.items():
         timings.attrs[name] = np.array(seconds, dtype=np.float64)
-    _write_tree(file.create_group("options"), record.options)
-    _write_tree(file.create_group("versions"), record.versions)
-    _write_tree(file.create_group("run"), record.run)
-    _write_tree(file, {"warnings": list(record.warnings)})
+    items.write_tree(file.create_group("options"), record.options)
+    items.write_tree(file.create_group("versions"), record.versions)
+    items.write_tree(file.create_group("run"), record.run)
+    items.write_tree(file, {"warnings": list(record.warnings)})
 
 
 def write_checkpoint_state(
@@ -305,11 +290,11 @@ def write_checkpoint_state(
         file: the open file.
         fingerprint: of Hamiltonian and strings.
         hamiltonian: fingerprint of the Hamiltonian alone.
-        strings_a: alpha strings in canonical order.
-        strings_b: beta strings in canonical order.
+        strings_a: (n, nwords) alpha strings in canonical order.
+        strings_b: (n, nwords) beta strings in canonical order.
         iteration: number of iterations done.
-        energies: energy of every root, hartree.
-        residual_norms: residual norm of every root.
+        energies: (nroots,) hartree.
+        residual_norms: (nroots,) hartree.
         state: whatever else the solver needs to go on: numbers, texts, lists, dictionaries, None.
     """
     file.attrs["fingerprint"] = fingerprint
@@ -319,7 +304,7 @@ def write_checkpoint_state(
     group.attrs["iteration"] = iteration
     group["energies"] = np.asarray(energies, dtype=np.float64)
     group["residual_norms"] = np.asarray(residual_norms, dtype=np.float64)
-    _write_tree(group.create_group("solver"), state or {})
+    items.write_tree(group.create_group("solver"), state or {})
 
 
 def read_summary(path: PathLike) -> dict[str, Any]:
@@ -328,18 +313,15 @@ def read_summary(path: PathLike) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, damaged or of another kind.
     """
-    _look(path)
-    with _open(path, INPUT, RESULT, CHECKPOINT, PROBLEM, LOOP) as file:
-        file_format = str(_plain(file.attrs["format"]))
+    items.look(path)
+    with items.opened(path, INPUT, RESULT, CHECKPOINT, PROBLEM, LOOP) as file:
+        file_format = str(items.plain(file.attrs["format"]))
         if file_format == RESULT:
-            return as_printed(_read_tree(_group(file, "summary")))
-        if file_format == INPUT:
-            return {"format": file_format, **_summary_of_input(file)}
-        if file_format == PROBLEM:
-            return {"format": file_format, **_summary_of_problem(file)}
+            return as_printed(items.read_tree(items.group_of(file, "summary")))
         if file_format == LOOP:
-            return {"format": file_format, **_read_tree(_group(file, "state"))}
-        return {"format": file_format, **_summary_of_checkpoint(file)}
+            return {"format": file_format, **items.read_tree(items.group_of(file, "state"))}
+        summary = {INPUT: _summary_of_input, PROBLEM: _summary_of_problem, CHECKPOINT: _summary_of_checkpoint}
+        return {"format": file_format, **summary[file_format](file)}
 
 
 def read_run(path: PathLike) -> dict[str, Any]:
@@ -352,13 +334,13 @@ def read_run(path: PathLike) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, damaged or no result.
     """
-    _look(path)
-    with _open(path, RESULT) as file:
-        run: dict[str, Any] = {"summary": _read_tree(_group(file, "summary"))}
+    items.look(path)
+    with items.opened(path, RESULT) as file:
+        run: dict[str, Any] = {"summary": items.read_tree(items.group_of(file, "summary"))}
         for name in ("history", "timings", "options", "versions", "run"):
-            run[name] = _read_tree(_group(file, name)) if name in file else {}
+            run[name] = items.read_tree(items.group_of(file, name)) if name in file else {}
         run["warnings"] = file["warnings"].asstr()[...].ravel().tolist() if _has_texts(file, "warnings") else []
-        return {**run, "fingerprint": _attribute(file, "fingerprint")}
+        return {**run, "fingerprint": items.attribute(file, "fingerprint")}
 
 
 def _has_texts(file: h5py.File, name: str) -> bool:
@@ -378,11 +360,11 @@ def read_weights(path: PathLike, most_roots: int) -> dict[str, tuple[Strings, ND
         InputError: if the file is missing, damaged, no result, or holds strings and weights that do not fit.
     """
     found = {}
-    with _open(path, RESULT) as file:
+    with items.opened(path, RESULT) as file:
         for name in ("alpha", "beta"):
             if f"weights/{name}" not in file or f"strings/{name}" not in file:
                 continue
-            strings, item = _array(file, f"strings/{name}", ndim=2), file[f"weights/{name}"]
+            strings, item = items.array_of(file, f"strings/{name}", ndim=2), file[f"weights/{name}"]
             if not isinstance(item, h5py.Dataset) or item.ndim != 2 or item.shape[1] != len(strings):
                 raise InputError(f"{path}: /weights/{name} does not fit /strings/{name}")
             found[name] = strings, np.asarray(item[:most_roots], np.float64)
@@ -391,14 +373,14 @@ def read_weights(path: PathLike, most_roots: int) -> dict[str, tuple[Strings, ND
 
 def _summary_of_problem(file: h5py.File) -> dict[str, Any]:
     """The numbers of a problem file."""
-    group = _group(file, "hamiltonian")
-    nelec = _attribute(group, "nelec")
+    group = items.group_of(file, "hamiltonian")
+    nelec = items.attribute(group, "nelec")
     right = [
-        np.bitwise_count(_array(file, f"samples/{name}", ndim=2)).sum(axis=1) == n
+        np.bitwise_count(items.array_of(file, f"samples/{name}", ndim=2)).sum(axis=1) == n
         for name, n in zip(("alpha", "beta"), nelec, strict=True)
     ]
     return {
-        "norb": _attribute(group, "norb"),
+        "norb": items.attribute(group, "norb"),
         "nelec": nelec,
         "n_samples": len(right[0]),
         "n_samples_with_right_electrons": int((right[0] & right[1]).sum()),
@@ -407,11 +389,12 @@ def _summary_of_problem(file: h5py.File) -> dict[str, Any]:
 
 def _summary_of_input(file: h5py.File) -> dict[str, Any]:
     """The numbers of an input file."""
-    group = _group(file, "hamiltonian")
-    n_a, n_b = (len(bitstrings.canonical(_array(file, f"strings/{name}", ndim=2))[0]) for name in ("alpha", "beta"))
+    group = items.group_of(file, "hamiltonian")
+    stored = (items.array_of(file, f"strings/{name}", ndim=2) for name in ("alpha", "beta"))
+    n_a, n_b = (len(bitstrings.canonical(strings)[0]) for strings in stored)
     return {
-        "norb": _attribute(group, "norb"),
-        "nelec": _attribute(group, "nelec"),
+        "norb": items.attribute(group, "norb"),
+        "nelec": items.attribute(group, "nelec"),
         "spin_dependent": "h1e_a" in group,
         "n_alpha_strings": n_a,
         "n_beta_strings": n_b,
@@ -422,14 +405,14 @@ def _summary_of_input(file: h5py.File) -> dict[str, Any]:
 
 def _summary_of_checkpoint(file: h5py.File) -> dict[str, Any]:
     """The numbers of a checkpoint."""
-    state, vectors = _group(file, "state"), _group(file, "vectors")
+    state, vectors = items.group_of(file, "state"), items.group_of(file, "vectors")
     return {
-        "iteration": _attribute(state, "iteration"),
-        "energies": _array(state, "energies").tolist(),
-        "residual_norms": _array(state, "residual_norms").tolist(),
-        "fingerprint": _attribute(file, "fingerprint"),
-        "n_labels": _attribute(vectors, "n_labels"),
-        "sectors": _attribute(vectors, "sector"),
+        "iteration": items.attribute(state, "iteration"),
+        "energies": items.array_of(state, "energies").tolist(),
+        "residual_norms": items.array_of(state, "residual_norms").tolist(),
+        "fingerprint": items.attribute(file, "fingerprint"),
+        "n_labels": items.attribute(vectors, "n_labels"),
+        "sectors": items.attribute(vectors, "sector"),
     }
 
 
@@ -451,4 +434,4 @@ def _write_strings(file: h5py.File, strings_a: Strings, strings_b: Strings) -> N
 
 def _read_options(file: h5py.File) -> dict[str, Any]:
     """The attributes of /options."""
-    return {name: _plain(value) for name, value in file["options"].attrs.items()} if "options" in file else {}
+    return {name: items.plain(value) for name, value in file["options"].attrs.items()} if "options" in file else {}

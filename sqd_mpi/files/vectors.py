@@ -36,15 +36,13 @@ class VectorFile:
 
     One process lays the file out and says at which offsets the pieces of the vectors stand; all write their elements
     there, without HDF5; the first completes the file with its checksum and renames it.
+
+    Args:
+        path: name of the finished file.
+        file_format: root attribute `format`, RESULT or CHECKPOINT.
     """
 
     def __init__(self, path: PathLike, file_format: str) -> None:
-        """Prepare a file.
-
-        Args:
-            path: name of the finished file.
-            file_format: root attribute `format`, RESULT or CHECKPOINT.
-        """
         self.path = Path(path)
         self.file_format = file_format
         self.temporary = temporary_name(self.path)
@@ -79,7 +77,7 @@ class VectorFile:
         total: int,
         before_renaming: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write the checksum and renames the file.
+        """Write the checksum and rename the file.
 
         Args:
             pieces: what `lay_out` gave.
@@ -113,7 +111,7 @@ def create_vectors(
     parities: Sequence[int] | None = None,
     n_directions: int = 0,
 ) -> None:
-    """Create the datasets that `write_block` fills, one per root and alpha label.
+    """Create the datasets of vectors, one per root and alpha label, whose elements are written without HDF5.
 
     Args:
         file: open result or checkpoint file.
@@ -121,8 +119,9 @@ def create_vectors(
         labels_b: label of every beta string, in canonical order, (n,).
         sectors: sector of every root.
         n_labels: number of labels, a power of two; by default the smallest that holds all labels and sectors.
-        order_a, order_b: canonical numbers of the strings in the order in which the pieces have their rows and columns,
-            label after label; by default canonical inside a label.
+        order_a: (n,) canonical numbers of the alpha strings in the order of the rows of the pieces, label after label;
+            by default canonical inside a label.
+        order_b: (n,) the same of the beta strings and the columns.
         parities: of every root +1 or -1 for C = +C^T or -C^T, 0 where that is not known; by default not known.
         n_directions: how many of the vectors, the last ones, are no eigenvectors but directions in which the
             eigensolver was going.
@@ -153,33 +152,17 @@ def create_vectors(
                 pieces.create_dataset(str(label), shape=shape, dtype="<f8", dcpl=layout)
 
 
-def write_block(
-    file: h5py.File, root: int, label: int, row_start: int, col_start: int, block: NDArray[np.float64]
-) -> None:
-    """Write a rectangle of one piece of a vector.
+class VectorReader:
+    """The vectors of a result or a checkpoint; any rank may open the file and read what it owns.
 
     Args:
-        file: open file with the datasets of `create_vectors`.
-        root: which vector.
-        label: alpha label of the piece.
-        row_start: first row, counted in the alpha strings of this label in canonical order.
-        col_start: first column, counted in the beta strings of label `label ^ sector`.
-        block: the coefficients, 2-D; may be empty.
+        path: the file, of which all but the vectors is read.
+
+    Raises:
+        InputError: the file is missing, damaged, of another kind, or holds no vectors.
     """
-    if block.size:
-        piece = file[f"vectors/{root}/{label}"]
-        piece[row_start : row_start + block.shape[0], col_start : col_start + block.shape[1]] = block
-
-
-class VectorReader:
-    """The vectors of a result or a checkpoint; any rank may open the file and read what it owns."""
 
     def __init__(self, path: PathLike) -> None:
-        """Open the file and reads all but the vectors.
-
-        Raises:
-            InputError: if the file is missing, damaged, of another kind, or holds no vectors.
-        """
         self.path = Path(path)
         self._file = open_file(path, RESULT, CHECKPOINT)
         try:
@@ -190,10 +173,12 @@ class VectorReader:
             raise
 
     def _read_structure(self) -> None:
-        """Read the strings and labels and checks the shapes of the pieces."""
+        """Read strings and labels and check the shapes of the pieces."""
         if "vectors" not in self._file:
             raise InputError(f"{self.path} holds no vectors; write them with --save-vector")
         group = group_of(self._file, "vectors")
+
+        # Numbers of vectors, labels and directions.
         self.fingerprint = str(attribute(self._file, "fingerprint"))
         self.hamiltonian = str(plain(self._file.attrs.get("hamiltonian", "")))  # a result has none
         self.nroots = int(attribute(group, "nroots"))
@@ -202,6 +187,8 @@ class VectorReader:
         # Files of version 0.1.0 say nothing about parities, and have no directions.
         self.parities = [int(parity) for parity in np.atleast_1d(group.attrs.get("parity", [0] * self.nroots))]
         self.n_directions = int(group.attrs.get("n_directions", 0))
+
+        # Strings, their labels and their order.
         self.labels_a, self.labels_b = array_of(group, "label_alpha"), array_of(group, "label_beta")
         self.order_a, self.order_b = array_of(group, "order_alpha"), array_of(group, "order_beta")
         self.strings_a, self.strings_b = (
@@ -210,6 +197,8 @@ class VectorReader:
         self._counts_a, self._counts_b = (
             np.bincount(labels, minlength=self.n_labels) for labels in (self.labels_a, self.labels_b)
         )
+
+        # All of it must fit together, and the pieces must have the shapes that follow from it.
         consistent = (len(self.labels_a), len(self.labels_b)) == (len(self.strings_a), len(self.strings_b))
         consistent = consistent and len(self.sectors) == len(self.parities) == self.nroots > self.n_directions >= 0
         if not consistent or len(self._counts_a) != self.n_labels or not set(self.parities) <= {-1, 0, 1}:
@@ -237,7 +226,7 @@ class VectorReader:
     def read_block(
         self, root: int, label: int, row_start: int, row_stop: int, col_start: int, col_stop: int
     ) -> NDArray[np.float64]:
-        """Rows and columns of one piece of a vector, counted as in `write_block`."""
+        """(row_stop - row_start, col_stop - col_start) elements of a piece, counted in its strings in stored order."""
         if row_stop <= row_start or col_stop <= col_start:
             return np.zeros((max(row_stop - row_start, 0), max(col_stop - col_start, 0)))
         with reading(self.path):
@@ -277,9 +266,7 @@ class VectorReader:
         self._file.close()
 
     def __enter__(self) -> VectorReader:
-        """The reader."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close the file."""
         self.close()

@@ -22,15 +22,16 @@ class AtomicFile:
 
     The context manager gives an open `h5py.File` under a temporary name beside the target. At the end the file is
     flushed to the disk and renamed; after an exception it is removed, and a former file of that name stays.
+
+    Args:
+        path: name of the finished file.
+        file_format: root attribute `format`, such as INPUT.
+
+    Raises:
+        WriteError: on entering or leaving: the file cannot be made or written.
     """
 
     def __init__(self, path: PathLike, file_format: str) -> None:
-        """Prepare a file.
-
-        Args:
-            path: name of the finished file.
-            file_format: root attribute `format`, one of INPUT, RESULT, CHECKPOINT.
-        """
         self.path = Path(path)
         self.file_format = file_format
         self._temporary = temporary_name(self.path)
@@ -38,11 +39,6 @@ class AtomicFile:
         self._stream: Stream | None = None
 
     def __enter__(self) -> h5py.File:
-        """The file, open for writing.
-
-        Raises:
-            WriteError: it cannot be made.
-        """
         try:
             self._stream = Stream(self._temporary)
         except OSError as failure:
@@ -52,11 +48,6 @@ class AtomicFile:
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Rename the complete file or removes the incomplete one.
-
-        Raises:
-            WriteError: it cannot be written.
-        """
         try:
             if self._file is not None and self._stream is not None:
                 self._file.close()
@@ -75,14 +66,15 @@ class Stream(io.RawIOBase):
 
     HDF5 cannot get rid of a file into which it could not write: it complains at every object of the file and crashes
     at the end of the process.
+
+    Args:
+        path: the file, which is made.
+
+    Raises:
+        OSError: it cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the file.
-
-        Raises:
-            OSError: it cannot be made.
-        """
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         self._place = 0
@@ -111,7 +103,7 @@ class Stream(io.RawIOBase):
         return len(view)
 
     def write(self, content: Any) -> int:
-        """Write, or keeps the error."""
+        """Write, or keep the error."""
         left = memoryview(content).cast("B")
         n_bytes = len(left)
         try:
@@ -125,7 +117,7 @@ class Stream(io.RawIOBase):
         return n_bytes
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the length, or keeps the error."""
+        """Set the length, or keep the error."""
         length = self._place if size is None else size
         try:
             os.ftruncate(self._descriptor, length)

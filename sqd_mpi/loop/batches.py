@@ -85,7 +85,7 @@ def solve_batches(
             signals and the memory limit is not enforced.
         threads: threads of a worker; by default what NUMBA_NUM_THREADS or OMP_NUM_THREADS say, else cores are divided.
         memory: bytes that each worker may allocate.
-        devices: devices that workers see, dealt in turn; without, workers use the CPU.
+        devices: devices that workers see, assigned in turn; without, workers use the CPU.
         timeout: seconds after which a batch has failed.
         retries: how often a failed batch is tried again.
         vectors: folder for the eigenvectors, `batch-<number>.h5`, from which later solves may start.
@@ -157,7 +157,7 @@ def _mean_singles(strings: Strings, norb: int) -> float:
 def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
     """Groups of ranks for batches of given costs, so that the last one is done as early as possible.
 
-    For every number of groups the batches are dealt to them, the most expensive first, each to the group with the
+    For every number of groups the batches are assigned to them, the most expensive first, each to the group with the
     least to do; ranks then go one by one to the group that would be the last. The best number is taken.
     """
     order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))

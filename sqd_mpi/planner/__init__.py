@@ -3,7 +3,7 @@
 from sqd_mpi.planner.connections import order_strings
 from sqd_mpi.planner.data_sheets import assumed_device, rank_bytes
 from sqd_mpi.planner.gpu_memory import most_bytes
-from sqd_mpi.planner.memory import Limits, matrix_bytes, predict_memory
+from sqd_mpi.planner.memory import MemoryLimits, matrix_bytes, predict_memory
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.search import RANKS, Plan, make_plan, shapes_of
@@ -14,7 +14,7 @@ __all__ = [
     "RANKS",
     "Choice",
     "GridPlan",
-    "Limits",
+    "MemoryLimits",
     "Plan",
     "Problem",
     "assumed_device",

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
 from sqd_mpi.backends.cpu import costs
-from sqd_mpi.distribution.dealing import deal_strings
 from sqd_mpi.problem.excitations import find_doubles
 from sqd_mpi.problem.spin_strings import SpinStrings
 
@@ -37,8 +36,9 @@ class Connections:
     pair_counts: FloatArray = field(repr=False)
     """(n_labels, n_pairs) number of singles by label of the string and orbital pair, both directions."""
     bra: NDArray[np.int32] = field(repr=False)
+    """(n_singles,) number of the bra string of every single."""
     ket: NDArray[np.int32] = field(repr=False)
-    """(n_singles,) string numbers of every single."""
+    """(n_singles,) number of the ket string."""
 
     @property
     def size(self) -> int:
@@ -60,17 +60,17 @@ def connections(strings: SpinStrings, norb: int, pair_labels: IntArray) -> Conne
         pair_labels: (n_pairs,) label of every orbital pair.
     """
     n_labels = strings.n_labels
-    found = strings.singles()
+    csr = strings.singles()
     label = np.repeat(np.arange(n_labels), np.diff(strings.label_start))
-    bra = np.repeat(np.arange(strings.size, dtype=np.int32), np.diff(found.indptr))
-    pair = found.pair >> 1
+    bra = np.repeat(np.arange(strings.size, dtype=np.int32), np.diff(csr.indptr))
+    pair = csr.pair >> 1
     key = bra.astype(np.int64) * n_labels + pair_labels[pair]
     singles = np.bincount(key, minlength=strings.size * n_labels).reshape(-1, n_labels).astype(np.float64)
     n_pairs = len(pair_labels)
     pair_counts = np.bincount(label[bra] * n_pairs + pair, minlength=n_labels * n_pairs).astype(np.float64)
     doubles, exact = _doubles(strings, norb, singles.sum(axis=1))
-    weighted = strings.weighted(costs.string_weights(np.diff(found.indptr)), costs.WHOLE_SHARE)
-    return Connections(weighted, label, singles, doubles, exact, pair_counts.reshape(n_labels, n_pairs), bra, found.ket)
+    weighted = strings.weighted(costs.string_weights(np.diff(csr.indptr)), costs.WHOLE_SHARE)
+    return Connections(weighted, label, singles, doubles, exact, pair_counts.reshape(n_labels, n_pairs), bra, csr.ket)
 
 
 def _doubles(strings: SpinStrings, norb: int, n_singles: FloatArray) -> tuple[FloatArray, bool]:
@@ -96,16 +96,17 @@ def _doubles(strings: SpinStrings, norb: int, n_singles: FloatArray) -> tuple[Fl
     return counts, exact
 
 
-def connected_parts(found: Connections, part: IntArray, n_parts: int, bits: IntArray) -> NDArray[np.uint64]:
+def connected_parts(connected: Connections, part: IntArray, n_parts: int, bits: IntArray) -> NDArray[np.uint64]:
     """(n_parts, n_parts) bit masks: what kinds of singles lead from strings of one part to strings of another.
 
     Args:
-        found: connections.
+        connected: connections inside a set of strings.
         part: (n,) part of every string.
+        n_parts: number of parts.
         bits: (n,) uint64 bit for singles from this string, by its label.
     """
     masks = np.zeros((n_parts, n_parts), np.uint64)
-    _mark(found.bra, found.ket, part, bits.astype(np.uint64), masks)
+    _mark(connected.bra, connected.ket, part, bits.astype(np.uint64), masks)
     return masks
 
 
@@ -116,18 +117,29 @@ def _mark(bra, ket, part, bits, masks):
 
 
 def order_strings(
-    alpha: SpinStrings, beta: SpinStrings, norb: int, grid: Shape, deal: bool, folded: bool
+    alpha: SpinStrings, beta: SpinStrings, grid: Shape, deal: bool, spin_flip: bool
 ) -> tuple[SpinStrings, SpinStrings]:
     """Strings with their weights, in the order in which the blocks of a grid take them.
 
     Args:
-        alpha, beta: strings in canonical order inside labels.
-        norb: number of orbitals.
+        alpha: strings in canonical order inside labels.
+        beta: the same object where they are equal.
         grid: (a, b, t, r).
         deal: whether the parts of the grid get light and heavy strings alike; otherwise consecutive ones.
-        folded: whether spin-flip symmetry is used: then both spins keep the same order.
+        spin_flip: whether spin-flip symmetry is used: then both spins keep the same order.
     """
     same = beta is alpha
     alpha = alpha.weighted(costs.string_weights(alpha.n_singles()), costs.WHOLE_SHARE)
     beta = alpha if same else beta.weighted(costs.string_weights(beta.n_singles()), costs.WHOLE_SHARE)
-    return deal_strings(alpha, beta, grid, folded) if deal else (alpha, beta)
+    return deal_strings(alpha, beta, grid, spin_flip) if deal else (alpha, beta)
+
+
+def deal_strings(
+    alpha: SpinStrings, beta: SpinStrings, grid: Shape, spin_flip: bool
+) -> tuple[SpinStrings, SpinStrings]:
+    """Strings that have weights, dealt so that the parts of a grid get light and heavy ones alike."""
+    a, b, _, r = grid
+    if spin_flip:
+        alpha = alpha.dealt(a)  # row groups are cut inside the blocks, by work
+        return alpha, alpha
+    return alpha.dealt(a * r), beta.dealt(b)

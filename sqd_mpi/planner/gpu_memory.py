@@ -30,21 +30,27 @@ def device_structure_bytes(work: Work, spare: float = np.inf) -> int:
     n_labels, alpha, beta = problem.n_labels, work.alpha, work.beta
     plan = SameSpinPlan.create(work, spare)
     in_lists_a, in_lists_b = ~plan.chosen["alpha"], ~plan.chosen["beta"][work.mirror]  # by string label
+
+    # Strings and connections of the rank that has most.
     share = 1.0 / r if work.parity else 1.0  # row groups are parts already without spin-flip symmetry
     rows = share * float(alpha.rows.sum(axis=1).max())
     singles = share * float(alpha.singles.sum(axis=(1, 2)).max())
     elements = share * float(((alpha.doubles + alpha.singles[:, :, 0]) @ in_lists_a).max())
     columns = float(beta.rows.sum(axis=1).max())
-    part_a, part_b = (min(1.0, 1.0 / t + 1.0 / n) for n in (a, b))  # a task group keeps what its tasks need
     entries = _padded_singles(work)
     doubles = _padded(problem.beta.doubles * in_lists_b[problem.beta.label], problem.beta.label, work.beta_part, b)
     slices = 8.0 * (columns / SLICE + n_labels) * b
+
+    # Lists of singles and sparse matrices of both spins; a task group keeps what its tasks need.
+    part_a, part_b = (min(1.0, 1.0 / t + 1.0 / n) for n in (a, b))
     lists_a = part_a * (9.0 * singles + 8.0 * rows * n_labels * a)
     matrix_a = part_a * (12.0 * elements + 8.0 * rows * a)
     values = 8.0 if (in_lists_b & (beta.singles[:, :, 0].sum(axis=0) > 0.0)).any() else 0.0
     lists_b = part_b * ((4.0 + values) * entries + n_labels * (8.0 * columns * b + slices))
     lists_b += 4.0 * problem.nelec[1] * columns
     matrix_b = part_b * (10.0 * doubles + 8.0 * columns * b + slices)
+
+    # Offsets of rows, integrals, and what single forms of opposite spin need.
     ket_rows = float(alpha.rows.sum()) / a
     blocks = rows * (20.0 + 4.0 * problem.nelec[0] + 8.0 * b + 24.0 + 16.0 * columns / 1024) + 8.0 * ket_rows * a * b
     unfolding = 8.0 * (4.0 * rows + 6.0 * ket_rows) if work.parity else 0.0
@@ -109,8 +115,8 @@ def _fold_bytes(work: Work) -> float:
 
 def _padded_singles(work: Work) -> float:
     """Largest number of entries in the lists of beta singles of a block, empty places included."""
-    found, b = work.problem.beta, work.shape[1]
-    padded = sum(_padded(found.singles[:, d], found.label, work.beta_part, b) for d in range(work.problem.n_labels))
+    beta, b = work.problem.beta, work.shape[1]
+    padded = sum(_padded(beta.singles[:, d], beta.label, work.beta_part, b) for d in range(work.problem.n_labels))
     return float(padded)
 
 

@@ -57,7 +57,7 @@ def opposite_seconds(work: Work, rates: Rates | None = None) -> FloatArray:
 
 
 def opposite_floor(work: Work, rates: Rates) -> FloatArray:
-    """The same if arithmetic and memory hide behind each other, at the highest rates of a device."""
+    """(a, r, b) the same if arithmetic and memory hide behind each other, at the highest rates of a device."""
     arithmetic = Rates(**{**vars(rates), "bytes": np.inf})
     memory = Rates(**{name: np.inf for name in vars(rates)} | {"bytes": rates.bytes, "launch": 0.0})
     return _seconds(work, (arithmetic, memory))
@@ -69,9 +69,9 @@ def _seconds(work: Work, bounds: tuple[Rates, ...]) -> FloatArray:
     sizes, share, launch = _list_sizes(work), _row_groups(work), bounds[0].launch
     n_singles = work.alpha.singles / np.maximum(work.alpha.rows, 1e-300)[:, :, None] / a  # of a row, to one ket block
     counts = n_singles[:, :, :, None] * share  # (parts, x, d, groups)
-    there = np.minimum(counts, 1.0) if a == 1 else -np.expm1(-counts)  # share of the rows that have any
-    n_rows = work.alpha.rows[:, :, None, None] / share.shape[2] * there
-    counts = counts / np.maximum(there, 1e-300)
+    present = np.minimum(counts, 1.0) if a == 1 else -np.expm1(-counts)  # share of the rows that have any
+    n_rows = work.alpha.rows[:, :, None, None] / share.shape[2] * present
+    counts = counts / np.maximum(present, 1e-300)
     shape = TiledShape.choose(work.profile.device_shared_bytes, int(work.beta.rows.max()))
     total = np.zeros((len(counts), b))
     for ib in range(b):
@@ -130,11 +130,11 @@ def used_pairs(problem: Problem, n_blocks: int = 1) -> FloatArray:
 
 def _row_groups(work: Work) -> FloatArray:
     """(n_labels, n_labels, groups) singles of the rows of every group, relative to the mean of all rows of a label."""
-    found, n_labels = work.problem.alpha, work.problem.n_labels
+    alpha, n_labels = work.problem.alpha, work.problem.n_labels
     n_groups = _GROUPS if len(work.alpha.rows) * n_labels**2 * _GROUPS * work.shape[1] <= _MOST_SIZES else 1
     share = np.ones((n_labels, n_labels, n_groups))
     for x in range(n_labels):
-        counts = np.sort(found.singles[found.label == x], axis=0)
+        counts = np.sort(alpha.singles[alpha.label == x], axis=0)
         if len(counts) < n_groups or n_groups == 1:
             continue
         means = np.stack([part.mean(axis=0) for part in np.array_split(counts, n_groups)], axis=-1)
@@ -143,7 +143,7 @@ def _row_groups(work: Work) -> FloatArray:
 
 
 def timed_terms(work: Work, dense: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    """Multiply-adds of matrix products that would take as long on a device which they fill.
+    """Multiply-adds of matrix products, (n_labels, a, r, b), that would take as long on a device which they fill.
 
     Triangles are computed in chunks up to their longest rows, and a product of few elements does not fill a device.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class VectorBytes:
 
 
 @dataclass(frozen=True)
-class Limits:
+class MemoryLimits:
     """Memory and subspace of a plan."""
 
     memory: int
@@ -66,10 +67,10 @@ class MemoryNeeds:
     """In host memory in place of vectors, buffers and staging while density matrices are made."""
 
     @classmethod
-    def create(cls, work: Work, n_basis: int, limits: Limits) -> MemoryNeeds:
+    def create(cls, work: Work, n_basis: int, limits: MemoryLimits) -> MemoryNeeds:
         """Count the bytes of a grid."""
         problem, profile, shape = work.problem, work.profile, work.shape
-        n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
+        n_ranks = prod(shape)
         vectors = predict_memory(shape, problem.dimension(shape), n_basis, problem.n_determinants)
         neighbours = min(n_ranks, profile.ranks_per_node or n_ranks) - 1
         process = profile.process_bytes + neighbours * profile.rank_bytes
@@ -84,7 +85,7 @@ class MemoryNeeds:
         device += scratch_bytes((profile.device_bytes or 8 * SCRATCH_BYTES) - device)
         return cls(vectors, structure, process, staging_bytes(work, vectors.buffers), device, density)
 
-    def missing(self, profile: MachineProfile, limits: Limits) -> tuple[int, int]:
+    def missing(self, profile: MachineProfile, limits: MemoryLimits) -> tuple[int, int]:
         """Bytes that are too many in host memory and on the GPU; negative where there are enough."""
         host = self.structure + self.process
         if not self.device:
@@ -105,14 +106,14 @@ def predict_memory(grid: Shape, dimension: int, max_subspace: int, n_determinant
         n_determinants: number of determinants of the sector, if spin-flip symmetry makes it differ from the dimension.
     """
     a, b, t, r = grid
-    folded = n_determinants is not None and n_determinants != dimension
+    spin_flip = n_determinants is not None and n_determinants != dimension
     block = -(-(n_determinants if n_determinants is not None else dimension) // (a * b))
     stored = -(-dimension // (a * b))
     vectors = (2 * max_subspace + 1) * -(-dimension // (a * b * t * r))
-    own = block if a * b * t * r > 1 or folded else 0
+    own = block if a * b * t * r > 1 or spin_flip else 0
     kets = min(2, a * b - 1) * block
     partial = -(-stored // r) if t > 1 else 0
-    if not folded:
+    if not spin_flip:
         return VectorBytes(8 * vectors, 8 * (own + kets + partial))
     # The stored half of the mirror block; on the mirror line the sum of mirrored tasks.
     mirror = 0 if a == 1 else block if diagonal_blocks_meet_half(1, 0, grid) else stored

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, log2, prod
 from typing import Any
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.planner.memory import Limits, MemoryNeeds
+from sqd_mpi.planner.memory import MemoryLimits, MemoryNeeds
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.planner.seconds import Seconds, setup_seconds
@@ -62,6 +62,11 @@ class GridPlan:
     """Vectors, blocks and matrices in host memory while density matrices are made; 0 where none are wanted."""
 
     @property
+    def n_ranks(self) -> int:
+        """Number of ranks."""
+        return prod(self.grid)
+
+    @property
     def bytes_per_rank(self) -> int:
         """All predicted bytes of a rank in host memory."""
         solving = self.staging_bytes if self.device_bytes else self.vectors_bytes + self.buffers_bytes
@@ -83,7 +88,7 @@ class GridPlan:
         return {**values, "bytes_per_rank": self.bytes_per_rank, "seconds_per_solve": self.seconds_per_solve}
 
 
-def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: Limits) -> GridPlan:
+def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: int, limits: MemoryLimits) -> GridPlan:
     """Memory, messages and time of one grid.
 
     Args:
@@ -94,18 +99,23 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         limits: memory and subspace; the largest subspace that fits is planned for.
     """
     work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
-    n_ranks = shape[0] * shape[1] * shape[2] * shape[3]
+
+    # The largest subspace that fits, or the smallest with what it lacks.
     for size in range(limits.wanted, limits.least - 1, -1):
         needed = MemoryNeeds.create(work, size, limits)
         missing, missing_device = needed.missing(profile, limits)
         if missing <= 0 and missing_device <= 0:
             break
+
+    # A sigma is the slowest rank's tasks, messages that they do not hide, and vectors; an iteration adds its own.
+    n_ranks = prod(shape)
     messages, seconds = Messages.create(work), Seconds(work)
     compute = float((seconds.ranks / work.n_threads + seconds.fold[:, None]).max())
     slice_size = problem.dimension(shape) / n_ranks
     sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
     step = SLICES_PER_STEP * slice_size * profile.vector_seconds
     step += REDUCTIONS_PER_STEP * profile.reduction_latency_seconds * log2(n_ranks)
+
     return GridPlan(
         grid=shape,
         spin_flip=bool(work.parity),
@@ -144,8 +154,9 @@ class Messages:
     reduced: float
     """Bytes of partial sums over task groups."""
     n_replicas: int
+    """Ranks that put a block together."""
     n_groups: int
-    """Members of these two exchanges."""
+    """Ranks that add partial sums."""
     vector_elements: float
     """Elements read or written beside the tasks."""
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray, Shape
-from sqd_mpi.distribution.dealing import deal_strings
 from sqd_mpi.distribution.layout import Layout
-from sqd_mpi.planner.connections import Connections, connections
-from sqd_mpi.problem import bitstrings
+from sqd_mpi.planner.connections import Connections, connections, deal_strings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.space import Space
 from sqd_mpi.problem.spin_strings import SpinStrings
@@ -20,16 +18,18 @@ from sqd_mpi.problem.spin_strings import SpinStrings
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One input, as far as plans depend on it."""
+    """One input, as far as plans depend on it; the input itself is `files.records.Problem`."""
 
     norb: int
+    """Number of spatial orbitals."""
     nelec: tuple[int, int]
-    """Of the Hamiltonian."""
+    """(n_alpha, n_beta)."""
     pair_labels: IntArray = field(repr=False)
     """(n_pairs,) label of every pair of alpha orbitals."""
     alpha: Connections = field(repr=False)
+    """Connections of the alpha strings."""
     beta: Connections = field(repr=False)
-    """Connections; the same object where the strings are equal."""
+    """Those of the beta strings; the same object where the strings are equal."""
     sector: int
     """Label of the sector with most determinants."""
     spin_flip: bool
@@ -52,10 +52,7 @@ class Problem:
         Raises:
             InputError: the strings do not fit the Hamiltonian.
         """
-        for strings, n_electrons, spin in zip(
-            (strings_a, strings_b), hamiltonian.nelec, ("alpha", "beta"), strict=True
-        ):
-            bitstrings.check(strings, hamiltonian.norb, n_electrons, spin)
+        hamiltonian.check_strings(strings_a, strings_b)
         space = Space.create(hamiltonian, strings_a, strings_b, symmetry)
         return cls.from_space(space, spin_flip and space.same_spins, deal)
 
@@ -94,22 +91,18 @@ class Problem:
     def parts(self, shape: Shape) -> tuple[IntArray, IntArray]:
         """Parts of all alpha and all beta strings: row group (ia r + ir), or block ia with spin-flip symmetry; ib."""
         a, b, _, r = shape
-        folded = bool(self.parity(shape))
-        key = a if folded else a * r, b, folded
+        spin_flip = bool(self.parity(shape))
+        key = a if spin_flip else a * r, b, spin_flip
         if key not in self._parts:
             ordered = self.alpha.strings, self.beta.strings
             if self.deal and a * b * r > 1:
-                ordered = deal_strings(*ordered, shape, folded)
+                ordered = deal_strings(*ordered, shape, spin_flip)
             self._parts[key] = _part_of(ordered[0], key[0]), _part_of(ordered[1], b)
         return self._parts[key]
 
     @cached_property
     def _parts(self) -> dict[tuple[int, int, bool], tuple[IntArray, IntArray]]:
         return {}
-
-    def without_spin_flip(self) -> Problem:
-        """The same, not using spin-flip symmetry."""
-        return replace(self, spin_flip=False)
 
 
 def _part_of(ordered: SpinStrings, n_parts: int) -> IntArray:

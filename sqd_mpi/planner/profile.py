@@ -113,30 +113,17 @@ def read_profile(path: str | Path) -> MachineProfile:
         raise InputError(
             f"{path} is no machine profile: it is not JSON; make one with python -m sqd_mpi bench"
         ) from None
-    return profile_from(values, str(path))
-
-
-def profile_from(values: Any, origin: str) -> MachineProfile:
-    """Profile from a dictionary.
-
-    Args:
-        values: fields of `MachineProfile`; format and version must be there.
-        origin: where they come from, for the error message.
-
-    Raises:
-        InputError: it is of another kind or holds a value that does not fit.
-    """
     if not isinstance(values, dict) or values.get("format") != "sqd_mpi-machine":
-        raise InputError(f"{origin} is no machine profile: its format is not sqd_mpi-machine; bench makes one")
+        raise InputError(f"{path} is no machine profile: its format is not sqd_mpi-machine; bench makes one")
     if values.get("version") != 1:
-        raise InputError(f"{origin} needs version 1 of the machine profile; it has version {values.get('version')!r}")
+        raise InputError(f"{path} needs version 1 of the machine profile; it has version {values.get('version')!r}")
     try:
         return MachineProfile(**values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         got = "" if first["type"] == "missing" else f"; got {values.get(name)!r}"
-        raise InputError(f"machine profile {origin}: {name}: {first['msg'].lower()}{got}") from None
+        raise InputError(f"machine profile {path}: {name}: {first['msg'].lower()}{got}") from None
 
 
 def write_profile(path: str | Path, profile: MachineProfile) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqd_mpi.arrays import Shape
-from sqd_mpi.planner.memory import Limits
+from sqd_mpi.planner.memory import MemoryLimits
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, GridPlan, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
@@ -23,8 +23,9 @@ class Plan:
     """Grids of one number of ranks."""
 
     n_ranks: int
+    """Ranks of the run."""
     n_threads: int
-    """Of the run."""
+    """Threads of a rank."""
     memory: int
     """Bytes of a rank."""
     grids: list[GridPlan] = field(repr=False)
@@ -50,11 +51,8 @@ class Plan:
     def efficiencies(self) -> list[float]:
         """Efficiency of every entry of `scaling` against the first."""
         first = self.scaling[0]
-        n_first = _n_ranks(first.grid)
-        return [
-            first.seconds_per_iteration * n_first / (plan.seconds_per_iteration * _n_ranks(plan.grid))
-            for plan in self.scaling
-        ]
+        cost = first.seconds_per_iteration * first.n_ranks
+        return [cost / (plan.seconds_per_iteration * plan.n_ranks) for plan in self.scaling]
 
     @property
     def worthwhile_ranks(self) -> int | None:
@@ -63,7 +61,7 @@ class Plan:
         for plan, efficiency in zip(self.scaling, self.efficiencies() if self.scaling else [], strict=True):
             if efficiency < WORTHWHILE:
                 break
-            result = _n_ranks(plan.grid)
+            result = plan.n_ranks
         return result
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +81,7 @@ class Plan:
             "too_large": [plan.to_dict() for plan in self.too_large],
             "scaling": [
                 {
-                    "n_ranks": _n_ranks(plan.grid), "grid": list(plan.grid), "efficiency": efficiency,
+                    "n_ranks": plan.n_ranks, "grid": list(plan.grid), "efficiency": efficiency,
                     "seconds_per_sigma": plan.seconds_per_sigma, "seconds_per_iteration": plan.seconds_per_iteration,
                     "seconds_per_solve": plan.seconds_per_solve, "bytes_per_rank": plan.bytes_per_rank,
                 }
@@ -94,7 +92,7 @@ class Plan:
 
 
 def make_plan(
-    problem: Problem, n_ranks: int, profile: MachineProfile, n_threads: int, limits: Limits,
+    problem: Problem, n_ranks: int, profile: MachineProfile, n_threads: int, limits: MemoryLimits,
     scaling: tuple[int, ...] = (), most: int = MOST_GRIDS,
 ) -> Plan:  # fmt: skip
     """Predict all grids of a number of ranks.
@@ -148,8 +146,3 @@ def _oddness(shape: Shape) -> tuple[float, Shape]:
     """How unusual a grid is: elongated blocks, far more task or row groups than blocks."""
     a, b, t, r = shape
     return max(a, b) / min(a, b) + max(1.0, t / (a * b + a + b)) + max(1.0, r / (4.0 * a)), shape
-
-
-def _n_ranks(shape: Shape) -> int:
-    a, b, t, r = shape
-    return a * b * t * r

@@ -67,7 +67,7 @@ class Seconds:
     @property
     def fold(self) -> FloatArray:
         """(a, b) seconds of folding what mirrored tasks gave, on every rank of a block."""
-        return self.work.folded * self.profile.vector_seconds
+        return self.work.fold_elements * self.profile.vector_seconds
 
 
 def setup_seconds(work: Work, n_threads: int) -> float:

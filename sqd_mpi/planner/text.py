@@ -93,9 +93,11 @@ def _grid_columns(plan: Plan) -> list[_Column]:
     names = [",".join(str(n) for n in row.grid) + ("" if row.spin_flip else " *") for row in rows]
     marks = ["> " if row is plan.chosen else "  " for row in rows]
 
+    # Columns in bytes, of which there may be a dozen; the highest rank is left out first.
     def size(name: str, attribute: str, rank: int = 0) -> _Column:
         return _Column(name, [_amount(getattr(row, attribute)) for row in rows], rank)
 
+    # With GPUs vectors and buffers lie there, and the host's memory is one number.
     memory = [size("host GB" if on_device else "GB/rank", "bytes_per_rank")]
     if on_device:
         memory.insert(0, size("GPU GB", "device_bytes"))
@@ -190,7 +192,7 @@ def _scaling_columns(plan: Plan) -> list[_Column]:
     rows, first = plan.scaling, plan.scaling[0]
     speed_ups = [first.seconds_per_iteration / row.seconds_per_iteration for row in rows]
     return [
-        _Column("ranks", [str(_size(row)) for row in rows]),
+        _Column("ranks", [str(row.n_ranks) for row in rows]),
         _Column("a,b,t,r", [",".join(str(n) for n in row.grid) for row in rows], left=True),
         _Column("s/sigma", [f"{row.seconds_per_sigma:.3g}" for row in rows]),
         _Column("s/solve", [f"{row.seconds_per_solve:.3g}" for row in rows]),
@@ -202,16 +204,11 @@ def _scaling_columns(plan: Plan) -> list[_Column]:
 
 def _pays_off(plan: Plan) -> str:
     ranks = plan.worthwhile_ranks
-    largest = max(_size(row) for row in plan.scaling)
+    largest = max(row.n_ranks for row in plan.scaling)
     if ranks == largest:
         return f"Up to {ranks} ranks, the most looked at, the efficiency stays above {100 * WORTHWHILE:.0f} %."
     more = "More than 1 rank hardly pays" if ranks == 1 else f"More than {ranks} ranks hardly pay"
     return f"{more} off: beyond that the efficiency falls below {100 * WORTHWHILE:.0f} %."
-
-
-def _size(plan: GridPlan) -> int:
-    a, b, t, r = plan.grid
-    return a * b * t * r
 
 
 def _name(plan: GridPlan) -> str:

@@ -13,7 +13,7 @@ from sqd_mpi.backends.gpu import costs as gpu_costs
 from sqd_mpi.errors import InputError
 from sqd_mpi.planner.data_sheets import ASSUMED
 from sqd_mpi.planner.gpu_memory import uploaded_bytes
-from sqd_mpi.planner.memory import Limits
+from sqd_mpi.planner.memory import MemoryLimits
 from sqd_mpi.planner.prediction import ASSUMED_SIGMAS, predict
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile, read_profile
@@ -56,12 +56,12 @@ def predict_solve(
         problem: the input.
         profile: machine; of a GPU if its backend is one.
         n_threads: threads of a rank.
-        sizes: numbers of basis vectors, as in `Limits`.
+        sizes: numbers of basis vectors, as in `MemoryLimits`.
         n_ranks: number of ranks, each with a GPU of its own if there are any.
         n_sigmas: applications of the Hamiltonian.
         n_sectors: sectors that have a model space.
     """
-    found = predict(problem, _ALONE, profile, n_threads, Limits(2**60, *sizes, 2**60))
+    plan = predict(problem, _ALONE, profile, n_threads, MemoryLimits(2**60, *sizes, 2**60))
     start = copies = 0.0
     if profile.backend == "gpu":
         work = Work(problem, _ALONE, profile, 1)
@@ -69,21 +69,24 @@ def predict_solve(
         start, copies = gpu_costs.START_SECONDS, n_bytes / gpu_costs.COPY_BYTES_PER_SECOND
     return SolveSeconds(
         start,
-        found.setup_seconds / n_ranks,
+        plan.setup_seconds / n_ranks,
         copies / n_ranks,
         costs.SECTOR_SECONDS * n_sectors,
-        (n_sigmas + 1) * found.seconds_per_sigma / n_ranks,
-        n_sigmas * (found.seconds_per_iteration - found.seconds_per_sigma) / n_ranks,
+        (n_sigmas + 1) * plan.seconds_per_sigma / n_ranks,
+        n_sigmas * (plan.seconds_per_iteration - plan.seconds_per_sigma) / n_ranks,
     )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which backend a run takes, with predicted seconds of a whole solve on both."""
+    """Which backend a run takes."""
 
     backend: str
+    """"cpu" or "gpu"."""
     cpu_seconds: float
+    """Predicted seconds of a whole solve on the CPU."""
     gpu_seconds: float
+    """The same on GPUs."""
 
     @property
     def sentence(self) -> str:
@@ -121,7 +124,9 @@ def choose_backend(
     Args:
         problem: the input.
         profiles: of a GPU and, unless it is the built-in one, of the CPU.
-        n_threads, sizes, n_ranks: as for `predict_solve`.
+        n_threads: threads of a rank.
+        sizes: numbers of basis vectors, as in `MemoryLimits`.
+        n_ranks: number of ranks.
     """
     cpu, gpu = (
         predict_solve(problem, profile, n_threads, sizes, n_ranks).total

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray, Shape
 from sqd_mpi.backends.cpu import costs
-from sqd_mpi.distribution.layout import diagonal_blocks_meet_half, stands_for_mirror_image
+from sqd_mpi.distribution.layout import diagonal_blocks_meet_half
 from sqd_mpi.planner.connections import connected_parts
 from sqd_mpi.planner.problem import Problem
 from sqd_mpi.planner.profile import MachineProfile
@@ -39,17 +39,17 @@ class Part:
 
 def count_parts(problem: Problem, spin: str, part: IntArray, n_parts: int) -> Part:
     """Sums of the connections of one spin ("alpha" or "beta") over parts, (n,) part of every string."""
-    found = problem.alpha if spin == "alpha" else problem.beta
+    connected = problem.alpha if spin == "alpha" else problem.beta
     n_labels = problem.n_labels
-    key = part * n_labels + found.label
+    key = part * n_labels + connected.label
     shape = n_parts, n_labels
     size = n_parts * n_labels
 
     def summed(weights: FloatArray | None = None) -> FloatArray:
         return np.bincount(key, weights=weights, minlength=size).astype(np.float64)
 
-    singles = np.stack([summed(found.singles[:, d]) for d in range(n_labels)], axis=-1)
-    return Part(summed().reshape(shape), singles.reshape(*shape, n_labels), summed(found.doubles).reshape(shape))
+    singles = np.stack([summed(connected.singles[:, d]) for d in range(n_labels)], axis=-1)
+    return Part(summed().reshape(shape), singles.reshape(*shape, n_labels), summed(connected.doubles).reshape(shape))
 
 
 class Work:
@@ -177,20 +177,6 @@ class Work:
         share, a = self.shares[name], self.shape[0]
         return share[..., 0] / a + share[..., 1] * (1.0 - 1.0 / a)
 
-    def shares_by_ket(self, name: str) -> FloatArray:
-        """(a, b, a, b) share of every ket block (ja, jb)."""
-        a, b, _, _ = self.shape
-        share = self.shares[name]
-        ia, ib, ja, jb = np.indices((a, b, a, b), sparse=True)
-        da, db = (ja - ia) % a, (jb - ib) % b
-        on_line = (da == db) & bool(self.parity)
-        result = np.where(on_line, share[:, :, None, None, 0], share[:, :, None, None, 1])
-        if self.half_of_kets:
-            # Means over two ket blocks of which one is met; of same spin there is one.
-            chosen = (1.0 if name in ("alpha", "beta") else 2.0) * stands_for_mirror_image(da, db)
-            result = np.where((ia == ib) & ~on_line, result * chosen, result)
-        return result
-
     @cached_property
     def operations(self) -> dict[str, FloatArray]:
         """(a, r, b) numbers of operations in the tasks of every sub-block, those of all task groups together.
@@ -198,32 +184,38 @@ class Work:
         "terms": multiply-adds of opposite spin; "moved": elements gathered and scattered for them; "groups": of alpha
         singles; "alpha", "beta": multiply-adds of same spin; "rows": elements gathered and scattered for beta.
         """
-        a, b, _, r = self.shape
-        lanes, groups, twins = self.group_lengths
-        singles = (self.alpha.singles * lanes).reshape(len(self.alpha.rows), -1)
-        number = (self.alpha.singles * groups).reshape(len(self.alpha.rows), -1)
+        b = self.shape[1]
         rows_b, singles_b = self.beta.rows, self.beta.singles
+
+        # Alpha singles as they are executed, (parts, label x pair label): lanes, groups, and what twins leave of both.
+        lanes, groups, twins = self.group_lengths
+        left = [lanes * (1.0 - part * twins) for part in self.twin_savings]
+        singles, number, executed, gathered = (
+            (self.alpha.singles * weight).reshape(len(self.alpha.rows), -1) for weight in (lanes, groups, *left)
+        )
+
+        # What each of them meets in a block of columns, by the same index.
         met = self._beta_blocks
         terms = singles_b.copy()
         terms[:, :, 0] += rows_b
         order = np.arange(self.problem.n_labels)[:, None] ^ np.arange(self.problem.n_labels)
         kets = rows_b.sum(axis=0)[order] * met / b  # columns of the ket blocks that are gathered
         columns = met * rows_b[:, :, None]
-        by_alpha = [values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)]
-        saved = [
-            (self.alpha.singles * lanes * (1.0 - part * twins)).reshape(len(self.alpha.rows), -1)
-            for part in self.twin_savings
-        ]
-        moved = self.spread(saved[1] @ by_alpha[1], "gather")
+        terms, kets, columns, met = (
+            values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)
+        )
+        moved = self.spread(gathered @ kets, "gather")
         if self.profile.backend == "cpu":  # a GPU sums a row of sigma in registers
-            moved = moved + self.spread(singles @ by_alpha[2], "scatter")
+            moved = moved + self.spread(singles @ columns, "scatter")
+
+        # Same spin: elements of one matrix times rows or columns of the other spin.
         same_a = self.alpha.doubles + self.alpha.singles[:, :, 0]
         same_b = self.beta.doubles + 2.0 * singles_b[:, :, 0]
         row_elements = rows_b.sum(axis=0) + b * rows_b
         return {
-            "terms": self.spread(saved[0] @ by_alpha[0], "terms"),
+            "terms": self.spread(executed @ terms, "terms"),
             "moved": moved,
-            "groups": self.spread(number @ by_alpha[3], "groups"),
+            "groups": self.spread(number @ met, "groups"),
             "alpha": self.spread(same_a @ rows_b[:, self.mirror].T, "alpha"),
             "beta": self.spread(self.alpha.rows @ same_b[:, self.mirror].T, "beta"),
             "rows": self.spread(self.alpha.rows @ row_elements[:, self.mirror].T) * self._beta_rows_moved[:, None, :],
@@ -275,19 +267,19 @@ class Work:
         return counts
 
     @property
-    def folded(self) -> FloatArray:
+    def fold_elements(self) -> FloatArray:
         """(a, b) elements of vectors for folding what mirrored tasks gave, on every rank of a block."""
         a, b, _, _ = self.shape
         return self.half_of_kets * np.eye(a, b) * costs.FOLDED_ELEMENTS * self.problem.n_determinants / (a * b)
 
     def _masks(self, spin: str, n_blocks: int, r: int) -> NDArray[np.uint64] | None:
         """Kinds of singles between blocks of strings; None where they are so many that all will occur."""
-        found = self.problem.alpha if spin == "alpha" else self.problem.beta
-        if n_blocks == 1 or len(found.bra) > _DENSE * n_blocks**2 * self.problem.n_labels**2:
+        connected = self.problem.alpha if spin == "alpha" else self.problem.beta
+        if n_blocks == 1 or len(connected.bra) > _DENSE * n_blocks**2 * self.problem.n_labels**2:
             return None
         part = (self.alpha_part if spin == "alpha" else self.beta_part) // r
-        label = found.label if spin == "alpha" else found.label ^ self.problem.sector
-        masks = connected_parts(found, part, n_blocks, np.left_shift(np.uint64(1), label.astype(np.uint64)))
+        label = connected.label if spin == "alpha" else connected.label ^ self.problem.sector
+        masks = connected_parts(connected, part, n_blocks, np.left_shift(np.uint64(1), label.astype(np.uint64)))
         if spin == "beta":  # strings that stay
             own = np.zeros(n_blocks, np.uint64)
             np.bitwise_or.at(own, part, np.left_shift(np.uint64(1), label.astype(np.uint64)))
@@ -325,7 +317,7 @@ class SameSpinCounts:
 
 
 def padded(expected: FloatArray, lanes: int) -> FloatArray:
-    """Expected size of groups filled up to a multiple of `lanes`, if their sizes are Poisson distributed."""
+    """Expected sizes, of any shape, of groups filled up to a multiple of `lanes`, if sizes are Poisson distributed."""
     # Between the knots the padding beyond the size itself is interpolated.
     extra = np.interp(expected, *_padding(lanes))
     return expected + np.where(expected > _LONG_GROUP, costs.empty_lanes(lanes), extra)

@@ -28,7 +28,11 @@ def n_words(norb: int) -> int:
 
 
 def pack(matrix: ArrayLike) -> Strings:
-    """Strings (n, n_words) of an occupation matrix (n, norb) of bool, whose column k is orbital k."""
+    """Strings (n, n_words) of an occupation matrix (n, norb) of bool, whose column k is orbital k.
+
+    Raises:
+        InputError: it is no matrix.
+    """
     occupied = np.asarray(matrix, dtype=bool)
     if occupied.ndim != 2:
         raise InputError(f"an occupation matrix has two dimensions (strings, orbitals); this array has {occupied.ndim}")
@@ -45,7 +49,7 @@ def unpack(strings: Strings, norb: int) -> NDArray[np.bool_]:
 
 
 def from_text(lines: Iterable[str], norb: int | None = None, name: Callable[[int], str] | None = None) -> Strings:
-    """Strings of lines of 0 and 1, whose rightmost character is orbital 0.
+    """Strings (n, n_words) of n lines of 0 and 1, whose rightmost character is orbital 0.
 
     Args:
         lines: one string each, without blanks around it.
@@ -74,7 +78,7 @@ def read_text_file(path: str | os.PathLike[str], norb: int | None = None) -> Str
     """Strings of a text file, one a line as for `from_text`; blank lines and those that begin with # are ignored.
 
     Returns:
-        The strings in the order of the file, duplicates included.
+        (n, n_words) in the order of the file, duplicates included.
 
     Raises:
         InputError: the file cannot be read, holds no string, or one that is not norb characters 0 or 1; the sentence
@@ -89,13 +93,13 @@ def read_text_file(path: str | os.PathLike[str], norb: int | None = None) -> Str
 
 
 def to_text(strings: Strings, norb: int) -> list[str]:
-    """Texts of norb characters 0 or 1, the rightmost of which is orbital 0; the inverse of `from_text`."""
+    """Texts of strings (n, n_words): norb characters 0 or 1, the rightmost of orbital 0; the inverse of `from_text`."""
     codes = np.where(unpack(strings, norb)[:, ::-1], _ONE, _ZERO).astype(np.uint8)
     return [row.tobytes().decode("ascii") for row in codes]
 
 
 def from_integers(integers: Iterable[int] | NDArray[np.integer], norb: int) -> Strings:
-    """Strings of integers whose bit k is the occupation of orbital k.
+    """Strings (n, n_words) of integers whose bit k is the occupation of orbital k.
 
     Args:
         integers: Python integers of any size, or an array (n,) of an integer type.
@@ -122,7 +126,7 @@ def from_integers(integers: Iterable[int] | NDArray[np.integer], norb: int) -> S
 
 
 def from_sequence(strings: Any, norb: int) -> Strings:
-    """Strings of one spin from whatever a user has for (n,) integers: an array, a list, a tuple.
+    """Strings (n, n_words) of one spin from whatever a user has for (n,) integers: an array, a list, a tuple.
 
     Lists are taken as they are: numpy makes floats of lists with integers of more than 63 bits, which lose bits.
 
@@ -135,22 +139,28 @@ def from_sequence(strings: Any, norb: int) -> Strings:
 
 
 def to_integers(strings: Strings) -> list[int]:
-    """Python integers whose bit k is the occupation of orbital k; the inverse of `from_integers`."""
+    """Python integers of strings (n, n_words), bit k for orbital k; the inverse of `from_integers`."""
     rows = np.ascontiguousarray(strings, dtype="<u8")
     return [int.from_bytes(row.tobytes(), "little") for row in rows]
 
 
 def canonical(strings: Strings) -> tuple[Strings, int]:
-    """The set in canonical order, ascending as integers and without duplicates, and the number of rows dropped."""
+    """A set (n, n_words) in canonical order, ascending as integers and each once, and the number of rows dropped."""
     order = np.lexsort(strings.T)  # the last key, which is the most significant word, is the primary one
     ordered = np.ascontiguousarray(strings[order], dtype=np.uint64)
-    first = np.ones(len(ordered), dtype=bool)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return ordered[first], int(len(ordered) - first.sum())
+    start = starts(ordered)
+    return ordered[start], len(ordered) - len(start)
+
+
+def starts(ordered: Strings) -> NDArray[np.int64]:
+    """Rows (m,) of strings (n, n_words) in which equal ones stand together, where a new string begins."""
+    new = np.ones(len(ordered), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return np.flatnonzero(new)
 
 
 def counts(strings: Strings) -> NDArray[np.int64]:
-    """Number of electrons (n,) of every string."""
+    """Number of electrons (n,) of every string (n, n_words)."""
     return np.bitwise_count(strings).sum(axis=1, dtype=np.int64)
 
 

@@ -300,6 +300,7 @@ def _look_up(bra, ket, table, occupied, norb, degree, counts, indptr, columns, f
     n_electrons = occupied.shape[1]
     n_virtual = norb - n_electrons
     for i in numba.prange(bra.shape[0]):
+        # The orbitals that are not occupied.
         trial = bra[i].copy()
         virtual = np.empty(n_virtual, np.int64)
         n_found = np.int64(0)
@@ -307,6 +308,8 @@ def _look_up(bra, ket, table, occupied, norb, degree, counts, indptr, columns, f
             if not (trial[orbital >> 6] >> np.uint64(orbital & 63)) & np.uint64(1):
                 virtual[n_found] = orbital
                 n_found += 1
+
+        # Electron q1 goes to p1 and, of a double, q2 to p2; what was flipped is flipped back.
         first = indptr[i] if fill else np.int64(0)
         found = np.int64(0)
         for q1 in range(n_electrons):
@@ -333,6 +336,7 @@ def _look_up(bra, ket, table, occupied, norb, degree, counts, indptr, columns, f
                         _flip(trial, occupied[i, q2])
                 _flip(trial, virtual[p1])
             _flip(trial, occupied[i, q1])
+
         if fill:
             columns[first : first + found].sort()
         else:

@@ -19,7 +19,7 @@ from sqd_mpi.errors import InputError, InputWarning
 from sqd_mpi.problem import fortran_text, permutations
 from sqd_mpi.problem.fcidump_table import Table, read_table
 from sqd_mpi.problem.permutations import full, n_eri, n_pairs, pair_index
-from sqd_mpi.problem.text_files import read_text
+from sqd_mpi.problem.text_files import read_text, shortened
 from sqd_mpi.resources import available_memory
 
 SpinOrbitals = Literal["auto", "interleaved", "blocked"]
@@ -36,7 +36,6 @@ _UNSUPPORTED = {
 # Arrays of the length of the two-electron integrals that are needed until they are packed: for one kind of orbitals,
 # for two.
 _ARRAYS, _ARRAYS_OF_TWO = 5, 10
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,11 @@ class _Kinds:
 
 
 def read_fcidump(path: str | os.PathLike[str], spin_orbitals: SpinOrbitals = "auto") -> Integrals:
-    """The integrals of a file; see `Hamiltonian.from_fcidump`."""
+    """The integrals of a file; arguments and errors as of `Hamiltonian.from_fcidump`.
+
+    Raises:
+        InputError: see there.
+    """
     if spin_orbitals not in SPIN_ORBITALS:
         raise InputError(f"spin orbitals are {', '.join(SPIN_ORBITALS)}; got {spin_orbitals!r}")
     return _Reader(path, spin_orbitals).integrals()
@@ -123,7 +126,7 @@ class _Reader:
         for name, what in _UNSUPPORTED.items():
             for text in self.header.constants(name):
                 if fortran_text.integer(text) or fortran_text.logical(text):
-                    self._fail(f"has a header with {name} = {_short(text)}: {what} are not supported")
+                    self._fail(f"has a header with {name} = {shortened(text)}: {what} are not supported")
         grid = [fortran_text.integer(text) or 0 for text in self.header.constants("NPROP")]
         if any(number > 1 for number in grid):
             self._fail(f"has a header with NPROP = {grid}: integrals of several k points are not supported")
@@ -147,7 +150,7 @@ class _Reader:
             return default
         number = fortran_text.integer(text)
         if number is None:
-            self._fail(f"has a header with {name} = {_short(text)!r}, which is not an integer")
+            self._fail(f"has a header with {name} = {shortened(text)!r}, which is not an integer")
         return number
 
     def _flag(self, name: str) -> bool:
@@ -157,7 +160,7 @@ class _Reader:
             return False
         number, truth = fortran_text.integer(text), fortran_text.logical(text)
         if number is None and truth is None:
-            self._fail(f"has a header with {name} = {_short(text)!r}, which is neither an integer nor true or false")
+            self._fail(f"has a header with {name} = {shortened(text)!r}, which is neither an integer nor true or false")
         return bool(number) or bool(truth)
 
     def _electrons(self, norb: int) -> tuple[int, int]:
@@ -290,16 +293,12 @@ class _Reader:
         part = np.searchsorted(zeros, np.arange(len(table.values)))
         kinds = self._kinds(part < 3, part >= 3)
         p, q, r, s = table.indices.T - 1
-        left, right, npair = pair_index(p, q), pair_index(r, s), n_pairs(norb)
-        eri_aa, eri_bb = (self._filled(n_eri(norb), pair_index(left, right), kinds.two & (part == k)) for k in (0, 1))
-        eri_ab = self._filled(npair * npair, left * npair + right, kinds.two & (part == 2))
-        h_a, h_b = (self._filled(npair, left, kinds.one & (part == k)) for k in (3, 4))
+        left, right = pair_index(p, q), pair_index(r, s)
+        h1e, eri, *of_beta = self._of_parts(part, kinds, left, right, left * n_pairs(norb) + right)
         kinds = _Kinds(kinds.two, kinds.one, kinds.core & (part == 5))
         ecore = self._core(kinds.core)
         self._warn_of_what_is_missing(kinds, norb, whole=True)
-        return Integrals(
-            full(h_a, norb), eri_aa, ecore, norb, nelec, full(h_b, norb), eri_bb, eri_ab.reshape(npair, npair)
-        )  # fmt: skip
+        return Integrals(h1e, eri, ecore, norb, nelec, *of_beta)
 
     def _of_spin_orbitals(self, layout: Literal["interleaved", "blocked"]) -> Integrals:
         """Indices of spin orbitals."""
@@ -316,17 +315,30 @@ class _Reader:
         p, q, r, s = orbital.T - 1
         left, right, npair = pair_index(p, q), pair_index(r, s), n_pairs(norb)
         first, second = spin[:, 0], spin[:, 2]
-        of_eri, of_ab = pair_index(left, right), np.where(first == 0, left * npair + right, right * npair + left)
-        eri_aa, eri_bb = (
-            self._filled(n_eri(norb), of_eri, kinds.two & (first == k) & (second == k)) for k in (0, 1)
-        )  # fmt: skip
-        eri_ab = self._filled(npair * npair, of_ab, kinds.two & (first != second))
-        h_a, h_b = (self._filled(npair, left, kinds.one & (first == k)) for k in (0, 1))
+        of_ab = np.where(first == 0, left * npair + right, right * npair + left)
+        part = np.where(kinds.one, 3 + first, np.where(first == second, first, 2))
+        h1e, eri, *of_beta = self._of_parts(part, kinds, left, right, of_ab)
         ecore = self._core(kinds.core)
         self._warn_of_what_is_missing(kinds, 2 * norb)
-        return Integrals(
-            full(h_a, norb), eri_aa, ecore, norb, nelec, full(h_b, norb), eri_bb, eri_ab.reshape(npair, npair)
-        )  # fmt: skip
+        return Integrals(h1e, eri, ecore, norb, nelec, *of_beta)
+
+    def _of_parts(
+        self, part: IntArray, kinds: _Kinds, left: IntArray, right: IntArray, of_ab: IntArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+        """h and (pq|rs) of alpha, the same of beta, and (pq|rs) between them, of rows that stand in Molpro's parts.
+
+        Args:
+            part: (n,) 0 to 2 for two-electron integrals alpha alpha, beta beta and alpha beta, 3 and 4 for h.
+            kinds: what the rows are.
+            left: (n,) pair p, q.
+            right: (n,) pair r, s.
+            of_ab: (n,) flat position among the integrals alpha beta.
+        """
+        norb, npair = self.norb, n_pairs(self.norb)
+        eri_aa, eri_bb = (self._filled(n_eri(norb), pair_index(left, right), kinds.two & (part == k)) for k in (0, 1))
+        eri_ab = self._filled(npair * npair, of_ab, kinds.two & (part == 2)).reshape(npair, npair)
+        h_a, h_b = (full(self._filled(npair, left, kinds.one & (part == k)), norb) for k in (3, 4))
+        return h_a, eri_aa, h_b, eri_bb, eri_ab
 
     def _kinds(
         self, may_be_two: NDArray[np.bool_] | Literal[True] = True, may_be_one: NDArray[np.bool_] | Literal[True] = True
@@ -334,7 +346,8 @@ class _Reader:
         """What every row is: (p q|r s), h(p, q), the core energy, or an orbital energy, which is not needed.
 
         Args:
-            may_be_two, may_be_one: which rows may be two-electron integrals, and which the others.
+            may_be_two: (n,) which rows may be two-electron integrals.
+            may_be_one: (n,) which rows may be the others.
 
         Raises:
             InputError: a row is none of them.
@@ -357,7 +370,7 @@ class _Reader:
             return float(self._filled(1, np.zeros(len(core), dtype=np.int64), core, largest=1.0)[0])
         for text in self.header.constants("CORE"):
             if fortran_text.real(text):
-                self._fail(f"has CORE = {_short(text)} in its header; a core energy needs a line with four zeros")
+                self._fail(f"has CORE = {shortened(text)} in its header; a core energy needs a line with four zeros")
         return 0.0
 
     def _filled(
@@ -451,8 +464,3 @@ class _Reader:
 def _text_of(orbitals: NDArray[np.int64]) -> str:
     """Some of the orbitals, or nothing."""
     return ", ".join(str(orbital) for orbital in orbitals[:5]) + (", ..." if len(orbitals) > 5 else "")
-
-
-def _short(text: str) -> str:
-    """A text that may be of any length, for a sentence."""
-    return text if len(text) <= 60 else text[:57] + "..."

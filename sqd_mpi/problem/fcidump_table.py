@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import fortran_text
+from sqd_mpi.problem.text_files import shortened
 
 _FAR = 2**62
 _ROW = np.dtype([("value", np.float64), ("indices", np.int64, (4,))])
@@ -41,7 +42,11 @@ class Table:
     """(n,) number of the line in which each begins."""
 
     def fail(self, row: int | np.integer, complaint: str) -> NoReturn:
-        """Raise InputError about a row."""
+        """Stop because of a row.
+
+        Raises:
+            InputError: always, with the number of its line.
+        """
         raise InputError(f"{self.path} line {self.lines[int(row)]}: {complaint}")
 
 
@@ -183,7 +188,7 @@ class _Records:
         """Raise InputError for a word that is no number, in the line where the row begins."""
         for word in items[: self.n_words]:  # later items may be of another line, and taken for what is missing here
             if fortran_text.real(word) is None and word.lower().lstrip("+-") not in ("nan", "inf", "infinity"):
-                self._fail(self.begin, f"{_short(word)!r} is not a number")
+                self._fail(self.begin, f"{shortened(word)!r} is not a number")
 
     def _index(self, number: int, items: list[str], place: int) -> int:
         """An orbital index; 2.0 is taken for 2."""
@@ -200,8 +205,3 @@ class _Records:
 
     def _fail(self, number: int, complaint: str) -> NoReturn:
         raise InputError(f"{self.path} line {number}: {complaint}")
-
-
-def _short(text: str) -> str:
-    """A text that may be of any length, for a sentence."""
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sqd_mpi.arrays import Strings
 from sqd_mpi.errors import InputError, InputWarning
-from sqd_mpi.problem import permutations
+from sqd_mpi.problem import bitstrings, permutations
 from sqd_mpi.problem.fcidump import read_fcidump
 from sqd_mpi.problem.permutations import n_eri, n_pairs
 
@@ -117,6 +118,15 @@ class Hamiltonian:
         """
         if self.spin_dependent:
             raise InputError("the second-order correction needs integrals that do not depend on spin")
+
+    def check_strings(self, strings_a: Strings, strings_b: Strings) -> None:
+        """Check that alpha and beta strings, (n, n_words) each, fit the orbitals and electrons.
+
+        Raises:
+            InputError: the first thing that does not fit.
+        """
+        for strings, n_electrons, spin_name in zip((strings_a, strings_b), self.nelec, ("alpha", "beta"), strict=True):
+            bitstrings.check(strings, self.norb, n_electrons, spin_name)
 
     @classmethod
     def from_arrays(

@@ -139,6 +139,8 @@ def _reach(strings, first, occupied, norb, degree, keys, part, n_parts, found, h
     for i in range(first, strings.shape[0]):
         if n_found + most > found.shape[0]:
             return i, n_found
+
+        # The hash of the string, and the orbitals that are not occupied.
         trial = strings[i].copy()
         n = 0
         own = np.uint64(0)
@@ -148,6 +150,8 @@ def _reach(strings, first, occupied, norb, degree, keys, part, n_parts, found, h
             else:
                 virtual[n] = orbital
                 n += 1
+
+        # The hash of an excitation tells its part; only a string of the wanted part is made, inserted and undone.
         for q1 in range(n_electrons):
             hole = own ^ keys[occupied[i, q1]]
             for p1 in range(n_virtual):

@@ -26,7 +26,7 @@ from sqd_mpi.arrays import FloatArray, Strings
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import checked_nelec
-from sqd_mpi.problem.text_files import read_bytes, read_text, text_of
+from sqd_mpi.problem.text_files import read_bytes, read_text, shortened, text_of
 
 Pair = tuple[Strings, Strings]
 
@@ -58,7 +58,7 @@ class Samples:
         return len(self.probabilities)
 
     def take(self, chosen: NDArray[Any]) -> Samples:
-        """Some of the samples, with probabilities that add up to 1 again."""
+        """Some of the samples, (m,) numbers or (n,) bool, with probabilities that add up to 1 again."""
         probabilities = self.probabilities[chosen]
         return Samples(self.alpha[chosen], self.beta[chosen], probabilities / probabilities.sum(), self.norb)
 
@@ -67,7 +67,8 @@ def merge(alpha: Strings, beta: Strings, weights: ArrayLike, norb: int) -> Sampl
     """Samples of bit-strings that may repeat.
 
     Args:
-        alpha, beta: (n, nwords) halves, n >= 1.
+        alpha: (n, nwords) right halves, n >= 1.
+        beta: (n, nwords) left halves.
         weights: (n,) counts or probabilities, at least 0 and not all 0.
         norb: number of spatial orbitals.
 
@@ -87,15 +88,14 @@ def merge(alpha: Strings, beta: Strings, weights: ArrayLike, norb: int) -> Sampl
         raise InputError("every sample needs a finite count of at least 0, and not all may be 0")
     # a power of two keeps every bit, and the sum finite
     numbers = np.ldexp(numbers, -np.frexp(numbers.max())[1])
-    order = np.lexsort([*alpha.T, *beta.T])  # the last key, the most significant word of beta, is the primary one
-    alpha, beta = alpha[order], beta[order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (alpha[1:] != alpha[:-1]).any(axis=1) | (beta[1:] != beta[:-1]).any(axis=1)
-    start = np.flatnonzero(first)
+    whole = np.concatenate([alpha, beta], axis=1)
+    order = np.lexsort(whole.T)  # the last key, the most significant word of beta, is the primary one
+    start = bitstrings.starts(whole[order])
     sums = np.add.reduceat(numbers[order], start)
     probabilities = sums / sums.sum()
     seen = probabilities > 0
-    return Samples(alpha[start[seen]], beta[start[seen]], probabilities[seen], norb)
+    chosen = order[start[seen]]
+    return Samples(alpha[chosen], beta[chosen], probabilities[seen], norb)
 
 
 def from_matrix(matrix: ArrayLike, norb: int | None = None) -> Samples:
@@ -144,7 +144,7 @@ def from_counts(counts: Mapping[Any, float], norb: int) -> Samples:
     if not counts:
         raise InputError("there are no samples; at least one bit-string is needed")
     texts = [_bits_of(key, 2 * norb) for key in counts]
-    whole = bitstrings.from_text(texts, 2 * norb, lambda place: f"the key {_short(list(counts)[place])}")
+    whole = bitstrings.from_text(texts, 2 * norb, lambda place: f"the key {shortened(repr(list(counts)[place]), 80)}")
     bits = bitstrings.unpack(whole, 2 * norb)
     if not all(isinstance(value, Real) and not isinstance(value, bool) for value in counts.values()):
         raise InputError("counts are numbers, one for every bit-string")
@@ -162,30 +162,25 @@ def from_counts(counts: Mapping[Any, float], norb: int) -> Samples:
 
 def _bits_of(key: Any, n_bits: int) -> str:
     """A key of counts as a text of 0 and 1, which is not checked further if it was a text of bits."""
+    shown = shortened(repr(key), 80)
     if isinstance(key, str):
         text = key.replace(" ", "")
         other = text.strip("01")
         number = _NUMBER.fullmatch(text) if other else None
         if number is None:
             if other and text.isdecimal():
-                raise InputError(f"the key {_short(key)} is neither {n_bits} bits nor a number that begins with 0x")
+                raise InputError(f"the key {shown} is neither {n_bits} bits nor a number that begins with 0x")
             return text
         value = int(number[2] or number[4], 16 if number[2] else 2)
         if " " in key.strip():
-            raise InputError(f"the key {_short(key)} must not have blanks in its number")
+            raise InputError(f"the key {shown} must not have blanks in its number")
     elif isinstance(key, Integral) and not isinstance(key, bool):
         value = int(key)
     else:
-        raise InputError(f"keys of counts are texts or integers; got {_short(key)}")
+        raise InputError(f"keys of counts are texts or integers; got {shown}")
     if not 0 <= value < 1 << n_bits:
-        raise InputError(f"the key {_short(key)} is not a number of {n_bits} bits, one for each orbital of each spin")
+        raise InputError(f"the key {shown} is not a number of {n_bits} bits, one for each orbital of each spin")
     return f"{value:0{n_bits}b}"
-
-
-def _short(key: Any) -> str:
-    """A key of any length, for a sentence."""
-    text = repr(key)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def read_samples(path: str | os.PathLike[str], norb: int) -> Samples:
@@ -272,7 +267,7 @@ def postselect(samples: Samples, nelec: tuple[int, int]) -> Samples:
 
 
 def flip_weights(occupancies: FloatArray, n_electrons: int) -> FloatArray:
-    """(2, norb) relative weights of flipping a bit that is 0 and one that is 1, by its mean occupation.
+    """(2, norb) relative weights of flipping a bit that is 0 and one that is 1, by the mean occupations (norb,).
 
     With the filling f = n_electrons / norb and the occupation n, a 0 has the weight 0.01 n / f below the filling and
     rises linearly from 0.01 to 1 above it; a 1 the same with f and n counted from 1: J. Robledo-Moreno et al., Science
@@ -392,12 +387,13 @@ def _draw(weight, count, uniform):
 def subsample(
     samples: Samples, samples_per_batch: int, n_batches: int, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows of n_batches batches, each drawn without replacement by probability; all rows if there are not more.
-
-    A batch needs one row at least.
+    """Rows (samples_per_batch,) of n_batches batches, drawn without replacement by probability, or all rows of few.
 
     The smallest of exponential waiting times with rates p are such a draw: P. S. Efraimidis and P. G. Spirakis,
     Information Processing Letters 97, 181 (2006).
+
+    Raises:
+        InputError: a batch would have no row.
     """
     if samples_per_batch < 1:
         raise InputError(f"a batch needs at least one sample; got {samples_per_batch}")
@@ -427,8 +423,9 @@ def batch_strings(
 
     Args:
         samples: recovered or postselected samples.
-        rows: which of them are in the batch.
-        carried, included: (alpha, beta) strings by rank, (n, nwords), n may be 0.
+        rows: (m,) which of them are in the batch.
+        carried: (alpha, beta) strings carried over, by rank, (n, nwords), n may be 0.
+        included: the same of strings that every batch has.
         symmetrize_spin: whether both spins get all strings of both; max_dim must then be equal for both.
         max_dim: largest numbers of alpha and beta strings.
     """
@@ -471,7 +468,7 @@ def carry_over(
 def _by_frequency(strings: Strings) -> Strings:
     """Every string once, the most frequent first, equally frequent ones ascending."""
     order = np.lexsort(strings.T)
-    start = _starts(strings[order])
+    start = bitstrings.starts(strings[order])
     frequency = np.diff(np.append(start, len(strings)))
     return strings[order[start]][np.argsort(-frequency, kind="stable")]
 
@@ -479,11 +476,4 @@ def _by_frequency(strings: Strings) -> Strings:
 def _first_of_each(strings: Strings) -> Strings:
     """Every string once, in the order of first appearance."""
     order = np.lexsort(strings.T)  # stable: equal strings stay in order
-    return strings[np.sort(order[_starts(strings[order])])]
-
-
-def _starts(ordered: Strings) -> NDArray[np.int64]:
-    """Where a new string begins in ordered ones."""
-    new = np.ones(len(ordered), dtype=bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return np.flatnonzero(new)
+    return strings[np.sort(order[bitstrings.starts(strings[order])])]

@@ -36,7 +36,8 @@ class Space:
 
         Args:
             hamiltonian: integrals.
-            strings_a, strings_b: (n, n_words) uint64; any order, duplicates are merged.
+            strings_a: (n_alpha, n_words) alpha strings in any order; duplicates are merged.
+            strings_b: (n_beta, n_words) beta strings.
             symmetry: whether exact zeros of the integrals are used; without, all orbitals have one label.
         """
         labels = find_labels(hamiltonian) if symmetry else trivial_labels(hamiltonian.norb)
@@ -65,7 +66,7 @@ class Space:
 
     @property
     def canonical_strings(self) -> list[Strings]:
-        """Alpha and beta strings in canonical order."""
+        """Alpha and beta strings, (n, n_words) each, in canonical order."""
         return [each.strings[np.argsort(each.canonical)] for each in (self.alpha, self.beta)]
 
     def ordered(self, alpha: SpinStrings, beta: SpinStrings) -> Space:
@@ -76,8 +77,8 @@ class Space:
         """Forget the singles of all strings but those of one rank.
 
         Args:
-            rows: working positions of the alpha strings of its block.
-            columns: those of the beta strings.
+            rows: (n_rows,) working positions of the alpha strings of its block.
+            columns: (n_columns,) those of the beta strings.
         """
         if self.same_spins:
             self.alpha.keep_singles_of(np.union1d(rows, columns))

@@ -28,7 +28,7 @@ class FoundSingles:
         self._kept: IntArray | None = None  # rows that are left of all, ascending
 
     def rows(self, wanted: IntArray | None) -> Singles:
-        """Singles from some of the strings, or from all, to all strings."""
+        """Singles from some of the strings, (m,) numbers, or from all, to all strings."""
         if self._found is None:
             self._found = find_singles(self._strings, self._strings, self.norb)
         if wanted is None and self._kept is None:
@@ -43,7 +43,7 @@ class FoundSingles:
         return self._found.rows(place)
 
     def keep(self, wanted: IntArray) -> None:
-        """Forget the singles of all strings but these, given ascending."""
+        """Forget the singles of all strings but these, (m,) ascending numbers."""
         if self._found is not None and len(wanted) < len(self._strings):
             self._found, self._kept = self.rows(wanted), wanted
 
@@ -166,7 +166,7 @@ class SpinStrings:
         return counts if self.by_label is None else counts[self.by_label]
 
     def keep_singles_of(self, positions: IntArray) -> None:
-        """Forget the singles of all strings but those at some working positions."""
+        """Forget the singles of all strings but those at some working positions, (m,)."""
         self.found.keep(np.sort(positions if self.by_label is None else self.by_label[positions]))
 
 

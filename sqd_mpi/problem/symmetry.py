@@ -61,65 +61,39 @@ def find_labels(hamiltonian: Hamiltonian) -> OrbitalLabels:
     Returns:
         labels with 2**k values, k the dimension of the null space without the all-ones vector (at most 5 are used).
     """
-    norb = hamiltonian.norb
-    if norb == 0:
-        return trivial_labels(0)
     if hamiltonian.spin_dependent:
         return _labels_of_two_spins(hamiltonian)
     tolerance = choose_tolerance(np.concatenate([hamiltonian.h1e.ravel(), hamiltonian.eri]))
     labels, n_labels = _conserved_parities(hamiltonian, tolerance)
-    pair_labels = labels[_pair_index(norb)[0]] ^ labels[_pair_index(norb)[1]]
+    first, second = np.tril_indices(hamiltonian.norb)
     forbidden_h1e = np.abs(hamiltonian.h1e) * (labels[:, None] != labels[None, :])
-    largest, total = _forbidden(hamiltonian.eri, pair_labels)
+    largest, total = _forbidden(hamiltonian.eri, labels[first] ^ labels[second])
     # |E_pq| <= 1 for each spin: h_pq counts twice, (pq|rs) at most 8 permutations x 4 spin pairs x 1/2.
     bound = 2.0 * float(forbidden_h1e.sum()) + 16.0 * float(total)
     return OrbitalLabels(labels, n_labels, tolerance, max(float(forbidden_h1e.max()), float(largest)), bound)
 
 
 def _labels_of_two_spins(hamiltonian: Hamiltonian) -> OrbitalLabels:
-    """Labels of spin-dependent orbitals: bits 0 to norb - 1 of a mask are alpha orbitals, those from norb on beta."""
+    """Labels of spin-dependent orbitals."""
     norb, overlap = hamiltonian.norb, hamiltonian.overlap_ab
     h1e = hamiltonian.same_spin(0)[0], hamiltonian.same_spin(1)[0]
     eri = hamiltonian.eri, hamiltonian.eri if hamiltonian.eri_bb is None else hamiltonian.eri_bb
     values = [*h1e, *eri, hamiltonian.coupling()] + ([] if overlap is None else [overlap])
-    tolerance = choose_tolerance(np.concatenate([np.ravel(each) for each in values]))
-    first, second = _pair_index(norb)
-    constraints: list[int] = []
-    for spin in (0, 1):
-        for p, q in np.argwhere(np.abs(np.tril(h1e[spin], -1)) > tolerance):
-            _add_constraint(constraints, (1 << int(p + spin * norb)) | (1 << int(q + spin * norb)))
-    # Parities of the number of electrons of one spin say nothing; S^2 conserves but that of all electrons.
-    trivial = (0, norb) if overlap is None else (0,)
-    if overlap is not None:
-        for p, s in np.argwhere(np.abs(overlap) > tolerance):
-            _add_constraint(constraints, (1 << int(p)) | (1 << int(s + norb)))
-    for spins in ((0, 0), (1, 1), (0, 1)):
-        position = 0
-        while True:
-            labels, n_labels = _labels_of_null_space(constraints, 2 * norb, trivial)
-            left, right = (labels[spin * norb + first] ^ labels[spin * norb + second] for spin in spins)
-            if spins == (0, 1):
-                found = _next_violation_between(hamiltonian.coupling(), left, right, tolerance, position)
-            else:
-                found = _next_violation(eri[spins[0]], left, tolerance, position)
-            position, row, column = found
-            if position < 0:
-                break
-            mask = 0
-            for spin, pair in zip(spins, (row, column), strict=True):
-                mask ^= (1 << int(first[pair] + spin * norb)) ^ (1 << int(second[pair] + spin * norb))
-            _add_constraint(constraints, mask)
-    if n_labels > 2**_MAX_LABEL_BITS:
-        labels, n_labels = labels & (2**_MAX_LABEL_BITS - 1), 2**_MAX_LABEL_BITS
+    tolerance = choose_tolerance(np.concatenate([np.ravel(array) for array in values]))
+    labels, n_labels = _conserved_parities_of_two_spins(hamiltonian, h1e, eri, tolerance)
+
+    # What the labels forbid: one-electron integrals, those between the spins, and those of each spin.
     labels_a, labels_b = labels[:norb], labels[norb:]
+    first, second = np.tril_indices(norb)
     pairs_a, pairs_b = labels_a[first] ^ labels_a[second], labels_b[first] ^ labels_b[second]
-    forbidden = [_forbidden(eri[0], pairs_a), _forbidden(eri[1], pairs_b)]
-    between = np.abs(hamiltonian.coupling()[pairs_a[:, None] != pairs_b[None, :]])
     one = [np.abs(h1e[k][own[:, None] != own[None, :]]) for k, own in enumerate((labels_a, labels_b))]
-    largest = max(float(each.max(initial=0.0)) for each in (*one, between))
-    bound = sum(float(each.sum()) for each in one) + 4.0 * float(between.sum())
-    bound += 4.0 * sum(float(total) for _, total in forbidden)  # 8 permutations, 1/2
-    largest = max(largest, *(float(each) for each, _ in forbidden))
+    between = np.abs(hamiltonian.coupling()[pairs_a[:, None] != pairs_b[None, :]])
+    same = [_forbidden(eri[0], pairs_a), _forbidden(eri[1], pairs_b)]
+
+    # 4 permutations between the spins; 8, and 1/2, of each.
+    largest = max(*(float(array.max(initial=0.0)) for array in (*one, between)), *(float(most) for most, _ in same))
+    bound = sum(float(array.sum()) for array in one) + 4.0 * float(between.sum())
+    bound += 4.0 * sum(float(total) for _, total in same)
     return OrbitalLabels(labels_a.copy(), n_labels, tolerance, largest, bound, labels_b.copy())
 
 
@@ -144,7 +118,7 @@ def string_labels(strings: NDArray[np.uint64], labels: NDArray[np.int64]) -> NDA
 
 
 def choose_tolerance(values: NDArray[np.float64]) -> float:
-    """Magnitude below which an integral counts as zero: in a gap of log10|value|, never above 1e-10.
+    """Magnitude below which an integral of (n,) counts as zero: in a gap of log10|value|, never above 1e-10.
 
     Integrals of a symmetric molecule leave a gap between the last real value and rounding noise. If values lie
     close to 1e-10, the widest gap below it is taken instead; then fewer zeros, never a wrong one, are found.
@@ -159,15 +133,10 @@ def choose_tolerance(values: NDArray[np.float64]) -> float:
     return float(min(MAX_TOLERANCE, np.sqrt(edges[widest] * edges[widest + 1])))
 
 
-def _pair_index(norb: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    rows, columns = np.tril_indices(norb)
-    return rows.astype(np.int64), columns.astype(np.int64)
-
-
 def _conserved_parities(hamiltonian: Hamiltonian, tolerance: float) -> tuple[NDArray[np.int64], int]:
     """Null space by adding one violated constraint at a time: each integral is looked at once."""
     norb = hamiltonian.norb
-    first, second = _pair_index(norb)
+    first, second = np.tril_indices(norb)
     constraints: list[int] = []
     for p, q in np.argwhere(np.abs(np.tril(hamiltonian.h1e, -1)) > tolerance):
         _add_constraint(constraints, (1 << int(p)) | (1 << int(q)))
@@ -177,14 +146,58 @@ def _conserved_parities(hamiltonian: Hamiltonian, tolerance: float) -> tuple[NDA
         pair_labels = labels[first] ^ labels[second]
         position, row, column = _next_violation(hamiltonian.eri, pair_labels, tolerance, position)
         if position < 0:
-            break
+            return _fewer_labels(labels, n_labels)
         mask = 0
         for orbital in (first[row], second[row], first[column], second[column]):
             mask ^= 1 << int(orbital)
         _add_constraint(constraints, mask)
-    if n_labels > 2**_MAX_LABEL_BITS:
-        labels, n_labels = labels & (2**_MAX_LABEL_BITS - 1), 2**_MAX_LABEL_BITS
-    return labels, n_labels
+
+
+def _conserved_parities_of_two_spins(
+    hamiltonian: Hamiltonian,
+    h1e: tuple[NDArray[np.float64], NDArray[np.float64]],
+    eri: tuple[NDArray[np.float64], NDArray[np.float64]],
+    tolerance: float,
+) -> tuple[NDArray[np.int64], int]:
+    """The same for spin-dependent orbitals: bits 0 to norb - 1 of a mask are those of alpha, the others of beta."""
+    norb, overlap = hamiltonian.norb, hamiltonian.overlap_ab
+    first, second = np.tril_indices(norb)
+    constraints: list[int] = []
+    for spin in (0, 1):
+        for p, q in np.argwhere(np.abs(np.tril(h1e[spin], -1)) > tolerance):
+            _add_constraint(constraints, (1 << int(p + spin * norb)) | (1 << int(q + spin * norb)))
+
+    # Parities of the number of electrons of one spin say nothing; S^2 conserves but that of all electrons.
+    trivial = (0, norb) if overlap is None else (0,)
+    if overlap is not None:
+        for p, s in np.argwhere(np.abs(overlap) > tolerance):
+            _add_constraint(constraints, (1 << int(p)) | (1 << int(s + norb)))
+
+    # Two-electron integrals of each spin, then between the spins.
+    for spins in ((0, 0), (1, 1), (0, 1)):
+        position = 0
+        while True:
+            labels, n_labels = _labels_of_null_space(constraints, 2 * norb, trivial)
+            left, right = (labels[spin * norb + first] ^ labels[spin * norb + second] for spin in spins)
+            if spins == (0, 1):
+                violation = _next_violation_between(hamiltonian.coupling(), left, right, tolerance, position)
+            else:
+                violation = _next_violation(eri[spins[0]], left, tolerance, position)
+            position, row, column = violation
+            if position < 0:
+                break
+            mask = 0
+            for spin, pair in zip(spins, (row, column), strict=True):
+                mask ^= (1 << int(first[pair] + spin * norb)) ^ (1 << int(second[pair] + spin * norb))
+            _add_constraint(constraints, mask)
+    return _fewer_labels(labels, n_labels)
+
+
+def _fewer_labels(labels: NDArray[np.int64], n_labels: int) -> tuple[NDArray[np.int64], int]:
+    """The labels with no more parities than are useful."""
+    if n_labels <= 2**_MAX_LABEL_BITS:
+        return labels, n_labels
+    return labels & (2**_MAX_LABEL_BITS - 1), 2**_MAX_LABEL_BITS
 
 
 def _add_constraint(echelon: list[int], mask: int) -> None:
@@ -199,11 +212,7 @@ def _add_constraint(echelon: list[int], mask: int) -> None:
 def _labels_of_null_space(
     echelon: list[int], norb: int, trivial: tuple[int, ...] = (0,)
 ) -> tuple[NDArray[np.int64], int]:
-    """Labels from a basis of the null space that is complementary to the trivial vectors.
-
-    Args:
-        trivial: a free column for each trivial vector.
-    """
+    """Labels from a basis of the null space that is complementary to the trivial vectors, a free column for each."""
     pivots = [row.bit_length() - 1 for row in echelon]
     free = [orbital for orbital in range(norb) if orbital not in pivots]
     labels = np.zeros(norb, np.int64)

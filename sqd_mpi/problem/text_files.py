@@ -51,7 +51,11 @@ def read_text(path: str | os.PathLike[str], complaint: str) -> str:
 
 
 def text_of(content: bytes, complaint: str) -> str:
-    """The text of the content of a file; arguments and errors as of `read_text`."""
+    """The text of the content of a file; arguments as of `read_text`.
+
+    Raises:
+        InputError: it holds NUL.
+    """
     mark, encoding = next((each for each in _MARKS if content.startswith(each[0])), (b"", "utf-8"))
     text = content[len(mark) :].decode(encoding, errors="replace")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -65,7 +69,11 @@ def text_of(content: bytes, complaint: str) -> str:
 
 
 def read_bytes(path: str | os.PathLike[str], complaint: str) -> bytes:
-    """The content of a file, unpacked if it is packed with gzip; arguments and errors as of `read_text`."""
+    """The content of a file, unpacked if it is packed with gzip; arguments as of `read_text`.
+
+    Raises:
+        InputError: the file cannot be read, is packed in another way, damaged or larger than memory.
+    """
     try:
         if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
             raise InputError(f"{complaint}: it is no ordinary file")
@@ -105,6 +113,11 @@ def _check_size(n_bytes: int, complaint: str) -> None:
             f"{complaint}: its {n_bytes / 2**30:.3g} GiB of text need {_COPIES * n_bytes / 2**30:.3g} GiB of memory; "
             f"{available / 2**30:.3g} GiB are available"
         )
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text that may be of any length, for a sentence."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def described(character: str) -> str:

@@ -20,11 +20,11 @@ from sqd_mpi import planner
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends import get_density_backend
 from sqd_mpi.backends.cpu.density import Accumulators
-from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.ket_exchange import KetExchange
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.distribution.ranks import Ranks
+from sqd_mpi.distribution.whole_blocks import whole_block
 from sqd_mpi.resources import available_memory
 from sqd_mpi.solver.result import Root, SubspaceResult
 

@@ -199,10 +199,9 @@ def fit(call: Call) -> Frame:
         with call.timers("structure"):
             space = space.ordered(
                 *planner.order_strings(
-                    space.alpha, space.beta, space.hamiltonian.norb, shape, options.string_order != "sorted",
-                    sectors[0][1] != 0,
+                    space.alpha, space.beta, shape, options.string_order != "sorted", sectors[0][1] != 0
                 )
-            )  # fmt: skip
+            )
             whole = _layout(space, sectors[0], shape)
             space.keep_singles_of(whole.ket_rows(grid.coordinates.ia)[0], whole.beta_rows(grid.coordinates.ib)[0])
     call.forget_problem()
@@ -282,10 +281,10 @@ def _shape(call: Call, engine: Engine) -> Shape:
 
 
 def _plan(call: Call, engine: Engine) -> planner.Plan:
-    profile, limits = MachineProfile(), planner.Limits(engine.allowed, *call.basis_sizes)
+    profile, limits = MachineProfile(), planner.MemoryLimits(engine.allowed, *call.basis_sizes)
     if engine.has_device:  # the memory is this rank's part of a device
         profile = planner.assumed_device().model_copy(update={"context_bytes": 0})
-        limits = planner.Limits(_ANY_MEMORY, *call.basis_sizes, engine.allowed)
+        limits = planner.MemoryLimits(_ANY_MEMORY, *call.basis_sizes, engine.allowed)
     profile = profile.model_copy(update={"ranks_per_node": call.n_local})
     return planner.make_plan(call.problem, call.ranks.size, profile, _jit.n_threads(), limits)
 
@@ -304,7 +303,7 @@ def _device_bytes(call: Call, engine: Engine, shape: Shape) -> dict[int, int] | 
         if most <= _MEMORY_SHARE * engine.allowed:
             return None
         if call.ranks.rank == 0:
-            found = planner.rank_bytes(call.problem, shape, planner.Limits(_ANY_MEMORY, *sizes, engine.allowed))
+            found = planner.rank_bytes(call.problem, shape, planner.MemoryLimits(_ANY_MEMORY, *sizes, engine.allowed))
         return call.ranks.broadcast(found)
 
 

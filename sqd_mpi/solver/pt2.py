@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends import get_external_tile
 from sqd_mpi.backends.cpu.outside import Columns, ExternalTile, Integrals
-from sqd_mpi.distribution.fold import whole_block
 from sqd_mpi.distribution.ket_exchange import KetExchange
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.whole_blocks import whole_block
 from sqd_mpi.problem.bitstrings import counts
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.outside_strings import external_strings, most_external
@@ -118,7 +118,7 @@ class _Frame:
         old, (row_block, column_block) = self.layout, self.block
         new = replace(
             old, alpha=old.beta, beta=old.alpha, grid=(old.grid[1], old.grid[0], 1, 1), alpha_bounds=old.beta_bounds,
-            beta_bounds=old.alpha_bounds, group_bounds=old.beta_bounds,
+            beta_bounds=old.alpha_bounds, row_group_bounds=old.beta_bounds,
         )  # fmt: skip
         turned = _Frame(
             new, self.integrals.transposed(), (column_block, row_block), np.empty_like(self.own), not self.swapped
@@ -142,7 +142,7 @@ def _pieces(layout: Layout, block: tuple[int, int], flat: FloatArray) -> list[Fl
 def _frame_of(grid: ProcessGrid, hamiltonian: Hamiltonian, root: Root) -> _Frame:
     """The frame of a root with alpha strings in the rows. Collective over the grid."""
     old, here = root.layout, grid.coordinates
-    layout = replace(old, grid=(*old.grid[:2], 1, 1), parity=0, group_bounds=old.alpha_bounds)
+    layout = replace(old, grid=(*old.grid[:2], 1, 1), parity=0, row_group_bounds=old.alpha_bounds)
     own = root.vector
     if grid.n_ranks > 1 or old.parity:
         own = whole_block(grid, old, root.vector)

@@ -9,11 +9,11 @@ import numpy as np
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock, Task
-from sqd_mpi.distribution.fold import Fold
 from sqd_mpi.distribution.ket_exchange import KetExchange
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.distribution.whole_blocks import MirrorExchange
 from sqd_mpi.problem.interaction import Interaction
 
 # A task is cut between two task groups only where both pieces are larger than this part of a group's share.
@@ -48,7 +48,7 @@ class TaskPlan:
         self._shared_own = self._shared.blocks[here.ia, here.ib] if self._shared is not None else None
         self._own: Array = None
         if self._shared_own is not None:
-            self._own = memory.twin(self._shared_own)
+            self._own = memory.image_of(self._shared_own)
         elif whole:
             self._own = memory.empty(own_size)
         n_stored = layout.sub_block_size(here.ia, here.ir, here.ib) if t > 1 else 0
@@ -62,11 +62,11 @@ class TaskPlan:
         present = self._shared.blocks if self._shared is not None else None
         self.exchange = KetExchange(grid, list(by_ket), sizes, own, present, self._arrivals.buffers)
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
-        self._fold: Fold | None = None
+        self._fold: MirrorExchange | None = None
         if layout.parity and self._shared is not None:  # ranks of a node share halves and whole blocks in host memory
-            self._fold = Fold(grid, layout, HOST, True)
+            self._fold = MirrorExchange(grid, layout, HOST, True)
         elif layout.parity:
-            self._fold = Fold(grid, layout, memory)
+            self._fold = MirrorExchange(grid, layout, memory)
         self._line = memory.indices(layout.geometry(here.ia, here.ib, here.it, here.ir).diagonal)
 
     def collect(self, vector: Array) -> Array:
@@ -161,7 +161,7 @@ class TaskPlan:
 
 
 def assign(block: SigmaBlock, tasks: list[Task], n_groups: int) -> list[list[Task]]:
-    """Deal tasks to task groups: a consecutive stretch of equal predicted cost to each.
+    """Assign tasks to task groups: a consecutive stretch of equal predicted cost to each.
 
     Tasks stand in the order of their ket blocks, the rank's own first, so that a group receives few blocks. A task on
     the border of two stretches is cut by bra rows. Deterministic, so that all replicas of a sub-block agree without

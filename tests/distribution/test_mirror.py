@@ -34,7 +34,7 @@ def two_threads():
 def make_layout(hamiltonian, labels, strings, shape, sector, parity, deal=True):
     """Layout of one sector with equal strings."""
     alpha = SpinStrings.from_canonical(strings, labels.labels, labels.n_labels)
-    alpha, _ = order_strings(alpha, alpha, hamiltonian.norb, shape, deal=deal, folded=True)
+    alpha, _ = order_strings(alpha, alpha, shape, deal=deal, spin_flip=True)
     return Layout.create(alpha, alpha, sector, shape, parity)
 
 

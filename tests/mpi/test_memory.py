@@ -13,7 +13,7 @@ from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.solver import solve
+from sqd_mpi.solver import fitting, solve
 from tests.support.opaque import OpaqueBackend
 from tests.support.problems import close_strings, make_hamiltonian, random_strings
 from tests.support.shapes import LABELS
@@ -35,7 +35,7 @@ def opaque(monkeypatch):
     def switch(on: bool) -> None:
         monkeypatch.undo()
         if on:
-            monkeypatch.setattr(solve, "get_backend", lambda name: OpaqueBackend)
+            monkeypatch.setattr(fitting, "get_backend", lambda name: OpaqueBackend)
 
     return switch
 

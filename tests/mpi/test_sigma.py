@@ -38,7 +38,7 @@ def test_spin_flip_parity(comm, backend, parity, what):
         grid = ProcessGrid(comm, shape, share_blocks=what == "energy")
         here = grid.coordinates
         place = (here.ia, here.ib, here.it, here.ir)
-        alpha, _ = order_strings(in_order, in_order, 7, shape, deal=parity > 0, folded=True)
+        alpha, _ = order_strings(in_order, in_order, shape, deal=parity > 0, spin_flip=True)
         n_stored = 0
         for sector in sectors(alpha, alpha):
             layout = Layout.create(alpha, alpha, sector, shape, parity)
@@ -62,7 +62,7 @@ def test_spin_flip_parity(comm, backend, parity, what):
 def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, seed=5):
     """Sigma of a random vector as a whole array, with the vector; summed over sectors."""
     alpha, beta = (SpinStrings.from_canonical(each, labels.labels, labels.n_labels) for each in strings)
-    alpha, beta = order_strings(alpha, beta, hamiltonian.norb, shape, deal=sum(shape) % 2 == 0, folded=False)
+    alpha, beta = order_strings(alpha, beta, shape, deal=sum(shape) % 2 == 0, spin_flip=False)
     whole = np.random.default_rng(seed).normal(size=(alpha.size, beta.size))
     sigma = np.zeros_like(whole)
     # Of every two grids one shares blocks inside the node, and of the two backends the other one.

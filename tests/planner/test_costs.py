@@ -39,14 +39,14 @@ def make_layout(problem, shape) -> Layout:
     """The layout of a run of the problem on a grid."""
     parity = problem.parity(shape)
     alpha, beta = problem.alpha.strings, problem.beta.strings
-    strings, _ = planner.order_strings(alpha, beta, problem.norb, shape, np.prod(shape) > 1, bool(parity))
+    strings, _ = planner.order_strings(alpha, beta, shape, np.prod(shape) > 1, bool(parity))
     return Layout.create(strings, strings, problem.sector, shape, parity)
 
 
 def price_of_a_run(hamiltonian, problem) -> dict[str, object]:
     """What hangs on prices: seconds of a plan and of rows by kind of task, and the shares of threads."""
     one = 1, 1, 1, 1
-    seconds = planner.predict(problem, one, MachineProfile(), 1, planner.Limits(10**12, 7, 3)).compute_seconds
+    seconds = planner.predict(problem, one, MachineProfile(), 1, planner.MemoryLimits(10**12, 7, 3)).compute_seconds
     layout, place, backend = make_layout(problem, one), (0, 0, 0, 0), get_backend("cpu")
     share = backend.create_share(layout, place, hamiltonian, find_labels(hamiltonian))
     block = backend.create_block(layout, place, hamiltonian, share)
@@ -136,14 +136,15 @@ def test_expected_seconds_are_those_of_the_backend(symmetry, shape, factor, spin
 
 def test_plans_follow_the_costs(monkeypatch):
     _, problem = make_problem(True, True)
-    before = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).compute_seconds["mixed"]
+    limits = planner.MemoryLimits(10**12, 7, 3)
+    before = planner.predict(problem, (1, 1, 1, 1), H100, 1, limits).compute_seconds["mixed"]
     forms = costs.opposite_forms
 
     def dearer(*arguments, **names):
         return [(executed, moved, 3.0 * seconds) for executed, moved, seconds in forms(*arguments, **names)]
 
     monkeypatch.setattr(gpu_work, "opposite_forms", dearer)
-    after = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).compute_seconds["mixed"]
+    after = planner.predict(problem, (1, 1, 1, 1), H100, 1, limits).compute_seconds["mixed"]
     assert 2.9 * before < after <= 3.0 * before  # launches stay
 
     def one_more(*arguments, **names):
@@ -151,7 +152,7 @@ def test_plans_follow_the_costs(monkeypatch):
         return [*forms(*arguments, **names), (cheap[0], cheap[1], 0.0 * cheap[2])]
 
     monkeypatch.setattr(gpu_work, "opposite_forms", one_more)
-    last = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).compute_seconds["mixed"]
+    last = planner.predict(problem, (1, 1, 1, 1), H100, 1, limits).compute_seconds["mixed"]
     assert last < before
 
 

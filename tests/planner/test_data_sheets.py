@@ -29,6 +29,7 @@ from tests.support.problems import close_strings, make_hamiltonian
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 import gpu_child  # noqa: E402
 import predict_devices  # noqa: E402
+from device_work import count_device_work  # noqa: E402
 
 H100 = data_sheets.assumed_profile(data_sheets.data_sheet("h100"))
 
@@ -47,7 +48,7 @@ def test_multiply_adds_are_those_of_the_definition(shape):
     distance_a, distance_b = (np.bitwise_count(words[:, None] ^ words) for words in (words_a, words_b))
     singles_a, singles_b = (distance_a == 2).sum(), (distance_b == 2).sum()
     same_a, same_b = ((distance > 0) & (distance <= 4) for distance in (distance_a, distance_b))
-    work = data_sheets.count_device_work(problem, shape)
+    work = count_device_work(problem, shape)
     assert work.direct.sum() == pytest.approx(singles_a * (singles_b + len(words_b)))
     # singles of beta count twice: their element of H_beta, and the field of the alpha string
     assert work.same_spin == pytest.approx(same_a.sum() * 40 + (same_b.sum() + singles_b) * 60)
@@ -58,14 +59,14 @@ def test_multiply_adds_are_those_of_the_definition(shape):
 
 
 def test_spin_flip_halves_the_sum():
-    work, half = (data_sheets.count_device_work(each) for each in (make_problem(), make_problem(spin_flip=True)))
+    work, half = (count_device_work(each) for each in (make_problem(), make_problem(spin_flip=True)))
     assert half.direct.sum() == pytest.approx(0.5 * work.direct.sum())
     assert half.same_spin == pytest.approx(0.5 * work.same_spin)
     np.testing.assert_allclose(half.product, work.product)
 
 
 def test_no_kernel_beats_the_floor():
-    work = data_sheets.count_device_work(make_problem())
+    work = count_device_work(make_problem())
     for sheet in data_sheets.DATA_SHEETS:
         floor = work.floor_seconds(sheet)
         assert set(floor) == {"opposite", "same", "vectors"} and min(floor.values()) > 0.0
@@ -80,7 +81,7 @@ def test_no_kernel_beats_the_floor():
 def test_one_string_asks_for_nothing_but_its_vector():
     strings = close_strings(6, 3, 1)
     problem = planner.Problem.create(make_hamiltonian(6, (3, 3)), strings, strings)
-    work = data_sheets.count_device_work(problem)
+    work = count_device_work(problem)
     assert work.useful == work.gathered.sum() == work.product.sum() == 0.0 and work.vector_bytes > 0.0
 
 
@@ -103,7 +104,7 @@ def test_ranks_share_the_devices_of_their_node(n_ranks, n_devices, sharing):
 
 def test_vectors_are_planned_on_the_device_and_messages_in_host_memory():
     problem = make_problem()
-    limits = planner.Limits(10**12, 7, 3)
+    limits = planner.MemoryLimits(10**12, 7, 3)
     for shape in ((1, 1, 1, 1), (2, 1, 1, 2), (2, 2, 2, 1)):
         on_cpu = planner.predict(problem, shape, MachineProfile(), 4, limits)
         plan = planner.predict(problem, shape, H100, 4, limits)
@@ -118,11 +119,11 @@ def test_vectors_are_planned_on_the_device_and_messages_in_host_memory():
 
 def test_a_small_device_means_fewer_vectors_before_it_means_no():
     problem = make_problem()
-    need = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3)).device_bytes
-    fewer = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.Limits(10**12, 7, 3, need - 8))
+    need = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.MemoryLimits(10**12, 7, 3)).device_bytes
+    fewer = planner.predict(problem, (1, 1, 1, 1), H100, 1, planner.MemoryLimits(10**12, 7, 3, need - 8))
     assert fewer.max_subspace == 6 and fewer.fits
     shared = H100.model_copy(update={"ranks_per_node": 2, "devices_per_node": 1})
-    plan = planner.make_plan(problem, 1, shared, 1, planner.Limits(10**12, 7, 3, need))
+    plan = planner.make_plan(problem, 1, shared, 1, planner.MemoryLimits(10**12, 7, 3, need))
     (least,) = plan.too_large
     assert plan.chosen is None and least.missing_bytes == 0
     assert least.missing_device_bytes == least.device_bytes - need // 2
@@ -222,5 +223,5 @@ def test_predicted_bytes_are_those_that_the_device_allocates(spin_flip, monkeypa
     assert result.backend == "gpu" and result.n_sigma > 7
     problem = planner.Problem.create(hamiltonian, strings, strings, False, spin_flip == "auto")
     profile = H100.model_copy(update={"context_bytes": 0})
-    plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, planner.Limits(10**12, *subspace_sizes(1)))
+    plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, planner.MemoryLimits(10**12, *subspace_sizes(1)))
     assert watched.peak_bytes == pytest.approx(plan.device_bytes, rel=0.1)

@@ -77,7 +77,7 @@ def test_one_process_needs_no_buffers():
 def plan_of(n_ranks, n_strings=60, memory=10**12, spin_flip=True, **changes):
     strings = close_strings(9, 4, n_strings)
     problem = planner.Problem.create(make_hamiltonian(9, (4, 4)), strings, strings, spin_flip=spin_flip)
-    return planner.make_plan(problem, n_ranks, MachineProfile(**changes), 1, planner.Limits(memory, 7, 3), (1, 2))
+    return planner.make_plan(problem, n_ranks, MachineProfile(**changes), 1, planner.MemoryLimits(memory, 7, 3), (1, 2))
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 6, 7, 12, 64, 97])

@@ -54,7 +54,7 @@ def test_one_string_has_no_connections(n, n_electrons):
     alpha = SpinStrings.from_canonical(close_strings(NORB, n_electrons, n), np.zeros(NORB, np.int64), 1)
     hamiltonian = make_hamiltonian(NORB, (n_electrons, n_electrons))
     problem = planner.Problem.from_space(Space(hamiltonian, trivial_labels(NORB), alpha, alpha), True, True)
-    plan = planner.predict(problem, (1, 1, 1, 1), MachineProfile(), 1, planner.Limits(10**12, 7, 3))
+    plan = planner.predict(problem, (1, 1, 1, 1), MachineProfile(), 1, planner.MemoryLimits(10**12, 7, 3))
     assert problem.alpha.singles.sum() == problem.alpha.doubles.sum() == 0
     assert plan.balance == 1.0 and plan.messages_per_rank == plan.message_bytes_per_rank == 0
     assert 0.0 < plan.seconds_per_sigma < 1.0
@@ -92,7 +92,7 @@ def test_operations_agree_with_those_of_the_tasks(shape):
     work = Work(problem, shape, profile, 1)
     a, b, _, r = shape
     alpha, beta = planner.order_strings(
-        problem.alpha.strings, problem.beta.strings, NORB, shape, a * b * r > 1, folded=False
+        problem.alpha.strings, problem.beta.strings, shape, a * b * r > 1, spin_flip=False
     )
     layout = Layout.create(alpha, beta, problem.sector, shape)
     backend = get_backend("cpu")

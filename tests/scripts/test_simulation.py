@@ -1,9 +1,10 @@
-"""Simulated ranks: costs of ket blocks against the work of a plan and the tasks of blocks, dealing, waiting."""
+"""Simulated ranks: costs of ket blocks against the work of a plan and the tasks of blocks, assigning, waiting."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_the_ket_blocks_of_mirrored_blocks_are_those_of_their_tasks(shape):
     problem = planner.Problem.create(hamiltonian, strings, strings, symmetry=False)
     assert problem.sector == 0 and problem.parity(shape) == 1
     work, labels, a = Work(problem, shape, MachineProfile(), 1), trivial_labels(NORB), shape[0]
-    alpha, _ = planner.order_strings(problem.alpha.strings, problem.alpha.strings, NORB, shape, True, folded=True)
+    alpha, _ = planner.order_strings(problem.alpha.strings, problem.alpha.strings, shape, True, spin_flip=True)
     layout = Layout.create(alpha, alpha, 0, shape, 1)
     backend, costs = get_backend("cpu"), block_costs(work)
     for ia, ib in product(range(a), range(a)):
@@ -85,13 +86,13 @@ def test_the_ket_blocks_of_mirrored_blocks_are_those_of_their_tasks(shape):
 def test_half_of_the_ket_blocks_takes_half_of_the_work():
     strings = close_strings(NORB, 4, 60)
     problem = planner.Problem.create(make_hamiltonian(NORB, (4, 4)), strings, strings, symmetry=False)
-    whole = Work(problem.without_spin_flip(), (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
+    whole = Work(replace(problem, spin_flip=False), (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
     half = Work(problem, (4, 4, 1, 1), MachineProfile(task_seconds=1e-15), 1)
     costs, expected = block_costs(half), block_costs(whole)
     for k in range(4):
         shifts = [(da, db) for da in range(4) for db in range(4) if da != db]
         taken = sum(costs[k, 0, k].reshape(4, 4)[shift] for shift in shifts)
         assert taken == pytest.approx(0.5 * sum(expected[k, 0, k].reshape(4, 4)[shift] for shift in shifts), rel=0.15)
-    on_line = half.folded > 0.0
+    on_line = half.fold_elements > 0.0
     np.testing.assert_array_equal(on_line, np.eye(4, dtype=bool))
-    assert not whole.folded.any()
+    assert not whole.fold_elements.any()

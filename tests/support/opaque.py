@@ -178,7 +178,7 @@ class OpaqueMemory:
         """See `Memory`."""
         return OpaquePort(size, host)
 
-    def twin(self, host):
+    def image_of(self, host):
         """See `Memory`."""
         return self.empty(host.shape)
 

@@ -123,7 +123,7 @@ class DeviceMemory:
         """See `Memory`."""
         return _DirectPort(self._device) if self._direct and host is None else _StagedPort(self._device, size, host)
 
-    def twin(self, host: FloatArray) -> DeviceArray:
+    def image_of(self, host: FloatArray) -> DeviceArray:
         """See `Memory`."""
         return self._device.empty(host.shape)
 

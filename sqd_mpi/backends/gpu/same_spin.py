@@ -79,7 +79,7 @@ class SameSpin:
     def row_costs(self, task: Task) -> FloatArray:
         """(n_rows,) predicted seconds of a task for every bra row: those of the faster form, as if all matrices fitted.
 
-        Ranks deal tasks by them without a word, so they depend on nothing but the layout.
+        Ranks assign tasks by them without a word, so they depend on nothing but the layout.
         """
         bra, strings = self.rows.bra, self.share.strings
         wanted = bra.stop / np.maximum(bra.length, 1)

@@ -56,7 +56,7 @@ def make_device(monkeypatch):
 def predicted(size: int) -> int:
     """Bytes of a solve with so many basis vectors."""
     problem = planner.Problem.create(HAMILTONIAN, STRINGS, STRINGS, False)
-    return planner.rank_bytes(problem, (1, 1, 1, 1), planner.Limits(2**60, size, size, 10**12))[size]
+    return planner.rank_bytes(problem, (1, 1, 1, 1), planner.MemoryLimits(2**60, size, size, 10**12))[size]
 
 
 def solve(log=None):
@@ -134,18 +134,18 @@ def test_no_lists_exceed_the_bound(n_labels):
 def test_density_matrices_are_part_of_a_plan():
     problem = planner.Problem.create(HAMILTONIAN, STRINGS, STRINGS, False)
     for profile in (MachineProfile(), planner.assumed_device()):
-        limits = [planner.Limits(10**12, 7, 3, None, 2, order) for order in (0, 1, 2)]
+        limits = [planner.MemoryLimits(10**12, 7, 3, None, 2, order) for order in (0, 1, 2)]
         none, one, two = (planner.predict(problem, (1, 1, 1, 1), profile, 1, each) for each in limits)
         assert none.density_bytes == 0 < one.density_bytes < two.density_bytes
         assert two.density_bytes > predict_bytes(10, 2)
         assert two.bytes_per_rank >= max(none.bytes_per_rank, two.density_bytes + two.structure_bytes)
         assert two.device_bytes == none.device_bytes
-        tight = planner.Limits(two.bytes_per_rank - 1, 7, 3, None, 2, 2)
+        tight = planner.MemoryLimits(two.bytes_per_rank - 1, 7, 3, None, 2, 2)
         assert planner.predict(problem, (1, 1, 1, 1), profile, 1, tight).fits == (
             two.density_bytes < two.vectors_bytes and not two.device_bytes
         )
     work = Work(problem, (2, 2, 1, 1), MachineProfile(), 1)
     assert density_bytes(work, 1, 0) == 0 < density_bytes(work, 1, 1) < density_bytes(work, 3, 1)
     large = planner.Problem.create(make_hamiltonian(66, (2, 2)), *[close_strings(66, 2, 5)] * 2, False)
-    found = planner.predict(large, (1, 1, 1, 1), MachineProfile(), 1, planner.Limits(10**9, 7, 3, None, 1, 2))
+    found = planner.predict(large, (1, 1, 1, 1), MachineProfile(), 1, planner.MemoryLimits(10**9, 7, 3, None, 1, 2))
     assert not found.fits and found.missing_bytes > 0 and "density_bytes" in found.to_dict()

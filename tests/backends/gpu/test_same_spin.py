@@ -161,7 +161,7 @@ def test_dense_is_chosen_where_it_is_predicted_to_be_faster(monkeypatch) -> None
 
 
 def test_costs_of_rows_do_not_depend_on_the_memory_of_a_device() -> None:
-    """All ranks of a block deal its tasks by them, without a word."""
+    """All ranks of a block assign its tasks by them, without a word."""
     found = []
     for spare in (0, 10**9):
         device = HostDevice(memory_bytes=10**9)
@@ -295,7 +295,7 @@ def test_a_solve_with_matrices(spin_flip, monkeypatch) -> None:
     np.testing.assert_allclose(found.energies, expected.energies, rtol=0, atol=1e-10)
     problem = planner.Problem.create(hamiltonian, strings, strings, False, spin_flip == "auto")
     profile = data_sheets.assumed_device().model_copy(update={"context_bytes": 0, "dense_seconds": 1e-30})
-    limits = planner.Limits(10**12, *subspace_sizes(1), 10**9)
+    limits = planner.MemoryLimits(10**12, *subspace_sizes(1), 10**9)
     plan = planner.predict(problem, (1, 1, 1, 1), profile, 1, limits)
     sparse = profile.model_copy(update={"dense_seconds": None})
     without = planner.predict(problem, (1, 1, 1, 1), sparse, 1, limits)

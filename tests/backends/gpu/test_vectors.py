@@ -219,7 +219,7 @@ def test_ports_and_arrivals(direct):
     port.received(array[5:])
     assert memory.to_host(array).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0] + 5 * [-1.0]
     shared = np.zeros(4)  # memory that other ranks read stays in use in any case
-    twin, through = memory.twin(shared), memory.port(4, shared)
+    twin, through = memory.image_of(shared), memory.port(4, shared)
     shared[:] = 5.0
     through.received(twin)
     assert memory.to_host(twin).tolist() == [5.0] * 4

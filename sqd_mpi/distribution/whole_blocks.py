@@ -10,8 +10,8 @@ from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 
 
-class Fold:
-    """Whole blocks from stored halves, with spin-flip symmetry.
+class MirrorExchange:
+    """The messages that make whole blocks from stored halves, with spin-flip symmetry.
 
     Collective over the grid at construction.
 
@@ -61,6 +61,10 @@ class Fold:
         """The whole block of this rank, or its part of a shared one, from the slices of all replicas.
 
         Collective over the grid.
+
+        Args:
+            vector: (slice size,) slice of this rank.
+            whole: (block size,) filled.
         """
         own = vector
         if self._shared is not None and self._own is not None:
@@ -92,7 +96,7 @@ def whole_block(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> FloatA
     here = grid.coordinates
     whole = np.empty(layout.block_size(here.ia, here.ib))
     if layout.parity:
-        Fold(grid, layout).unfold(vector, whole)
+        MirrorExchange(grid, layout).unfold(vector, whole)
     else:
         grid.collect_slices(vector, whole, layout.replica_counts(here.ia, here.ib))
     return whole
