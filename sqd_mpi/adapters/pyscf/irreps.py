@@ -16,7 +16,7 @@ from pyscf.fci import cistring, direct_spin1_symm
 from pyscf.scf.hf_symm import map_degeneracy
 from pyscf.symm.param import IRREP_ID_TABLE
 
-from sqd_mpi.adapters.pyscf.space import Space
+from sqd_mpi.adapters.pyscf.space import RequestedSpace
 from sqd_mpi.errors import InputError, did_you_mean
 from sqd_mpi.problem.symmetry import OrbitalLabels
 
@@ -101,7 +101,7 @@ class Irrep:
     linear molecules."""
 
     @classmethod
-    def create(cls, number: int, name: Any, orbsym: Any, space: Space, mol: Any) -> Irrep:
+    def create(cls, number: int, name: Any, orbsym: Any, space: RequestedSpace, mol: Any) -> Irrep:
         """The irrep in a space.
 
         Args:

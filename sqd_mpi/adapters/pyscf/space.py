@@ -31,7 +31,7 @@ _MOST_STRINGS = 2**31
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class RequestedSpace:
     """What is to be diagonalised."""
 
     hamiltonian: Hamiltonian = field(repr=False)
@@ -73,7 +73,7 @@ class Space:
 
 def make_space(
     chosen: Any, h1e: Any, eri: Any, norb: int, nelec: Any, spin: int | None, ecore: float, labelled: bool
-) -> Space:
+) -> RequestedSpace:
     """The space of a solve.
 
     Args:
@@ -91,7 +91,7 @@ def make_space(
     pair = tuple(int(n) for n in _unpack_nelec(nelec, spin))
     one, two = _symmetric_integrals(h1e, eri, norb)
     hamiltonian = Hamiltonian.from_arrays(one, two, float(ecore), (pair[0], pair[1]))
-    return Space(hamiltonian, _strings(chosen, norb, hamiltonian.nelec, one, two), labelled)
+    return RequestedSpace(hamiltonian, _strings(chosen, norb, hamiltonian.nelec, one, two), labelled)
 
 
 def all_strings(norb: int, n_electrons: int) -> NDArray[np.uint64]:
