@@ -27,7 +27,7 @@ from sqd_mpi.problem.excitations import find_singles
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 if TYPE_CHECKING:
-    from sqd_mpi.distribution.cancellable import Group as RankGroup
+    from sqd_mpi.distribution.cancellable import Group
     from sqd_mpi.distribution.ranks import SomeRanks
 
 Pair = tuple[Strings, Strings]
@@ -38,7 +38,7 @@ _SAMPLED_STRINGS = 256  # of each spin, from which the cost of a batch is predic
 
 
 @dataclass(frozen=True)
-class Group:
+class BatchGroup:
     """Ranks that solve some of the batches, one after another."""
 
     first_rank: int
@@ -85,7 +85,7 @@ def solve_batches(
             signals and the memory limit is not enforced.
         threads: threads of a worker; by default what NUMBA_NUM_THREADS or OMP_NUM_THREADS say, else cores are divided.
         memory: bytes that each worker may allocate.
-        devices: devices that workers see, dealt in turn; without, workers use the CPU.
+        devices: devices that workers see, one after another in turn; without, workers use the CPU.
         timeout: seconds after which a batch has failed.
         retries: how often a failed batch is tried again.
         vectors: folder for the eigenvectors, `batch-<number>.h5`, from which later solves may start.
@@ -154,10 +154,10 @@ def _mean_singles(strings: Strings, norb: int) -> float:
     return float(np.diff(find_singles(sample, strings, norb).indptr).mean()) if len(sample) else 0.0
 
 
-def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
+def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[BatchGroup]:
     """Groups of ranks for batches of given costs, so that the last one is done as early as possible.
 
-    For every number of groups the batches are dealt to them, the most expensive first, each to the group with the
+    For every number of groups the batches are assigned to them, the most expensive first, each to the one with the
     least to do; ranks then go one by one to the group that would be the last. The best number is taken.
     """
     order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
@@ -178,7 +178,7 @@ def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
             best = end, queues, ranks
     assert best is not None
     first = np.concatenate([[0], np.cumsum(best[2])])
-    return [Group(int(first[g]), best[2][g], tuple(queue)) for g, queue in enumerate(best[1])]
+    return [BatchGroup(int(first[g]), best[2][g], tuple(queue)) for g, queue in enumerate(best[1])]
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def _on_groups(
     should_stop: Callable[[], bool] | None,
 ) -> list[BatchResult]:  # fmt: skip
     """All batches on groups of ranks. Collective over the ranks."""
-    from sqd_mpi.distribution.cancellable import Group as RankGroup
+    from sqd_mpi.distribution.cancellable import Group
 
     mine = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % ranks.size == ranks.rank}
     known: dict[int, float] = {}
@@ -238,7 +238,7 @@ def _on_groups(
     bounds = [group.first_rank for group in groups] + [ranks.size]
     number = next(g for g, (first, last) in enumerate(pairwise(bounds)) if first <= ranks.rank < last)
     mine_alone = ranks.split(number)
-    group = RankGroup(mine_alone.comm)
+    group = Group(mine_alone.comm)
     results = [_agreed(group, hamiltonian, tasks[k], retries, solve, should_stop) for k in groups[number].batches]
     leads = group.rank == 0
     group.free()
@@ -250,7 +250,7 @@ def _on_groups(
 
 
 def _agreed(
-    group: RankGroup, hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve,
+    group: Group, hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve,
     should_stop: Callable[[], bool] | None,
 ) -> BatchResult:  # fmt: skip
     """One batch on the ranks of a group; a failure of any of them is the failure of all. Collective over the group."""

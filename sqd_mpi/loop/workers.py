@@ -59,7 +59,7 @@ class WorkerPool:
             divided among the workers that have something to do.
         memory: bytes that a worker may allocate for a batch; by default what is available divided by the workers, for
             the solver's own prediction only.
-        devices: devices that the workers may see, dealt in turn. Without, they use the CPU.
+        devices: devices that the workers may see, one after another in turn. Without, they use the CPU.
         tell: is given a sentence when the workers must compile their kernels first.
 
     Raises:
