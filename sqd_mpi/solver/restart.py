@@ -15,7 +15,7 @@ from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.solver.davidson import Eigenpairs, Step
 from sqd_mpi.solver.fitting import Frame
 from sqd_mpi.solver.history import History
-from sqd_mpi.solver.sectors import Aim, Sector, SectorSearch, Task
+from sqd_mpi.solver.sectors import Aim, Sector, SectorSearch, SectorTask
 
 _NORMALISED = 1e-9  # by how much the squared norm of an eigenvector from a checkpoint may differ from 1
 
@@ -80,7 +80,7 @@ class Restart:
         unused = isinstance(self.stored, StoredVectors) and not self.used and not self.n_restored
         return self.stored.reader.path if unused else None
 
-    def state(self, task: Task, search: SectorSearch) -> dict[str, Any]:
+    def state(self, task: SectorTask, search: SectorSearch) -> dict[str, Any]:
         """What a later run needs, beside vectors and history, to go on from here."""
         sectors_known = search.state()
         return {

@@ -35,7 +35,17 @@ from sqd_mpi.solver.observables import parity_of
 from sqd_mpi.solver.operators import Operators
 from sqd_mpi.solver.restart import Restart
 from sqd_mpi.solver.result import Found, Root, SubspaceResult, lowest_roots
-from sqd_mpi.solver.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sector, SectorSearch, Task, Verdict
+from sqd_mpi.solver.sectors import (
+    HOW_DECIDED,
+    Aim,
+    Decision,
+    ModelShare,
+    Outlook,
+    Sector,
+    SectorSearch,
+    SectorTask,
+    Verdict,
+)
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.start_vectors import StartVectors
 from sqd_mpi.timing import Timers
@@ -148,7 +158,7 @@ class _Solve:
             self._solve_sector(task)
         return self._result()
 
-    def _solve_sector(self, task: Task) -> None:
+    def _solve_sector(self, task: SectorTask) -> None:
         """Follow the lowest roots of one sector as far as the task asks, and note what that shows."""
         frame, options, search, sector = self.frame, self.call.options, self.search, task.sector
         layout, bound = frame.layout(sector), search.bound
@@ -208,7 +218,7 @@ class _Solve:
         share = ModelShare(*self.models[sector].shares(self.frame.grid, found.pairs.vectors))
         self.search.found(sector, found.pairs.energies, share, found.wanted)
 
-    def _start_vectors(self, task: Task, operator: SigmaOperator) -> StartVectors:
+    def _start_vectors(self, task: SectorTask, operator: SigmaOperator) -> StartVectors:
         """What a task starts from."""
         frame, sector, model, restart = self.frame, task.sector, self.models[task.sector], self.restart
         memory = frame.engine.memory
@@ -230,7 +240,7 @@ class _Solve:
         parities = np.array([parity_of(self.frame.grid, layout, vector) for vector in vectors])
         return self.frame.parity * parities > -_SURE_PARITY
 
-    def _state(self, task: Task, step: Step) -> dict[str, Any]:
+    def _state(self, task: SectorTask, step: Step) -> dict[str, Any]:
         """What a later run needs beside the vectors to go on from here."""
         return {**self.history.state(self.call.options.nroots, step), **self.restart.state(task, self.search)}
 

@@ -12,7 +12,7 @@ from sqd_mpi.distribution.memory import Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.solver.model_space import ModelSpace
 from sqd_mpi.solver.random_vectors import fill_random
-from sqd_mpi.solver.sectors import Aim, Task
+from sqd_mpi.solver.sectors import Aim, SectorTask
 
 _N_RANDOM = 2
 _OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinants beside that in the model space
@@ -33,8 +33,8 @@ class StartVectors:
     """
 
     def __init__(
-        self, grid: ProcessGrid, layout: Layout, model: ModelSpace, memory: Memory, task: Task, diagonal: FloatArray,
-        energy: float,
+        self, grid: ProcessGrid, layout: Layout, model: ModelSpace, memory: Memory, task: SectorTask,
+        diagonal: FloatArray, energy: float,
     ):  # fmt: skip
         self._grid, self._layout, self._model, self._memory, self._task = grid, layout, model, memory, task
         self._diagonal, self._energy = diagonal, energy
