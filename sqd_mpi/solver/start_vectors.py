@@ -39,8 +39,7 @@ class StartVectors:
         self._grid, self._layout, self._model, self._memory, self._task = grid, layout, model, memory, task
         self._diagonal, self._energy = diagonal, energy
         self._known: list[FloatArray] = []
-        self._stored: Any = None
-        self._n_skipped, self._with_guard = 0, False
+        self._stored: tuple[Any, int, bool] = None, 0, False  # as in `add_stored`
         self.stored_numbers: list[int] = []
         """Which stored eigenvectors lie in the sector and were taken."""
         self.outside: float | None = None
@@ -59,7 +58,7 @@ class StartVectors:
             n_skipped: how many of those that lie in the sector are passed over, the first ones.
             with_guard: whether the next comes from iterations that began with random vectors.
         """
-        self._stored, self._n_skipped, self._with_guard = stored, n_skipped, with_guard
+        self._stored = stored, n_skipped, with_guard
 
     def fill(self, out: Array) -> int:
         """Fill the first rows of (rows, size); returns how many. Collective over the grid."""
@@ -73,7 +72,7 @@ class StartVectors:
         if count >= task.count:
             self.outside = self._outside(out[task.count - 1])
         if task.aim is Aim.GUARD:
-            if not (self._with_guard and count >= task.count):
+            if not (self._stored[2] and count >= task.count):
                 count = self._fill_guards(out, count, limit)
         else:
             # Model states come on top: they guard against a root that stored vectors lack.
@@ -84,8 +83,8 @@ class StartVectors:
 
     def _fill_stored(self, out: Array, count: int, limit: int) -> int:
         """Stored eigenvectors, as far as they lie in the sector."""
-        left = self._n_skipped
-        for number in range(self._stored.nroots if self._stored is not None else 0):
+        stored, left, _ = self._stored
+        for number in range(stored.nroots if stored is not None else 0):
             if count >= limit:
                 break
             if self._fill_one(number, out[count]):
@@ -97,16 +96,16 @@ class StartVectors:
 
     def _fill_directions(self, out: Array, count: int, limit: int) -> int:
         """Directions in which the iterations that were stored were going, if they were those of this sector."""
-        n_directions = getattr(self._stored, "n_directions", 0) if self.stored_numbers else 0
-        for number in range(n_directions):
-            if count < limit and self._fill_one(self._stored.nroots + number, out[count]):
+        stored = self._stored[0]
+        for number in range(getattr(stored, "n_directions", 0) if self.stored_numbers else 0):
+            if count < limit and self._fill_one(stored.nroots + number, out[count]):
                 count += 1
         return count
 
     def _fill_one(self, number: int, row: Array) -> bool:
         """One stored vector, normalised; False if next to nothing of it lies in the sector."""
         with self._memory.filling(row) as vector:
-            self._stored.fill(self._grid, self._layout, number, vector)
+            self._stored[0].fill(self._grid, self._layout, number, vector)
             square = np.array([np.dot(vector, vector)])
             self._grid.sum_over_all(square)
             if square[0] > _LEAST_SQUARE:
