@@ -264,7 +264,7 @@ class _Solve:
             decisions, history.arrays(self.call.options.nroots), timings, frame.engine.name,
             frame.engine.memory.device, _jit.n_threads(), frame.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(history.n_sigma_here, 1), self.usage.memory,
-            self.usage.messages, task_seconds,
+            self.usage.messages, task_seconds, frame,
         )  # fmt: skip
 
     def _tell(self, decisions: dict[Sector, Decision], roots: list[Root]) -> None:
