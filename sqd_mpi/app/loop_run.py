@@ -287,21 +287,16 @@ class _LoopJob(Job):
     def _write(self, hamiltonian: Any, state: Any) -> None:
         """Write the result file; on rank 0."""
         from sqd_mpi.files import records
-        from sqd_mpi.problem import sampling
 
-        best, threshold = state.best, self.options.carry_over_threshold
-        weights = best.weights
-        carried = sampling.carry_over(
-            (best.strings_a, best.strings_b), (weights.alpha, weights.beta),
-            (weights.largest_alpha, weights.largest_beta), threshold, False,
-        )  # fmt: skip
+        best = state.best
+        carried = best.carry_over(self.options.carry_over_threshold)
         record = records.Record(
             summary=summaries.of_loop(hamiltonian, self.samples, state, self.began, self.ranks.size),
             fingerprint=records.fingerprint(hamiltonian, best.strings_a, best.strings_b),
             strings_a=best.strings_a,
             strings_b=best.strings_b,
-            weights_a=weights.alpha,
-            weights_b=weights.beta,
+            weights_a=best.weights.alpha,
+            weights_b=best.weights.beta,
             carry_over_a=[carried[0]],
             carry_over_b=[carried[1]],
             history=_history(state),

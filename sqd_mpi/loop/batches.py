@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from sqd_mpi.distribution.node_memory import NodeShared
 from sqd_mpi.distribution.ranks import MpiRanks, ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
-from sqd_mpi.loop.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
+from sqd_mpi.loop.batch import BatchResult, BatchTask, Solve, failed, isolated, solve_one
 from sqd_mpi.loop.workers import WorkerPool, most_workers
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
@@ -101,7 +101,7 @@ def solve_batches(
     Raises:
         InputError: options do not fit. Strings that do not fit make their batch fail.
     """
-    plain = options if options is not None else SolveOptions()
+    # What does not fit at all.
     if timeout is not None and not timeout > 0:
         raise InputError(f"timeout needs a positive number of seconds; got {timeout}")
     if retries < 0:
@@ -109,6 +109,7 @@ def solve_batches(
     if pool is not None and pool.hamiltonian is not hamiltonian:
         if pool.hamiltonian.fingerprint() != hamiltonian.fingerprint():
             raise InputError("the workers of a pool need the Hamiltonian of the batches; they have another one")
+    plain = options if options is not None else SolveOptions()
     tasks = [
         BatchTask(
             number, np.asarray(alpha), np.asarray(beta), plain,
@@ -118,23 +119,28 @@ def solve_batches(
     ]  # fmt: skip
     if not tasks:
         return []
+
+    # Groups of ranks solve them, or workers, or this process.
     ranks = ranks_of(comm)
     if isinstance(ranks, MpiRanks):
         results = _on_groups(ranks, hamiltonian, tasks, retries, solve, should_stop)
     elif pool is not None:
         results = _by_workers(pool, tasks, retries, solve, should_stop)
     elif workers == 0:
-        results = [_here(hamiltonian, task, retries, solve, should_stop) for task in tasks]
+        results = [_tried(partial(isolated, solve, None, hamiltonian, task, should_stop), retries) for task in tasks]
     else:
         count = workers or min(len(tasks), most_workers(threads))
         tell = None if log is None else log.info
         with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices, tell=tell) as own:
             results = _by_workers(own, tasks, retries, solve, should_stop)
+
+    # What failed.
+    told = log or Log.silent()
     for result in results:
-        if log is not None and result.failure is not None:
-            log.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
-        if log is not None and result.vector_trouble is not None:
-            log.warning(f"the eigenvector of batch {result.number} is not kept: {result.vector_trouble}")
+        if result.failure is not None:
+            told.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
+        if result.vector_trouble is not None:
+            told.warning(f"the eigenvector of batch {result.number} is not kept: {result.vector_trouble}")
     return results
 
 
@@ -202,12 +208,10 @@ def shared_on_nodes(comm: SomeRanks, hamiltonian: Hamiltonian | None) -> Iterato
         shared.free()
 
 
-def _here(
-    hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve, should_stop: Callable[[], bool] | None
-) -> BatchResult:
-    """One batch in this process."""
-    for attempt in range(1, retries + 2):
-        result = _after(isolated(solve, None, hamiltonian, task, should_stop), attempt)
+def _tried(attempt: Callable[[], BatchResult], retries: int) -> BatchResult:
+    """The result of the first attempt that does not fail, or of the last one."""
+    for number in range(1, retries + 2):
+        result = attempt().after(number)
         if result.failure is None or result.failure.kind == "stopped":
             break
     return result
@@ -230,19 +234,24 @@ def _on_groups(
     """All batches on groups of ranks. Collective over the ranks."""
     from sqd_mpi.distribution.cancellable import Group
 
-    mine = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % ranks.size == ranks.rank}
-    known: dict[int, float] = {}
-    for part in ranks.gather_objects(mine):
-        known.update(part)
-    groups = divide_ranks([known[k] for k in range(len(tasks))], ranks.size)
-    bounds = [group.first_rank for group in groups] + [ranks.size]
-    number = next(g for g, (first, last) in enumerate(pairwise(bounds)) if first <= ranks.rank < last)
+    # The ranks predict the costs together, and each finds its group.
+    part = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % ranks.size == ranks.rank}
+    costs: dict[int, float] = {}
+    for each in ranks.gather_objects(part):
+        costs.update(each)
+    groups = divide_ranks([costs[k] for k in range(len(tasks))], ranks.size)
+    number = next(g for g, group in enumerate(groups) if ranks.rank < group.first_rank + group.n_ranks)
+
+    # Its batches, one after another.
     mine_alone = ranks.split(number)
     group = Group(mine_alone.comm)
-    results = [_agreed(group, hamiltonian, tasks[k], retries, solve, should_stop) for k in groups[number].batches]
+    mine = [tasks[k] for k in groups[number].batches]
+    results = [_tried(partial(_agreed, group, hamiltonian, task, solve, should_stop), retries) for task in mine]
     leads = group.rank == 0
     group.free()
     mine_alone.free()
+
+    # Arrays are on rank 0 only.
     whole = ranks.gather_on_root(results if leads else [])
     known_to_all = ranks.broadcast([each.without_arrays() for part in whole for each in part])
     found = [each for part in whole for each in part] if ranks.rank == 0 else known_to_all
@@ -250,26 +259,13 @@ def _on_groups(
 
 
 def _agreed(
-    group: Group, hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve,
-    should_stop: Callable[[], bool] | None,
-) -> BatchResult:  # fmt: skip
+    group: Group, hamiltonian: Hamiltonian, task: BatchTask, solve: Solve, should_stop: Callable[[], bool] | None
+) -> BatchResult:
     """One batch on the ranks of a group; a failure of any of them is the failure of all. Collective over the group."""
-    result = failed(task, Failure("exception", "not tried"))
-    for attempt in range(retries + 1):
-        mine = isolated(solve, group.attempt(), hamiltonian, task, should_stop)
-        if mine.failure is not None:
-            group.give_up()
-        failures = [each for each in group.settle(mine.failure) if each is not None]
-        # Those that were called back failed as well; the reason is with the others.
-        own = [each for each in failures if each.kind != "recalled"] or failures
-        result = _after(failed(task, own[0]) if own else mine, attempt + 1)
-        if result.failure is None or result.failure.kind == "stopped":
-            break
-    return result
-
-
-def _after(result: BatchResult, attempts: int) -> BatchResult:
-    """The result with the number of attempts in its failure."""
-    if result.failure is None:
-        return result
-    return replace(result, failure=replace(result.failure, attempts=attempts))
+    mine = isolated(solve, group.attempt(), hamiltonian, task, should_stop)
+    if mine.failure is not None:
+        group.give_up()
+    failures = [each for each in group.settle(mine.failure) if each is not None]
+    # Those that were called back failed as well; the reason is with the others.
+    own = [each for each in failures if each.kind != "recalled"] or failures
+    return failed(task, own[0]) if own else mine

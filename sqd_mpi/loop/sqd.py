@@ -250,18 +250,15 @@ class _Loop:
         self, state: LoopState, results: list[BatchResult], found: BatchResult, n_samples: int, random: str,
         seconds: float,
     ) -> LoopState:  # fmt: skip
-        options, weights = self.options, found.weights
-        assert weights is not None and found.occupancies is not None
+        options = self.options
+        assert found.occupancies is not None
         converged = (
             state.iteration > 0
             and abs(found.energy - state.energy) < options.energy_tol
             and state.occupancies is not None
             and float(abs(found.occupancies - state.occupancies).max()) < options.occupancies_tol
         )
-        carried = sampling.carry_over(
-            (found.strings_a, found.strings_b), (weights.alpha, weights.beta),
-            (weights.largest_alpha, weights.largest_beta), options.carry_over_threshold, options.symmetrize_spin,
-        )  # fmt: skip
+        carried = found.carry_over(options.carry_over_threshold, options.symmetrize_spin)
         best = found if state.best is None or found.energy < state.best.energy else state.best
         row: dict[str, list[Any]] = {name: [_entry(result, name) for result in results] for name in BATCH_HISTORY}
         row["failure"] = ["" if result.failure is None else str(result.failure) for result in results]

@@ -149,20 +149,25 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
     """The packed sums over all ranks, on every rank. Collective over the grid.
 
     Args:
-        bra, ket: the roots; the same object for the matrices of a state.
+        grid: the process grid.
+        bra: the root on the left.
+        ket: the one on the right; the same object for the matrices of a state.
         order: 1 or 2.
         labels: (norb,) labels of the orbitals, or (2, norb) those of alpha and of beta.
         backend: module with `create_density_block`.
     """
+    # Whole blocks of both vectors.
     here = grid.coordinates
     a, b, _, _ = grid.shape
     norb = labels.shape[-1]
     out = Accumulators.zeros(norb, order, symmetric=bra is ket)
-    mirrored = bra.layout.parity * ket.layout.parity
     own_ket = _whole_block(grid, ket.layout, ket.vector)
     own_bra = own_ket if bra is ket else _whole_block(grid, bra.layout, bra.vector)
     place = (here.ia, here.ib, here.it, here.ir)
     block = backend.create_density_block(bra.layout, ket.layout, place, norb, labels, out)
+
+    # Ket blocks slide in as in a sigma.
+    mirrored = bra.layout.parity * ket.layout.parity
     beta_too = mirrored == 0  # C = +-C^T on both sides makes the beta matrices those of alpha
     shifts = {((here.ia + da) % a, (here.ib + db) % b): (da, db) for da, db in block.shifts(beta_too)}
     sizes = np.array([[ket.layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
@@ -175,6 +180,8 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
         exchange.release(k)
     exchange.finish()
     exchange.free()
+
+    # The sums of all ranks, and what symmetry leaves out.
     block.finish()
     grid.sum_over_all(out.flat)
     if mirrored:

@@ -355,7 +355,11 @@ def _subspace_that_fits(
     """Number of basis vectors: as asked for, or the default, or less where the memory limit wants it.
 
     Args:
+        call: what was asked.
+        engine: what computes.
+        grid: the process grid.
         layouts: of all sectors.
+        target: the wanted spin, or None.
         device_bytes: what a rank needs on its device; without one, vectors and buffers in host memory count.
 
     Raises:

@@ -80,13 +80,18 @@ class ModelSpace:
         The same on every grid: ties are broken by the strings. Collective over the grid.
 
         Args:
+            grid: the process grid.
+            layout: of the sector.
             diagonal: this rank's slice of the diagonal, in the memory below.
+            hamiltonian: integrals.
+            interaction: what is diagonalised.
             size: number of determinants wanted.
             n_states: number of eigenpairs wanted; by default all.
             penalty: added to the interaction. If it is squared, it must not lead out of sets of determinants of equal
                 diagonal element.
             memory: where the diagonal lies.
         """
+        # The lowest determinants of all ranks, and where they lie on this one.
         here = grid.coordinates
         where = layout.geometry(here.ia, here.ib, here.it, here.ir)
         flat, elements = memory.smallest(diagonal, 2 * size)
@@ -97,6 +102,8 @@ class ModelSpace:
         chosen, edge = _choose(everybody, size)
         position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
         mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
+
+        # Their matrix.
         alpha, beta = np.divmod(chosen, n_beta)
         strings = (
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
@@ -104,16 +111,19 @@ class ModelSpace:
         )
         mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
         matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
-        last = min(n_states or len(matrix), len(matrix)) - 1
-        bounds = None
+
+        # With a penalty, and what it could do at the most.
+        count, bounds = min(n_states or len(matrix), len(matrix)), None
         if penalty is not None:
             added = _matrix(strings, hamiltonian, penalty.interaction, layout.parity, mirror)
             if penalty.squared:
                 added = added @ added
-            bounds = tuple(_lowest_eigenpairs(matrix + factor * added, last + 1)[0] for factor in (0.0, _WALL))
+            bounds = tuple(_lowest_eigenpairs(matrix + factor * added, count)[0] for factor in (0.0, _WALL))
             matrix += penalty.strength * added
+
+        # Its eigenpairs, and which of them have no part of other spins.
         elements = np.diag(matrix).copy()
-        energies, vectors = _lowest_eigenpairs(matrix, last + 1)
+        energies, vectors = _lowest_eigenpairs(matrix, count)
         clean = np.ones(len(energies), bool)
         if penalty is not None:
             clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
@@ -128,6 +138,7 @@ class ModelSpace:
         """What the model space holds of normalised vectors. Collective over the grid.
 
         Args:
+            grid: the process grid.
             vectors: (n, size) slices of this rank, in host memory.
 
         Returns:
@@ -152,6 +163,7 @@ class ModelSpace:
         label, and the lowest state of the whole sector may have another one than that of the model space.
 
         Args:
+            out: in the memory below.
             n_vectors: as many are filled, or as many as there are or have room.
             memory: where `out` lies.
             first: number of the first eigenvector, from the lowest.
@@ -246,12 +258,15 @@ def _fill_matrix(
             if side == 1 and 2 * i == n - 1:
                 continue
             for j in range(i + 1):
+                # As they are.
                 element = 0.0
                 if n_moved(alpha[i], alpha[j]) + n_moved(beta[i], beta[j]) <= 2:
                     element = spin_matrix_element(
                         alpha[i], beta[i], alpha[j], beta[j],
                         h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin,
                     )  # fmt: skip
+
+                # With the mirror image of one of them.
                 if parity != 0:
                     if n_moved(alpha[i], beta[j]) + n_moved(beta[i], alpha[j]) <= 2:
                         element += parity * spin_matrix_element(
@@ -260,6 +275,7 @@ def _fill_matrix(
                         )  # fmt: skip
                     element *= (half if on_line[i] else 1.0) * (half if on_line[j] else 1.0)
                 matrix[i, j] = element + (constant if i == j else 0.0)
+
     for i in range(n):
         for j in range(i):
             matrix[j, i] = matrix[i, j]

@@ -34,6 +34,8 @@ def string_weights(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> Str
     """Weights of all strings in one vector. Collective over the grid; the result lives on every rank.
 
     Args:
+        grid: the process grid.
+        layout: ownership of the vector.
         vector: (size,) this rank's slice of a normalised vector.
     """
     here = grid.coordinates
@@ -83,6 +85,7 @@ def parity_of(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> float:
     1 for C = C^T, -1 for C = -C^T, something between for a mixture of both. Collective over the grid.
 
     Args:
+        grid: the process grid.
         layout: of equal alpha and beta strings, without a parity of its own.
         vector: (size,) this rank's slice.
     """

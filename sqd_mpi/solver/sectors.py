@@ -211,6 +211,8 @@ class SectorSearch:
         """What a step of the eigensolver says about the last root of a task; noted for a checkpoint of this step.
 
         Args:
+            task: what the sector is solved for.
+            step: of the eigensolver.
             outside: weight outside of the model space of the vector from which the last root started; None if that was
                 the state of the model space itself.
         """
@@ -240,6 +242,8 @@ class SectorSearch:
         """Take in what the iterations of a task have led to.
 
         Args:
+            task: what the sector was solved for.
+            verdict: with which the iterations ended.
             energies: (count,) hartree, ascending; Ritz values where a root did not converge.
             converged: (count,) whether each did.
             share: what the model space holds of their vectors.

@@ -98,7 +98,8 @@ def solve_subspace(
     Args:
         comm: MPI communicator, or None for this process alone.
         hamiltonian: integrals in hartree.
-        strings_a, strings_b: (n, n_words) uint64; any order, duplicates are merged.
+        strings_a: (n, n_words) uint64, alpha; any order, duplicates are merged.
+        strings_b: the same for beta.
         options: see `SolveOptions`.
         log: where progress goes; by default nowhere.
         hook: called once an iteration with the state; returns True to stop (it must agree on all ranks).
