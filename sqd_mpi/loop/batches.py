@@ -101,14 +101,9 @@ def solve_batches(
     Raises:
         InputError: options do not fit. Strings that do not fit make their batch fail.
     """
-    # What does not fit at all.
-    if timeout is not None and not timeout > 0:
-        raise InputError(f"timeout needs a positive number of seconds; got {timeout}")
-    if retries < 0:
-        raise InputError(f"retries needs a number of at least 0; got {retries}")
-    if pool is not None and pool.hamiltonian is not hamiltonian:
-        if pool.hamiltonian.fingerprint() != hamiltonian.fingerprint():
-            raise InputError("the workers of a pool need the Hamiltonian of the batches; they have another one")
+    _check(hamiltonian, pool, timeout, retries)
+
+    # One task a batch.
     plain = options if options is not None else SolveOptions()
     tasks = [
         BatchTask(
@@ -133,15 +128,28 @@ def solve_batches(
         tell = None if log is None else log.info
         with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices, tell=tell) as own:
             results = _by_workers(own, tasks, retries, solve, should_stop)
+    _tell(results, log or Log.silent())
+    return results
 
-    # What failed.
-    told = log or Log.silent()
+
+def _check(hamiltonian: Hamiltonian, pool: WorkerPool | None, timeout: float | None, retries: int) -> None:
+    """Raise InputError where arguments do not fit."""
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"timeout needs a positive number of seconds; got {timeout}")
+    if retries < 0:
+        raise InputError(f"retries needs a number of at least 0; got {retries}")
+    if pool is not None and pool.hamiltonian is not hamiltonian:
+        if pool.hamiltonian.fingerprint() != hamiltonian.fingerprint():
+            raise InputError("the workers of a pool need the Hamiltonian of the batches; they have another one")
+
+
+def _tell(results: list[BatchResult], log: Log) -> None:
+    """Say what failed."""
     for result in results:
         if result.failure is not None:
-            told.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
+            log.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
         if result.vector_trouble is not None:
-            told.warning(f"the eigenvector of batch {result.number} is not kept: {result.vector_trouble}")
-    return results
+            log.warning(f"the eigenvector of batch {result.number} is not kept: {result.vector_trouble}")
 
 
 def predicted_cost(task: BatchTask, norb: int) -> float:

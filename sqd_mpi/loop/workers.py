@@ -128,7 +128,7 @@ class WorkerPool:
 
     def _hand_out(self, queue: list[BatchTask], n_left: int, attempts: dict[int, int], solve: Solve) -> None:
         """Start processes for what waits, and give the next batches to those that are ready."""
-        # No more processes than there are batches for them.
+        # Further processes start as long as there are batches for them.
         there = [worker for worker in self._workers if worker is not None]
         busy = sum(worker.task is not None for worker in there)
         waiting = len(there) - busy
@@ -141,6 +141,8 @@ class WorkerPool:
         for place, worker in enumerate(self._workers):
             if worker is None or not worker.ready or worker.task is not None or not queue:
                 continue
+
+            # The next batch is its own.
             shared = min(self.n_workers, n_left)
             threads = self.threads or max(1, self.n_cores // max(shared, busy + 1))
             task = queue.pop(0)
@@ -148,6 +150,8 @@ class WorkerPool:
             worker.task, worker.began = task, time.monotonic()
             worker.log_start = os.fstat(worker.log.fileno()).st_size
             busy += 1
+
+            # It is sent off; what cannot be sent is a fault of the caller.
             try:
                 worker.connection.send((solve, self._limited(task), threads))
             except (OSError, BrokenPipeError):

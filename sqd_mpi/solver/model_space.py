@@ -91,20 +91,10 @@ class ModelSpace:
                 diagonal element.
             memory: where the diagonal lies.
         """
-        # The lowest determinants of all ranks, and where they lie on this one.
-        here = grid.coordinates
-        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
-        flat, elements = memory.smallest(diagonal, 2 * size)
-        rows, columns = where.locate(flat)
-        n_beta = layout.beta.size
-        code = layout.alpha.canonical[where.alpha[rows]] * n_beta + layout.beta.canonical[where.beta[columns]]
-        everybody = grid.gather_everywhere(np.column_stack([elements, code.astype(np.float64)]))
-        chosen, edge = _choose(everybody, size)
-        position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
-        mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
+        chosen, edge, mine = _lowest_determinants(grid, layout, diagonal, size, memory)
 
         # Their matrix.
-        alpha, beta = np.divmod(chosen, n_beta)
+        alpha, beta = np.divmod(chosen, layout.beta.size)
         strings = (
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
             layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
@@ -193,6 +183,21 @@ class ModelSpace:
         amounts /= np.maximum(self.energies[first:] - energy, _LEAST_DENOMINATOR)
         if len(amounts):
             out[self.mine[local]] += self.vectors[local, first:] @ (amounts / np.linalg.norm(amounts))
+
+
+def _lowest_determinants(
+    grid: ProcessGrid, layout: Layout, diagonal: Array, size: int, memory: Memory
+) -> tuple[NDArray[np.int64], float, NDArray[np.int64]]:
+    """Codes of the lowest determinants of all ranks and the edge, as `_choose`; where they lie in this rank's slice."""
+    here = grid.coordinates
+    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    flat, elements = memory.smallest(diagonal, 2 * size)
+    rows, columns = where.locate(flat)
+    code = layout.alpha.canonical[where.alpha[rows]] * layout.beta.size + layout.beta.canonical[where.beta[columns]]
+    everybody = grid.gather_everywhere(np.column_stack([elements, code.astype(np.float64)]))
+    chosen, edge = _choose(everybody, size)
+    position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
+    return chosen, edge, np.array([position.get(int(key), -1) for key in chosen], np.int64)
 
 
 def _of_the_main(amounts: FloatArray, values: FloatArray) -> FloatArray:

@@ -129,6 +129,7 @@ def mean_shares(timings: Mapping[str, Sequence[float]], heading: str, width: flo
 
 
 def heading(trace: Trace) -> str:
+    """Title of the figures of a trace: its input, and on what it ran."""
     return f"{trace.about.get('input', 'a run')}: {kind_of_run(**trace.about)}"
 
 
