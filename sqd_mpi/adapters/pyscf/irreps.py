@@ -105,7 +105,8 @@ class Irrep:
         """The irrep in a space.
 
         Args:
-            number, name: the irrep.
+            number: of the irrep, as PySCF counts.
+            name: as the user gave it.
             orbsym: irreps of the orbitals, or None.
             space: of the solve.
             mol: the molecule, or None if it is not known.

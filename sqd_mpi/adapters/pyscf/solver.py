@@ -94,6 +94,7 @@ class SubspaceSolver(Settings, FCIInterface):
         array_limit: int = ARRAY_LIMIT,
         **options: Any,
     ):
+        # What is asked for.
         check_options(options)
         if not isinstance(array_limit, int) or array_limit < 0:
             raise InputError(f"array_limit is a number of determinants; got {array_limit!r}")
@@ -101,6 +102,8 @@ class SubspaceSolver(Settings, FCIInterface):
         self.strings = strings
         self.tol, self.nroots, self.options, self.log = tol, nroots, options, log
         self.array_limit = array_limit
+
+        # What PySCF's procedures read and set.
         self.mol = mol
         self.stdout = getattr(mol, "stdout", lib.StreamObject.stdout)
         self.verbose = getattr(mol, "verbose", lib.logger.NOTE)
@@ -110,6 +113,8 @@ class SubspaceSolver(Settings, FCIInterface):
         self._has_warned: set[str] = set()
         self.orbsym: Any = None
         self.davidson_only = False
+
+        # The last solve.
         self.converged: bool | list[bool] = False
         self.result: SubspaceResult | None = None
         self.norb: int | None = None

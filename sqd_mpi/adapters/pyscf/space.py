@@ -80,6 +80,7 @@ def make_space(
         chosen: strings as `SubspaceSolver` takes them.
         h1e: (norb, norb), or those of alpha and beta; hartree.
         eri: with 8- or 4-fold symmetry or none; or a triple alpha alpha, alpha beta, beta beta; hartree.
+        norb: number of orbitals.
         nelec: (n_alpha, n_beta), or their sum.
         spin: n_alpha - n_beta where the sum is given; goes before a pair, as in PySCF.
         ecore: hartree.

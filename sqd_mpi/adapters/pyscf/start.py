@@ -60,7 +60,8 @@ def placed(values: FloatArray, given: StringPair, wanted: StringPair) -> FloatAr
 
     Args:
         values: (n_alpha, n_beta) over the given strings.
-        given, wanted: (alpha, beta) in canonical order.
+        given: (alpha, beta), (n, nwords) uint64 in canonical order.
+        wanted: the same of the others.
 
     Raises:
         InputError: they have no determinant in common.
