@@ -256,15 +256,3 @@ def _opposite_spin(sums: Accumulators) -> FloatArray:
     upper = np.triu_indices(norb, 1)
     full[upper] = full[upper].transpose(0, 2, 1)
     return full
-
-
-__all__ = [
-    "DensityMatrices",
-    "density_matrices",
-    "natural_occupations",
-    "of_all_roots",
-    "orbital_entropies",
-    "predict_bytes",
-    "rdm1s",
-    "transition_density_matrices",
-]

@@ -292,6 +292,3 @@ class _Sums:
             exchange.release(k)
         exchange.finish()
         exchange.free()
-
-
-__all__ = ["Correction", "of_all_roots", "second_order"]

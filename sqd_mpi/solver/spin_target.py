@@ -293,6 +293,3 @@ def _average_over_spin_functions(
                 scalar = (possible * (possible + 1.0) - 0.75 * n_open) / (n_open * (n_open - 1.0))
                 out[flat - start] += parallel - (0.5 + 2.0 * scalar) * total
             out[flat - start] += strength * (spin * (spin + 1.0) - possible * (possible + 1.0)) ** 2
-
-
-__all__ = ["SpinTarget", "SpinTargetOperator", "is_closed", "is_pure"]

@@ -268,6 +268,3 @@ class FCIInterface(direct_spin1.FCISolver):
         """A CI vector over all strings as an array."""
         alpha, beta = _unpack_nelec(nelec, self.spin)
         return of_complete_space(ci, what, (comb(norb, alpha), comb(norb, beta)), self.array_limit)
-
-
-__all__ = ["FCIInterface"]

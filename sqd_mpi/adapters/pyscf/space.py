@@ -20,8 +20,8 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.problem.spin_strings import SpinStrings
-from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
+from sqd_mpi.problem.space import Space
+from sqd_mpi.problem.symmetry import OrbitalLabels
 
 Rule = Callable[[int, tuple[int, int], Any, Any], tuple[ArrayLike, ArrayLike]]
 
@@ -55,20 +55,20 @@ class RequestedSpace:
         )
 
     @cached_property
+    def _sorted(self) -> Space:
+        return Space.create(self.hamiltonian, *self.strings, self.labelled)
+
+    @property
     def labels(self) -> OrbitalLabels:
-        """Symmetry labels of the orbitals, as the solve finds them."""
-        return find_labels(self.hamiltonian) if self.labelled else trivial_labels(self.hamiltonian.norb)
+        """Symmetry labels of the orbitals, as the solver finds them."""
+        return self._sorted.labels
 
     @cached_property
     def sector_sizes(self) -> NDArray[np.int64]:
         """(n_labels,) determinants of every symmetry sector."""
-        labels = self.labels
-        counts = [
-            np.diff(SpinStrings.from_canonical(each, own, labels.n_labels).label_start)
-            for each, own in zip(self.strings, labels.both, strict=True)
-        ]
-        every = np.arange(labels.n_labels)
-        return np.array([np.sum(counts[0] * counts[1][every ^ sector]) for sector in every])
+        alpha, beta = (np.diff(each.label_start) for each in (self._sorted.alpha, self._sorted.beta))
+        every = np.arange(self.labels.n_labels)
+        return np.array([np.sum(alpha * beta[every ^ sector]) for sector in every])
 
 
 def make_space(
