@@ -34,14 +34,9 @@ _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
 
 
 def run_loop_file(
-    ranks: Ranks,
-    problem_path: str,
-    output_path: str,
-    given: dict[str, Any],
-    extra: dict[str, str | None],
-    signals: StopSignals | None = None,
-    log: Log | None = None,
-) -> int:
+    ranks: Ranks, problem_path: str, output_path: str, given: dict[str, Any], extra: dict[str, str | None],
+    signals: StopSignals | None = None, log: Log | None = None,
+) -> int:  # fmt: skip
     """Run the loop on a problem file and write the result file.
 
     Collective over the ranks.
@@ -73,16 +68,9 @@ class _LoopJob(Job):
     options: LoopOptions
 
     def __init__(
-        self,
-        ranks: Ranks,
-        problem_path: str,
-        output_path: str,
-        given: dict[str, Any],
-        extra: dict[str, str | None],
-        signals: StopSignals,
-        stack: ExitStack,
-        log: Log | None = None,
-    ):
+        self, ranks: Ranks, problem_path: str, output_path: str, given: dict[str, Any], extra: dict[str, str | None],
+        signals: StopSignals, stack: ExitStack, log: Log | None = None,
+    ):  # fmt: skip
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()
         self.ranks = ranks

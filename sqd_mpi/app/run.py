@@ -37,13 +37,9 @@ _NARROW_GAP = 0.05  # hartree between a root and a determinant outside below whi
 
 
 def run_file(
-    comm: SomeRanks,
-    input_path: str,
-    output_path: str,
-    given: dict[str, Any],
-    signals: StopSignals | None = None,
+    comm: SomeRanks, input_path: str, output_path: str, given: dict[str, Any], signals: StopSignals | None = None,
     log: Log | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Solve an input file and write the result file.
 
     Collective over the communicator.
@@ -87,15 +83,9 @@ class Job:
     threads: startup.Threads | None = None  # once they are settled
 
     def __init__(
-        self,
-        ranks: Ranks,
-        input_path: str,
-        output_path: str,
-        given: dict[str, Any],
-        signals: StopSignals,
-        stack: ExitStack,
-        log: Log | None = None,
-    ):
+        self, ranks: Ranks, input_path: str, output_path: str, given: dict[str, Any], signals: StopSignals,
+        stack: ExitStack, log: Log | None = None,
+    ):  # fmt: skip
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()  # that of rank 0 is what files hold
         self.ranks = ranks

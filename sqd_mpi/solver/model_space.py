@@ -64,17 +64,9 @@ class ModelSpace:
 
     @classmethod
     def create(
-        cls,
-        grid: ProcessGrid,
-        layout: Layout,
-        diagonal: Array,
-        hamiltonian: Hamiltonian,
-        interaction: Interaction,
-        size: int,
-        n_states: int | None = None,
-        penalty: Penalty | None = None,
-        memory: Memory = HOST,
-    ) -> ModelSpace:
+        cls, grid: ProcessGrid, layout: Layout, diagonal: Array, hamiltonian: Hamiltonian, interaction: Interaction,
+        size: int, n_states: int | None = None, penalty: Penalty | None = None, memory: Memory = HOST,
+    ) -> ModelSpace:  # fmt: skip
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
         The same on every grid: ties are broken by the strings. Collective over the grid.
@@ -219,12 +211,9 @@ def _lowest_eigenpairs(matrix: FloatArray, count: int) -> tuple[FloatArray, Floa
 
 
 def _matrix(
-    strings: tuple[NDArray[np.uint64], NDArray[np.uint64]],
-    hamiltonian: Hamiltonian,
-    interaction: Interaction,
-    parity: int,
-    mirror: NDArray[np.bool_],
-) -> FloatArray:
+    strings: tuple[NDArray[np.uint64], NDArray[np.uint64]], hamiltonian: Hamiltonian, interaction: Interaction,
+    parity: int, mirror: NDArray[np.bool_],
+) -> FloatArray:  # fmt: skip
     """(n, n) matrix of an interaction between determinants (alpha and beta strings of each)."""
     matrix = np.empty((len(mirror), len(mirror)))
     _fill_matrix(

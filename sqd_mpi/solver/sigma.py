@@ -37,14 +37,9 @@ class SigmaOperator:
     """
 
     def __init__(
-        self,
-        grid: ProcessGrid,
-        layout: Layout,
-        block: SigmaBlock,
-        interaction: Interaction,
-        timers: Timers | None = None,
-        memory: Memory = HOST,
-    ):
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction,
+        timers: Timers | None = None, memory: Memory = HOST,
+    ):  # fmt: skip
         self.grid = grid
         self.layout = layout
         self.memory = memory

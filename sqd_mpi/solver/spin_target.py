@@ -182,15 +182,9 @@ class SpinTargetOperator(SigmaOperator):
     """H with a penalty on other spins, in one sector on a process grid; arguments as of `SigmaOperator`."""
 
     def __init__(
-        self,
-        grid: ProcessGrid,
-        layout: Layout,
-        block: SigmaBlock,
-        hamiltonian: Hamiltonian,
-        target: SpinTarget,
-        timers: Timers | None = None,
-        memory: Memory = HOST,
-    ):
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, hamiltonian: Hamiltonian, target: SpinTarget,
+        timers: Timers | None = None, memory: Memory = HOST,
+    ):  # fmt: skip
         super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, memory)
         here = grid.coordinates
         place = here.ia, here.ib, here.it, here.ir

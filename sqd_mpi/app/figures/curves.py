@@ -145,14 +145,9 @@ def write_extrapolation(folder: str | Path, data: dict[str, Any], reference: flo
 
 
 def _draw_part(
-    upper: Axes,
-    lower: Axes,
-    iterations: NDArray[np.intp],
-    energies: NDArray[np.float64],
-    residuals: NDArray[np.float64],
-    roots: Sequence[int | None],
-    named: dict[int, Any],
-) -> None:
+    upper: Axes, lower: Axes, iterations: NDArray[np.intp], energies: NDArray[np.float64],
+    residuals: NDArray[np.float64], roots: Sequence[int | None], named: dict[int, Any],
+) -> None:  # fmt: skip
     """Draw the iterations in one sector; `named` keeps one curve for each line of the legend."""
     for column, root in enumerate(roots):
         known = energies[~np.isnan(energies[:, column]), column]
