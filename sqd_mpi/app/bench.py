@@ -37,22 +37,19 @@ _LABELS = 4
 _LARGE = 2_000_000  # elements of a large message or vector
 _REPEATS = 5
 _SMALL_REPEATS = 50
-_OUTSIDE = 30.0  # a measured constant may be this many times smaller or larger than the built-in one
 
 
 class CpuEngine:
-    """Measures made-up problems with the CPU backend.
-
-    Attributes:
-        start: profile whose constants are the first guess; names: of those that are fitted.
-        outside: how many times smaller or larger than the guess a constant may be.
-        cases: made-up problems; see `_KERNEL_CASES`.
-    """
+    """Measures made-up problems with the CPU backend."""
 
     start = MachineProfile()
-    names = "mixed_seconds", "gather_seconds", "same_spin_seconds", "group_seconds"
-    outside = _OUTSIDE
+    """Profile whose constants are the first guess."""
+    names = _OPERATIONS
+    """Names of those that are fitted."""
+    outside = 30.0
+    """How many times smaller or larger than the guess a constant may be."""
     cases = _KERNEL_CASES
+    """Made-up problems."""
 
     def block(self, layout: Any, place: Any, hamiltonian: Any, labels: Any) -> Any:
         """A block of the backend."""

@@ -139,7 +139,7 @@ def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: i
         for batch, text in enumerate(row) if text
     ]
 
-    # The best state of all iterations.
+    # Of all iterations the best state counts.
     return Summary(
         energy=[best.energy],
         converged=[best.converged],

@@ -163,8 +163,7 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
     out = Accumulators.zeros(norb, order, symmetric=bra is ket)
     own_ket = _whole_block(grid, ket.layout, ket.vector)
     own_bra = own_ket if bra is ket else _whole_block(grid, bra.layout, bra.vector)
-    place = (here.ia, here.ib, here.it, here.ir)
-    block = backend.create_density_block(bra.layout, ket.layout, place, norb, labels, out)
+    block = backend.create_density_block(bra.layout, ket.layout, here, norb, labels, out)
 
     # Ket blocks slide in as in a sigma.
     mirrored = bra.layout.parity * ket.layout.parity

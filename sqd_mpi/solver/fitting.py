@@ -117,8 +117,7 @@ class Frame:
     @property
     def place(self) -> Place:
         """Where this rank stands."""
-        here = self.grid.coordinates
-        return here.ia, here.ib, here.it, here.ir
+        return self.grid.coordinates
 
     def layout(self, sector: Sector) -> Layout:
         """Ownership of the vectors of a sector."""

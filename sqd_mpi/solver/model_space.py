@@ -181,8 +181,7 @@ def _lowest_determinants(
     grid: ProcessGrid, layout: Layout, diagonal: Array, size: int, memory: Memory
 ) -> tuple[NDArray[np.int64], float, NDArray[np.int64]]:
     """Codes of the lowest determinants of all ranks and the edge, as `_choose`; where they lie in this rank's slice."""
-    here = grid.coordinates
-    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    where = layout.geometry(*grid.coordinates)
     flat, elements = memory.smallest(diagonal, 2 * size)
     rows, columns = where.locate(flat)
     code = layout.alpha.canonical[where.alpha[rows]] * layout.beta.size + layout.beta.canonical[where.beta[columns]]

@@ -38,8 +38,7 @@ def string_weights(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> Str
         layout: ownership of the vector.
         vector: (size,) this rank's slice of a normalised vector.
     """
-    here = grid.coordinates
-    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    where = layout.geometry(*grid.coordinates)
     n_alpha, n_beta = layout.alpha.size, layout.beta.size
     weights = np.zeros(n_alpha + n_beta)
     largest = np.zeros(n_alpha + n_beta)
@@ -89,8 +88,7 @@ def parity_of(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> float:
         layout: of equal alpha and beta strings, without a parity of its own.
         vector: (size,) this rank's slice.
     """
-    here = grid.coordinates
-    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    where = layout.geometry(*grid.coordinates)
     flat = smallest(-abs(vector), _N_PROBES)
     rows, columns = where.locate(flat)
     alpha, beta = layout.alpha.canonical[where.alpha], layout.beta.canonical[where.beta]

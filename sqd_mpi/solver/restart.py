@@ -21,21 +21,18 @@ _NORMALISED = 1e-9  # by how much the squared norm of an eigenvector from a chec
 
 
 class Restart:
-    """What there is to start from, and what was taken of it.
-
-    Attributes:
-        stored: vectors, with `nroots` and `fill(grid, layout, root, out)` like `StoredVectors`; or None.
-        used: whether any of them had part in a sector that was solved.
-        n_restored: roots of every sector that a checkpoint has brought.
-        guarded: sector for which the checkpoint has a vector that began as a random one, or None.
-    """
+    """What there is to start from, and what was taken of it."""
 
     def __init__(self, frame: Frame, stored: Any) -> None:
         """Take the vectors, if there are any."""
         self.stored = stored
+        """Vectors, with `nroots` and `fill(grid, layout, root, out)` like `StoredVectors`; or None."""
         self.used = False
+        """Whether any of them had part in a sector that was solved."""
         self.n_restored: dict[Sector, int] = {}
+        """Roots of every sector that a checkpoint has brought."""
         self.guarded: Sector | None = None
+        """Sector for which the checkpoint has a vector that began as a random one, or None."""
         self._frame = frame
 
     @classmethod

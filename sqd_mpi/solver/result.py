@@ -134,8 +134,7 @@ class SubspaceResult:
         This is the one place that puts a distributed vector together; it takes 8 n_alpha n_beta bytes on every rank.
         """
         chosen = self.roots[root]
-        layout, here = chosen.layout, self.grid.coordinates
-        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+        layout, where = chosen.layout, chosen.layout.geometry(*self.grid.coordinates)
         whole = np.zeros((layout.alpha.size, layout.beta.size))
 
         # Each rank puts its elements where they belong, and their mirror images.

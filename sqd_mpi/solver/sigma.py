@@ -55,8 +55,7 @@ class SigmaOperator:
     @property
     def size(self) -> int:
         """Number of vector elements on this rank."""
-        here = self.grid.coordinates
-        return self.layout.slice_size(here.ia, here.ib, here.it, here.ir)
+        return self.layout.slice_size(*self.grid.coordinates)
 
     @property
     def dimension(self) -> int:

@@ -186,9 +186,7 @@ class SpinTargetOperator(SigmaOperator):
         timers: Timers | None = None, memory: Memory = HOST,
     ):  # fmt: skip
         super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, memory)
-        here = grid.coordinates
-        place = here.ia, here.ib, here.it, here.ir
-        self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block, memory))
+        self._mean_diagonal = memory.from_host(target.diagonal(layout, grid.coordinates, hamiltonian, block, memory))
         self._strength = target.strength
         self._root = None if target.linear else target.deviation(hamiltonian)
         if self._root is not None:

@@ -124,9 +124,8 @@ class StartVectors:
 
     def _make_guard(self, number: int, out: FloatArray) -> FloatArray:
         """A random vector of low energy: over all determinants, and in the model space over its eigenvectors."""
-        here, seed = self._grid.coordinates, _N_RANDOM * self._task.count + number
-        place = here.ia, here.ib, here.it, here.ir
-        fill_random(self._layout, place, seed, self._diagonal, self._energy, out)
+        seed = _N_RANDOM * self._task.count + number
+        fill_random(self._layout, self._grid.coordinates, seed, self._diagonal, self._energy, out)
         square = np.array([np.dot(out, out)])
         self._grid.sum_over_all(square)
         out *= _OUTSIDE_SHARE / np.sqrt(max(float(square[0]), 1e-300))

@@ -47,10 +47,10 @@ class TaskPlan:
         self.own_tasks = by_ket.get((here.ia, here.ib), [])
 
         # The own ket block and the sum over the task groups, which exchange slices through one port.
-        port = memory.port(layout.slice_size(here.ia, here.ib, here.it, here.ir))
+        port = memory.port(layout.slice_size(*here))
         self._own = _OwnBlock(grid, layout, memory, port)
         self._sum = _GroupSum(grid, layout, memory, port)
-        self._line = memory.indices(layout.geometry(here.ia, here.ib, here.it, here.ir).diagonal)
+        self._line = memory.indices(layout.geometry(*here).diagonal)
 
         # The other ket blocks slide in, but for those that lie in the memory of the node.
         sizes = np.array([[layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)

@@ -92,8 +92,7 @@ def same_strings(one: StringPair, other: StringPair) -> bool:
 
 def _take_slice(process_grid: ProcessGrid, layout: Layout, whole: FloatArray, out: FloatArray) -> None:
     """The slice of a whole vector in canonical order that this rank owns."""
-    here = process_grid.coordinates
-    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    where = layout.geometry(*process_grid.coordinates)
     rows, columns = where.locate(np.arange(where.size, dtype=np.int64))
     alpha, beta = layout.alpha.canonical[where.alpha[rows]], layout.beta.canonical[where.beta[columns]]
     out[:] = whole[alpha, beta]
