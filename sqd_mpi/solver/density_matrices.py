@@ -169,8 +169,7 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
     mirrored = bra.layout.parity * ket.layout.parity
     beta_too = mirrored == 0  # C = +-C^T on both sides makes the beta matrices those of alpha
     shifts = {((here.ia + da) % a, (here.ib + db) % b): (da, db) for da, db in block.shifts(beta_too)}
-    sizes = np.array([[ket.layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
-    exchange = KetExchange(grid, list(shifts), sizes, own_ket)
+    exchange = KetExchange(grid, list(shifts), ket.layout.block_sizes, own_ket)
     exchange.start()
     if (here.ia, here.ib) in shifts:
         block.add(0, 0, own_bra, own_ket, beta_too)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import _jit, planner
-from sqd_mpi.arrays import Place, Shape
+from sqd_mpi.arrays import Shape
 from sqd_mpi.backends import device_is_there, get_backend
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import Memory
@@ -113,11 +113,6 @@ class Frame:
     """Every (label, parity) that holds a vector, with a spin target of its parity only."""
     max_subspace: int
     """Basis vectors that fit."""
-
-    @property
-    def place(self) -> Place:
-        """Where this rank stands."""
-        return self.grid.coordinates
 
     def layout(self, sector: Sector) -> Layout:
         """Ownership of the vectors of a sector."""

@@ -273,8 +273,7 @@ class _Sums:
     def _kets(self, frame: _Frame, needed: list[tuple[int, int]]) -> Iterator[tuple[int, int, FloatArray]]:
         """The needed ket blocks (ja, jb, flat) of the frame, the own one first. Collective over the grid."""
         a, b = frame.layout.grid[:2]
-        sizes = np.array([[frame.layout.block_size(ja, jb) for jb in range(b)] for ja in range(a)], np.int64)
-        sizes = sizes.reshape(a, b)
+        sizes = frame.layout.block_sizes
         ia, ib = frame.block
         order = sorted(needed, key=lambda key: ((key[0] - ia) % a, (key[1] - ib) % b))
 

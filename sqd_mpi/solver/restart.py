@@ -154,7 +154,7 @@ class Restart:
 
     def _vectors(self, sector: Sector, numbers: list[int]) -> NDArray[np.float64]:
         layout = self._frame.layout(sector)
-        vectors = np.empty((len(numbers), layout.slice_size(*self._frame.place)))
+        vectors = np.empty((len(numbers), layout.slice_size(*self._frame.grid.coordinates)))
         for vector, number in zip(vectors, numbers, strict=True):
             self.stored.fill(self._frame.grid, layout, number, vector)
         return vectors

@@ -53,7 +53,7 @@ class TaskPlan:
         self._line = memory.indices(layout.geometry(*here).diagonal)
 
         # The other ket blocks slide in, but for those that lie in the memory of the node.
-        sizes = np.array([[layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
+        sizes = layout.block_sizes
         remote = [int(sizes[key]) for key in by_ket if key != (here.ia, here.ib)]
         self._arrivals = memory.arrivals(max(remote, default=0))
         own = self._own.message() if grid.layer.size > 1 else np.empty(0)
