@@ -150,6 +150,7 @@ def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: i
         all_converged=bool(state.converged and best.converged),
         proven=best.proven,
         **_space(hamiltonian, best.strings_a, best.strings_b),
+        # The loop itself.
         n_ranks=n_ranks,
         n_threads=best.n_threads,
         wall_seconds=perf_counter() - began,

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -196,7 +197,7 @@ class _Loop:
     def iterate(self, state: LoopState, settings: dict[str, Any]) -> tuple[LoopState | None, list[BatchResult]]:
         """The state after one more iteration, or None if it was stopped, and the results of its batches."""
         began = perf_counter()
-        batches, n_samples, random = self._prepare(state)
+        batches, n_samples, random = self.ranks.from_rank_0(partial(self._draw, state))
         start = None if self.vectors is None else self.vectors / LATEST
         smallest = min(len(alpha) * len(beta) for alpha, beta in batches)
         wanted = state.iteration > 0 and smallest > _WARM_START * self.options.model_space
@@ -219,11 +220,8 @@ class _Loop:
         self._report(after, results, found)
         return after, results
 
-    def _prepare(self, state: LoopState) -> tuple[list[Pair], int, str]:
-        """Strings of all batches, from rank 0; number of samples they are drawn from; state of the generator."""
-        return self.ranks.from_rank_0(lambda: self._draw(state))
-
     def _draw(self, state: LoopState) -> tuple[list[Pair], int, str]:
+        """Strings of all batches; number of samples they are drawn from; state of the generator. On rank 0."""
         samples, nelec, options = self.samples, self.hamiltonian.nelec, self.options
         assert samples is not None
         random = np.random.default_rng()
@@ -235,11 +233,7 @@ class _Loop:
         rows = sampling.subsample(usable, options.samples_per_batch, options.batches, random)
         batches = [
             sampling.batch_strings(
-                usable,
-                each,
-                state.carried,
-                self.included,
-                symmetrize_spin=options.symmetrize_spin,
+                usable, each, state.carried, self.included, symmetrize_spin=options.symmetrize_spin,
                 max_dim=options.max_dim or (None, None),
             )  # fmt: skip
             for each in rows

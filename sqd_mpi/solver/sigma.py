@@ -48,7 +48,6 @@ class SigmaOperator:
         self.timers = timers if timers is not None else Timers()
         self.plan = TaskPlan(grid, layout, block, interaction, memory, self.timers)
         self.vectors: Any = Timed(memory.vectors, self.timers, "vectors")
-        self.n_sigma = 0
         self.task_seconds = 0.0  # processor time of all threads of this rank in its tasks
         self._diagonal = self._diagonal_of(interaction)
 
@@ -86,7 +85,6 @@ class SigmaOperator:
     def matvec(self, vector: Array, out: Array) -> None:
         """out = H vector, both (size,) slices of this rank, in its memory. Collective over the grid."""
         self._matvec(vector, out)
-        self.n_sigma += 1
 
     def _matvec(self, vector: Array, out: Array) -> None:
         self._apply(self.interaction, self._diagonal, vector, out)
@@ -106,10 +104,6 @@ class SigmaOperator:
         with self.timers(task.kind, da=task.da, db=task.db):
             self.block.apply(task, ket, sigma, interaction)
         self.task_seconds += process_time() - began
-
-    def expectation(self, vector: Array, work: Array) -> float:
-        """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
-        return self.moments(vector, work)[0]
 
     def moments(self, vector: Array, work: Array) -> tuple[float, float]:
         """<v|V|v> and <v|V V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""

@@ -70,7 +70,8 @@ class StartVectors:
         n_guards = 0 if task.aim is Aim.ROOTS else 1
         count = self._fill_stored(out, count, limit - n_guards)
         if count >= task.count:
-            self.outside = self._outside(out[task.count - 1])
+            last = self._memory.to_host(out[task.count - 1])[None, :]
+            self.outside = float(self._model.weight_outside(self._grid, last)[0])
         if task.aim is Aim.GUARD:
             if not (self._stored[2] and count >= task.count):
                 count = self._fill_guards(out, count, limit)
@@ -131,6 +132,3 @@ class StartVectors:
         out *= _OUTSIDE_SHARE / np.sqrt(max(float(square[0]), 1e-300))
         self._model.add_mixture(out, self._energy, seed, first=self._task.count - 1)
         return out
-
-    def _outside(self, row: Array) -> float:
-        return float(self._model.weight_outside(self._grid, self._memory.to_host(row)[None, :])[0])
