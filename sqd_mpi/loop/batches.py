@@ -50,25 +50,12 @@ class BatchGroup:
 
 
 def solve_batches(
-    hamiltonian: Hamiltonian,
-    batches: Sequence[Pair],
-    options: SolveOptions | None = None,
-    *,
-    comm: SomeRanks = None,
-    pool: WorkerPool | None = None,
-    workers: int | None = None,
-    threads: int | None = None,
-    memory: int | None = None,
-    devices: Sequence[int] | None = None,
-    timeout: float | None = None,
-    retries: int = 0,
-    vectors: Path | str | None = None,
-    amplitudes: bool = False,
-    rdm: int = 0,
-    solve: Solve = solve_one,
-    should_stop: Callable[[], bool] | None = None,
-    log: Log | None = None,
-) -> list[BatchResult]:
+    hamiltonian: Hamiltonian, batches: Sequence[Pair], options: SolveOptions | None = None, *, comm: SomeRanks = None,
+    pool: WorkerPool | None = None, workers: int | None = None, threads: int | None = None, memory: int | None = None,
+    devices: Sequence[int] | None = None, timeout: float | None = None, retries: int = 0,
+    vectors: Path | str | None = None, amplitudes: bool = False, rdm: int = 0, solve: Solve = solve_one,
+    should_stop: Callable[[], bool] | None = None, log: Log | None = None,
+) -> list[BatchResult]:  # fmt: skip
     """Lowest eigenpair in each of several subspaces, all at once as far as there are ranks or cores.
 
     Collective over the communicator: all arguments must be the same on all ranks. With several ranks, groups of them
