@@ -75,7 +75,7 @@ class LoopState:
 
     @classmethod
     def first(cls, norb: int, seed: int, occupancies: FloatArray | None = None) -> LoopState:
-        """The state before the first iteration."""
+        """The state before the first iteration; occupancies (2, norb) to recover with in it, or None."""
         nothing = np.zeros((0, bitstrings.n_words(norb)), np.uint64)
         random = json.dumps(np.random.default_rng(seed).bit_generator.state)
         names = (*BATCH_HISTORY, "failure", "best_batch", "n_samples", "occupancies", "loop_seconds")
@@ -195,7 +195,11 @@ class _Loop:
         return pool
 
     def iterate(self, state: LoopState, settings: dict[str, Any]) -> tuple[LoopState | None, list[BatchResult]]:
-        """The state after one more iteration, or None if it was stopped, and the results of its batches."""
+        """The state after one more iteration, or None if it was stopped, and the results of its batches.
+
+        Raises:
+            RunError: every batch failed.
+        """
         began = perf_counter()
         batches, n_samples, random = self.ranks.from_rank_0(partial(self._draw, state))
         start = None if self.vectors is None else self.vectors / LATEST

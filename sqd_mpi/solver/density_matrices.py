@@ -97,7 +97,15 @@ def transition_density_matrices(result: SubspaceResult, bra: int, ket: int, orde
     Collective over the grid: all ranks ask for the same roots and order; the matrices live on every rank. The sign of a
     root's vector, hence of a transition matrix, is arbitrary.
 
-    Args and errors: as `density_matrices`.
+    Args:
+        result: what `solve_subspace` returned.
+        bra: number of the root on the left.
+        ket: number of the one on the right.
+        order: 1 for one-particle matrices only, 2 for both.
+
+    Raises:
+        InputError: the matrices do not fit the memory of a rank; the sentence says what is missing.
+        ValueError: there is no such root or order.
     """
     for number in (bra, ket):
         if not 0 <= number < len(result.roots):

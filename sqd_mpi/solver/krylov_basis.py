@@ -38,7 +38,7 @@ class Operator(Protocol):
         """Number of elements in all."""
 
     def matvec(self, vector: FloatArray, out: FloatArray) -> None:
-        """out = H vector."""
+        """out = H vector, both (size,)."""
 
     def diagonal(self) -> FloatArray:
         """Local part of the diagonal."""
@@ -154,7 +154,12 @@ class KrylovBasis:
         return self.operator.memory.to_host(self.basis[:n_vectors], np.empty((n_vectors, self.operator.size)))
 
     def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
-        """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals."""
+        """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals, (m,).
+
+        Args:
+            energies: (m,) Ritz values, hartree.
+            coefficients: (m, count) of the Ritz vectors over the basis.
+        """
         k, m = self.count, len(energies)
         # A Ritz value above what its eigenvalue may be (from random vectors) draws to an eigenvector in the midst of
         # the spectrum, which may even converge; from a shift below, it sinks.
@@ -169,7 +174,7 @@ class KrylovBasis:
         return np.sqrt(packed[:, 0])
 
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
-        """Take in the wanted expansion vectors; False if nothing new is left."""
+        """Take in those of the (m,) expansion vectors that are wanted; False if nothing new is left."""
         self._replace_stale(wanted)
         return self._accept(wanted)
 

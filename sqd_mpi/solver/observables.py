@@ -73,7 +73,13 @@ def occupancies(strings: NDArray[np.uint64], weights: FloatArray, norb: int) -> 
 
 
 def carry_over(strings: NDArray[np.uint64], largest: FloatArray, threshold: float) -> NDArray[np.uint64]:
-    """Strings of some determinant with |coefficient| above the threshold, heaviest first."""
+    """Strings of some determinant with |coefficient| above the threshold, heaviest first.
+
+    Args:
+        strings: (n, nwords) uint64.
+        largest: (n,) largest |coefficient| with each.
+        threshold: of the coefficient.
+    """
     chosen = np.flatnonzero(largest > threshold)
     return np.ascontiguousarray(strings[chosen[np.argsort(-largest[chosen], kind="stable")]])
 

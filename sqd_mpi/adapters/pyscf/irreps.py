@@ -144,7 +144,7 @@ class Irrep:
         return bool(self.of_sector[sector] == self.number % 10)
 
     def is_exact(self, vector: NDArray[np.float64]) -> bool:
-        """Whether a vector over all strings has the irrep of a linear molecule."""
+        """Whether a vector over all strings, (n_alpha, n_beta), has the irrep of a linear molecule."""
         found = direct_spin1_symm._guess_wfnsym_cyl_sym(vector, *self.strings, self.orbsym)
         return bool(found == self.number)
 
@@ -159,5 +159,10 @@ def _with_pairs(h1e: NDArray[np.float64], orbsym: Any) -> Any:
 
 
 def high_spin_irrep(orbsym: NDArray[np.int64], nelec: tuple[int, int]) -> int:
-    """What PySCF's solver looks for where nobody says: the first orbitals are filled, with all open shells alpha."""
+    """What PySCF's solver looks for where nobody says: the first orbitals are filled, with all open shells alpha.
+
+    Args:
+        orbsym: (norb,) irreps of the orbitals.
+        nelec: (n_alpha, n_beta).
+    """
     return int(np.bitwise_xor.reduce(np.asarray(orbsym)[min(nelec) : max(nelec)] % 10, initial=0))

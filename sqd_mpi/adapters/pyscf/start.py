@@ -36,7 +36,7 @@ class StartVectors:
         """Vectors that were too large to be put together for another layout."""
 
     def fill(self, process_grid: ProcessGrid, layout: Layout, root: int, out: FloatArray) -> None:
-        """This rank's slice of one vector, as far as it lies in the layout's sector."""
+        """This rank's slice of one vector, as far as it lies in the layout's sector, into out (slice size,)."""
         source = self._vectors[root]
         out[:] = 0.0
         if layout.dimension <= self._exact_dimension:

@@ -132,7 +132,7 @@ class SubspaceArray(FCIvector):
 
     @classmethod
     def create(cls, whole: FloatArray, root: Root, strings: StringPair) -> SubspaceArray:
-        """The array of a root."""
+        """The array of a root, from its whole vector (n_alpha, n_beta)."""
         found: SubspaceArray = whole.view(cls)  # type: ignore[assignment]
         found.energy, found.spin_square = root.energy, root.spin_square
         found.residual_norm, found.converged = root.residual_norm, root.converged
