@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,6 +107,23 @@ class Phase:
         timers.add(self._name, self._start, time.perf_counter(), self._detail)
         timers.open.pop()
         timers.n_changes += 1
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def in_phase(name: str) -> Callable[[Method], Method]:
+    """Decorate a method so that its calls count in a phase of the `timers` of its object."""
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def timed(self: Any, *arguments: Any) -> Any:
+            with self.timers(name):
+                return method(self, *arguments)
+
+        return cast(Method, timed)
+
+    return decorate
 
 
 class Timed:

@@ -27,7 +27,7 @@ from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.loop.batches import BatchResult, WorkerPool, solve_batches
 from sqd_mpi.options import SolveOptions, fewest_krylov_vectors
-from sqd_mpi.problem import bitstrings, sampling
+from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver import startup
 
@@ -278,18 +278,14 @@ def _warn(found: BatchResult, spin_sq: float | None) -> None:
 
 def _result(found: BatchResult, nelec: tuple[int, int]) -> SCIResult:
     """A batch as qiskit-addon-sqd has it. On ranks other than 0 there are no arrays."""
-    assert found.occupancies is not None and found.weights is not None
+    assert found.occupancies is not None
     norb = found.occupancies.shape[1]
     strings = _integers(found.strings_a, norb), _integers(found.strings_b, norb)
     state = carried = None
     if found.amplitudes is not None:
         state = SCIState(found.amplitudes, *strings, norb=norb, nelec=(int(nelec[0]), int(nelec[1])))
     else:
-        weights = found.weights
-        kept = sampling.carry_over(
-            (found.strings_a, found.strings_b), (weights.alpha, weights.beta),
-            (weights.largest_alpha, weights.largest_beta), SolveOptions().carry_over_threshold, False,
-        )  # fmt: skip
+        kept = found.carry_over(SolveOptions().carry_over_threshold)
         carried = _integers(kept[0], norb), _integers(kept[1], norb)
     densities = found.densities
     return SCIResult(

@@ -22,7 +22,7 @@ from sqd_mpi.errors import InputError
 from sqd_mpi.files.new_files import check_output
 from sqd_mpi.log import Log
 from sqd_mpi.planner.profile import MachineProfile, write_profile
-from sqd_mpi.resources import processor_name
+from sqd_mpi.resources import peak_rss_bytes, processor_name
 from sqd_mpi.solver import startup
 
 if TYPE_CHECKING:
@@ -37,22 +37,19 @@ _LABELS = 4
 _LARGE = 2_000_000  # elements of a large message or vector
 _REPEATS = 5
 _SMALL_REPEATS = 50
-_OUTSIDE = 30.0  # a measured constant may be this many times smaller or larger than the built-in one
 
 
 class CpuEngine:
-    """Measures made-up problems with the CPU backend.
-
-    Attributes:
-        start: profile whose constants are the first guess; names: of those that are fitted.
-        outside: how many times smaller or larger than the guess a constant may be.
-        cases: made-up problems; see `_KERNEL_CASES`.
-    """
+    """Measures made-up problems with the CPU backend."""
 
     start = MachineProfile()
-    names = "mixed_seconds", "gather_seconds", "same_spin_seconds", "group_seconds"
-    outside = _OUTSIDE
+    """Profile whose constants are the first guess."""
+    names = _OPERATIONS
+    """Names of those that are fitted."""
+    outside = 30.0
+    """How many times smaller or larger than the guess a constant may be."""
     cases = _KERNEL_CASES
+    """Made-up problems."""
 
     def block(self, layout: Any, place: Any, hamiltonian: Any, labels: Any) -> Any:
         """A block of the backend."""
@@ -92,6 +89,7 @@ def run(
     Raises:
         InputError: the profile cannot be written, or there is no GPU, on all ranks.
     """
+    # What would be lost after the measurements.
     engine, message = _engine(backend, say)
     if output is not None:
         try:
@@ -102,14 +100,16 @@ def run(
     log = Log(-1)  # which keeps the warnings
     wanted: int | Literal["auto"] = "auto" if threads == "auto" else int(threads)
     n_threads, n_local = startup.start(ranks, wanted, log, startup.Kernels(), say).number, ranks.local()[1]
-    from sqd_mpi.resources import peak_rss_bytes
 
+    # Measurements, on all ranks at once as in a run.
     measured = {"process_bytes": float(peak_rss_bytes())}
     ranks.barrier()
     measured.update(measure_kernels(engine))
     measured.update(engine.copies() if engine is not None else {"vector_seconds": _vector_seconds()})
     if isinstance(ranks, MpiRanks):
         measured.update(measure_messages(ranks.comm))
+
+    # Their means are the profile.
     means = {name: mean for name, (_, mean, _) in ranks.minimum_mean_maximum(measured).items()}
     described = {} if engine is None else bench_device.describe(ranks, engine, n_local)
     profile = _profile(means, n_local, n_threads, engine, described)
@@ -209,8 +209,11 @@ class KernelCase:
         from sqd_mpi.planner.work import Work
         from sqd_mpi.problem.interaction import Interaction
 
+        # What the planner counts.
         problem, engine = self.problem, CpuEngine() if engine is None else engine
         work = Work(problem, shape, engine.start, engine.start.kernel_threads(_jit.n_threads()))
+
+        # The block of the first place, with vectors for it.
         a, b, _, r = shape
         alpha, beta = planner.order_strings(
             problem.alpha.strings, problem.beta.strings, shape, a * b * r > 1, False
@@ -222,6 +225,8 @@ class KernelCase:
         block.prepare(tasks)
         sigma = engine.array(np.zeros(layout.sub_block_size(0, 0, 0)))
         kets = {(t.da, t.db): engine.array(np.ones(layout.block_size(t.da % a, t.db % b))) for t in tasks}
+
+        # Its tasks, kind by kind.
         seconds = {}
         for kind in ("mixed", "alpha", "beta"):
             chosen = [task for task in tasks if task.kind == kind]
@@ -282,16 +287,20 @@ def measure_messages(comm: Communicator) -> dict[str, float]:
             samples.append((perf_counter() - began) / repeats)
         return max(min(samples), 1e-9)
 
+    # Messages around a ring.
     small, large = np.zeros(1), np.zeros(_LARGE)
     small_in, large_in = np.empty(1), np.zeros(_LARGE)
     latency = timed(lambda: slide(small, small_in), _SMALL_REPEATS)
     transfer = timed(lambda: slide(large, large_in), 2)
+
+    # Reductions, as of a step of the eigensolver and as of the sum over the task groups.
     sums_in, sums_out = np.zeros(16), np.empty(16)
     reduction = timed(lambda: comm.Allreduce(sums_in, sums_out), _SMALL_REPEATS)
     part = np.zeros(max(1, _LARGE // comm.size))
     whole = np.empty(len(part) * comm.size)
     gathering = timed(lambda: comm.Allgather(part, whole), 2)
     received = 8.0 * (len(whole) - len(part))
+
     return {
         "slide_latency_seconds": latency,
         "slide_bytes_per_second": 8.0 * _LARGE / transfer,

@@ -59,6 +59,7 @@ class Checkpoints:
         """
         from sqd_mpi.files import distributed  # with numba, which must not come before the number of threads is settled
 
+        # The vectors of the sector in work, then of finished ones; directions come last.
         step = progress.step
         found = step.vectors()
         vectors = [(progress.layout, vector) for vector in found[: len(step.energies)]]
@@ -76,6 +77,7 @@ class Checkpoints:
                 energies=energies, residual_norms=residuals, state=progress.state(),
             )  # fmt: skip
 
+        # Written aside, so that the former ones are whole until it is.
         try:
             distributed.write_file(
                 progress.grid, self.newest, records.CHECKPOINT, fill, [*vectors, *directions], self._keep_newest,
@@ -104,18 +106,15 @@ class Checkpoints:
         there = self.ranks.broadcast([path for path in (self.newest, self.previous) if path.exists()])
         complaints = []
         for path in there:
+            # A damaged one is passed over.
             try:
                 checksums.verify(self.ranks, path)
             except InputError as error:
                 complaints.append(str(error))
                 continue
-            reader, trouble = None, None
-            try:
-                reader = records.VectorReader(path)
-            except InputError as error:
-                trouble = str(error)
-            self.ranks.agree_on_error(trouble)
-            assert reader is not None
+            reader = self._open(path)
+
+            # Which it is.
             told = self.ranks.from_rank_0(partial(self._told, reader))
             if complaints:
                 self.log.warning(f"{complaints[0]}; going on from the checkpoint before it")
@@ -124,9 +123,22 @@ class Checkpoints:
             self.log.info(f"resuming from {path} {told}")
             self.found = reader
             return
+
+        # There is none.
         if complaints:
             raise InputError(f"--resume needs a whole checkpoint; {'; '.join(complaints)}")
         self.log.warning(f"--resume: there is no checkpoint {self.newest}; starting from the beginning")
+
+    def _open(self, path: Path) -> records.VectorReader:
+        """A reader on every rank; InputError on all if one of them has none. Collective over the ranks."""
+        reader, trouble = None, None
+        try:
+            reader = records.VectorReader(path)
+        except InputError as error:
+            trouble = str(error)
+        self.ranks.agree_on_error(trouble)
+        assert reader is not None
+        return reader
 
     def _told(self, reader: records.VectorReader) -> str:
         """What is to be said about a whole checkpoint; InputError if it is of another Hamiltonian."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_NOT_CONVERGED = 3
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -48,24 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
-def _import_fcidump(parsed: argparse.Namespace) -> int:
-    """Write an input file."""
+def _import(parsed: argparse.Namespace) -> int:
+    """Write an input file or a problem file."""
     from sqd_mpi.solver.startup import check_processor
 
     check_processor()  # before numba is imported
     from sqd_mpi.app import importing
 
-    return importing.from_fcidump(parsed)
-
-
-def _import_counts(parsed: argparse.Namespace) -> int:
-    """Write a problem file."""
-    from sqd_mpi.solver.startup import check_processor
-
-    check_processor()
-    from sqd_mpi.app import importing
-
-    return importing.from_counts(parsed)
+    return (importing.from_fcidump if parsed.verb == "import fcidump" else importing.from_counts)(parsed)
 
 
 def _print_summary(path: str) -> None:
@@ -293,8 +284,8 @@ def _text(value: Any) -> str:
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "import fcidump": _import_fcidump,
-    "import counts": _import_counts,
+    "import fcidump": _import,
+    "import counts": _import,
     "run": _run,
     "sqd": _sqd,
     "plan": _plan,

@@ -14,7 +14,11 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 
 def from_fcidump(parsed: argparse.Namespace) -> int:
-    """Write an input file; returns the exit code."""
+    """Write an input file; returns the exit code.
+
+    Raises:
+        InputError: a file does not fit.
+    """
     records.check_output(parsed.output, parsed.fcidump, parsed.alpha, parsed.beta)
     with input_warnings_to(_warn):
         hamiltonian = Hamiltonian.from_fcidump(parsed.fcidump, parsed.spin_orbitals)

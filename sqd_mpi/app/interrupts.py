@@ -68,6 +68,7 @@ class OutputLock:
         """Whether the lock is held, so that no other job writes this output."""
         deadline = time.monotonic() + _DYING_SECONDS
         while True:
+            # Lock it, unless another job does, which may be about to end.
             try:
                 self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
@@ -83,11 +84,14 @@ class OutputLock:
                     time.sleep(0.1)
                     continue
                 raise InputError(f"cannot write {output}: another job is writing it ({holder or 'unknown'})") from None
+
             # The former holder may have removed the file between the two calls: then this lock protects nothing.
             with suppress(FileNotFoundError):
                 if os.stat(self.path).st_ino == os.fstat(self._descriptor).st_ino:
                     break
             os.close(self._descriptor)
+
+        # Say who has it.
         self.held = True
         with suppress(OSError):  # on a full disk the lock holds all the same
             os.ftruncate(self._descriptor, 0)

@@ -34,14 +34,9 @@ _WEIGHTS = ("alpha", "beta", "largest_alpha", "largest_beta")
 
 
 def run_loop_file(
-    ranks: Ranks,
-    problem_path: str,
-    output_path: str,
-    given: dict[str, Any],
-    extra: dict[str, str | None],
-    signals: StopSignals | None = None,
-    log: Log | None = None,
-) -> int:
+    ranks: Ranks, problem_path: str, output_path: str, given: dict[str, Any], extra: dict[str, str | None],
+    signals: StopSignals | None = None, log: Log | None = None,
+) -> int:  # fmt: skip
     """Run the loop on a problem file and write the result file.
 
     Collective over the ranks.
@@ -73,16 +68,9 @@ class _LoopJob(Job):
     options: LoopOptions
 
     def __init__(
-        self,
-        ranks: Ranks,
-        problem_path: str,
-        output_path: str,
-        given: dict[str, Any],
-        extra: dict[str, str | None],
-        signals: StopSignals,
-        stack: ExitStack,
-        log: Log | None = None,
-    ):
+        self, ranks: Ranks, problem_path: str, output_path: str, given: dict[str, Any], extra: dict[str, str | None],
+        signals: StopSignals, stack: ExitStack, log: Log | None = None,
+    ):  # fmt: skip
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()
         self.ranks = ranks
@@ -100,6 +88,7 @@ class _LoopJob(Job):
 
     def run(self) -> int:
         """Run the loop and write."""
+        # What is asked; with workers, these have the threads and kernels.
         startup.keep_cache_on_node()  # of workers too, and like the next line before numba is imported
         self.ranks.from_rank_0(startup.check_processor)
         hamiltonian, state, included, occupancies = self._read_problem()
@@ -109,6 +98,7 @@ class _LoopJob(Job):
         from sqd_mpi.loop.batches import shared_on_nodes
         from sqd_mpi.loop.sqd import LoopState, run_loop
 
+        # The loop, on integrals that are held once per node.
         with shared_on_nodes(self.ranks, hamiltonian) as shared:
             self.log.info(
                 f"sqd_mpi {__version__}: {shared.norb} orbitals, {shared.nelec[0]} + {shared.nelec[1]} electrons, "
@@ -127,12 +117,15 @@ class _LoopJob(Job):
                 why = "signal" if self.signals.number else "time limit"
                 self.log.info(f"stopped by the {why}; go on with --resume ({self.checkpoint})")
                 return STOPPED
+
+            # The result takes the place of the checkpoint.
             converged = result.state.converged
             self.ranks.from_rank_0(partial(self._write, shared, result.state))
             if self.ranks.rank == 0 and converged:
                 self.checkpoint.unlink(missing_ok=True)
                 shutil.rmtree(self.vectors, ignore_errors=True)
             self.ranks.barrier()
+
         best = result.state.best
         assert best is not None
         self.log.info(
@@ -257,6 +250,7 @@ class _LoopJob(Job):
         from sqd_mpi.loop.sqd import LoopState
         from sqd_mpi.solver.observables import StringWeights
 
+        # The checkpoint of this problem.
         if not self.checkpoint.exists():
             self.log.warning(f"--resume: there is no checkpoint {self.checkpoint}; starting from the beginning")
             return None
@@ -266,6 +260,8 @@ class _LoopJob(Job):
                 f"--resume needs a checkpoint of this problem and these options; {self.checkpoint} was written for "
                 "others"
             )
+
+        # Its best batch and its history.
         best = None
         if "best" in values:
             weights = StringWeights(*(arrays[f"weight_{name}"] for name in _WEIGHTS))
@@ -277,6 +273,7 @@ class _LoopJob(Job):
                 history[name] = list(arrays[f"history_{name}"])
         texts, n = values["failures"], self.options.batches
         history["failure"] = [texts[k : k + n] for k in range(0, len(texts), n)]
+
         self.log.info(f"resuming from {self.checkpoint} (iteration {values['iteration']})")
         energy = values["energy"]
         return LoopState(
@@ -287,21 +284,16 @@ class _LoopJob(Job):
     def _write(self, hamiltonian: Any, state: Any) -> None:
         """Write the result file; on rank 0."""
         from sqd_mpi.files import records
-        from sqd_mpi.problem import sampling
 
-        best, threshold = state.best, self.options.carry_over_threshold
-        weights = best.weights
-        carried = sampling.carry_over(
-            (best.strings_a, best.strings_b), (weights.alpha, weights.beta),
-            (weights.largest_alpha, weights.largest_beta), threshold, False,
-        )  # fmt: skip
+        best = state.best
+        carried = best.carry_over(self.options.carry_over_threshold)
         record = records.Record(
             summary=summaries.of_loop(hamiltonian, self.samples, state, self.began, self.ranks.size),
             fingerprint=records.fingerprint(hamiltonian, best.strings_a, best.strings_b),
             strings_a=best.strings_a,
             strings_b=best.strings_b,
-            weights_a=weights.alpha,
-            weights_b=weights.beta,
+            weights_a=best.weights.alpha,
+            weights_b=best.weights.beta,
             carry_over_a=[carried[0]],
             carry_over_b=[carried[1]],
             history=_history(state),

@@ -176,6 +176,8 @@ def _add_import(verbs: Any) -> None:
         "sqd_mpi import counts --help",
     )  # fmt: skip
     sources = importer.add_subparsers(metavar="SOURCE", required=True)
+
+    # Integrals and strings.
     parser = _add_verb(sources, "fcidump", "Make an input file from a FCIDUMP file and text files of bit-strings.",
         "sqd_mpi import fcidump h2o.fcidump --alpha strings.txt -o input.h5",
         "sqd_mpi import fcidump o2.fcidump --alpha alpha.txt --beta beta.txt -o input.h5",
@@ -188,6 +190,8 @@ def _add_import(verbs: Any) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="input file to write")
     _add_manners(parser, json_text="print what info --json says of the new file")
     parser.set_defaults(verb="import fcidump", parser=parser)
+
+    # Integrals and samples.
     parser = _add_verb(sources, "counts", "Make a problem file from a FCIDUMP file and sampled bit-strings.",
         "sqd_mpi import counts --hamiltonian n2.fcidump --counts counts.json -o problem.h5",
     )  # fmt: skip

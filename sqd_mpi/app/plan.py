@@ -36,6 +36,7 @@ def plan_file(
     """
     from sqd_mpi.files import records
 
+    # What is asked.
     ranks = _number_of_ranks(n_ranks)
     profile = None if profile_path is None else read_profile(profile_path)
     with input_warnings_to(Log().warning):
@@ -53,6 +54,7 @@ def plan_file(
     from sqd_mpi import planner
     from sqd_mpi.solver.davidson import subspace_sizes
 
+    # The problem, and what a rank may take.
     per_node = profile.ranks_per_node or max(1, available_cores() // n_threads)
     memory = options.memory or int(available_memory() / min(ranks, per_node))
     problem = planner.Problem.create(
@@ -62,6 +64,8 @@ def plan_file(
     rdm_order = 0 if options.rdm == "none" else int(options.rdm)
     sizes = subspace_sizes(options.nroots, options.max_subspace)
     limits = planner.MemoryLimits(memory, *sizes, device_bytes, options.nroots, rdm_order)
+
+    # Plans for this number of ranks and for the usual ones.
     numbers = tuple(sorted({*planner.RANKS, ranks}))
     profile = profile.model_copy(update={"ranks_per_node": per_node})
     found = planner.make_plan(problem, ranks, profile, n_threads, limits, numbers)

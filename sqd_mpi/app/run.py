@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -37,13 +39,9 @@ _NARROW_GAP = 0.05  # hartree between a root and a determinant outside below whi
 
 
 def run_file(
-    comm: SomeRanks,
-    input_path: str,
-    output_path: str,
-    given: dict[str, Any],
-    signals: StopSignals | None = None,
+    comm: SomeRanks, input_path: str, output_path: str, given: dict[str, Any], signals: StopSignals | None = None,
     log: Log | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Solve an input file and write the result file.
 
     Collective over the communicator.
@@ -87,15 +85,9 @@ class Job:
     threads: startup.Threads | None = None  # once they are settled
 
     def __init__(
-        self,
-        ranks: Ranks,
-        input_path: str,
-        output_path: str,
-        given: dict[str, Any],
-        signals: StopSignals,
-        stack: ExitStack,
-        log: Log | None = None,
-    ):
+        self, ranks: Ranks, input_path: str, output_path: str, given: dict[str, Any], signals: StopSignals,
+        stack: ExitStack, log: Log | None = None,
+    ):  # fmt: skip
         self.began = perf_counter() - seconds_since_start()
         self.name = new_run_name()  # that of rank 0 is what files hold
         self.ranks = ranks
@@ -104,7 +96,7 @@ class Job:
         self.log = log or Log(ranks.rank)
         self.input_path = input_path
         reading = perf_counter()
-        self.problem, self.options, self.fingerprint = self._read(input_path, given, stack)
+        self.problem, self.options, self.fingerprint = ranks.from_rank_0(partial(self._read, input_path, given, stack))
         self.timers = self._timers()
         self.timers.add("start-up", self.began, reading)
         self.timers.add("read", reading, perf_counter())
@@ -169,10 +161,7 @@ class Job:
         return 0 if self.options.rdm == "none" else int(self.options.rdm)
 
     def _read(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
-        """Rank 0 reads, checks and locks the output; all ranks get the problem or the same error."""
-        return self.ranks.from_rank_0(lambda: self._read_here(input_path, given, stack))
-
-    def _read_here(self, input_path: str, given: dict[str, Any], stack: ExitStack) -> tuple[Any, SolveOptions, str]:
+        """The problem, its options and its fingerprint; locks the output. On rank 0."""
         from sqd_mpi.files import records
 
         with input_warnings_to(self.log.warning):
@@ -318,28 +307,29 @@ class Job:
         if trouble is not None:
             self.log.warning(trouble)
 
+    def _in_phase(self, name: str, result: Any, make: Callable[[], list[Any]]) -> list[Any]:
+        """What is made after the solve; the time goes to the timings of the result. Collective."""
+        with self.timers(name):
+            found = make()
+        result.timings.update(self.ranks.minimum_mean_maximum({name: self.timers.seconds[name]}))
+        return found
+
     def _densities(self, result: Any) -> list[Any]:
-        """Density matrices of all roots on rank 0, if they are wanted; their time goes to the timings."""
+        """Density matrices of all roots on rank 0, if they are wanted."""
         if not self.rdm_order:
             return []
         from sqd_mpi.solver.density_matrices import of_all_roots
 
-        name = "density matrices"
-        with self.timers(name):
-            densities = of_all_roots(result, self.rdm_order)
-        result.timings.update(self.ranks.minimum_mean_maximum({name: self.timers.seconds[name]}))
-        return densities
+        return self._in_phase("density matrices", result, lambda: of_all_roots(result, self.rdm_order))
 
     def _corrections(self, result: Any) -> list[Any]:
-        """Second-order corrections of all roots, if they are wanted; their time goes to the timings."""
+        """Second-order corrections of all roots, if they are wanted."""
         if not self.options.pt2:
             return []
         from sqd_mpi.solver.pt2 import of_all_roots
 
-        name = "second order"
-        with self.timers(name):
-            corrections = of_all_roots(result, self.problem.hamiltonian)
-        result.timings.update(self.ranks.minimum_mean_maximum({name: self.timers.seconds[name]}))
+        hamiltonian = self.problem.hamiltonian
+        corrections = self._in_phase("second order", result, lambda: of_all_roots(result, hamiltonian))
         for k, (root, found) in enumerate(zip(result.roots, corrections, strict=True)):
             self.log.info(
                 f"root {k}: second-order correction {found.energy:.8f} hartree, energy with it "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sqd_mpi import resources
 from sqd_mpi._version import __version__
 from sqd_mpi.files.summary import Summary
 
@@ -24,51 +25,65 @@ def of_solve(
         densities: density matrices of all roots, or nothing.
         corrections: second-order corrections of all roots, or nothing.
     """
-    roots, target, seconds = result.roots, result.spin_target, result.task_seconds
     return Summary(
-        energy=[root.energy for root in roots],
-        penalised_energy=None if target is None else [root.penalised_energy for root in roots],
-        converged=[root.converged for root in roots],
-        residual_norm=[root.residual_norm for root in roots],
-        spin_square=[root.spin_square for root in roots],
-        spin_pure=[root.spin_pure for root in roots],
-        sector=[root.sector for root in roots],
-        spin_flip_parity=[root.parity or None for root in roots],
-        occupancies=[root.occupancies.tolist() for root in roots],
+        **_roots(result),
+        **_space(problem.hamiltonian, problem.strings_a, problem.strings_b),
+        **_course(result),
         all_converged=result.converged,
         proven=result.proven,
         sectors=_sectors(result.sectors_examined),
-        dimension=len(problem.strings_a) * len(problem.strings_b),
-        sector_dimension=roots[0].layout.dimension,
-        n_alpha_strings=len(problem.strings_a),
-        n_beta_strings=len(problem.strings_b),
-        norb=problem.hamiltonian.norb,
-        nelec=list(problem.hamiltonian.nelec),
-        grid=list(result.grid.shape),
-        backend=result.backend,
-        device=result.device,
-        n_ranks=result.grid.n_ranks,
-        n_threads=result.n_threads,
-        n_iterations=result.n_iterations,
-        n_sigma=result.n_sigma,
-        sigma_seconds=result.sigma_seconds,
-        solve_seconds=result.solve_seconds,
+        sector_dimension=result.roots[0].layout.dimension,
         wall_seconds=perf_counter() - began,
-        cpu_seconds=seconds[1],
-        imbalance=seconds[2] / max(seconds[1], 1e-9),
-        messages=result.messages,
         peak_rss_bytes=peak_rss_bytes,
-        symmetry={
-            name: getattr(result.symmetry, name) for name in ("n_labels", "tolerance", "max_dropped", "effect_bound")
-        },
-        spin_target=None
-        if target is None
-        else {"spin": target.spin, "penalty": target.strength, "linear": target.linear},
-        memory=result.memory,
         version=__version__,
         **_orbitals(densities),
         **_corrections(corrections),
     )
+
+
+def _roots(result: Any) -> dict[str, Any]:
+    """The roots, and which spin and symmetry were asked for and found."""
+    roots, target = result.roots, result.spin_target
+    symmetry = "n_labels", "tolerance", "max_dropped", "effect_bound"
+    spin_target = target and {"spin": target.spin, "penalty": target.strength, "linear": target.linear}
+    return {
+        **{
+            name: [getattr(root, name) for root in roots]
+            for name in ("energy", "converged", "residual_norm", "spin_square", "spin_pure", "sector")
+        },
+        "penalised_energy": target and [root.penalised_energy for root in roots],
+        "spin_flip_parity": [root.parity or None for root in roots],
+        "occupancies": [root.occupancies.tolist() for root in roots],
+        "symmetry": {name: getattr(result.symmetry, name) for name in symmetry},
+        "spin_target": spin_target,
+    }
+
+
+def _space(hamiltonian: Any, strings_a: Any, strings_b: Any) -> dict[str, Any]:
+    """Sizes of what was diagonalised."""
+    return {
+        "dimension": len(strings_a) * len(strings_b),
+        "n_alpha_strings": len(strings_a),
+        "n_beta_strings": len(strings_b),
+        "norb": hamiltonian.norb,
+        "nelec": list(hamiltonian.nelec),
+    }
+
+
+def _course(result: Any) -> dict[str, Any]:
+    """On what the solve ran, how long, and what it took."""
+    _, mean, most = result.task_seconds
+    same = (
+        "backend", "device", "n_threads", "n_iterations", "n_sigma", "sigma_seconds", "solve_seconds", "messages",
+        "memory",
+    )  # fmt: skip
+    return {
+        **{name: getattr(result, name) for name in same},
+        "grid": list(result.grid.shape),
+        "n_ranks": result.grid.n_ranks,
+        "cpu_seconds": mean,
+        "imbalance": most / max(mean, 1e-9),
+    }
 
 
 def _sectors(decisions: Any) -> dict[str, list[Any]]:
@@ -116,15 +131,15 @@ def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: i
         began: when the program was started, seconds of `perf_counter`.
         n_ranks: number of ranks.
     """
-    from sqd_mpi.resources import peak_rss_bytes
-
-    best = state.best
+    # What failed on the way.
+    best, history = state.best, state.history
     failures = [
         f"iteration {iteration}, batch {batch}: {text}"
-        for iteration, row in enumerate(state.history["failure"], 1)
-        for batch, text in enumerate(row)
-        if text
+        for iteration, row in enumerate(history["failure"], 1)
+        for batch, text in enumerate(row) if text
     ]
+
+    # Of all iterations the best state counts.
     return Summary(
         energy=[best.energy],
         converged=[best.converged],
@@ -134,15 +149,12 @@ def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: i
         occupancies=[best.occupancies.tolist()],
         all_converged=bool(state.converged and best.converged),
         proven=best.proven,
-        dimension=best.dimension,
-        n_alpha_strings=len(best.strings_a),
-        n_beta_strings=len(best.strings_b),
-        norb=hamiltonian.norb,
-        nelec=list(hamiltonian.nelec),
+        **_space(hamiltonian, best.strings_a, best.strings_b),
+        # The loop itself.
         n_ranks=n_ranks,
         n_threads=best.n_threads,
         wall_seconds=perf_counter() - began,
-        peak_rss_bytes=peak_rss_bytes(),
+        peak_rss_bytes=resources.peak_rss_bytes(),
         version=__version__,
         loop_converged=state.converged,
         loop_iterations=state.iteration,

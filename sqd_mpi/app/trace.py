@@ -122,6 +122,7 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
     Returns:
         On rank 0 a sentence on what went wrong, if something did; else None.
     """
+    # What all ranks have.
     tracer.align(process_grid.ranks)
     mine = (tracer.first(), socket.gethostname(), len(tracer), tracer.n_dropped)
     firsts, hosts, n_events, n_dropped = zip(*process_grid.ranks.gather_objects(mine), strict=True)
@@ -135,6 +136,8 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
         "n_events": sum(n_events),
         "n_dropped": sum(n_dropped),
     }
+
+    # Rank 0 writes, piece after piece.
     try:
         if process_grid.rank == 0:
             with records.new_binary_file(path) as stream:
@@ -147,6 +150,8 @@ def write(path: Path, tracer: Tracer, process_grid: ProcessGrid, about: Mapping[
     finally:
         for _ in incoming:  # the other ranks send theirs here, also if rank 0 cannot write
             pass
+
+    # Of what is missing.
     cut = sum(number > 0 for number in n_dropped)
     if cut:
         return (

@@ -33,13 +33,9 @@ class Watchdog:
     """
 
     def __init__(
-        self,
-        timers: Timers,
-        seconds: float | None,
-        rank: int = 0,
-        end: Callable[[], None] | None = None,
+        self, timers: Timers, seconds: float | None, rank: int = 0, end: Callable[[], None] | None = None,
         stream: TextIO | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.timers, self.seconds, self.rank, self.end = timers, seconds, rank, end
         self._stream = MessageStream(stream)
         self._watched = threading.get_ident()

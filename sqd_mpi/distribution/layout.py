@@ -94,6 +94,12 @@ class Layout:
         """Number of elements of a whole block."""
         return int(np.dot(np.diff(self.alpha_bounds, axis=1)[:, ia], self.row_lengths(ib)))
 
+    @property
+    def block_sizes(self) -> IntArray:
+        """(a, b) number of elements of every whole block."""
+        a, b = self.grid[:2]
+        return np.array([[self.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
+
     def is_triangle(self, ia: int, ib: int) -> bool:
         """Whether the stored rows of a block end at the mirror line."""
         return self.parity != 0 and self.sector == 0 and ia == ib

@@ -7,8 +7,7 @@ Ranks form a grid (a, b, t, r). World rank = ((ia b + ib) r + ir) t + it, so rep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from sqd_mpi.distribution.ranks import SomeRanks
 
 
-@dataclass(frozen=True)
-class Coordinates:
+class Coordinates(NamedTuple):
     """Place of a rank in the grid."""
 
     ia: int

@@ -231,8 +231,7 @@ class StoredVectors:
         The file has whole vectors. Where the layout stores one of each two mirrored elements, that is
         (C_IJ + parity C_JI) / sqrt(2) off the mirror line and C_II on it.
         """
-        here = grid.coordinates
-        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+        where = layout.geometry(*grid.coordinates)
         out[:] = 0.0
         known = self.reader.parities[number]
         if layout.parity and known not in (0, layout.parity):

@@ -16,7 +16,7 @@ from sqd_mpi.arrays import FloatArray, Strings
 from sqd_mpi.errors import InputError, Recalled
 from sqd_mpi.files import distributed, records
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem import bitstrings, sampling
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.density_matrices import DensityMatrices, density_matrices
 from sqd_mpi.solver.observables import StringWeights
@@ -123,6 +123,19 @@ class BatchResult:
         """Number of determinants."""
         return len(self.strings_a) * len(self.strings_b)
 
+    def carry_over(self, threshold: float, symmetrize_spin: bool = False) -> tuple[Strings, Strings]:
+        """(alpha, beta) strings, (n, nwords), of some coefficient above the threshold; see `sampling.carry_over`."""
+        weights = self.weights
+        assert weights is not None
+        return sampling.carry_over(
+            (self.strings_a, self.strings_b), (weights.alpha, weights.beta),
+            (weights.largest_alpha, weights.largest_beta), threshold, symmetrize_spin,
+        )  # fmt: skip
+
+    def after(self, attempts: int) -> BatchResult:
+        """The same with the number of attempts in its failure."""
+        return self if self.failure is None else replace(self, failure=replace(self.failure, attempts=attempts))
+
     def without_arrays(self) -> BatchResult:
         """The same without what grows with the number of determinants or with norb^4."""
         return replace(self, amplitudes=None, densities=None)
@@ -163,6 +176,7 @@ def _solve(
     comm: SomeRanks, hamiltonian: Hamiltonian, task: BatchTask, should_stop: Callable[[], bool] | None
 ) -> BatchResult:
     """As `solve_one`, on the threads that there are."""
+    # Whoever is asked to stop, or finds the time up, ends the solve for all ranks.
     began = perf_counter()
 
     def hook(progress: Progress) -> bool:
@@ -173,6 +187,7 @@ def _solve(
 
     result = solve_subspace(comm, hamiltonian, task.strings_a, task.strings_b, task.options, hook=hook)
     try:
+        # What is no result.
         if result.stopped:
             asked = np.array([should_stop is not None and should_stop()], np.int64)
             result.grid.maximum_over_all(asked)
@@ -182,6 +197,8 @@ def _solve(
         root = result.roots[0]
         if not np.isfinite(root.energy):
             raise BatchError("not finite", f"the energy is {root.energy}")
+
+        # What is kept of it.
         strings = [bitstrings.canonical(each)[0] for each in (task.strings_a, task.strings_b)]
         trouble = None if task.vector_file is None else _write_vector(result, task.vector_file, strings, hamiltonian)
         return BatchResult(

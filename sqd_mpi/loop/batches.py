@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from sqd_mpi.distribution.node_memory import NodeShared
 from sqd_mpi.distribution.ranks import MpiRanks, ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
-from sqd_mpi.loop.batch import BatchResult, BatchTask, Failure, Solve, failed, isolated, solve_one
+from sqd_mpi.loop.batch import BatchResult, BatchTask, Solve, failed, isolated, solve_one
 from sqd_mpi.loop.workers import WorkerPool, most_workers
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
@@ -27,7 +27,7 @@ from sqd_mpi.problem.excitations import find_singles
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 
 if TYPE_CHECKING:
-    from sqd_mpi.distribution.cancellable import Group as RankGroup
+    from sqd_mpi.distribution.cancellable import Group
     from sqd_mpi.distribution.ranks import SomeRanks
 
 Pair = tuple[Strings, Strings]
@@ -38,7 +38,7 @@ _SAMPLED_STRINGS = 256  # of each spin, from which the cost of a batch is predic
 
 
 @dataclass(frozen=True)
-class Group:
+class BatchGroup:
     """Ranks that solve some of the batches, one after another."""
 
     first_rank: int
@@ -50,25 +50,12 @@ class Group:
 
 
 def solve_batches(
-    hamiltonian: Hamiltonian,
-    batches: Sequence[Pair],
-    options: SolveOptions | None = None,
-    *,
-    comm: SomeRanks = None,
-    pool: WorkerPool | None = None,
-    workers: int | None = None,
-    threads: int | None = None,
-    memory: int | None = None,
-    devices: Sequence[int] | None = None,
-    timeout: float | None = None,
-    retries: int = 0,
-    vectors: Path | str | None = None,
-    amplitudes: bool = False,
-    rdm: int = 0,
-    solve: Solve = solve_one,
-    should_stop: Callable[[], bool] | None = None,
-    log: Log | None = None,
-) -> list[BatchResult]:
+    hamiltonian: Hamiltonian, batches: Sequence[Pair], options: SolveOptions | None = None, *, comm: SomeRanks = None,
+    pool: WorkerPool | None = None, workers: int | None = None, threads: int | None = None, memory: int | None = None,
+    devices: Sequence[int] | None = None, timeout: float | None = None, retries: int = 0,
+    vectors: Path | str | None = None, amplitudes: bool = False, rdm: int = 0, solve: Solve = solve_one,
+    should_stop: Callable[[], bool] | None = None, log: Log | None = None,
+) -> list[BatchResult]:  # fmt: skip
     """Lowest eigenpair in each of several subspaces, all at once as far as there are ranks or cores.
 
     Collective over the communicator: all arguments must be the same on all ranks. With several ranks, groups of them
@@ -85,7 +72,7 @@ def solve_batches(
             signals and the memory limit is not enforced.
         threads: threads of a worker; by default what NUMBA_NUM_THREADS or OMP_NUM_THREADS say, else cores are divided.
         memory: bytes that each worker may allocate.
-        devices: devices that workers see, assigned in turn; without, workers use the CPU.
+        devices: devices that workers see, one after another in turn; without, workers use the CPU.
         timeout: seconds after which a batch has failed.
         retries: how often a failed batch is tried again.
         vectors: folder for the eigenvectors, `batch-<number>.h5`, from which later solves may start.
@@ -101,14 +88,10 @@ def solve_batches(
     Raises:
         InputError: options do not fit. Strings that do not fit make their batch fail.
     """
+    _check(hamiltonian, pool, timeout, retries)
+
+    # One task a batch.
     plain = options if options is not None else SolveOptions()
-    if timeout is not None and not timeout > 0:
-        raise InputError(f"timeout needs a positive number of seconds; got {timeout}")
-    if retries < 0:
-        raise InputError(f"retries needs a number of at least 0; got {retries}")
-    if pool is not None and pool.hamiltonian is not hamiltonian:
-        if pool.hamiltonian.fingerprint() != hamiltonian.fingerprint():
-            raise InputError("the workers of a pool need the Hamiltonian of the batches; they have another one")
     tasks = [
         BatchTask(
             number, np.asarray(alpha), np.asarray(beta), plain,
@@ -118,24 +101,42 @@ def solve_batches(
     ]  # fmt: skip
     if not tasks:
         return []
+
+    # Groups of ranks solve them, or workers, or this process.
     ranks = ranks_of(comm)
     if isinstance(ranks, MpiRanks):
         results = _on_groups(ranks, hamiltonian, tasks, retries, solve, should_stop)
     elif pool is not None:
         results = _by_workers(pool, tasks, retries, solve, should_stop)
     elif workers == 0:
-        results = [_here(hamiltonian, task, retries, solve, should_stop) for task in tasks]
+        results = [_tried(partial(isolated, solve, None, hamiltonian, task, should_stop), retries) for task in tasks]
     else:
         count = workers or min(len(tasks), most_workers(threads))
         tell = None if log is None else log.info
         with WorkerPool(hamiltonian, count, threads=threads, memory=memory, devices=devices, tell=tell) as own:
             results = _by_workers(own, tasks, retries, solve, should_stop)
-    for result in results:
-        if log is not None and result.failure is not None:
-            log.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
-        if log is not None and result.vector_trouble is not None:
-            log.warning(f"the eigenvector of batch {result.number} is not kept: {result.vector_trouble}")
+    _tell(results, log or Log.silent())
     return results
+
+
+def _check(hamiltonian: Hamiltonian, pool: WorkerPool | None, timeout: float | None, retries: int) -> None:
+    """Raise InputError where arguments do not fit."""
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"timeout needs a positive number of seconds; got {timeout}")
+    if retries < 0:
+        raise InputError(f"retries needs a number of at least 0; got {retries}")
+    if pool is not None and pool.hamiltonian is not hamiltonian:
+        if pool.hamiltonian.fingerprint() != hamiltonian.fingerprint():
+            raise InputError("the workers of a pool need the Hamiltonian of the batches; they have another one")
+
+
+def _tell(results: list[BatchResult], log: Log) -> None:
+    """Say what failed."""
+    for result in results:
+        if result.failure is not None:
+            log.warning(f"batch {result.number} failed after {result.failure.attempts} attempts: {result.failure}")
+        if result.vector_trouble is not None:
+            log.warning(f"the eigenvector of batch {result.number} is not kept: {result.vector_trouble}")
 
 
 def predicted_cost(task: BatchTask, norb: int) -> float:
@@ -154,10 +155,10 @@ def _mean_singles(strings: Strings, norb: int) -> float:
     return float(np.diff(find_singles(sample, strings, norb).indptr).mean()) if len(sample) else 0.0
 
 
-def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
+def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[BatchGroup]:
     """Groups of ranks for batches of given costs, so that the last one is done as early as possible.
 
-    For every number of groups the batches are assigned to them, the most expensive first, each to the group with the
+    For every number of groups the batches are assigned to them, the most expensive first, each to the one with the
     least to do; ranks then go one by one to the group that would be the last. The best number is taken.
     """
     order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
@@ -178,7 +179,7 @@ def divide_ranks(costs: Sequence[float], n_ranks: int) -> list[Group]:
             best = end, queues, ranks
     assert best is not None
     first = np.concatenate([[0], np.cumsum(best[2])])
-    return [Group(int(first[g]), best[2][g], tuple(queue)) for g, queue in enumerate(best[1])]
+    return [BatchGroup(int(first[g]), best[2][g], tuple(queue)) for g, queue in enumerate(best[1])]
 
 
 @contextmanager
@@ -202,12 +203,10 @@ def shared_on_nodes(comm: SomeRanks, hamiltonian: Hamiltonian | None) -> Iterato
         shared.free()
 
 
-def _here(
-    hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve, should_stop: Callable[[], bool] | None
-) -> BatchResult:
-    """One batch in this process."""
-    for attempt in range(1, retries + 2):
-        result = _after(isolated(solve, None, hamiltonian, task, should_stop), attempt)
+def _tried(attempt: Callable[[], BatchResult], retries: int) -> BatchResult:
+    """The result of the first attempt that does not fail, or of the last one."""
+    for number in range(1, retries + 2):
+        result = attempt().after(number)
         if result.failure is None or result.failure.kind == "stopped":
             break
     return result
@@ -228,21 +227,26 @@ def _on_groups(
     should_stop: Callable[[], bool] | None,
 ) -> list[BatchResult]:  # fmt: skip
     """All batches on groups of ranks. Collective over the ranks."""
-    from sqd_mpi.distribution.cancellable import Group as RankGroup
+    from sqd_mpi.distribution.cancellable import Group
 
-    mine = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % ranks.size == ranks.rank}
-    known: dict[int, float] = {}
-    for part in ranks.gather_objects(mine):
-        known.update(part)
-    groups = divide_ranks([known[k] for k in range(len(tasks))], ranks.size)
-    bounds = [group.first_rank for group in groups] + [ranks.size]
-    number = next(g for g, (first, last) in enumerate(pairwise(bounds)) if first <= ranks.rank < last)
+    # The ranks predict the costs together, and each finds its group.
+    part = {k: predicted_cost(task, hamiltonian.norb) for k, task in enumerate(tasks) if k % ranks.size == ranks.rank}
+    costs: dict[int, float] = {}
+    for each in ranks.gather_objects(part):
+        costs.update(each)
+    groups = divide_ranks([costs[k] for k in range(len(tasks))], ranks.size)
+    number = next(g for g, group in enumerate(groups) if ranks.rank < group.first_rank + group.n_ranks)
+
+    # Its batches, one after another.
     mine_alone = ranks.split(number)
-    group = RankGroup(mine_alone.comm)
-    results = [_agreed(group, hamiltonian, tasks[k], retries, solve, should_stop) for k in groups[number].batches]
+    group = Group(mine_alone.comm)
+    mine = [tasks[k] for k in groups[number].batches]
+    results = [_tried(partial(_agreed, group, hamiltonian, task, solve, should_stop), retries) for task in mine]
     leads = group.rank == 0
     group.free()
     mine_alone.free()
+
+    # Arrays are on rank 0 only.
     whole = ranks.gather_on_root(results if leads else [])
     known_to_all = ranks.broadcast([each.without_arrays() for part in whole for each in part])
     found = [each for part in whole for each in part] if ranks.rank == 0 else known_to_all
@@ -250,26 +254,13 @@ def _on_groups(
 
 
 def _agreed(
-    group: RankGroup, hamiltonian: Hamiltonian, task: BatchTask, retries: int, solve: Solve,
-    should_stop: Callable[[], bool] | None,
-) -> BatchResult:  # fmt: skip
+    group: Group, hamiltonian: Hamiltonian, task: BatchTask, solve: Solve, should_stop: Callable[[], bool] | None
+) -> BatchResult:
     """One batch on the ranks of a group; a failure of any of them is the failure of all. Collective over the group."""
-    result = failed(task, Failure("exception", "not tried"))
-    for attempt in range(retries + 1):
-        mine = isolated(solve, group.attempt(), hamiltonian, task, should_stop)
-        if mine.failure is not None:
-            group.give_up()
-        failures = [each for each in group.settle(mine.failure) if each is not None]
-        # Those that were called back failed as well; the reason is with the others.
-        own = [each for each in failures if each.kind != "recalled"] or failures
-        result = _after(failed(task, own[0]) if own else mine, attempt + 1)
-        if result.failure is None or result.failure.kind == "stopped":
-            break
-    return result
-
-
-def _after(result: BatchResult, attempts: int) -> BatchResult:
-    """The result with the number of attempts in its failure."""
-    if result.failure is None:
-        return result
-    return replace(result, failure=replace(result.failure, attempts=attempts))
+    mine = isolated(solve, group.attempt(), hamiltonian, task, should_stop)
+    if mine.failure is not None:
+        group.give_up()
+    failures = [each for each in group.settle(mine.failure) if each is not None]
+    # Those that were called back failed as well; the reason is with the others.
+    own = [each for each in failures if each.kind != "recalled"] or failures
+    return failed(task, own[0]) if own else mine

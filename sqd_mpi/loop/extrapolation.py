@@ -138,9 +138,14 @@ def truncated_series(
     Collective over the communicator: all arguments must be the same on all ranks; so are the points.
 
     Args:
+        comm: MPI communicator, or None for this process alone.
+        hamiltonian: integrals in hartree.
+        strings_a: (n, n_words) uint64, alpha.
+        strings_b: the same for beta.
         thresholds: absolute coefficients in the whole space, ascending; those that give the same strings as the one
             before, or none, are left out.
         options: of every solve.
+        log: where the points go, by default nowhere.
 
     Raises:
         InputError: the integrals depend on spin; the same on all ranks.
@@ -156,6 +161,7 @@ def truncated_series(
     strings, weights = whole, None
     points: list[Point] = []
     for threshold in (0.0, *thresholds):
+        # The strings of some coefficient of the whole space above the threshold.
         if weights is not None:
             largest = weights.largest_alpha, weights.largest_beta
             kept = [carry_over(each, size, threshold) for each, size in zip(whole, largest, strict=True)]
@@ -163,15 +169,14 @@ def truncated_series(
                 log.warning(f"threshold {threshold:g} gives no new space; left out")
                 continue
             strings = kept
+
+        # A solve in their space.
         result = solve_subspace(comm, hamiltonian, strings[0], strings[1], options)
         root, found = result.roots[0], second_order(result, hamiltonian)
         weights = root.weights if weights is None else weights
-        n_alpha, n_beta = (len(each) for each in strings)
-        points.append(
-            Point(
-                threshold, n_alpha, n_beta, n_alpha * n_beta, root.energy, found.energy, found.variance, root.converged
-            )
-        )
+        sizes = len(strings[0]), len(strings[1])
+        energies = root.energy, found.energy, found.variance
+        points.append(Point(threshold, *sizes, sizes[0] * sizes[1], *energies, root.converged))
         log.info(row(points[-1]))
         result.grid.free()
     return points

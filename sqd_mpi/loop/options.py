@@ -31,7 +31,11 @@ DECISIVE = ("batches", "samples_per_batch", "symmetrize_spin", "max_dim", "seed"
 
 
 def parse_max_dim(value: Any) -> tuple[int, int] | None:
-    """Limits for alpha and beta strings: "1000" is both, "1000,800" one each; None stays None."""
+    """Limits for alpha and beta strings: "1000" is both, "1000,800" one each; None stays None.
+
+    Raises:
+        ValueError: they are not one or two positive integers.
+    """
     if value is None:
         return None
     parts = str(value).split(",") if isinstance(value, str | int | float) else list(value)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ class LoopState:
 
     @classmethod
     def first(cls, norb: int, seed: int, occupancies: FloatArray | None = None) -> LoopState:
-        """The state before the first iteration."""
+        """The state before the first iteration; occupancies (2, norb) to recover with in it, or None."""
         nothing = np.zeros((0, bitstrings.n_words(norb)), np.uint64)
         random = json.dumps(np.random.default_rng(seed).bit_generator.state)
         names = (*BATCH_HISTORY, "failure", "best_batch", "n_samples", "occupancies", "loop_seconds")
@@ -194,9 +195,13 @@ class _Loop:
         return pool
 
     def iterate(self, state: LoopState, settings: dict[str, Any]) -> tuple[LoopState | None, list[BatchResult]]:
-        """The state after one more iteration, or None if it was stopped, and the results of its batches."""
+        """The state after one more iteration, or None if it was stopped, and the results of its batches.
+
+        Raises:
+            RunError: every batch failed.
+        """
         began = perf_counter()
-        batches, n_samples, random = self._prepare(state)
+        batches, n_samples, random = self.ranks.from_rank_0(partial(self._draw, state))
         start = None if self.vectors is None else self.vectors / LATEST
         smallest = min(len(alpha) * len(beta) for alpha, beta in batches)
         wanted = state.iteration > 0 and smallest > _WARM_START * self.options.model_space
@@ -219,11 +224,8 @@ class _Loop:
         self._report(after, results, found)
         return after, results
 
-    def _prepare(self, state: LoopState) -> tuple[list[Pair], int, str]:
-        """Strings of all batches, from rank 0; number of samples they are drawn from; state of the generator."""
-        return self.ranks.from_rank_0(lambda: self._draw(state))
-
     def _draw(self, state: LoopState) -> tuple[list[Pair], int, str]:
+        """Strings of all batches; number of samples they are drawn from; state of the generator. On rank 0."""
         samples, nelec, options = self.samples, self.hamiltonian.nelec, self.options
         assert samples is not None
         random = np.random.default_rng()
@@ -235,11 +237,7 @@ class _Loop:
         rows = sampling.subsample(usable, options.samples_per_batch, options.batches, random)
         batches = [
             sampling.batch_strings(
-                usable,
-                each,
-                state.carried,
-                self.included,
-                symmetrize_spin=options.symmetrize_spin,
+                usable, each, state.carried, self.included, symmetrize_spin=options.symmetrize_spin,
                 max_dim=options.max_dim or (None, None),
             )  # fmt: skip
             for each in rows
@@ -250,18 +248,15 @@ class _Loop:
         self, state: LoopState, results: list[BatchResult], found: BatchResult, n_samples: int, random: str,
         seconds: float,
     ) -> LoopState:  # fmt: skip
-        options, weights = self.options, found.weights
-        assert weights is not None and found.occupancies is not None
+        options = self.options
+        assert found.occupancies is not None
         converged = (
             state.iteration > 0
             and abs(found.energy - state.energy) < options.energy_tol
             and state.occupancies is not None
             and float(abs(found.occupancies - state.occupancies).max()) < options.occupancies_tol
         )
-        carried = sampling.carry_over(
-            (found.strings_a, found.strings_b), (weights.alpha, weights.beta),
-            (weights.largest_alpha, weights.largest_beta), options.carry_over_threshold, options.symmetrize_spin,
-        )  # fmt: skip
+        carried = found.carry_over(options.carry_over_threshold, options.symmetrize_spin)
         best = found if state.best is None or found.energy < state.best.energy else state.best
         row: dict[str, list[Any]] = {name: [_entry(result, name) for result in results] for name in BATCH_HISTORY}
         row["failure"] = ["" if result.failure is None else str(result.failure) for result in results]

@@ -59,7 +59,7 @@ class WorkerPool:
             divided among the workers that have something to do.
         memory: bytes that a worker may allocate for a batch; by default what is available divided by the workers, for
             the solver's own prediction only.
-        devices: devices that the workers may see, dealt in turn. Without, they use the CPU.
+        devices: devices that the workers may see, one after another in turn. Without, they use the CPU.
         tell: is given a sentence when the workers must compile their kernels first.
 
     Raises:
@@ -120,25 +120,29 @@ class WorkerPool:
                 break
             self._hand_out(queue, len(tasks) - len(results), attempts, solve)
             for result in self._collect():
-                again = result.failure is not None and attempts[result.number] <= retries
-                if again:
+                if result.failure is not None and attempts[result.number] <= retries:
                     queue.append(next(task for task in tasks if task.number == result.number))
                 else:
-                    results[result.number] = _with_attempts(result, attempts[result.number])
+                    results[result.number] = result.after(attempts[result.number])
         return [results[task.number] for task in tasks]
 
     def _hand_out(self, queue: list[BatchTask], n_left: int, attempts: dict[int, int], solve: Solve) -> None:
         """Start processes for what waits, and give the next batches to those that are ready."""
-        busy = sum(worker is not None and worker.task is not None for worker in self._workers)
-        starting = sum(worker is not None and not worker.ready for worker in self._workers)
-        idle = sum(worker is not None and worker.ready and worker.task is None for worker in self._workers)
+        # Further processes start as long as there are batches for them.
+        there = [worker for worker in self._workers if worker is not None]
+        busy = sum(worker.task is not None for worker in there)
+        waiting = len(there) - busy
         for place, worker in enumerate(self._workers):
-            if worker is None and len(queue) > starting + idle:
+            if worker is None and len(queue) > waiting:
                 self._workers[place] = self._start(place)
-                starting += 1
+                waiting += 1
+
+        # The cores are divided among those that work.
         for place, worker in enumerate(self._workers):
             if worker is None or not worker.ready or worker.task is not None or not queue:
                 continue
+
+            # The next batch is its own.
             shared = min(self.n_workers, n_left)
             threads = self.threads or max(1, self.n_cores // max(shared, busy + 1))
             task = queue.pop(0)
@@ -146,6 +150,8 @@ class WorkerPool:
             worker.task, worker.began = task, time.monotonic()
             worker.log_start = os.fstat(worker.log.fileno()).st_size
             busy += 1
+
+            # It is sent off; what cannot be sent is a fault of the caller.
             try:
                 worker.connection.send((solve, self._limited(task), threads))
             except (OSError, BrokenPipeError):
@@ -280,12 +286,6 @@ def most_workers(threads: int | None) -> int:
     """
     n_cores = available_cores()
     return max(1, n_cores // (threads or threads_of_environment(n_cores).number or 1))
-
-
-def _with_attempts(result: BatchResult, attempts: int) -> BatchResult:
-    if result.failure is None:
-        return result
-    return replace(result, failure=replace(result.failure, attempts=attempts))
 
 
 def _search_path() -> list[str]:

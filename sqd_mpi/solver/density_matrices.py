@@ -97,7 +97,15 @@ def transition_density_matrices(result: SubspaceResult, bra: int, ket: int, orde
     Collective over the grid: all ranks ask for the same roots and order; the matrices live on every rank. The sign of a
     root's vector, hence of a transition matrix, is arbitrary.
 
-    Args and errors: as `density_matrices`.
+    Args:
+        result: what `solve_subspace` returned.
+        bra: number of the root on the left.
+        ket: number of the one on the right.
+        order: 1 for one-particle matrices only, 2 for both.
+
+    Raises:
+        InputError: the matrices do not fit the memory of a rank; the sentence says what is missing.
+        ValueError: there is no such root or order.
     """
     for number in (bra, ket):
         if not 0 <= number < len(result.roots):
@@ -149,24 +157,27 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
     """The packed sums over all ranks, on every rank. Collective over the grid.
 
     Args:
-        bra, ket: the roots; the same object for the matrices of a state.
+        grid: the process grid.
+        bra: the root on the left.
+        ket: the one on the right; the same object for the matrices of a state.
         order: 1 or 2.
         labels: (norb,) labels of the orbitals, or (2, norb) those of alpha and of beta.
         backend: module with `create_density_block`.
     """
+    # Whole blocks of both vectors.
     here = grid.coordinates
     a, b, _, _ = grid.shape
     norb = labels.shape[-1]
     out = Accumulators.zeros(norb, order, symmetric=bra is ket)
-    mirrored = bra.layout.parity * ket.layout.parity
     own_ket = _whole_block(grid, ket.layout, ket.vector)
     own_bra = own_ket if bra is ket else _whole_block(grid, bra.layout, bra.vector)
-    place = (here.ia, here.ib, here.it, here.ir)
-    block = backend.create_density_block(bra.layout, ket.layout, place, norb, labels, out)
+    block = backend.create_density_block(bra.layout, ket.layout, here, norb, labels, out)
+
+    # Ket blocks slide in as in a sigma.
+    mirrored = bra.layout.parity * ket.layout.parity
     beta_too = mirrored == 0  # C = +-C^T on both sides makes the beta matrices those of alpha
     shifts = {((here.ia + da) % a, (here.ib + db) % b): (da, db) for da, db in block.shifts(beta_too)}
-    sizes = np.array([[ket.layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
-    exchange = KetExchange(grid, list(shifts), sizes, own_ket)
+    exchange = KetExchange(grid, list(shifts), ket.layout.block_sizes, own_ket)
     exchange.start()
     if (here.ia, here.ib) in shifts:
         block.add(0, 0, own_bra, own_ket, beta_too)
@@ -175,6 +186,8 @@ def accumulate(grid: ProcessGrid, bra: Root, ket: Root, order: int, labels: Any,
         exchange.release(k)
     exchange.finish()
     exchange.free()
+
+    # The sums of all ranks, and what symmetry leaves out.
     block.finish()
     grid.sum_over_all(out.flat)
     if mirrored:
@@ -249,15 +262,3 @@ def _opposite_spin(sums: Accumulators) -> FloatArray:
     upper = np.triu_indices(norb, 1)
     full[upper] = full[upper].transpose(0, 2, 1)
     return full
-
-
-__all__ = [
-    "DensityMatrices",
-    "density_matrices",
-    "natural_occupations",
-    "of_all_roots",
-    "orbital_entropies",
-    "predict_bytes",
-    "rdm1s",
-    "transition_density_matrices",
-]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi import _jit, planner
-from sqd_mpi.arrays import Place, Shape
+from sqd_mpi.arrays import Shape
 from sqd_mpi.backends import device_is_there, get_backend
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import Memory
@@ -113,12 +113,6 @@ class Frame:
     """Every (label, parity) that holds a vector, with a spin target of its parity only."""
     max_subspace: int
     """Basis vectors that fit."""
-
-    @property
-    def place(self) -> Place:
-        """Where this rank stands."""
-        here = self.grid.coordinates
-        return here.ia, here.ib, here.it, here.ir
 
     def layout(self, sector: Sector) -> Layout:
         """Ownership of the vectors of a sector."""
@@ -354,7 +348,11 @@ def _subspace_that_fits(
     """Number of basis vectors: as asked for, or the default, or less where the memory limit wants it.
 
     Args:
+        call: what was asked.
+        engine: what computes.
+        grid: the process grid.
         layouts: of all sectors.
+        target: the wanted spin, or None.
         device_bytes: what a rank needs on its device; without one, vectors and buffers in host memory count.
 
     Raises:

@@ -64,56 +64,48 @@ class ModelSpace:
 
     @classmethod
     def create(
-        cls,
-        grid: ProcessGrid,
-        layout: Layout,
-        diagonal: Array,
-        hamiltonian: Hamiltonian,
-        interaction: Interaction,
-        size: int,
-        n_states: int | None = None,
-        penalty: Penalty | None = None,
-        memory: Memory = HOST,
-    ) -> ModelSpace:
+        cls, grid: ProcessGrid, layout: Layout, diagonal: Array, hamiltonian: Hamiltonian, interaction: Interaction,
+        size: int, n_states: int | None = None, penalty: Penalty | None = None, memory: Memory = HOST,
+    ) -> ModelSpace:  # fmt: skip
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
         The same on every grid: ties are broken by the strings. Collective over the grid.
 
         Args:
+            grid: the process grid.
+            layout: of the sector.
             diagonal: this rank's slice of the diagonal, in the memory below.
+            hamiltonian: integrals.
+            interaction: what is diagonalised.
             size: number of determinants wanted.
             n_states: number of eigenpairs wanted; by default all.
             penalty: added to the interaction. If it is squared, it must not lead out of sets of determinants of equal
                 diagonal element.
             memory: where the diagonal lies.
         """
-        here = grid.coordinates
-        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
-        flat, elements = memory.smallest(diagonal, 2 * size)
-        rows, columns = where.locate(flat)
-        n_beta = layout.beta.size
-        code = layout.alpha.canonical[where.alpha[rows]] * n_beta + layout.beta.canonical[where.beta[columns]]
-        everybody = grid.gather_everywhere(np.column_stack([elements, code.astype(np.float64)]))
-        chosen, edge = _choose(everybody, size)
-        position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
-        mine = np.array([position.get(int(key), -1) for key in chosen], np.int64)
-        alpha, beta = np.divmod(chosen, n_beta)
+        chosen, edge, mine = _lowest_determinants(grid, layout, diagonal, size, memory)
+
+        # Their matrix.
+        alpha, beta = np.divmod(chosen, layout.beta.size)
         strings = (
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
             layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
         )
         mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
         matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
-        last = min(n_states or len(matrix), len(matrix)) - 1
-        bounds = None
+
+        # With a penalty, and what it could do at the most.
+        count, bounds = min(n_states or len(matrix), len(matrix)), None
         if penalty is not None:
             added = _matrix(strings, hamiltonian, penalty.interaction, layout.parity, mirror)
             if penalty.squared:
                 added = added @ added
-            bounds = tuple(_lowest_eigenpairs(matrix + factor * added, last + 1)[0] for factor in (0.0, _WALL))
+            bounds = tuple(_lowest_eigenpairs(matrix + factor * added, count)[0] for factor in (0.0, _WALL))
             matrix += penalty.strength * added
+
+        # Its eigenpairs, and which of them have no part of other spins.
         elements = np.diag(matrix).copy()
-        energies, vectors = _lowest_eigenpairs(matrix, last + 1)
+        energies, vectors = _lowest_eigenpairs(matrix, count)
         clean = np.ones(len(energies), bool)
         if penalty is not None:
             clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
@@ -128,6 +120,7 @@ class ModelSpace:
         """What the model space holds of normalised vectors. Collective over the grid.
 
         Args:
+            grid: the process grid.
             vectors: (n, size) slices of this rank, in host memory.
 
         Returns:
@@ -152,6 +145,7 @@ class ModelSpace:
         label, and the lowest state of the whole sector may have another one than that of the model space.
 
         Args:
+            out: in the memory below.
             n_vectors: as many are filled, or as many as there are or have room.
             memory: where `out` lies.
             first: number of the first eigenvector, from the lowest.
@@ -183,6 +177,20 @@ class ModelSpace:
             out[self.mine[local]] += self.vectors[local, first:] @ (amounts / np.linalg.norm(amounts))
 
 
+def _lowest_determinants(
+    grid: ProcessGrid, layout: Layout, diagonal: Array, size: int, memory: Memory
+) -> tuple[NDArray[np.int64], float, NDArray[np.int64]]:
+    """Codes of the lowest determinants of all ranks and the edge, as `_choose`; where they lie in this rank's slice."""
+    where = layout.geometry(*grid.coordinates)
+    flat, elements = memory.smallest(diagonal, 2 * size)
+    rows, columns = where.locate(flat)
+    code = layout.alpha.canonical[where.alpha[rows]] * layout.beta.size + layout.beta.canonical[where.beta[columns]]
+    everybody = grid.gather_everywhere(np.column_stack([elements, code.astype(np.float64)]))
+    chosen, edge = _choose(everybody, size)
+    position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
+    return chosen, edge, np.array([position.get(int(key), -1) for key in chosen], np.int64)
+
+
 def _of_the_main(amounts: FloatArray, values: FloatArray) -> FloatArray:
     """For every row of amounts the highest value among those with at least half of the largest weight."""
     weights = amounts**2
@@ -202,12 +210,9 @@ def _lowest_eigenpairs(matrix: FloatArray, count: int) -> tuple[FloatArray, Floa
 
 
 def _matrix(
-    strings: tuple[NDArray[np.uint64], NDArray[np.uint64]],
-    hamiltonian: Hamiltonian,
-    interaction: Interaction,
-    parity: int,
-    mirror: NDArray[np.bool_],
-) -> FloatArray:
+    strings: tuple[NDArray[np.uint64], NDArray[np.uint64]], hamiltonian: Hamiltonian, interaction: Interaction,
+    parity: int, mirror: NDArray[np.bool_],
+) -> FloatArray:  # fmt: skip
     """(n, n) matrix of an interaction between determinants (alpha and beta strings of each)."""
     matrix = np.empty((len(mirror), len(mirror)))
     _fill_matrix(
@@ -246,12 +251,15 @@ def _fill_matrix(
             if side == 1 and 2 * i == n - 1:
                 continue
             for j in range(i + 1):
+                # As they are.
                 element = 0.0
                 if n_moved(alpha[i], alpha[j]) + n_moved(beta[i], beta[j]) <= 2:
                     element = spin_matrix_element(
                         alpha[i], beta[i], alpha[j], beta[j],
                         h1e_a, h1e_b, eri_aa, eri_bb, coupling, swap, twist, same_spin,
                     )  # fmt: skip
+
+                # With the mirror image of one of them.
                 if parity != 0:
                     if n_moved(alpha[i], beta[j]) + n_moved(beta[i], alpha[j]) <= 2:
                         element += parity * spin_matrix_element(
@@ -260,6 +268,7 @@ def _fill_matrix(
                         )  # fmt: skip
                     element *= (half if on_line[i] else 1.0) * (half if on_line[j] else 1.0)
                 matrix[i, j] = element + (constant if i == j else 0.0)
+
     for i in range(n):
         for j in range(i):
             matrix[j, i] = matrix[i, j]

@@ -34,10 +34,11 @@ def string_weights(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> Str
     """Weights of all strings in one vector. Collective over the grid; the result lives on every rank.
 
     Args:
+        grid: the process grid.
+        layout: ownership of the vector.
         vector: (size,) this rank's slice of a normalised vector.
     """
-    here = grid.coordinates
-    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    where = layout.geometry(*grid.coordinates)
     n_alpha, n_beta = layout.alpha.size, layout.beta.size
     weights = np.zeros(n_alpha + n_beta)
     largest = np.zeros(n_alpha + n_beta)
@@ -72,7 +73,13 @@ def occupancies(strings: NDArray[np.uint64], weights: FloatArray, norb: int) -> 
 
 
 def carry_over(strings: NDArray[np.uint64], largest: FloatArray, threshold: float) -> NDArray[np.uint64]:
-    """Strings of some determinant with |coefficient| above the threshold, heaviest first."""
+    """Strings of some determinant with |coefficient| above the threshold, heaviest first.
+
+    Args:
+        strings: (n, nwords) uint64.
+        largest: (n,) largest |coefficient| with each.
+        threshold: of the coefficient.
+    """
     chosen = np.flatnonzero(largest > threshold)
     return np.ascontiguousarray(strings[chosen[np.argsort(-largest[chosen], kind="stable")]])
 
@@ -83,11 +90,11 @@ def parity_of(grid: ProcessGrid, layout: Layout, vector: FloatArray) -> float:
     1 for C = C^T, -1 for C = -C^T, something between for a mixture of both. Collective over the grid.
 
     Args:
+        grid: the process grid.
         layout: of equal alpha and beta strings, without a parity of its own.
         vector: (size,) this rank's slice.
     """
-    here = grid.coordinates
-    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    where = layout.geometry(*grid.coordinates)
     flat = smallest(-abs(vector), _N_PROBES)
     rows, columns = where.locate(flat)
     alpha, beta = layout.alpha.canonical[where.alpha], layout.beta.canonical[where.beta]

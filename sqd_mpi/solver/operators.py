@@ -38,14 +38,14 @@ class Operators:
 
     def block(self, layout: Layout) -> Any:
         """This rank's block; string structure is shared by all sectors, or by both parities of one label."""
-        frame = self.frame
+        frame, here = self.frame, self.frame.grid.coordinates
         backend, hamiltonian = frame.engine.backend, frame.space.hamiltonian
         key = layout.sector if layout.parity else 0
         if key not in self._structures:
             self._structures.clear()  # one at a time
             with self._timers("structure"):
-                self._structures[key] = backend.create_share(layout, frame.place, hamiltonian, frame.space.labels)
-        return backend.create_block(layout, frame.place, hamiltonian, self._structures[key])
+                self._structures[key] = backend.create_share(layout, here, hamiltonian, frame.space.labels)
+        return backend.create_block(layout, here, hamiltonian, self._structures[key])
 
     def sigma(self, layout: Layout, interaction: Interaction) -> SigmaOperator:
         """An interaction applied to vectors of a sector. Collective over the grid."""
@@ -87,7 +87,7 @@ class Operators:
     def _model(self, sector: Sector) -> ModelSpace:
         frame, options = self.frame, self.frame.call.options
         space, target, layout = frame.space, frame.target, frame.layout(sector)
-        block = self.block(layout)
+        block, here = self.block(layout), frame.grid.coordinates
         with self._timers("model space"):
             # As many determinants as do not count beside one sigma.
             size = max(options.model_space, 2 * options.nroots)
@@ -99,11 +99,11 @@ class Operators:
             memory = frame.engine.memory if target is None else HOST
             if target is None:
                 penalty = None
-                diagonal = memory.empty(layout.slice_size(*frame.place))
+                diagonal = memory.empty(layout.slice_size(*here))
                 block.diagonal(energy, diagonal)
             else:
                 penalty = Penalty(target.deviation(space.hamiltonian), target.strength, not target.linear)
-                diagonal = target.diagonal(layout, frame.place, space.hamiltonian, block, frame.engine.memory)
+                diagonal = target.diagonal(layout, here, space.hamiltonian, block, frame.engine.memory)
             n_states = 2 * options.nroots + _MODEL_STATES
             return ModelSpace.create(
                 frame.grid, layout, diagonal, space.hamiltonian, energy, size, n_states, penalty, memory

@@ -76,17 +76,25 @@ def second_order(
     """
     if not 0 <= root < len(result.roots):
         raise ValueError(f"a root is one of 0 to {len(result.roots) - 1}; got {root}")
+    return _correction(result, hamiltonian, root, result.deviations([root])[0], tile_bytes)
+
+
+def _correction(
+    result: SubspaceResult, hamiltonian: Hamiltonian, root: int, deviation: float, tile_bytes: int | None = None
+) -> Correction:
+    """As `second_order`, with the 2-norm of H v - <H> v within the space."""
     chosen = result.roots[root]
     if tile_bytes is None:
         tile_bytes = _default_tile_bytes(result.grid, chosen.layout)
     tile_class = get_external_tile(result.backend)
     sums = _Sums(result.grid, hamiltonian, chosen, result.symmetry.labels, tile_bytes, tile_class).run()
-    return Correction(float(sums[0]), float(sums[1] + chosen.deviation**2), float(sums[2]))
+    return Correction(float(sums[0]), float(sums[1] + deviation**2), float(sums[2]))
 
 
 def of_all_roots(result: SubspaceResult, hamiltonian: Hamiltonian) -> list[Correction]:
     """Corrections of all roots. Collective over the grid."""
-    return [second_order(result, hamiltonian, k) for k in range(len(result.roots))]
+    deviations = result.deviations(range(len(result.roots)))
+    return [_correction(result, hamiltonian, k, deviation) for k, deviation in enumerate(deviations)]
 
 
 def _default_tile_bytes(grid: ProcessGrid, layout: Layout) -> int:
@@ -265,8 +273,7 @@ class _Sums:
     def _kets(self, frame: _Frame, needed: list[tuple[int, int]]) -> Iterator[tuple[int, int, FloatArray]]:
         """The needed ket blocks (ja, jb, flat) of the frame, the own one first. Collective over the grid."""
         a, b = frame.layout.grid[:2]
-        sizes = np.array([[frame.layout.block_size(ja, jb) for jb in range(b)] for ja in range(a)], np.int64)
-        sizes = sizes.reshape(a, b)
+        sizes = frame.layout.block_sizes
         ia, ib = frame.block
         order = sorted(needed, key=lambda key: ((key[0] - ia) % a, (key[1] - ib) % b))
 
@@ -284,6 +291,3 @@ class _Sums:
             exchange.release(k)
         exchange.finish()
         exchange.free()
-
-
-__all__ = ["Correction", "of_all_roots", "second_order"]

@@ -15,27 +15,24 @@ from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.solver.davidson import Eigenpairs, Step
 from sqd_mpi.solver.fitting import Frame
 from sqd_mpi.solver.history import History
-from sqd_mpi.solver.sectors import Aim, Sector, SectorSearch, Task
+from sqd_mpi.solver.sectors import Aim, Sector, SectorSearch, SectorTask
 
 _NORMALISED = 1e-9  # by how much the squared norm of an eigenvector from a checkpoint may differ from 1
 
 
 class Restart:
-    """What there is to start from, and what was taken of it.
-
-    Attributes:
-        stored: vectors, with `nroots` and `fill(grid, layout, root, out)` like `StoredVectors`; or None.
-        used: whether any of them had part in a sector that was solved.
-        n_restored: roots of every sector that a checkpoint has brought.
-        guarded: sector for which the checkpoint has a vector that began as a random one, or None.
-    """
+    """What there is to start from, and what was taken of it."""
 
     def __init__(self, frame: Frame, stored: Any) -> None:
         """Take the vectors, if there are any."""
         self.stored = stored
+        """Vectors, with `nroots` and `fill(grid, layout, root, out)` like `StoredVectors`; or None."""
         self.used = False
+        """Whether any of them had part in a sector that was solved."""
         self.n_restored: dict[Sector, int] = {}
+        """Roots of every sector that a checkpoint has brought."""
         self.guarded: Sector | None = None
+        """Sector for which the checkpoint has a vector that began as a random one, or None."""
         self._frame = frame
 
     @classmethod
@@ -80,7 +77,7 @@ class Restart:
         unused = isinstance(self.stored, StoredVectors) and not self.used and not self.n_restored
         return self.stored.reader.path if unused else None
 
-    def state(self, task: Task, search: SectorSearch) -> dict[str, Any]:
+    def state(self, task: SectorTask, search: SectorSearch) -> dict[str, Any]:
         """What a later run needs, beside vectors and history, to go on from here."""
         sectors_known = search.state()
         return {
@@ -157,7 +154,7 @@ class Restart:
 
     def _vectors(self, sector: Sector, numbers: list[int]) -> NDArray[np.float64]:
         layout = self._frame.layout(sector)
-        vectors = np.empty((len(numbers), layout.slice_size(*self._frame.place)))
+        vectors = np.empty((len(numbers), layout.slice_size(*self._frame.grid.coordinates)))
         for vector, number in zip(vectors, numbers, strict=True):
             self.stored.fill(self._frame.grid, layout, number, vector)
         return vectors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels
 from sqd_mpi.solver.davidson import Eigenpairs
+from sqd_mpi.solver.fitting import Frame
 from sqd_mpi.solver.observables import StringWeights, occupancies, string_weights
 from sqd_mpi.solver.operators import Operators
 from sqd_mpi.solver.sectors import Decision, Sector
@@ -30,8 +32,6 @@ class Root:
     residual_norm: float
     """2-norm of H v - E v for the normalised v, hartree; with a spin target that of the operator with the penalty and
     its eigenvalue."""
-    deviation: float
-    """2-norm of H v - <H> v within the space, hartree; without a spin target the residual norm."""
     converged: bool
     """Whether the residual norm reached the tolerance, and the spin is not another than was asked for."""
     spin_square: float | None
@@ -94,6 +94,8 @@ class SubspaceResult:
     """Most "bytes" received and "ket_blocks" among them in one sigma of any rank."""
     task_seconds: tuple[float, float, float]
     """(minimum, mean, maximum) over ranks, processor seconds of all threads in the tasks of all sigmas."""
+    frame: Frame = field(repr=False)
+    """Where the solve took place."""
 
     @property
     def energies(self) -> FloatArray:
@@ -110,14 +112,29 @@ class SubspaceResult:
         """Whether no sector may hold a lower state than the roots that were found."""
         return all(decision.proven for decision in self.sectors_examined.values())
 
+    def deviations(self, numbers: Sequence[int]) -> list[float]:
+        """2-norms of H v - <H> v of some roots within the space, hartree: without a spin target the residual norms.
+
+        Collective over the grid. With a spin target it costs one application of H for each.
+        """
+        if self.spin_target is None:
+            return [self.roots[k].residual_norm for k in numbers]
+        operators, found = Operators(self.frame), {}
+        for k in sorted(numbers, key=lambda k: self.roots[k].sector):
+            # Energies from one nearby, so that the difference below does not cancel.
+            root = self.roots[k]
+            shifted = Interaction.energy(self.frame.space.hamiltonian).shifted(-root.energy)
+            mean, square = _moments(operators, shifted, root.layout, [root.vector])[0]
+            found[k] = float(np.sqrt(max(square - mean**2, 0.0)))
+        return [found[k] for k in numbers]
+
     def gather(self, root: int = 0) -> FloatArray:
         """The whole vector (n_alpha, n_beta) in canonical order, on every rank. Collective over the grid.
 
         This is the one place that puts a distributed vector together; it takes 8 n_alpha n_beta bytes on every rank.
         """
         chosen = self.roots[root]
-        layout, here = chosen.layout, self.grid.coordinates
-        where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+        layout, where = chosen.layout, chosen.layout.geometry(*self.grid.coordinates)
         whole = np.zeros((layout.alpha.size, layout.beta.size))
 
         # Each rank puts its elements where they belong, and their mirror images.
@@ -163,10 +180,8 @@ def lowest_roots(operators: Operators, found: dict[Sector, Found]) -> list[Root]
         for sector in sorted({sector for sector, _ in candidates}):
             chosen = [k for other, k in candidates if other == sector]
             pairs = found[sector].pairs
-            spins = _spin_squares(operators, sector, pairs, chosen)
-            deviations = _deviations(operators, sector, pairs, chosen)
-            for k, spin, deviation in zip(chosen, spins, deviations, strict=True):
-                roots[sector, k] = _root(operators, sector, pairs, k, spin, deviation)
+            for k, spin in zip(chosen, _spin_squares(operators, sector, pairs, chosen), strict=True):
+                roots[sector, k] = _root(operators, sector, pairs, k, spin)
     return [roots[candidate] for candidate in candidates]
 
 
@@ -177,33 +192,23 @@ def _spin_squares(
     hamiltonian = operators.frame.space.hamiltonian
     if hamiltonian.spin_dependent and hamiltonian.overlap_ab is None:
         return [(np.nan, np.nan)] * len(chosen)
-    return _moments(operators, Interaction.spin_square(hamiltonian), sector, pairs, chosen)
-
-
-def _deviations(operators: Operators, sector: Sector, pairs: Eigenpairs, chosen: list[int]) -> list[float]:
-    """2-norms of H v - <H> v of some vectors within the space, hartree."""
-    if operators.frame.target is None:
-        return [float(pairs.residual_norms[k]) for k in chosen]
-    # Energies from one nearby, so that the difference below does not cancel.
-    energy = Interaction.energy(operators.frame.space.hamiltonian).shifted(-float(pairs.energies[chosen[0]]))
-    return [float(np.sqrt(max(s - m**2, 0.0))) for m, s in _moments(operators, energy, sector, pairs, chosen)]
+    layout, vectors = operators.frame.layout(sector), [pairs.vectors[k] for k in chosen]
+    return _moments(operators, Interaction.spin_square(hamiltonian), layout, vectors)
 
 
 def _moments(
-    operators: Operators, interaction: Interaction, sector: Sector, pairs: Eigenpairs, chosen: list[int]
+    operators: Operators, interaction: Interaction, layout: Layout, vectors: Sequence[FloatArray]
 ) -> list[tuple[float, float]]:
     """<v|V|v> and <v|V V|v> of an interaction V and some vectors v."""
     memory = operators.frame.engine.memory
-    operator = operators.sigma(operators.frame.layout(sector), interaction)
+    operator = operators.sigma(layout, interaction)
     work = memory.empty(operator.size)
-    values = [operator.moments(memory.from_host(pairs.vectors[k]), work) for k in chosen]
+    values = [operator.moments(memory.from_host(vector), work) for vector in vectors]
     operator.plan.free()
     return values
 
 
-def _root(
-    operators: Operators, sector: Sector, pairs: Eigenpairs, k: int, spin: tuple[float, float], deviation: float
-) -> Root:
+def _root(operators: Operators, sector: Sector, pairs: Eigenpairs, k: int, spin: tuple[float, float]) -> Root:
     frame, penalised = operators.frame, float(pairs.energies[k])
     target, layout, space = frame.target, frame.layout(sector), frame.space
 
@@ -222,7 +227,7 @@ def _root(
         ]
     )
     return Root(
-        energy, None if target is None else penalised, float(pairs.residual_norms[k]), deviation,
+        energy, None if target is None else penalised, float(pairs.residual_norms[k]),
         bool(pairs.converged[k]) and not another, spin_square, spin_pure, *sector, occupied, weights, layout,
         pairs.vectors[k],
     )  # fmt: skip

@@ -86,7 +86,7 @@ class Decision(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class SectorTask:
     """A sector to solve next."""
 
     sector: Sector
@@ -171,13 +171,13 @@ class SectorSearch:
     def _all(self) -> list[_Sector]:
         return list(self._sectors.values())
 
-    def next(self) -> Task | None:
+    def next(self) -> SectorTask | None:
         """The sector to solve next; None when every sector is settled."""
         while self._first:
             sector = min(self._first, key=lambda s: float(self._sectors[s].outlook.energies[0]))
             count = self._first.pop(sector)
             if count > len(self._sectors[sector].energies):
-                return Task(sector, count, Aim.ROOTS)
+                return SectorTask(sector, count, Aim.ROOTS)
         bound = self.bound
         open_sectors = [sector for sector in self._sectors if not self._settled(sector, bound)]
         if not open_sectors:
@@ -186,8 +186,8 @@ class SectorSearch:
         state = self._sectors[sector]
         count = len(state.energies) + 1
         if state.outlook.complete:
-            return Task(sector, count, Aim.ROOTS)
-        return Task(sector, count, Aim.LOOK if self._lies_above(state, bound) else Aim.GUARD)
+            return SectorTask(sector, count, Aim.ROOTS)
+        return SectorTask(sector, count, Aim.LOOK if self._lies_above(state, bound) else Aim.GUARD)
 
     def _lies_above(self, state: _Sector, bound: float) -> bool:
         """Whether the model space is believed and puts the next state of a sector above the bound."""
@@ -207,10 +207,12 @@ class SectorSearch:
         k = min(len(state.energies), len(state.outlook.energies) - 1)
         return state.hard, float(state.outlook.energies[k])
 
-    def judge(self, task: Task, step: Step, outside: float | None) -> Verdict:
+    def judge(self, task: SectorTask, step: Step, outside: float | None) -> Verdict:
         """What a step of the eigensolver says about the last root of a task; noted for a checkpoint of this step.
 
         Args:
+            task: what the sector is solved for.
+            step: of the eigensolver.
             outside: weight outside of the model space of the vector from which the last root started; None if that was
                 the state of the model space itself.
         """
@@ -220,7 +222,7 @@ class SectorSearch:
         state.how = "ritz" if verdict is Verdict.ABOVE else state.how
         return verdict
 
-    def _verdict(self, task: Task, step: Step, outside: float | None) -> Verdict:
+    def _verdict(self, task: SectorTask, step: Step, outside: float | None) -> Verdict:
         bound, last = self.bound, task.count - 1
         energy, residual_norm = float(step.energies[last]), float(step.residual_norms[last])
         if task.aim is Aim.ROOTS:
@@ -234,12 +236,14 @@ class SectorSearch:
         return Verdict.ABOVE if small and above else Verdict.OPEN
 
     def note(
-        self, task: Task, verdict: Verdict, energies: FloatArray, converged: NDArray[np.bool_], share: ModelShare,
+        self, task: SectorTask, verdict: Verdict, energies: FloatArray, converged: NDArray[np.bool_], share: ModelShare,
         wanted: NDArray[np.bool_] | None = None,
     ) -> bool:  # fmt: skip
         """Take in what the iterations of a task have led to.
 
         Args:
+            task: what the sector was solved for.
+            verdict: with which the iterations ended.
             energies: (count,) hartree, ascending; Ritz values where a root did not converge.
             converged: (count,) whether each did.
             share: what the model space holds of their vectors.

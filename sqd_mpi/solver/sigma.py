@@ -19,7 +19,7 @@ from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.tasks import TaskPlan
-from sqd_mpi.timing import Timed, Timers
+from sqd_mpi.timing import Timed, Timers, in_phase
 
 
 class SigmaOperator:
@@ -37,31 +37,24 @@ class SigmaOperator:
     """
 
     def __init__(
-        self,
-        grid: ProcessGrid,
-        layout: Layout,
-        block: SigmaBlock,
-        interaction: Interaction,
-        timers: Timers | None = None,
-        memory: Memory = HOST,
-    ):
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction,
+        timers: Timers | None = None, memory: Memory = HOST,
+    ):  # fmt: skip
         self.grid = grid
         self.layout = layout
         self.memory = memory
         self.block = block
         self.interaction = interaction
         self.timers = timers if timers is not None else Timers()
-        self.plan = TaskPlan(grid, layout, block, interaction, memory)
+        self.plan = TaskPlan(grid, layout, block, interaction, memory, self.timers)
         self.vectors: Any = Timed(memory.vectors, self.timers, "vectors")
-        self.n_sigma = 0
         self.task_seconds = 0.0  # processor time of all threads of this rank in its tasks
         self._diagonal = self._diagonal_of(interaction)
 
     @property
     def size(self) -> int:
         """Number of vector elements on this rank."""
-        here = self.grid.coordinates
-        return self.layout.slice_size(here.ia, here.ib, here.it, here.ir)
+        return self.layout.slice_size(*self.grid.coordinates)
 
     @property
     def dimension(self) -> int:
@@ -83,16 +76,15 @@ class SigmaOperator:
         self.block.diagonal(interaction, out)
         return out
 
+    @in_phase("reduce")
     def sum_over_ranks(self, values: FloatArray) -> None:
         """Add small arrays over all ranks, in place. Collective over the grid."""
-        with self.timers("reduce"):
-            self.grid.sum_over_all(values)
+        self.grid.sum_over_all(values)
 
+    @in_phase("sigma")
     def matvec(self, vector: Array, out: Array) -> None:
         """out = H vector, both (size,) slices of this rank, in its memory. Collective over the grid."""
-        with self.timers("sigma"):
-            self._matvec(vector, out)
-        self.n_sigma += 1
+        self._matvec(vector, out)
 
     def _matvec(self, vector: Array, out: Array) -> None:
         self._apply(self.interaction, self._diagonal, vector, out)
@@ -100,43 +92,18 @@ class SigmaOperator:
     def _apply(self, interaction: Interaction, diagonal: Array, vector: Array, out: Array) -> None:
         """out = interaction vector, for any interaction whose connections are among the planned ones."""
         plan = self.plan
-        with self.timers("collect"):
-            own = plan.collect(vector)
-        sigma = out if plan.sigma is None else plan.sigma
-        with self.timers("vectors"):
-            self.memory.zero(sigma)
-        plan.start()
-        for task in plan.own_tasks:
-            self._do(task, interaction, own, sigma)
-        for k, tasks in enumerate(plan.remote_tasks):
-            with self.timers("wait"):
-                ket = plan.wait(k)
-            da, db = tasks[0].da, tasks[0].db
-            if (started := plan.exchange.started(k)) is not None:
-                self.timers.beside("slide", started, da=da, db=db, bytes=ket.nbytes)
-            for task in tasks:
-                self._do(task, interaction, ket, sigma)
-            plan.release(k)
-        with self.timers("wait"):
-            plan.exchange.finish()
-            self.memory.finish()  # so that times of kernels count here
-        if self.block.mirrored is not None:
-            with self.timers("vectors"):
-                self.block.mirrored.fold(sigma)
-        with self.timers("scatter"):
-            plan.scatter(sigma, out)
-        with self.timers("vectors"):
-            plan.finish(diagonal, vector, out)
+        own, sigma = plan.collect(vector), plan.cleared(out)
+        for task, ket in plan.tasks_with_kets(own):
+            self._do(task, interaction, ket, sigma)
+        plan.add_mirrored(sigma)
+        plan.scatter(sigma, out)
+        plan.finish(diagonal, vector, out)
 
     def _do(self, task: Task, interaction: Interaction, ket: Array, sigma: Array) -> None:
         began = process_time()
         with self.timers(task.kind, da=task.da, db=task.db):
             self.block.apply(task, ket, sigma, interaction)
         self.task_seconds += process_time() - began
-
-    def expectation(self, vector: Array, work: Array) -> float:
-        """<v|V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""
-        return self.moments(vector, work)[0]
 
     def moments(self, vector: Array, work: Array) -> tuple[float, float]:
         """<v|V|v> and <v|V V|v> of a normalised vector; `work` (size,) is overwritten. Collective over the grid."""

@@ -35,7 +35,17 @@ from sqd_mpi.solver.observables import parity_of
 from sqd_mpi.solver.operators import Operators
 from sqd_mpi.solver.restart import Restart
 from sqd_mpi.solver.result import Found, Root, SubspaceResult, lowest_roots
-from sqd_mpi.solver.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sector, SectorSearch, Task, Verdict
+from sqd_mpi.solver.sectors import (
+    HOW_DECIDED,
+    Aim,
+    Decision,
+    ModelShare,
+    Outlook,
+    Sector,
+    SectorSearch,
+    SectorTask,
+    Verdict,
+)
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.start_vectors import StartVectors
 from sqd_mpi.timing import Timers
@@ -88,7 +98,8 @@ def solve_subspace(
     Args:
         comm: MPI communicator, or None for this process alone.
         hamiltonian: integrals in hartree.
-        strings_a, strings_b: (n, n_words) uint64; any order, duplicates are merged.
+        strings_a: (n, n_words) uint64, alpha; any order, duplicates are merged.
+        strings_b: the same for beta.
         options: see `SolveOptions`.
         log: where progress goes; by default nowhere.
         hook: called once an iteration with the state; returns True to stop (it must agree on all ranks).
@@ -148,7 +159,7 @@ class _Solve:
             self._solve_sector(task)
         return self._result()
 
-    def _solve_sector(self, task: Task) -> None:
+    def _solve_sector(self, task: SectorTask) -> None:
         """Follow the lowest roots of one sector as far as the task asks, and note what that shows."""
         frame, options, search, sector = self.frame, self.call.options, self.search, task.sector
         layout, bound = frame.layout(sector), search.bound
@@ -208,7 +219,7 @@ class _Solve:
         share = ModelShare(*self.models[sector].shares(self.frame.grid, found.pairs.vectors))
         self.search.found(sector, found.pairs.energies, share, found.wanted)
 
-    def _start_vectors(self, task: Task, operator: SigmaOperator) -> StartVectors:
+    def _start_vectors(self, task: SectorTask, operator: SigmaOperator) -> StartVectors:
         """What a task starts from."""
         frame, sector, model, restart = self.frame, task.sector, self.models[task.sector], self.restart
         memory = frame.engine.memory
@@ -230,7 +241,7 @@ class _Solve:
         parities = np.array([parity_of(self.frame.grid, layout, vector) for vector in vectors])
         return self.frame.parity * parities > -_SURE_PARITY
 
-    def _state(self, task: Task, step: Step) -> dict[str, Any]:
+    def _state(self, task: SectorTask, step: Step) -> dict[str, Any]:
         """What a later run needs beside the vectors to go on from here."""
         return {**self.history.state(self.call.options.nroots, step), **self.restart.state(task, self.search)}
 
@@ -254,7 +265,7 @@ class _Solve:
             decisions, history.arrays(self.call.options.nroots), timings, frame.engine.name,
             frame.engine.memory.device, _jit.n_threads(), frame.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(history.n_sigma_here, 1), self.usage.memory,
-            self.usage.messages, task_seconds,
+            self.usage.messages, task_seconds, frame,
         )  # fmt: skip
 
     def _tell(self, decisions: dict[Sector, Decision], roots: list[Root]) -> None:

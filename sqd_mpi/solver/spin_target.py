@@ -68,6 +68,8 @@ class SpinTarget:
         """The penalty for a value of S (S + 1).
 
         Args:
+            hamiltonian: integrals.
+            spin_square: S (S + 1).
             strength: hartree, or None to lift the next spin by half a hartree.
             spin_flip: whether sectors of even and of odd spin are solved separately.
             closed: whether S^2 does not lead out of the space.
@@ -180,19 +182,11 @@ class SpinTargetOperator(SigmaOperator):
     """H with a penalty on other spins, in one sector on a process grid; arguments as of `SigmaOperator`."""
 
     def __init__(
-        self,
-        grid: ProcessGrid,
-        layout: Layout,
-        block: SigmaBlock,
-        hamiltonian: Hamiltonian,
-        target: SpinTarget,
-        timers: Timers | None = None,
-        memory: Memory = HOST,
-    ):
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, hamiltonian: Hamiltonian, target: SpinTarget,
+        timers: Timers | None = None, memory: Memory = HOST,
+    ):  # fmt: skip
         super().__init__(grid, layout, block, target.interaction(hamiltonian), timers, memory)
-        here = grid.coordinates
-        place = here.ia, here.ib, here.it, here.ir
-        self._mean_diagonal = memory.from_host(target.diagonal(layout, place, hamiltonian, block, memory))
+        self._mean_diagonal = memory.from_host(target.diagonal(layout, grid.coordinates, hamiltonian, block, memory))
         self._strength = target.strength
         self._root = None if target.linear else target.deviation(hamiltonian)
         if self._root is not None:
@@ -218,7 +212,9 @@ def is_closed(strings_a: NDArray[np.uint64], strings_b: NDArray[np.uint64], norb
     holes to exchange.
 
     Args:
-        strings_a, strings_b: (n, nwords) uint64.
+        strings_a: (n, nwords) uint64, alpha.
+        strings_b: (n, nwords) uint64, beta.
+        norb: number of orbitals.
     """
     bits = [bitstrings.unpack(each, norb) for each in (strings_a, strings_b)]
     full, used = ([each.all(axis=0) for each in bits], [each.any(axis=0) for each in bits])
@@ -260,6 +256,7 @@ def _average_over_spin_functions(
         first, last = max(row_offset[row], start), min(row_offset[row] + row_length[row], stop)
         opened, is_alpha = np.empty(64 * alpha.shape[1], np.int64), np.empty(64 * alpha.shape[1], np.bool_)
         for flat in range(first, last):
+            # The open shells, and which of them have an alpha electron.
             j = row_column[row] + flat - row_offset[row]
             n_open = 0
             for word in range(alpha.shape[1]):
@@ -272,6 +269,8 @@ def _average_over_spin_functions(
                         n_open += 1
                     bits >>= np.uint64(1)
                     orbital += 1
+
+            # Exchange integrals of pairs of parallel ones, and of all pairs.
             parallel, total = 0.0, 0.0
             for p in range(n_open):
                 for q in range(p):
@@ -279,11 +278,10 @@ def _average_over_spin_functions(
                     total += value
                     if is_alpha[p] == is_alpha[q]:
                         parallel += value
+
+            # The mean of the wanted spin, or of the highest one that there is, and what this differs by.
             possible = min(spin, 0.5 * n_open)
             if n_open > 1:
                 scalar = (possible * (possible + 1.0) - 0.75 * n_open) / (n_open * (n_open - 1.0))
                 out[flat - start] += parallel - (0.5 + 2.0 * scalar) * total
             out[flat - start] += strength * (spin * (spin + 1.0) - possible * (possible + 1.0)) ** 2
-
-
-__all__ = ["SpinTarget", "SpinTargetOperator", "is_closed", "is_pure"]

@@ -12,7 +12,7 @@ from sqd_mpi.distribution.memory import Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.solver.model_space import ModelSpace
 from sqd_mpi.solver.random_vectors import fill_random
-from sqd_mpi.solver.sectors import Aim, Task
+from sqd_mpi.solver.sectors import Aim, SectorTask
 
 _N_RANDOM = 2
 _OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinants beside that in the model space
@@ -33,14 +33,13 @@ class StartVectors:
     """
 
     def __init__(
-        self, grid: ProcessGrid, layout: Layout, model: ModelSpace, memory: Memory, task: Task, diagonal: FloatArray,
-        energy: float,
+        self, grid: ProcessGrid, layout: Layout, model: ModelSpace, memory: Memory, task: SectorTask,
+        diagonal: FloatArray, energy: float,
     ):  # fmt: skip
         self._grid, self._layout, self._model, self._memory, self._task = grid, layout, model, memory, task
         self._diagonal, self._energy = diagonal, energy
         self._known: list[FloatArray] = []
-        self._stored: Any = None
-        self._n_skipped, self._with_guard = 0, False
+        self._stored: tuple[Any, int, bool] = None, 0, False  # as in `add_stored`
         self.stored_numbers: list[int] = []
         """Which stored eigenvectors lie in the sector and were taken."""
         self.outside: float | None = None
@@ -59,7 +58,7 @@ class StartVectors:
             n_skipped: how many of those that lie in the sector are passed over, the first ones.
             with_guard: whether the next comes from iterations that began with random vectors.
         """
-        self._stored, self._n_skipped, self._with_guard = stored, n_skipped, with_guard
+        self._stored = stored, n_skipped, with_guard
 
     def fill(self, out: Array) -> int:
         """Fill the first rows of (rows, size); returns how many. Collective over the grid."""
@@ -71,9 +70,10 @@ class StartVectors:
         n_guards = 0 if task.aim is Aim.ROOTS else 1
         count = self._fill_stored(out, count, limit - n_guards)
         if count >= task.count:
-            self.outside = self._outside(out[task.count - 1])
+            last = self._memory.to_host(out[task.count - 1])[None, :]
+            self.outside = float(self._model.weight_outside(self._grid, last)[0])
         if task.aim is Aim.GUARD:
-            if not (self._with_guard and count >= task.count):
+            if not (self._stored[2] and count >= task.count):
                 count = self._fill_guards(out, count, limit)
         else:
             # Model states come on top: they guard against a root that stored vectors lack.
@@ -84,8 +84,8 @@ class StartVectors:
 
     def _fill_stored(self, out: Array, count: int, limit: int) -> int:
         """Stored eigenvectors, as far as they lie in the sector."""
-        left = self._n_skipped
-        for number in range(self._stored.nroots if self._stored is not None else 0):
+        stored, left, _ = self._stored
+        for number in range(stored.nroots if stored is not None else 0):
             if count >= limit:
                 break
             if self._fill_one(number, out[count]):
@@ -97,16 +97,16 @@ class StartVectors:
 
     def _fill_directions(self, out: Array, count: int, limit: int) -> int:
         """Directions in which the iterations that were stored were going, if they were those of this sector."""
-        n_directions = getattr(self._stored, "n_directions", 0) if self.stored_numbers else 0
-        for number in range(n_directions):
-            if count < limit and self._fill_one(self._stored.nroots + number, out[count]):
+        stored = self._stored[0]
+        for number in range(getattr(stored, "n_directions", 0) if self.stored_numbers else 0):
+            if count < limit and self._fill_one(stored.nroots + number, out[count]):
                 count += 1
         return count
 
     def _fill_one(self, number: int, row: Array) -> bool:
         """One stored vector, normalised; False if next to nothing of it lies in the sector."""
         with self._memory.filling(row) as vector:
-            self._stored.fill(self._grid, self._layout, number, vector)
+            self._stored[0].fill(self._grid, self._layout, number, vector)
             square = np.array([np.dot(vector, vector)])
             self._grid.sum_over_all(square)
             if square[0] > _LEAST_SQUARE:
@@ -125,14 +125,10 @@ class StartVectors:
 
     def _make_guard(self, number: int, out: FloatArray) -> FloatArray:
         """A random vector of low energy: over all determinants, and in the model space over its eigenvectors."""
-        here, seed = self._grid.coordinates, _N_RANDOM * self._task.count + number
-        place = here.ia, here.ib, here.it, here.ir
-        fill_random(self._layout, place, seed, self._diagonal, self._energy, out)
+        seed = _N_RANDOM * self._task.count + number
+        fill_random(self._layout, self._grid.coordinates, seed, self._diagonal, self._energy, out)
         square = np.array([np.dot(out, out)])
         self._grid.sum_over_all(square)
         out *= _OUTSIDE_SHARE / np.sqrt(max(float(square[0]), 1e-300))
         self._model.add_mixture(out, self._energy, seed, first=self._task.count - 1)
         return out
-
-    def _outside(self, row: Array) -> float:
-        return float(self._model.weight_outside(self._grid, self._memory.to_host(row)[None, :])[0])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.distribution.whole_blocks import MirrorExchange
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.timing import Timers, in_phase
 
 # A task is cut between two task groups only where both pieces are larger than this part of a group's share.
 _LEAST_CUT = 0.02
@@ -27,102 +30,91 @@ class TaskPlan:
     """
 
     def __init__(
-        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, memory: Memory = HOST
-    ):
-        self.grid, self.layout, self.block, self.memory = grid, layout, block, memory
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, interaction: Interaction, memory: Memory = HOST,
+        timers: Timers | None = None,
+    ):  # fmt: skip
+        self.block, self.memory = block, memory
+        self.timers = timers if timers is not None else Timers()
         a, b, t, _ = grid.shape
         here = grid.coordinates
-        self.tasks = assign(block, block.tasks(interaction), t)[here.it]
-        block.prepare(self.tasks)
+
+        # This rank's tasks, by the ket blocks that they need.
+        tasks = assign(block, block.tasks(interaction), t)[here.it]
+        block.prepare(tasks)
         by_ket: dict[tuple[int, int], list[Task]] = {}
-        for task in sorted(self.tasks, key=lambda task: (task.da, task.db)):
+        for task in sorted(tasks, key=lambda task: (task.da, task.db)):
             by_ket.setdefault(((here.ia + task.da) % a, (here.ib + task.db) % b), []).append(task)
         self.own_tasks = by_ket.get((here.ia, here.ib), [])
-        sizes = np.array([[layout.block_size(ia, ib) for ib in range(b)] for ia in range(a)], np.int64).reshape(a, b)
-        self._replica_counts = layout.replica_counts(here.ia, here.ib)
-        self._replica_start = sum(self._replica_counts[: here.ir * t + here.it])
-        self.task_group_counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
-        self._slice = self.task_group_counts[here.it]
-        whole, own_size = grid.n_ranks > 1 or layout.parity != 0, int(sizes[here.ia, here.ib])
-        self._shared = grid.node_blocks(own_size) if whole else None
-        self._shared_own = self._shared.blocks[here.ia, here.ib] if self._shared is not None else None
-        self._own: Array = None
-        if self._shared_own is not None:
-            self._own = memory.image_of(self._shared_own)
-        elif whole:
-            self._own = memory.empty(own_size)
-        n_stored = layout.sub_block_size(here.ia, here.ir, here.ib) if t > 1 else 0
-        self.sigma: Array = memory.empty(n_stored) if t > 1 else None
-        self._slice_port = memory.port(self._slice)
-        self._own_port = memory.port(own_size, self._shared_own)
-        self._sigma_port = memory.port(n_stored)
+
+        # The own ket block and the sum over the task groups, which exchange slices through one port.
+        port = memory.port(layout.slice_size(*here))
+        self._own = _OwnBlock(grid, layout, memory, port)
+        self._sum = _GroupSum(grid, layout, memory, port)
+        self._line = memory.indices(layout.geometry(*here).diagonal)
+
+        # The other ket blocks slide in, but for those that lie in the memory of the node.
+        sizes = layout.block_sizes
         remote = [int(sizes[key]) for key in by_ket if key != (here.ia, here.ib)]
         self._arrivals = memory.arrivals(max(remote, default=0))
-        own = self._own_port.receiving(self._own) if grid.layer.size > 1 else np.empty(0)
-        present = self._shared.blocks if self._shared is not None else None
-        self.exchange = KetExchange(grid, list(by_ket), sizes, own, present, self._arrivals.buffers)
+        own = self._own.message() if grid.layer.size > 1 else np.empty(0)
+        self.exchange = KetExchange(grid, list(by_ket), sizes, own, self._own.of_node, self._arrivals.buffers)
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
-        self._fold: MirrorExchange | None = None
-        if layout.parity and self._shared is not None:  # ranks of a node share halves and whole blocks in host memory
-            self._fold = MirrorExchange(grid, layout, HOST, True)
-        elif layout.parity:
-            self._fold = MirrorExchange(grid, layout, memory)
-        self._line = memory.indices(layout.geometry(here.ia, here.ib, here.it, here.ir).diagonal)
 
+    @in_phase("collect")
     def collect(self, vector: Array) -> Array:
         """This rank's own whole block, from the slices of its replicas (and the stored half of its mirror block)."""
-        if self._own is None:
-            return vector
-        if self._shared is not None:
-            self._collect_shared(self._slice_port.sending(vector))
-            self._own_port.received(self._own)
-        elif self._fold is not None:
-            self._fold.unfold(vector, self._own)
-        elif self.grid.replicas.size == 1:
-            self.memory.copy(vector, self._own)
-        else:
-            mine, whole = self._slice_port.sending(vector), self._own_port.receiving(self._own)
-            self.grid.collect_slices(mine, whole, self._replica_counts)
-            self._own_port.received(self._own)
-        return self._own
+        return self._own.collect(vector)
 
-    def _collect_shared(self, mine: FloatArray) -> None:
-        """Put a slice in host memory to those of the other replicas in the memory of the node."""
-        assert self._shared is not None and self._shared_own is not None
-        self._shared.fence()  # until here the others may have read the blocks of the sigma before
-        if self._fold is not None:
-            self._fold.unfold(mine, self._shared_own)
-        else:
-            self._shared_own[self._replica_start : self._replica_start + len(mine)] = mine
-        self._shared.fence()
+    @in_phase("vectors")
+    def cleared(self, out: Array) -> Array:
+        """Zeros for the sum of this rank's tasks: `out` itself where there is one task group."""
+        sigma = out if self._sum.partial is None else self._sum.partial
+        self.memory.zero(sigma)
+        return sigma
 
-    def start(self) -> None:
-        """Begin the slides; the own block has been collected."""
-        gathered = self._shared is not None or (self._fold is None and self.grid.replicas.size > 1)
-        if self.exchange.sends and not gathered:
-            self._own_port.sending(self._own)  # fills the message from which all sends leave
+    def tasks_with_kets(self, own: Array) -> Iterator[tuple[Task, Array]]:
+        """This rank's tasks with their ket blocks: those of the own one while the first others are on their way."""
+        if self.exchange.sends:
+            self._own.fill_message()
         self.exchange.start()
+        for task in self.own_tasks:
+            yield task, own
+        for k, tasks in enumerate(self.remote_tasks):
+            ket = self._wait(k)
+            if (started := self.exchange.started(k)) is not None:
+                self.timers.beside("slide", started, da=tasks[0].da, db=tasks[0].db, bytes=ket.nbytes)
+            for task in tasks:
+                yield task, ket
+            self._arrivals.release()  # these tasks have been started: the next but one may come
+            self.exchange.release(k)
+        self._end()
 
-    def wait(self, k: int) -> Array:
-        """The k-th remote ket block, once it has arrived. Valid until `release(k)`."""
+    @in_phase("wait")
+    def _wait(self, k: int) -> Array:
+        """The k-th remote ket block, once it has arrived; valid until it is released."""
         return self._arrivals.bring(self.exchange.wait(k))
 
-    def release(self, k: int) -> None:
-        """Say that the tasks of the k-th remote ket block have been started: the next but one may come."""
-        self._arrivals.release()
-        self.exchange.release(k)
+    @in_phase("wait")
+    def _end(self) -> None:
+        """Wait for sends, and for kernels so that their times count here."""
+        self.exchange.finish()
+        self.memory.finish()
 
+    def add_mirrored(self, sigma: Array) -> None:
+        """Add what mirrored tasks have given."""
+        if self.block.mirrored is not None:
+            with self.timers("vectors"):
+                self.block.mirrored.fold(sigma)
+
+    @in_phase("scatter")
     def scatter(self, sigma: Array, out: Array) -> None:
         """The slice of this rank of the sum over the task groups."""
-        if self.sigma is None:
-            return
-        here = self._sigma_port.sending(sigma)
-        self.grid.scatter_sum(here, self._slice_port.receiving(out), self.task_group_counts)
-        self._slice_port.received(out)
+        self._sum.scatter(sigma, out)
 
+    @in_phase("vectors")
     def finish(self, diagonal: Array, vector: Array, out: Array) -> None:
         """Turn the sum of all tasks into stored elements and add the diagonal."""
-        if self._fold is None:
+        if self._own.fold is None:
             self.memory.vectors.scale_and_add(diagonal, vector, 1.0, out)
         else:
             self.memory.vectors.finish_folded(diagonal, vector, self._line, out)
@@ -133,31 +125,136 @@ class TaskPlan:
 
         What is read in place in the memory of the node does not count.
         """
-        gathers = self.grid.replicas.size > 1 and self._shared is None
-        replicas = sum(self._replica_counts) - self._slice if gathers else 0
-        groups = sum(self.task_group_counts) - self._slice if self.grid.task_groups.size > 1 else 0
-        swapped = self._fold.mirror_size if self._fold is not None else 0
-        return self.exchange.bytes_received + 8 * (replicas + groups + swapped)
+        return self.exchange.bytes_received + 8 * (self._own.n_received + self._sum.n_received)
 
     @property
     def buffer_bytes(self) -> int:
         """Bytes of own block, receive buffers and partial sums; shared memory counts on the rank that provides it."""
-        own = self._own.nbytes if self._own is not None else 0
-        if self._shared is not None:
-            own = self._shared.nbytes + (own if self._own is not self._shared_own else 0)
-        partial = self.sigma.nbytes if self.sigma is not None else 0
-        folded = self._fold.buffer_bytes if self._fold is not None else 0
+        partial = self._sum.partial.nbytes if self._sum.partial is not None else 0
         mirrored = self.block.mirrored.nbytes if self.block.mirrored is not None else 0
-        return own + partial + mirrored + self.exchange.buffer_bytes + folded
+        return self._own.buffer_bytes + partial + mirrored + self.exchange.buffer_bytes
 
     def free(self) -> None:
         """Release the requests and buffers. Collective over the grid."""
         self.exchange.free()
-        if self._fold is not None:
-            self._fold.free()
-        self._own = self._shared_own = self.sigma = self._fold = None
+        self._own.free()
+        self._sum.partial = None
+
+
+class _OwnBlock:
+    """This rank's whole ket block, put together from the slices of its replicas. Collective over the grid."""
+
+    def __init__(self, grid: ProcessGrid, layout: Layout, memory: Memory, slice_port: Any):
+        self._grid, self._memory = grid, memory
+        here, (_, _, t, _) = grid.coordinates, grid.shape
+        self._counts = layout.replica_counts(here.ia, here.ib)
+        self._number = here.ir * t + here.it
+
+        # One for all ranks of a node, or one of its own; none where the vector itself is the block.
+        is_whole, size = grid.n_ranks == 1 and not layout.parity, layout.block_size(here.ia, here.ib)
+        self._shared = None if is_whole else grid.node_blocks(size)
+        self._on_node = self._shared.blocks[here.ia, here.ib] if self._shared is not None else None
+        self._whole: Array = None
+        if self._on_node is not None:
+            self._whole = memory.image_of(self._on_node)
+        elif not is_whole:
+            self._whole = memory.empty(size)
+        self._slice_port, self._port = slice_port, memory.port(size, self._on_node)
+
+        # Ranks of a node share halves and whole blocks in host memory.
+        self.fold: MirrorExchange | None = None
+        if layout.parity:
+            self.fold = MirrorExchange(grid, layout, memory if self._shared is None else HOST, self._shared is not None)
+
+    @property
+    def of_node(self) -> Any:
+        """Blocks that lie in the memory of the node, by place, or None."""
+        return self._shared.blocks if self._shared is not None else None
+
+    def collect(self, vector: Array) -> Array:
+        """The block of a vector."""
+        if self._whole is None:
+            return vector
+        if self._shared is not None:
+            self._collect_shared(self._slice_port.sending(vector))
+            self._port.received(self._whole)
+        elif self.fold is not None:
+            self.fold.unfold(vector, self._whole)
+        elif self._grid.replicas.size == 1:
+            self._memory.copy(vector, self._whole)
+        else:
+            self._grid.collect_slices(self._slice_port.sending(vector), self.message(), self._counts)
+            self._port.received(self._whole)
+        return self._whole
+
+    def _collect_shared(self, mine: FloatArray) -> None:
+        """Put a slice in host memory to those of the other replicas in the memory of the node."""
+        assert self._shared is not None and self._on_node is not None
+        self._shared.fence()  # until here the others may have read the blocks of the sigma before
+        if self.fold is not None:
+            self.fold.unfold(mine, self._on_node)
+        else:
+            start = sum(self._counts[: self._number])
+            self._on_node[start : start + len(mine)] = mine
+        self._shared.fence()
+
+    def message(self) -> FloatArray:
+        """The block in host memory, from which all sends leave."""
+        whole: FloatArray = self._port.receiving(self._whole)
+        return whole
+
+    def fill_message(self) -> None:
+        """Bring the block that was collected there, unless it was collected by way of there."""
+        if self._shared is None and (self.fold is not None or self._grid.replicas.size == 1):
+            self._port.sending(self._whole)
+
+    @property
+    def n_received(self) -> int:
+        """Number of elements that come from other ranks in one sigma."""
+        gathers = self._grid.replicas.size > 1 and self._shared is None
+        replicas = sum(self._counts) - self._counts[self._number] if gathers else 0
+        return replicas + (self.fold.mirror_size if self.fold is not None else 0)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the block and of halves; shared memory counts on the rank that provides it."""
+        own = self._whole.nbytes if self._whole is not None else 0
+        if self._shared is not None:
+            own = self._shared.nbytes + (own if self._whole is not self._on_node else 0)
+        return own + (self.fold.buffer_bytes if self.fold is not None else 0)
+
+    def free(self) -> None:
+        """Release the buffers. Collective over the grid."""
+        if self.fold is not None:
+            self.fold.free()
+        self._whole = self._on_node = self.fold = None
         if self._shared is not None:
             self._shared.free()
+
+
+class _GroupSum:
+    """The sum of the tasks of all task groups, of which every rank gets a slice."""
+
+    def __init__(self, grid: ProcessGrid, layout: Layout, memory: Memory, slice_port: Any):
+        self._grid = grid
+        here, (_, _, t, _) = grid.coordinates, grid.shape
+        self._counts = [layout.slice_size(here.ia, here.ib, it, here.ir) for it in range(t)]
+        n_stored = layout.sub_block_size(here.ia, here.ir, here.ib) if t > 1 else 0
+        self.partial: Array = memory.empty(n_stored) if t > 1 else None
+        self._port, self._slice_port = memory.port(n_stored), slice_port
+
+    def scatter(self, sigma: Array, out: Array) -> None:
+        """The slice of this rank."""
+        if self.partial is None:
+            return
+        here = self._port.sending(sigma)
+        self._grid.scatter_sum(here, self._slice_port.receiving(out), self._counts)
+        self._slice_port.received(out)
+
+    @property
+    def n_received(self) -> int:
+        """Number of elements that come from other ranks in one sigma."""
+        return sum(self._counts) - self._counts[self._grid.coordinates.it] if self._grid.task_groups.size > 1 else 0
 
 
 def assign(block: SigmaBlock, tasks: list[Task], n_groups: int) -> list[list[Task]]:

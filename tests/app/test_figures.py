@@ -51,7 +51,7 @@ def test_looks_differ_without_colour():
 def test_every_phase_of_sigma_has_a_group():
     """What is not named falls into the last one."""
     names = ["mixed", "alpha", "beta", "wait", "collect", "scatter", "reduce", "vectors", "structure", "model space"]
-    groups = figures.groups_of([*names, "observables", "sigma"])
+    groups = figures.phase_groups([*names, "observables", "sigma"])
     assert len(set(groups.tolist())) == len(names) + 1
     assert groups[-2:].tolist() == [len(LOOKS) - 1] * 2
     assert groups[:3].tolist() == list(COMPUTE)

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.loop import batches
-from sqd_mpi.loop.batches import Group, shared_on_nodes, solve_batches
+from sqd_mpi.loop.batches import BatchGroup, shared_on_nodes, solve_batches
 from tests.support import faulty
 from tests.support.problems import make_hamiltonian, random_strings
 
@@ -82,7 +82,7 @@ def test_a_batch_is_tried_again_on_all_ranks_of_its_group():
 @pytest.fixture
 def one_group(monkeypatch):
     """All ranks solve all batches together, one after another."""
-    monkeypatch.setattr(batches, "divide_ranks", lambda costs, n_ranks: [Group(0, n_ranks, tuple(range(len(costs))))])
+    monkeypatch.setattr(batches, "divide_ranks", lambda costs, n: [BatchGroup(0, n, tuple(range(len(costs))))])
 
 
 @pytest.mark.usefixtures("one_group")

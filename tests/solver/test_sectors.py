@@ -16,7 +16,7 @@ from sqd_mpi.solver.sectors import (
     ModelShare,
     Outlook,
     SectorSearch,
-    Task,
+    SectorTask,
     Verdict,
     decides,
 )
@@ -44,7 +44,7 @@ def share(*energies: float, outside: float = 0.02, above: float = 0.0, depth: fl
     return ModelShare(np.full(len(energies), outside), np.array(energies) + above, np.array(energies) + depth)
 
 
-def solve(search: SectorSearch, task: Task, *energies: float, converged: bool = True, **of_share: float) -> bool:
+def solve(search: SectorSearch, task: SectorTask, *energies: float, converged: bool = True, **of_share: float) -> bool:
     """Note what iterations to their end have led to."""
     found = share(*energies, **of_share)
     return search.note(task, Verdict.OPEN, np.array(energies), np.full(len(energies), converged), found)
@@ -53,10 +53,10 @@ def solve(search: SectorSearch, task: Task, *energies: float, converged: bool = 
 def test_sectors_of_the_lowest_model_states_come_first_the_lowest_before_the_others():
     search = SectorSearch({EVEN: outlook(-1.0, -0.5), ODD: outlook(-2.0, -0.9, -0.8), OTHER: outlook(-0.1)}, 3)
     task = search.next()
-    assert task == Task(ODD, 2, Aim.ROOTS) and search.bound == np.inf
+    assert task == SectorTask(ODD, 2, Aim.ROOTS) and search.bound == np.inf
     assert solve(search, task, -2.1, -0.95)
     task = search.next()
-    assert task == Task(EVEN, 1, Aim.ROOTS)
+    assert task == SectorTask(EVEN, 1, Aim.ROOTS)
     assert solve(search, task, -1.05)
     assert search.bound == -0.95
 
@@ -96,21 +96,21 @@ def test_a_determinant_outside_that_lies_low_keeps_a_sector_open(edge, depth):
     """Or would, if it were lowered like the main determinants of the states that are known."""
     search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.0, edge=edge, dimension=LARGE)}, 1)
     solve(search, search.next(), -2.1, depth=depth)
-    assert search.next() == Task(ODD, 1, Aim.GUARD)
+    assert search.next() == SectorTask(ODD, 1, Aim.GUARD)
 
 
 def test_what_was_missed_is_the_distance_to_the_model_state_that_a_root_is_like():
     """Here the lowest root is that of the second model state."""
     search = SectorSearch({EVEN: outlook(-2.0, -1.5), ODD: outlook(-1.8, dimension=LARGE)}, 1)
     solve(search, search.next(), -2.05, above=0.55)
-    assert search.next() == Task(ODD, 1, Aim.GUARD)
+    assert search.next() == SectorTask(ODD, 1, Aim.GUARD)
 
 
 def test_a_small_sector_is_looked_at_even_where_the_model_space_is_believed():
     search = SectorSearch({EVEN: outlook(-2.0, -1.0), ODD: outlook(-1.0)}, 1)
     solve(search, search.next(), -2.1)
     task = search.next()
-    assert task == Task(ODD, 1, Aim.LOOK)
+    assert task == SectorTask(ODD, 1, Aim.LOOK)
     assert search.judge(task, step(-1.1), None) is Verdict.ABOVE
     assert search.next() is None and search.decisions()[ODD].how == "ritz"
 
@@ -122,7 +122,7 @@ def test_a_look_that_shows_a_large_first_order_vector_calls_for_random_vectors()
     verdict = search.judge(look, step(-1.1, first_order=0.5), None)
     assert verdict is Verdict.UNCLEAR
     assert not search.note(look, verdict, np.array([-1.1]), np.array([False]), share(-1.1, outside=0.2))
-    assert search.next() == Task(ODD, 1, Aim.GUARD)
+    assert search.next() == SectorTask(ODD, 1, Aim.GUARD)
     # The norm says nothing where iterations began from a stored vector; its weight outside does.
     assert search.judge(look, step(-1.1, first_order=1e-6), outside=0.5) is Verdict.UNCLEAR
 
@@ -140,12 +140,12 @@ def test_a_guard_decides_by_its_residual_and_finds_roots_one_by_one():
     search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 2)
     solve(search, search.next(), -2.1, -1.5, outside=0.4)
     task = search.next()
-    assert task == Task(EVEN, 3, Aim.GUARD)
+    assert task == SectorTask(EVEN, 3, Aim.GUARD)
     assert search.judge(task, step(-2.1, -1.5, -1.0, norms=2 * DECISIVE * 0.5), None) is Verdict.OPEN
     assert solve(search, task, -2.1, -1.8, -1.5)  # one was missed
     assert search.bound == -1.8
     task = search.next()
-    assert task == Task(EVEN, 4, Aim.GUARD)
+    assert task == SectorTask(EVEN, 4, Aim.GUARD)
     assert not solve(search, task, -2.1, -1.8, -1.5, -1.2)
     assert search.next() is None and search.decisions()[EVEN].how == "ritz"
 
@@ -194,7 +194,7 @@ def test_roots_that_are_not_wanted_do_not_count():
     task = search.next()
     both = share(-2.1, -2.0, outside=0.4)
     search.note(task, Verdict.OPEN, np.array([-2.1, -2.0]), np.ones(2, bool), both, np.array([False, True]))
-    assert search.bound == -2.0 and search.next() == Task(EVEN, 3, Aim.GUARD)
+    assert search.bound == -2.0 and search.next() == SectorTask(EVEN, 3, Aim.GUARD)
 
 
 def test_what_was_decided_can_be_taken_up_again():
@@ -207,7 +207,7 @@ def test_what_was_decided_can_be_taken_up_again():
         if n_found:
             again.found(sector, np.array([-2.1]), share(-2.1))
         again.restore(sector, hard, how)
-    assert again.next() == first.next() == Task(OTHER, 1, Aim.LOOK)
+    assert again.next() == first.next() == SectorTask(OTHER, 1, Aim.LOOK)
 
 
 def test_what_decides():

@@ -14,7 +14,7 @@ from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import trivial_labels
 from sqd_mpi.solver.model_space import ModelSpace
-from sqd_mpi.solver.sectors import Aim, Task
+from sqd_mpi.solver.sectors import Aim, SectorTask
 from sqd_mpi.solver.start_vectors import StartVectors
 from tests.gpu_shim.host_device import HostDevice
 from tests.support.problems import close_strings, make_hamiltonian
@@ -23,7 +23,7 @@ PLACE = (0, 0, 0, 0)
 SECTOR = (0, 1)
 
 
-def start_vectors(task: Task, rows: int, memory) -> np.ndarray:
+def start_vectors(task: SectorTask, rows: int, memory) -> np.ndarray:
     """What a task starts from that knows all but one of its roots, in host memory."""
     hamiltonian = make_hamiltonian(6, (3, 3), seed=2)
     strings = SpinStrings.from_canonical(close_strings(6, 3, 12), np.zeros(6, np.int64), 1)
@@ -47,7 +47,7 @@ def start_vectors(task: Task, rows: int, memory) -> np.ndarray:
 @pytest.mark.parametrize("aim", list(Aim))
 @pytest.mark.parametrize("room", [1, 2, 4])
 def test_the_same_in_every_memory(aim, room):
-    task = Task(SECTOR, 3, aim)
+    task = SectorTask(SECTOR, 3, aim)
     rows = 2 * task.count - 1 + room  # davidson needs as many rows as roots for its first expansion
     host, device = (start_vectors(task, rows, memory) for memory in (HOST, DeviceMemory(HostDevice())))
     assert np.isfinite(host).all()
@@ -57,6 +57,6 @@ def test_the_same_in_every_memory(aim, room):
 
 
 def test_one_row_has_both_random_vectors_where_there_is_no_room_for_two():
-    task = Task(SECTOR, 3, Aim.GUARD)
+    task = SectorTask(SECTOR, 3, Aim.GUARD)
     apart, together = (start_vectors(task, 2 * task.count - 1 + room, HOST)[task.count - 1 :] for room in (2, 1))
     np.testing.assert_allclose(together, apart.sum(axis=0, keepdims=True), atol=1e-14)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sqd_mpi.adapters.pyscf.session import Reference, Session
-from sqd_mpi.adapters.pyscf.space import Space, all_strings, as_strings
+from sqd_mpi.adapters.pyscf.space import RequestedSpace, all_strings, as_strings
 from sqd_mpi.adapters.pyscf.start import StringPair, placed, positions, same_strings
 from sqd_mpi.adapters.pyscf.vectors import SubspaceVector
 from sqd_mpi.arrays import FloatArray
@@ -16,7 +16,9 @@ from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 
 
-def start_vectors(ci0: Any, last: Any, space: Space, session: Session, must_fit: bool) -> list[Reference | FloatArray]:
+def start_vectors(
+    ci0: Any, last: Any, space: RequestedSpace, session: Session, must_fit: bool
+) -> list[Reference | FloatArray]:
     """What the start vectors are, as every rank can understand it: references to vectors, or arrays.
 
     Args:
@@ -44,7 +46,7 @@ def start_vectors(ci0: Any, last: Any, space: Space, session: Session, must_fit:
     return found
 
 
-def _vectors_of(ci0: Any, space: Space) -> list[Any]:
+def _vectors_of(ci0: Any, space: RequestedSpace) -> list[Any]:
     """One entry for every vector."""
     if ci0 is None:
         return []
@@ -56,7 +58,7 @@ def _vectors_of(ci0: Any, space: Space) -> list[Any]:
     return [ci0]
 
 
-def _one_start(given: Any, space: Space, session: Session) -> Reference | FloatArray:
+def _one_start(given: Any, space: RequestedSpace, session: Session) -> Reference | FloatArray:
     if isinstance(given, SubspaceVector):
         if (given.norb, given.nelec) != (space.hamiltonian.norb, space.hamiltonian.nelec):
             raise InputError(
@@ -80,7 +82,7 @@ def _one_start(given: Any, space: Space, session: Session) -> Reference | FloatA
     return values.reshape(shape)
 
 
-def _strings_of(given: Any, space: Space) -> StringPair | None:
+def _strings_of(given: Any, space: RequestedSpace) -> StringPair | None:
     """The strings of an array, if it says which, or if it has the size of all strings and the space is smaller."""
     norb, nelec = space.hamiltonian.norb, space.hamiltonian.nelec
     strings: StringPair | None = getattr(given, "strings", None)

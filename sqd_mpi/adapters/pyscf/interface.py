@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from math import comb
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from pyscf.fci import direct_spin1, direct_spin1_symm, direct_uhf, spin_op
@@ -20,6 +20,8 @@ from sqd_mpi.adapters.pyscf.vectors import SubspaceVector, of_complete_space, wh
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 # What these make is as long as a vector over all strings.
 _OF_ALL_STRINGS = ("make_hdiag", "pspace")
@@ -52,6 +54,27 @@ def _of_arrays(name: str, *vectors: str, of_two_spins: bool = False) -> Callable
     return method
 
 
+def _or_of_arrays(*vectors: str) -> Callable[[Method], Method]:
+    """Decorate a method of distributed vectors: where one of them is none, PySCF's method of that name is called.
+
+    Args:
+        vectors: names of the arguments that are vectors.
+    """
+
+    def decorate(own: Method) -> Method:
+        of_arrays, signature = _of_arrays(own.__name__, *vectors), inspect.signature(own)
+
+        @wraps(own)
+        def method(self: FCIInterface, *arguments: Any, **named: Any) -> Any:
+            given = signature.bind(self, *arguments, **named).arguments
+            is_own = all(isinstance(given[name], SubspaceVector) for name in vectors)
+            return (own if is_own else of_arrays)(self, *arguments, **named)
+
+        return cast(Method, method)
+
+    return decorate
+
+
 class FCIInterface(direct_spin1.FCISolver):
     """PySCF's FCI interface on vectors of both kinds; attributes are those of `SubspaceSolver`."""
 
@@ -73,44 +96,30 @@ class FCIInterface(direct_spin1.FCISolver):
         make_rdm1234 = _of_arrays("make_rdm1234", "fcivec")
     transform_ci_for_orbital_rotation = _of_arrays("transform_ci_for_orbital_rotation", "fcivec")
 
-    _rdm1s_of_array = _of_arrays("make_rdm1s", "fcivec")
-    _rdm1_of_array = _of_arrays("make_rdm1", "fcivec")
-    _rdm12s_of_array = _of_arrays("make_rdm12s", "fcivec")
-    _rdm12_of_array = _of_arrays("make_rdm12", "fcivec")
-    _transition_1s_of_arrays = _of_arrays("trans_rdm1s", "cibra", "ciket")
-    _transition_1_of_arrays = _of_arrays("trans_rdm1", "cibra", "ciket")
-    _transition_12s_of_arrays = _of_arrays("trans_rdm12s", "cibra", "ciket")
-    _transition_12_of_arrays = _of_arrays("trans_rdm12", "cibra", "ciket")
-    _large_of_array = _of_arrays("large_ci", "fcivec")
-
+    @_or_of_arrays("fcivec")
     def make_rdm1s(self, fcivec: Any, norb: int, nelec: Any, link_index: Any = None) -> tuple[FloatArray, FloatArray]:
         """(alpha, beta) one-particle density matrices, (norb, norb) each, [p, q] = <q+ p>."""
-        if not isinstance(fcivec, SubspaceVector):
-            return self._rdm1s_of_array(fcivec, norb, nelec, link_index)
         found = self._own(fcivec, norb, nelec).density_matrices(1)
         return found.alpha, found.beta
 
+    @_or_of_arrays("fcivec")
     def make_rdm1(self, fcivec: Any, norb: int, nelec: Any, link_index: Any = None) -> FloatArray:
         """(norb, norb) one-particle density matrix summed over spin."""
-        if not isinstance(fcivec, SubspaceVector):
-            return self._rdm1_of_array(fcivec, norb, nelec, link_index)
         return self._own(fcivec, norb, nelec).density_matrices(1).rdm1
 
+    @_or_of_arrays("fcivec")
     def make_rdm12s(
         self, fcivec: Any, norb: int, nelec: Any, link_index: Any = None, reorder: bool = True
     ) -> tuple[Any, Any]:
         """(alpha, beta) one-particle and (aa, ab, bb) two-particle matrices, [p, q, r, s] = <p+ r+ s q>."""
-        if not isinstance(fcivec, SubspaceVector):
-            return self._rdm12s_of_array(fcivec, norb, nelec, link_index, reorder)
         found = self._own(fcivec, norb, nelec, reorder).density_matrices(2)
         return (found.alpha, found.beta), (found.two_aa, found.two_ab, found.two_bb)
 
+    @_or_of_arrays("fcivec")
     def make_rdm12(
         self, fcivec: Any, norb: int, nelec: Any, link_index: Any = None, reorder: bool = True
     ) -> tuple[FloatArray, FloatArray]:
         """One- and two-particle density matrices summed over spin."""
-        if not isinstance(fcivec, SubspaceVector):
-            return self._rdm12_of_array(fcivec, norb, nelec, link_index, reorder)
         found = self._own(fcivec, norb, nelec, reorder).density_matrices(2)
         return found.rdm1, found.rdm2
 
@@ -120,38 +129,32 @@ class FCIInterface(direct_spin1.FCISolver):
         """Two-particle density matrix summed over spin."""
         return self.make_rdm12(fcivec, norb, nelec, link_index, reorder)[1]
 
+    @_or_of_arrays("cibra", "ciket")
     def trans_rdm1s(
         self, cibra: Any, ciket: Any, norb: int, nelec: Any, link_index: Any = None
     ) -> tuple[FloatArray, FloatArray]:
         """(alpha, beta) transition density matrices, [p, q] = <bra|q+ p|ket>."""
-        if not isinstance(cibra, SubspaceVector) or not isinstance(ciket, SubspaceVector):
-            return self._transition_1s_of_arrays(cibra, ciket, norb, nelec, link_index)
         found = self._own(cibra, norb, nelec).transition_to(self._own(ciket, norb, nelec), 1)
         return found.alpha, found.beta
 
+    @_or_of_arrays("cibra", "ciket")
     def trans_rdm1(self, cibra: Any, ciket: Any, norb: int, nelec: Any, link_index: Any = None) -> FloatArray:
         """Transition density matrix summed over spin."""
-        if not isinstance(cibra, SubspaceVector) or not isinstance(ciket, SubspaceVector):
-            return self._transition_1_of_arrays(cibra, ciket, norb, nelec, link_index)
         return self._own(cibra, norb, nelec).transition_to(self._own(ciket, norb, nelec), 1).rdm1
 
+    @_or_of_arrays("cibra", "ciket")
     def trans_rdm12s(
         self, cibra: Any, ciket: Any, norb: int, nelec: Any, link_index: Any = None, reorder: bool = True
     ) -> tuple[Any, Any]:
         """(alpha, beta) and (aa, ab, ba, bb) transition density matrices."""
-        if not isinstance(cibra, SubspaceVector) or not isinstance(ciket, SubspaceVector):
-            found = self._transition_12s_of_arrays(cibra, ciket, norb, nelec, link_index, reorder)
-            return found
         matrices = self._own(cibra, norb, nelec, reorder).transition_to(self._own(ciket, norb, nelec), 2)
         return (matrices.alpha, matrices.beta), (matrices.two_aa, matrices.two_ab, matrices.two_ba, matrices.two_bb)
 
+    @_or_of_arrays("cibra", "ciket")
     def trans_rdm12(
         self, cibra: Any, ciket: Any, norb: int, nelec: Any, link_index: Any = None, reorder: bool = True
     ) -> tuple[FloatArray, FloatArray]:
         """One- and two-particle transition density matrices summed over spin."""
-        if not isinstance(cibra, SubspaceVector) or not isinstance(ciket, SubspaceVector):
-            found = self._transition_12_of_arrays(cibra, ciket, norb, nelec, link_index, reorder)
-            return found
         matrices = self._own(cibra, norb, nelec, reorder).transition_to(self._own(ciket, norb, nelec), 2)
         return matrices.rdm1, matrices.rdm2
 
@@ -161,7 +164,9 @@ class FCIInterface(direct_spin1.FCISolver):
         """(<S^2>, 2 S + 1).
 
         Args:
-            fcivec, norb, nelec: as elsewhere.
+            fcivec: (n_alpha, n_beta) array, or a `SubspaceVector`.
+            norb: number of orbitals.
+            nelec: (n_alpha, n_beta) or their sum.
             mo_coeff: orbitals of alpha and beta, where these differ; else one set, or None.
             ovlp: overlap of their basis functions.
 
@@ -180,16 +185,19 @@ class FCIInterface(direct_spin1.FCISolver):
             raise InputError("<S^2> of spin-dependent orbitals needs mo_coeff and ovlp")
         return mean, float(np.sqrt(max(4.0 * mean + 1.0, 0.0)))
 
+    @_or_of_arrays("fcivec")
     def large_ci(
         self, fcivec: Any, norb: int, nelec: Any, tol: float = 0.1, return_strs: bool = True
     ) -> list[tuple[float, Any, Any]]:
         """Coefficients above `tol` in magnitude, or the largest one, with their alpha and beta strings.
 
         Args:
+            fcivec: (n_alpha, n_beta) array, or a `SubspaceVector`.
+            norb: number of orbitals.
+            nelec: (n_alpha, n_beta) or their sum.
+            tol: threshold.
             return_strs: strings as texts such as "0b11", else as arrays of occupied orbitals.
         """
-        if not isinstance(fcivec, SubspaceVector):
-            return self._large_of_array(fcivec, norb, nelec, tol, return_strs)
         values, strings = self._own(fcivec, norb, nelec).large(tol)
         alpha: list[Any]
         beta: list[Any]
@@ -260,6 +268,3 @@ class FCIInterface(direct_spin1.FCISolver):
         """A CI vector over all strings as an array."""
         alpha, beta = _unpack_nelec(nelec, self.spin)
         return of_complete_space(ci, what, (comb(norb, alpha), comb(norb, beta)), self.array_limit)
-
-
-__all__ = ["FCIInterface"]

@@ -16,7 +16,7 @@ from pyscf.fci import cistring, direct_spin1_symm
 from pyscf.scf.hf_symm import map_degeneracy
 from pyscf.symm.param import IRREP_ID_TABLE
 
-from sqd_mpi.adapters.pyscf.space import Space
+from sqd_mpi.adapters.pyscf.space import RequestedSpace
 from sqd_mpi.errors import InputError, did_you_mean
 from sqd_mpi.problem.symmetry import OrbitalLabels
 
@@ -101,11 +101,12 @@ class Irrep:
     linear molecules."""
 
     @classmethod
-    def create(cls, number: int, name: Any, orbsym: Any, space: Space, mol: Any) -> Irrep:
+    def create(cls, number: int, name: Any, orbsym: Any, space: RequestedSpace, mol: Any) -> Irrep:
         """The irrep in a space.
 
         Args:
-            number, name: the irrep.
+            number: of the irrep, as PySCF counts.
+            name: as the user gave it.
             orbsym: irreps of the orbitals, or None.
             space: of the solve.
             mol: the molecule, or None if it is not known.
@@ -143,7 +144,7 @@ class Irrep:
         return bool(self.of_sector[sector] == self.number % 10)
 
     def is_exact(self, vector: NDArray[np.float64]) -> bool:
-        """Whether a vector over all strings has the irrep of a linear molecule."""
+        """Whether a vector over all strings, (n_alpha, n_beta), has the irrep of a linear molecule."""
         found = direct_spin1_symm._guess_wfnsym_cyl_sym(vector, *self.strings, self.orbsym)
         return bool(found == self.number)
 
@@ -158,5 +159,10 @@ def _with_pairs(h1e: NDArray[np.float64], orbsym: Any) -> Any:
 
 
 def high_spin_irrep(orbsym: NDArray[np.int64], nelec: tuple[int, int]) -> int:
-    """What PySCF's solver looks for where nobody says: the first orbitals are filled, with all open shells alpha."""
+    """What PySCF's solver looks for where nobody says: the first orbitals are filled, with all open shells alpha.
+
+    Args:
+        orbsym: (norb,) irreps of the orbitals.
+        nelec: (n_alpha, n_beta).
+    """
     return int(np.bitwise_xor.reduce(np.asarray(orbsym)[min(nelec) : max(nelec)] % 10, initial=0))

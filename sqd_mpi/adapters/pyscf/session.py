@@ -167,8 +167,8 @@ class Session:
         """Values and positions (canonical order) of coefficients above a threshold, or of the largest one."""
         number, root = reference
         result = self.results[number]
-        chosen, here = result.roots[root], result.grid.coordinates
-        where = chosen.layout.geometry(here.ia, here.ib, here.it, here.ir)
+        chosen = result.roots[root]
+        where = chosen.layout.geometry(*result.grid.coordinates)
         values, parity = np.array(chosen.vector), chosen.layout.parity
         if parity:  # each pair of mirror images is stored once, with the norm of both
             line = values[where.diagonal].copy()

@@ -33,6 +33,13 @@ def check_options(options: dict[str, Any]) -> None:
             raise InputError(f"SubspaceSolver has no option {name!r}, which belongs to a job of the command line")
 
 
+def _positive(option: str, doc: str, least: int = 1) -> Any:
+    """Property that is an option of the solve by another name; smaller numbers than the least are taken for it."""
+    return property(
+        lambda self: self._option(option), lambda self, number: self._set_option(option, max(number, least)), doc=doc
+    )
+
+
 class Settings:
     """Attributes of PySCF's solvers that are options of this one; those of `SubspaceSolver`."""
 
@@ -58,33 +65,15 @@ class Settings:
         if residual is not None:
             self.tol = SolveOptions(tol=residual).tol
 
-    @property
-    def max_cycle(self) -> int:
-        """Largest number of iterations in a symmetry sector."""
-        return int(self._option("max_iterations"))
-
-    @max_cycle.setter
-    def max_cycle(self, number: int) -> None:
-        self._set_option("max_iterations", max(number, 1))
-
-    @property
-    def max_space(self) -> int | None:
-        """Largest number of Krylov vectors, at least two for each root and two; None for what the memory allows."""
-        found: int | None = self._option("max_subspace")
-        return found
-
-    @max_space.setter
-    def max_space(self, number: int) -> None:
-        self._set_option("max_subspace", max(number, fewest_krylov_vectors(1)))
-
-    @property
-    def pspace_size(self) -> int:
-        """Number of determinants whose Hamiltonian is diagonalised exactly before the iterations."""
-        return int(self._option("model_space"))
-
-    @pspace_size.setter
-    def pspace_size(self, number: int) -> None:
-        self._set_option("model_space", max(number, 1))
+    max_cycle = _positive("max_iterations", "Largest number of iterations in a symmetry sector.")
+    pspace_size = _positive(
+        "model_space", "Number of determinants whose Hamiltonian is diagonalised exactly before the iterations."
+    )
+    max_space = _positive(
+        "max_subspace",
+        "Largest number of Krylov vectors, at least two for each root and two; None for what the memory allows.",
+        fewest_krylov_vectors(1),
+    )
 
     @property
     def threads(self) -> int | None:

@@ -18,7 +18,7 @@ from sqd_mpi.adapters.pyscf.interface import FCIInterface
 from sqd_mpi.adapters.pyscf.irreps import Irrep
 from sqd_mpi.adapters.pyscf.session import Handle, Reference, current, lack_of_memory
 from sqd_mpi.adapters.pyscf.settings import Settings, check_options
-from sqd_mpi.adapters.pyscf.space import Rule, Space, make_space
+from sqd_mpi.adapters.pyscf.space import RequestedSpace, Rule, make_space
 from sqd_mpi.adapters.pyscf.vectors import SubspaceArray, SubspaceVector, why_no_array
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.errors import InputError, RunError
@@ -94,6 +94,7 @@ class SubspaceSolver(Settings, FCIInterface):
         array_limit: int = ARRAY_LIMIT,
         **options: Any,
     ):
+        # What is asked for.
         check_options(options)
         if not isinstance(array_limit, int) or array_limit < 0:
             raise InputError(f"array_limit is a number of determinants; got {array_limit!r}")
@@ -101,6 +102,8 @@ class SubspaceSolver(Settings, FCIInterface):
         self.strings = strings
         self.tol, self.nroots, self.options, self.log = tol, nroots, options, log
         self.array_limit = array_limit
+
+        # What PySCF's procedures read and set.
         self.mol = mol
         self.stdout = getattr(mol, "stdout", lib.StreamObject.stdout)
         self.verbose = getattr(mol, "verbose", lib.logger.NOTE)
@@ -110,6 +113,8 @@ class SubspaceSolver(Settings, FCIInterface):
         self._has_warned: set[str] = set()
         self.orbsym: Any = None
         self.davidson_only = False
+
+        # The last solve.
         self.converged: bool | list[bool] = False
         self.result: SubspaceResult | None = None
         self.norb: int | None = None
@@ -209,7 +214,7 @@ class SubspaceSolver(Settings, FCIInterface):
         self.log = self.result = self._handle = None
         self._session = current()
 
-    def _space(self, h1e: Any, eri: Any, norb: int, nelec: Any, ecore: float) -> Space:
+    def _space(self, h1e: Any, eri: Any, norb: int, nelec: Any, ecore: float) -> RequestedSpace:
         """The space of a solve, unless a caller needs more than its vectors offer."""
         labelled = self._option("symmetry") != "off"
         space = make_space(self.strings, h1e, eri, norb, nelec, self.spin, ecore, labelled)
@@ -227,10 +232,10 @@ class SubspaceSolver(Settings, FCIInterface):
             raise InputError(why_no_array("natorb", 0, False, self.array_limit))
         return space
 
-    def _gives_arrays(self, space: Space) -> bool:
+    def _gives_arrays(self, space: RequestedSpace) -> bool:
         return space.complete and space.n_determinants <= self.array_limit
 
-    def _solve(self, space: Space, wishes: _Wishes, log: Any) -> tuple[Any, Any]:
+    def _solve(self, space: RequestedSpace, wishes: _Wishes, log: Any) -> tuple[Any, Any]:
         """Solve and hand out what PySCF gets."""
         irrep = self._irrep(space, wishes)
         wanted = wishes.nroots or self.nroots
@@ -263,7 +268,7 @@ class SubspaceSolver(Settings, FCIInterface):
         log.warn("%s", sentence)
         return n_there
 
-    def _options(self, space: Space, wishes: _Wishes, count: int) -> dict[str, Any]:
+    def _options(self, space: RequestedSpace, wishes: _Wishes, count: int) -> dict[str, Any]:
         """Options of the solve."""
         options = {**self.options, "tol": wishes.residual, "nroots": count, **self._spin_options(space)}
         if wishes.max_cycle is not None:
@@ -276,7 +281,7 @@ class SubspaceSolver(Settings, FCIInterface):
             options["max_subspace"] = max(options["max_subspace"], fewest_krylov_vectors(count))
         return options
 
-    def _spin_options(self, space: Space) -> dict[str, float]:
+    def _spin_options(self, space: RequestedSpace) -> dict[str, float]:
         """The spin that PySCF's `fix_spin` asks for.
 
         In a space of all strings the states that are wanted do not depend on the penalty, and the solver chooses one
@@ -297,7 +302,7 @@ class SubspaceSolver(Settings, FCIInterface):
         return found
 
     def _useful_start(
-        self, space: Space, wishes: _Wishes, options: dict[str, Any]
+        self, space: RequestedSpace, wishes: _Wishes, options: dict[str, Any]
     ) -> tuple[list[Reference | FloatArray], int]:
         """Start vectors, and up to which dimension sectors are solved exactly by their model space and need none."""
         must_fit = not callable(self.strings)
@@ -311,8 +316,9 @@ class SubspaceSolver(Settings, FCIInterface):
         return start, exact_dimension
 
     def _call(
-        self, space: Space, options: dict[str, Any], start: list[Reference | FloatArray], exact_dimension: int, log: Any
-    ) -> tuple[Handle, SubspaceResult]:
+        self, space: RequestedSpace, options: dict[str, Any], start: list[Reference | FloatArray], exact_dimension: int,
+        log: Any,
+    ) -> tuple[Handle, SubspaceResult]:  # fmt: skip
         """One solve on all ranks."""
         handle = Handle(self._session)
         result, left_out = self._session.call(
@@ -323,7 +329,7 @@ class SubspaceSolver(Settings, FCIInterface):
             log.warn("the start is not used: its strings or symmetry labels differ, and it is too large to be moved")
         return handle, result
 
-    def _irrep(self, space: Space, wishes: _Wishes) -> Irrep | None:
+    def _irrep(self, space: RequestedSpace, wishes: _Wishes) -> Irrep | None:
         """The irrep that is wanted, or None for any.
 
         Raises:
@@ -339,7 +345,7 @@ class SubspaceSolver(Settings, FCIInterface):
         return None if number is None else Irrep.create(number, wanted, orbsym, space, self.mol)
 
     def _search(
-        self, space: Space, options: dict[str, Any], start: list[Reference | FloatArray], exact_dimension: int,
+        self, space: RequestedSpace, options: dict[str, Any], start: list[Reference | FloatArray], exact_dimension: int,
         irrep: Irrep, count: int, log: Any,
     ) -> tuple[Handle, SubspaceResult, list[int]]:  # fmt: skip
         """The lowest roots of one irrep, by solving for more and more roots of all."""
@@ -361,7 +367,7 @@ class SubspaceSolver(Settings, FCIInterface):
             start = [(handle.number, k) for k in range(n_roots)]
             n_roots = min(2 * n_roots + 2, most)
 
-    def _n_states(self, space: Space, options: dict[str, Any]) -> int:
+    def _n_states(self, space: RequestedSpace, options: dict[str, Any]) -> int:
         """Number of states among which the solver can look: with a wanted spin, those of its parity."""
         alpha, beta = space.strings
         if options.get("spin_square") is None or not np.array_equal(alpha, beta):
@@ -370,7 +376,7 @@ class SubspaceSolver(Settings, FCIInterface):
         return (space.n_determinants + (len(alpha) if even else -len(alpha))) // 2
 
     def _of_irrep(
-        self, space: Space, handle: Handle, result: SubspaceResult, irrep: Irrep, log: Any
+        self, space: RequestedSpace, handle: Handle, result: SubspaceResult, irrep: Irrep, log: Any
     ) -> list[int]:
         """Numbers of the roots that have an irrep."""
         found = [k for k, root in enumerate(result.roots) if irrep.in_sector(root.sector)]
@@ -383,7 +389,7 @@ class SubspaceSolver(Settings, FCIInterface):
             return found
         return [k for k in found if irrep.is_exact(self._session.call("gather", (handle.number, k)))]
 
-    def _vectors(self, space: Space, handle: Handle, chosen: Sequence[int], roots: list[Root]) -> list[Any]:
+    def _vectors(self, space: RequestedSpace, handle: Handle, chosen: Sequence[int], roots: list[Root]) -> list[Any]:
         """What PySCF gets: arrays of a small space of all strings, else objects that name distributed vectors."""
         if self._gives_arrays(space):
             return [
@@ -396,7 +402,7 @@ class SubspaceSolver(Settings, FCIInterface):
             for k, root in zip(chosen, roots, strict=True)
         ]
 
-    def _warn(self, space: Space, wishes: _Wishes, log: Any) -> None:
+    def _warn(self, space: RequestedSpace, wishes: _Wishes, log: Any) -> None:
         """Say through PySCF's logger what the states lack."""
         vectors = self.ci if isinstance(self.ci, list) else [self.ci]
         open_roots = [k for k, each in enumerate(vectors) if not each.converged]
@@ -414,7 +420,7 @@ class SubspaceSolver(Settings, FCIInterface):
         if orbsym is not None and "irreps" not in self._has_warned and not space.hamiltonian.spin_dependent:
             self._warn_of_irreps(space, wishes, orbsym, log)
 
-    def _warn_of_irreps(self, space: Space, wishes: _Wishes, orbsym: Any, log: Any) -> None:
+    def _warn_of_irreps(self, space: RequestedSpace, wishes: _Wishes, orbsym: Any, log: Any) -> None:
         """Say once where PySCF's solver would have looked for states of another irrep."""
         if self._irrep(space, wishes) is not None:
             return
@@ -430,7 +436,7 @@ class SubspaceSolver(Settings, FCIInterface):
         )  # fmt: skip
 
 
-def _largest_sector(space: Space, limit: int) -> int:
+def _largest_sector(space: RequestedSpace, limit: int) -> int:
     """Dimension of the largest sector of the solve, or the number of determinants where that exceeds the limit by far.
 
     Exchange of spins halves sectors where both spins have the same strings.

@@ -20,8 +20,8 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.errors import InputError
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
-from sqd_mpi.problem.spin_strings import SpinStrings
-from sqd_mpi.problem.symmetry import OrbitalLabels, find_labels, trivial_labels
+from sqd_mpi.problem.space import Space
+from sqd_mpi.problem.symmetry import OrbitalLabels
 
 Rule = Callable[[int, tuple[int, int], Any, Any], tuple[ArrayLike, ArrayLike]]
 
@@ -31,7 +31,7 @@ _MOST_STRINGS = 2**31
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class RequestedSpace:
     """What is to be diagonalised."""
 
     hamiltonian: Hamiltonian = field(repr=False)
@@ -55,31 +55,32 @@ class Space:
         )
 
     @cached_property
+    def _sorted(self) -> Space:
+        return Space.create(self.hamiltonian, *self.strings, self.labelled)
+
+    @property
     def labels(self) -> OrbitalLabels:
-        """Symmetry labels of the orbitals, as the solve finds them."""
-        return find_labels(self.hamiltonian) if self.labelled else trivial_labels(self.hamiltonian.norb)
+        """Symmetry labels of the orbitals, as the solver finds them."""
+        return self._sorted.labels
 
     @cached_property
     def sector_sizes(self) -> NDArray[np.int64]:
         """(n_labels,) determinants of every symmetry sector."""
-        labels = self.labels
-        counts = [
-            np.diff(SpinStrings.from_canonical(each, own, labels.n_labels).label_start)
-            for each, own in zip(self.strings, labels.both, strict=True)
-        ]
-        every = np.arange(labels.n_labels)
-        return np.array([np.sum(counts[0] * counts[1][every ^ sector]) for sector in every])
+        alpha, beta = (np.diff(each.label_start) for each in (self._sorted.alpha, self._sorted.beta))
+        every = np.arange(self.labels.n_labels)
+        return np.array([np.sum(alpha * beta[every ^ sector]) for sector in every])
 
 
 def make_space(
     chosen: Any, h1e: Any, eri: Any, norb: int, nelec: Any, spin: int | None, ecore: float, labelled: bool
-) -> Space:
+) -> RequestedSpace:
     """The space of a solve.
 
     Args:
         chosen: strings as `SubspaceSolver` takes them.
         h1e: (norb, norb), or those of alpha and beta; hartree.
         eri: with 8- or 4-fold symmetry or none; or a triple alpha alpha, alpha beta, beta beta; hartree.
+        norb: number of orbitals.
         nelec: (n_alpha, n_beta), or their sum.
         spin: n_alpha - n_beta where the sum is given; goes before a pair, as in PySCF.
         ecore: hartree.
@@ -91,7 +92,7 @@ def make_space(
     pair = tuple(int(n) for n in _unpack_nelec(nelec, spin))
     one, two = _symmetric_integrals(h1e, eri, norb)
     hamiltonian = Hamiltonian.from_arrays(one, two, float(ecore), (pair[0], pair[1]))
-    return Space(hamiltonian, _strings(chosen, norb, hamiltonian.nelec, one, two), labelled)
+    return RequestedSpace(hamiltonian, _strings(chosen, norb, hamiltonian.nelec, one, two), labelled)
 
 
 def all_strings(norb: int, n_electrons: int) -> NDArray[np.uint64]:

@@ -36,7 +36,7 @@ class StartVectors:
         """Vectors that were too large to be put together for another layout."""
 
     def fill(self, process_grid: ProcessGrid, layout: Layout, root: int, out: FloatArray) -> None:
-        """This rank's slice of one vector, as far as it lies in the layout's sector."""
+        """This rank's slice of one vector, as far as it lies in the layout's sector, into out (slice size,)."""
         source = self._vectors[root]
         out[:] = 0.0
         if layout.dimension <= self._exact_dimension:
@@ -60,7 +60,8 @@ def placed(values: FloatArray, given: StringPair, wanted: StringPair) -> FloatAr
 
     Args:
         values: (n_alpha, n_beta) over the given strings.
-        given, wanted: (alpha, beta) in canonical order.
+        given: (alpha, beta), (n, nwords) uint64 in canonical order.
+        wanted: the same of the others.
 
     Raises:
         InputError: they have no determinant in common.
@@ -91,8 +92,7 @@ def same_strings(one: StringPair, other: StringPair) -> bool:
 
 def _take_slice(process_grid: ProcessGrid, layout: Layout, whole: FloatArray, out: FloatArray) -> None:
     """The slice of a whole vector in canonical order that this rank owns."""
-    here = process_grid.coordinates
-    where = layout.geometry(here.ia, here.ib, here.it, here.ir)
+    where = layout.geometry(*process_grid.coordinates)
     rows, columns = where.locate(np.arange(where.size, dtype=np.int64))
     alpha, beta = layout.alpha.canonical[where.alpha[rows]], layout.beta.canonical[where.beta[columns]]
     out[:] = whole[alpha, beta]

@@ -28,26 +28,24 @@ class SubspaceVector:
     """One eigenvector, which lives on all ranks.
 
     `numpy.asarray`, `pickle` and `gather` put it together; nothing else does, PySCF's full CI code least of all.
-
-    Attributes:
-        energy: hartree, core included.
-        spin_square: <S^2>; None for spin-dependent orbitals, whose overlap the solver does not see.
-        residual_norm: hartree.
-        converged: whether the residual norm reached the tolerance.
-        strings: (alpha, beta), (n, nwords) uint64 in canonical order.
-        norb, nelec: number of orbitals, (n_alpha, n_beta).
-        shape: (number of alpha strings, number of beta strings) of the whole vector.
     """
 
     def __init__(self, handle: Handle, number: int, root: Root, strings: StringPair, norb: int, nelec: tuple[int, int]):
         self._handle = handle
         self._number = number
         self._matrices: DensityMatrices | None = None
-        self.energy, self.spin_square = root.energy, root.spin_square
-        self.residual_norm, self.converged = root.residual_norm, root.converged
+        self.energy, self.residual_norm = root.energy, root.residual_norm
+        """Hartree, core included; 2-norm, hartree."""
+        self.converged = root.converged
+        """Whether the residual norm reached the tolerance."""
+        self.spin_square = root.spin_square
+        """<S^2>; None for spin-dependent orbitals, whose overlap the solver does not see."""
         self.strings = strings
+        """(alpha, beta), (n, nwords) uint64 in canonical order."""
         self.norb, self.nelec = norb, nelec
+        """Number of orbitals, (n_alpha, n_beta)."""
         self.shape = len(strings[0]), len(strings[1])
+        """Numbers of alpha and of beta strings of the whole vector."""
 
     def gather(self) -> FloatArray:
         """The whole vector in canonical order; takes 8 bytes per determinant on every rank.
@@ -134,7 +132,7 @@ class SubspaceArray(FCIvector):
 
     @classmethod
     def create(cls, whole: FloatArray, root: Root, strings: StringPair) -> SubspaceArray:
-        """The array of a root."""
+        """The array of a root, from its whole vector (n_alpha, n_beta)."""
         found: SubspaceArray = whole.view(cls)  # type: ignore[assignment]
         found.energy, found.spin_square = root.energy, root.spin_square
         found.residual_norm, found.converged = root.residual_norm, root.converged

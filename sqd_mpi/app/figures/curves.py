@@ -41,17 +41,22 @@ def convergence(
         states: sector and parity (0 without spin-flip symmetry) of every root of the result, in ascending order of the
             energies, if they are known: curves have their names, and what else was solved is faint.
     """
+    # Stretches of iterations in one sector.
     energies, residuals = (np.array(history[name], float) for name in ("energy", "residual_norm"))
     sectors = np.stack([np.nan_to_num(np.array(history[name], float)) for name in ("sector", "parity")], axis=1)
     sectors = sectors.astype(np.intp)
     iterations = np.arange(1, len(energies) + 1)
+    changes = np.flatnonzero(np.any(np.diff(sectors, axis=0) != 0, axis=1)) + 1
+
+    # The curves of each.
     figure = canvas.figure(5.5, width)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    changes = np.flatnonzero(np.any(np.diff(sectors, axis=0) != 0, axis=1)) + 1
     named: dict[int, Any] = {}
     for part in np.split(np.arange(len(energies)), changes):
         roots = roots_of_sector((int(sectors[part[0], 0]), int(sectors[part[0], 1])), energies.shape[1], states)
         _draw_part(upper, lower, iterations[part], energies[part], residuals[part], roots, named)
+
+    # Axes and names.
     upper.set_xlim(0.5, len(energies) + 0.5)
     if tol is not None:
         _draw_tolerance(upper, tol)
@@ -105,8 +110,11 @@ def extrapolation(data: dict[str, Any], reference: float | None = None) -> Figur
     panels = figure.subplots(1, 2, sharey=True)
     texts = {"variance": "variance (hartree$^2$)", "energy_pt2": "second-order correction (hartree)"}
     for axes, (name, text) in zip(panels, texts.items(), strict=True):
+        # What was computed.
         x = np.array([point[name] for point in points])
         axes.plot(x, 1e3 * (energies - origin), "o", color="black", label="truncated spaces")
+
+        # The fits, with their values at zero and the errors of these.
         for kind, style, color in (("linear", "-", "#2f86c1"), ("quadratic", "--", "#b35806")):
             fit = fits.get(f"{name}_{kind}")
             if fit is None:
@@ -121,6 +129,7 @@ def extrapolation(data: dict[str, Any], reference: float | None = None) -> Figur
                 [0.0], [1e3 * (fit["energy"] - origin)], [1e3 * error], marker=marker, color=color, capsize=4,
                 markerfacecolor="white",
             )  # fmt: skip
+
         if reference is not None:
             axes.axhline(0.0, color="#0d5c2a", linestyle=":", label=f"reference: {reference:.6f}")
         axes.set_xlabel(text)
@@ -136,14 +145,9 @@ def write_extrapolation(folder: str | Path, data: dict[str, Any], reference: flo
 
 
 def _draw_part(
-    upper: Axes,
-    lower: Axes,
-    iterations: NDArray[np.intp],
-    energies: NDArray[np.float64],
-    residuals: NDArray[np.float64],
-    roots: Sequence[int | None],
-    named: dict[int, Any],
-) -> None:
+    upper: Axes, lower: Axes, iterations: NDArray[np.intp], energies: NDArray[np.float64],
+    residuals: NDArray[np.float64], roots: Sequence[int | None], named: dict[int, Any],
+) -> None:  # fmt: skip
     """Draw the iterations in one sector; `named` keeps one curve for each line of the legend."""
     for column, root in enumerate(roots):
         known = energies[~np.isnan(energies[:, column]), column]

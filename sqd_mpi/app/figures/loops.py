@@ -30,6 +30,8 @@ def energies(of_best: NDArray[np.float64], of_batches: NDArray[np.float64], widt
     lowest = float(known.min()) if len(known) else 0.0
     figure = canvas.figure(3.4, width)
     axes = figure.subplots()
+
+    # All batches, or their range where they are many.
     above = 1e3 * (of_batches - lowest)
     if above.size <= _MOST_POINTS:
         axes.plot(
@@ -39,9 +41,12 @@ def energies(of_best: NDArray[np.float64], of_batches: NDArray[np.float64], widt
     else:
         low, high = np.nanmin(above, axis=1, initial=np.inf), np.nanmax(above, axis=1, initial=-np.inf)
         axes.fill_between(iterations, low, high, where=low <= high, color=canvas.GRID, label="range of the batches")
+
+    # The best one, and those that failed.
     axes.plot(iterations, 1e3 * (of_best - lowest), "D-", color=canvas.SERIES[1], markersize=4, label="best batch")
-    failed = np.isnan(of_batches).sum(axis=1)
-    _mark_failures(axes, iterations, failed)
+    _mark_failures(axes, iterations, np.isnan(of_batches).sum(axis=1))
+
+    # The axis is linear next to zero, where the lowest energy lies.
     axes.set(xlabel="iteration", ylabel=f"energy above {lowest:.6f}\n(millihartree)")
     axes.set_yscale("symlog", linthresh=_linear_part(above))
     canvas.count_along(axes.xaxis)

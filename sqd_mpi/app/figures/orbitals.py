@@ -69,10 +69,10 @@ def _draw_natural(axes: Axes, occupations: NDArray[np.float64]) -> None:
 
 
 def weights(of_alpha: Sequence[NDArray[np.float64]], of_beta: Sequence[NDArray[np.float64]], width: float) -> Figure:
-    """Returns, for both spins, the weight that is left out when only the n heaviest strings are kept, against n.
+    """For both spins, the weight that is left out when only the n heaviest strings are kept, against n.
 
     Args:
-        of_alpha: for every root the weights of its strings in any order.
+        of_alpha: for every root (n_alpha,) weights of its strings in any order.
         of_beta: the same for beta.
         width: inches.
     """
@@ -96,7 +96,7 @@ def weights(of_alpha: Sequence[NDArray[np.float64]], of_beta: Sequence[NDArray[n
 
 
 def left_out(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Numbers of strings, at most some hundred, and the weight beyond so many of the heaviest."""
+    """Numbers of strings, at most some hundred, and what (n,) weights have beyond so many of the heaviest."""
     ordered = np.sort(np.asarray(values, float))  # the lightest first, so that small weights add up exactly
     rest = np.concatenate([np.cumsum(ordered)[::-1][1:], [0.0]])
     numbers = np.unique(np.geomspace(1, len(ordered), min(_MOST_POINTS, len(ordered))).round().astype(np.intp))

@@ -56,7 +56,7 @@ COMPUTE = (0, 1, 2)  # places in LOOKS of the work on tasks
 _START = 10
 
 
-def groups_of(names: Sequence[str]) -> NDArray[np.intp]:
+def phase_groups(names: Sequence[str]) -> NDArray[np.intp]:
     """For every name of a phase its place in LOOKS."""
     place = {name: k for k, look in enumerate(LOOKS) for name in look.phases}
     return np.array([place.get(name, len(LOOKS) - 1) for name in names], np.intp)
@@ -79,7 +79,7 @@ def compute_seconds(trace: Trace) -> NDArray[np.float64]:
 
 def _group_seconds(trace: Trace) -> NDArray[np.float64]:
     """The seconds of every group of phases, (n_ranks, n_groups)."""
-    return innermost_seconds(trace) @ np.eye(len(LOOKS))[groups_of(trace.names)]
+    return innermost_seconds(trace) @ np.eye(len(LOOKS))[phase_groups(trace.names)]
 
 
 def phase_shares(trace: Trace, width: float = canvas.WIDTH, head: str | None = None) -> Figure:
@@ -117,7 +117,7 @@ def mean_shares(timings: Mapping[str, Sequence[float]], heading: str, width: flo
         width: inches.
     """
     inner = [name for name in timings if name not in ("sigma", "structure", "model space")]
-    groups = groups_of(inner)
+    groups = phase_groups(inner)
     rows = np.zeros((1, len(LOOKS)))
     np.add.at(rows[0], groups, [timings[name][1] for name in inner])
     # The structure is built inside the model space and outside: what is nested cannot be told from sums.
@@ -129,6 +129,7 @@ def mean_shares(timings: Mapping[str, Sequence[float]], heading: str, width: flo
 
 
 def heading(trace: Trace) -> str:
+    """Title of the figures of a trace: its input, and on what it ran."""
     return f"{trace.about.get('input', 'a run')}: {kind_of_run(**trace.about)}"
 
 

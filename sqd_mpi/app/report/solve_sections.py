@@ -20,12 +20,15 @@ _HEAVIEST = 10  # strings in the table
 
 def states(run: Run) -> str | None:
     """The table of the roots."""
+    # Energies.
     summary = run.summary
     columns: list[tuple[str, list[Any]]] = [("energy (hartree)", [words.energy(value) for value in summary.energy])]
     lowest = summary.energy[0]
     if summary.n_roots > 1 and lowest is not None:
         above = [None if value is None else (value - lowest) * _HARTREE_IN_EV for value in summary.energy]
         columns.append(("above root 0 (eV)", [words.number(value, ".4f") for value in above]))
+
+    # How good they are, and of which states they are.
     if summary.converged is not None:
         columns.append(("converged", [macros.verdict(value) for value in summary.converged]))
     for title, values, form in (
@@ -43,6 +46,8 @@ def states(run: Run) -> str | None:
     for title, labels, form in (("sector", summary.sector, "d"), ("parity", summary.spin_flip_parity, "+d")):
         if labels is not None and any(value is not None for value in labels):
             columns.append((title, [words.number(value, form) for value in labels]))
+
+    # One row a root.
     rows = [[f"root {k}", *(cells[k] for _, cells in columns)] for k in range(summary.n_roots)]
     head = ["", *(title for title, _ in columns)]
     return macros.section("States", macros.table(head, rows, caption="Lowest eigenpairs", cards=True))

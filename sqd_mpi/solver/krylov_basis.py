@@ -1,0 +1,302 @@
+"""Basis of the block Davidson method: what it spans, its Ritz vectors, and how it is expanded and restarted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.arrays import FloatArray
+from sqd_mpi.errors import RunError
+
+_DENOMINATOR_FLOOR = 1e-2  # hartree; smaller denominators of the preconditioner are moved to it
+_DEPENDENT = 1e-12  # a new direction whose squared norm falls below this share is not used
+_CANCELLED = 1e-2  # below this share of the squared norm left, orthogonalise once more
+# Where less than this share of the squared norm of a preconditioned residual is new it is of no use: where the matrix
+# is nearly diagonal, r / (E - d) is nearly -x. Of 7,755 in small molecules and lattices one was below.
+_STALE = 1e-4
+_NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
+
+
+class Operator(Protocol):
+    """A symmetric operator on distributed vectors; what `davidson` needs."""
+
+    memory: Any
+    """Where vectors live (`distribution.memory`)."""
+    vectors: Any
+    """Functions on vectors there."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements on this rank."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of elements in all."""
+
+    def matvec(self, vector: FloatArray, out: FloatArray) -> None:
+        """out = H vector, both (size,)."""
+
+    def diagonal(self) -> FloatArray:
+        """Local part of the diagonal."""
+
+    def lowest_diagonal(self, count: int) -> FloatArray:
+        """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
+
+    def sum_over_ranks(self, values: FloatArray) -> None:
+        """Add small arrays over all ranks, in place."""
+
+
+@dataclass
+class _RitzRows:
+    """Coefficients of Ritz vectors over the basis, in rows."""
+
+    every: FloatArray
+    """Of all of them."""
+    current: FloatArray
+    previous: FloatArray
+    """Of the roots, in this iteration and in the one before."""
+
+
+@dataclass
+class _Expansion:
+    """What is known of the expansion vectors, which lie behind the basis."""
+
+    shifts: FloatArray
+    """Of the preconditioner, hartree."""
+    corrections: FloatArray
+    """Second-order estimates of what the Ritz values miss, hartree."""
+    overlaps: FloatArray
+    products: FloatArray
+    """With the basis, and among themselves."""
+
+    @property
+    def first_order_norms(self) -> FloatArray:
+        """2-norms of the first-order corrections, which these vectors are before they are changed."""
+        return np.asarray(np.sqrt(np.diag(self.products)))
+
+
+class KrylovBasis:
+    """Basis V, images W = H V and the projected matrices V^T H V and V^T V."""
+
+    def __init__(self, operator: Operator, capacity: int, nroots: int):
+        self.operator = operator
+        self.basis: Any = operator.memory.empty((capacity, operator.size))
+        self.images: Any = operator.memory.empty((capacity, operator.size))
+        self.matrix = np.zeros((capacity, capacity))
+        self.overlap = np.zeros((capacity, capacity))
+        self.nroots, self.count, self.n_sigma = nroots, 0, 0
+        self.random = np.random.default_rng(1)
+        self.ceilings: FloatArray = np.zeros(0)  # each eigenvalue is at most that element (a guide for a mean)
+        nothing = np.zeros((0, 0))
+        self.rows = _RitzRows(nothing, nothing, nothing)
+        self.expansion: _Expansion  # from `expand` on
+
+    @property
+    def capacity(self) -> int:
+        """Number of basis vectors that there is room for."""
+        return len(self.matrix)
+
+    def begin(self, start: Callable[[Any], int]) -> None:
+        """Orthonormalise the start vectors and apply the operator to them."""
+        self.ceilings = self.operator.lowest_diagonal(self.nroots)
+        n_start = start(self.basis)
+        while True:
+            gram = self._reduced(self.operator.vectors.gram(self.basis[:n_start], self.basis[:n_start]))
+            transform = _orthonormal(gram, _DEPENDENT)
+            self.operator.vectors.rotate(self.basis[:n_start], transform)
+            n_start = len(transform)
+            if n_start >= min(self.nroots, self.operator.dimension):
+                break
+            for row in range(n_start, self.nroots):
+                self.operator.memory.fill_random(self.random, self.basis[row])
+            n_start = self.nroots
+        self._append(n_start)
+
+    def ritz(self, nroots: int) -> tuple[FloatArray, FloatArray]:
+        """Lowest Ritz values and their coefficients (nroots, count), normalised in the metric of the overlap."""
+        matrix, overlap = self.matrix[: self.count, : self.count], self.overlap[: self.count, : self.count]
+        inverse = np.linalg.inv(np.linalg.cholesky(overlap))
+        energies, columns = np.linalg.eigh(inverse @ matrix @ inverse.T)
+        self.rows.every = np.ascontiguousarray((inverse.T @ columns).T)
+        self.rows.previous, self.rows.current = self.rows.current, self.rows.every[:nroots]
+        return energies[:nroots].copy(), self.rows.current
+
+    def restart(self, nroots: int) -> tuple[FloatArray, FloatArray]:
+        """Keep the Ritz vectors and, where there is room, those of the step before."""
+        kept = self.rows.current
+        room = self.capacity - 2 * nroots
+        if len(self.rows.previous) and room > 0:
+            kept = np.concatenate([kept, self._padded(self.rows.previous[:room])])
+        self._keep(kept)
+        return self.ritz(nroots)
+
+    def turn(self) -> FloatArray:
+        """Make the basis consist of the lowest Ritz vectors, what those of the step before had beside them, and the
+        rest of what it spans; returns the first two kinds."""
+        k, n = self.count, len(self.rows.current)
+        previous = self._padded(self.rows.previous)
+        overlap = self.overlap[:k, :k].copy()
+        kept = self._keep(np.concatenate([self.rows.every[:n], previous, self.rows.every[n:]]))
+        into = overlap @ kept.T  # from coefficients in the old basis to those in the new one
+        self.rows.previous, self.rows.current, self.rows.every = previous @ into, np.eye(n, k), self.rows.every @ into
+        self.expansion.overlaps = self.expansion.overlaps @ kept.T
+        return self.operator.memory.to_host(self.basis[: min(n + len(previous), k)])
+
+    def give_up(self) -> FloatArray:
+        """The Ritz vectors in host memory of their own; the basis and its images are released."""
+        self.operator.vectors.rotate(self.basis[: self.count], self.rows.current)
+        n_vectors = len(self.rows.current)
+        del self.images
+        return self.operator.memory.to_host(self.basis[:n_vectors], np.empty((n_vectors, self.operator.size)))
+
+    def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
+        """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals, (m,).
+
+        Args:
+            energies: (m,) Ritz values, hartree.
+            coefficients: (m, count) of the Ritz vectors over the basis.
+        """
+        k, m = self.count, len(energies)
+        # A Ritz value above what its eigenvalue may be (from random vectors) draws to an eigenvector in the midst of
+        # the spectrum, which may even converge; from a shift below, it sinks.
+        ceilings = self.ceilings[:m]
+        shifts = np.where(energies > ceilings, ceilings - _DENOMINATOR_FLOOR, energies)
+        squares, corrections, overlaps, products = self.operator.vectors.residuals(
+            self.basis[:k], self.images[:k], coefficients, energies, shifts, self.operator.diagonal(),
+            _DENOMINATOR_FLOOR, self.basis[k : k + m],
+        )  # fmt: skip
+        packed = self._reduced(np.column_stack([squares, corrections, overlaps, products]))
+        self.expansion = _Expansion(shifts, packed[:, 1], packed[:, 2 : 2 + k], packed[:, 2 + k :])
+        return np.sqrt(packed[:, 0])
+
+    def accept(self, wanted: NDArray[np.bool_]) -> bool:
+        """Take in those of the (m,) expansion vectors that are wanted; False if nothing new is left."""
+        self._replace_stale(wanted)
+        return self._accept(wanted)
+
+    def _accept(self, wanted: NDArray[np.bool_]) -> bool:
+        """Orthonormalise wanted vectors behind the basis against it and append them; False if nothing new is left."""
+        k, m = self.count, len(wanted)
+        overlaps, products = self.expansion.overlaps, self.expansion.products
+        selection = np.eye(m)[wanted]
+        fresh = self.basis[k : k + m]
+        metric = self.overlap[:k, :k]
+        for _ in range(3):
+            inside = np.linalg.solve(metric, overlaps.T).T
+            left = products - inside @ overlaps.T
+            scale = np.diag(selection @ products @ selection.T)
+            small = selection @ left @ selection.T
+            transform = _orthonormal(small, _DEPENDENT * max(float(scale.max(initial=0.0)), 1e-300)) @ selection
+            if not len(transform):
+                return False
+            self.operator.vectors.project_out(fresh, self.basis[:k], inside, transform)
+            m = len(transform)
+            fresh, selection = self.basis[k : k + m], np.eye(m)
+            if np.linalg.eigvalsh(small).min() > _CANCELLED * scale.max():
+                break
+            both = self._reduced(self.operator.vectors.gram(fresh, self.basis[: k + m]))
+            overlaps, products = both[:, :k], both[:, k:]
+        self._append(m)
+        return True
+
+    def _replace_stale(self, wanted: NDArray[np.bool_]) -> None:
+        """Take x / (E - d) for wanted expansion vectors that the basis all but holds.
+
+        E. R. Davidson's direction and this one span that of J. Olsen et al., Chem. Phys. Lett. 169, 463 (1990), which
+        leads on where H is nearly diagonal, too.
+        """
+        k, m = self.count, len(wanted)
+        overlaps, squares = self.expansion.overlaps, np.diag(self.expansion.products)
+        inside = np.linalg.solve(self.overlap[:k, :k], overlaps.T).T
+        new = squares - np.einsum("ij,ij->i", inside, overlaps)
+        stale = np.flatnonzero(wanted & (new < _STALE * squares))
+        if not len(stale):
+            return
+        vectors, basis = self.operator.vectors, self.basis[:k]
+        for row in stale:  # "residuals" of the unit matrix and of energies 0
+            here = slice(row, row + 1)
+            vectors.residuals(
+                basis, basis, np.ascontiguousarray(self.rows.current[here]), np.zeros(1), self.expansion.shifts[here],
+                self.operator.diagonal(), _DENOMINATOR_FLOOR, self.basis[k + row : k + row + 1],
+            )  # fmt: skip
+        both = self._reduced(vectors.gram(self.basis[k : k + m], self.basis[: k + m]))
+        self.expansion.overlaps, self.expansion.products = both[:, :k], both[:, k:]
+
+    def accept_random(self) -> bool:
+        """Take in a random direction where the preconditioner gave none (a diagonal matrix); False if none is left."""
+        k = self.count
+        if k >= self.operator.dimension:
+            return False
+        self.operator.memory.fill_random(self.random, self.basis[k])
+        both = self._reduced(self.operator.vectors.gram(self.basis[k : k + 1], self.basis[: k + 1]))
+        self.expansion.overlaps, self.expansion.products = both[:, :k], both[:, k:]
+        return self._accept(np.ones(1, bool))
+
+    def _append(self, n_new: int) -> None:
+        """Apply the operator to the n_new rows behind the basis and take them in."""
+        k, n = self.count, self.count + n_new
+        for row in range(k, n):
+            self.operator.matvec(self.basis[row], self.images[row])
+            self.n_sigma += 1
+        products = self.operator.vectors.gram(self.basis[k:n], self.basis[:n])
+        elements = self.operator.vectors.gram(self.images[k:n], self.basis[:n])
+        both = self._reduced(np.concatenate([products, elements], axis=1))
+        for target, values in ((self.overlap, both[:, :n]), (self.matrix, both[:, n:])):
+            target[k:n, :n] = values
+            target[:n, k:n] = values.T
+            target[k:n, k:n] = (values[:, k:] + values[:, k:].T) / 2
+        self.count = n
+
+    def _keep(self, coefficients: FloatArray) -> FloatArray:
+        """Replace the basis by combinations of it, made orthonormal in order; dependent ones are left out.
+
+        Returns:
+            the combinations.
+        """
+        k = self.count
+        overlap = self.overlap[:k, :k]
+        rows: list[FloatArray] = []
+        for row in coefficients:
+            for _ in range(2):
+                for kept in rows:
+                    row = row - (kept @ overlap @ row) * kept
+            norm = np.sqrt(row @ overlap @ row)
+            if norm > _NOTHING_NEW and len(rows) < k:
+                rows.append(row / norm)
+        kept_rows = np.array(rows)
+        self.operator.vectors.rotate(self.basis[:k], kept_rows)
+        self.operator.vectors.rotate(self.images[:k], kept_rows)
+        n = len(kept_rows)
+        self.matrix[:n, :n] = kept_rows @ self.matrix[:k, :k] @ kept_rows.T
+        self.overlap[:n, :n] = kept_rows @ self.overlap[:k, :k] @ kept_rows.T
+        self.count = n
+        self.rows.previous = self.rows.current = np.zeros((0, 0))  # they belonged to the old basis
+        return kept_rows
+
+    def _padded(self, coefficients: FloatArray) -> FloatArray:
+        """Coefficients over the whole basis, from coefficients over its first vectors."""
+        padded = np.zeros((len(coefficients), self.count))
+        padded[:, : coefficients.shape[1]] = coefficients
+        return padded
+
+    def _reduced(self, values: FloatArray) -> FloatArray:
+        packed = np.ascontiguousarray(values)
+        self.operator.sum_over_ranks(packed)
+        # The sums are the same on all ranks, and so is the error. A NaN anywhere in a vector comes out here.
+        if not np.isfinite(packed).all():
+            raise RunError(
+                f"a vector of the eigensolver holds a value that is not finite (NaN or infinity) after {self.n_sigma} "
+                "applications of the Hamiltonian: a fault of memory or of a kernel; the last checkpoint is not touched"
+            )
+        return packed
+
+
+def _orthonormal(gram: FloatArray, smallest: float) -> FloatArray:
+    """Rows that make vectors with this Gram matrix orthonormal; directions below `smallest` are left out."""
+    values, columns = np.linalg.eigh(gram)
+    used = values > max(smallest, _DEPENDENT * max(float(values.max(initial=0.0)), 0.0))
+    return np.ascontiguousarray((columns[:, used] / np.sqrt(values[used])).T)
