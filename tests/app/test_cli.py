@@ -12,7 +12,7 @@ import pytest
 
 from sqd_mpi.app import cli
 from sqd_mpi.errors import InputError
-from sqd_mpi.files import records
+from sqd_mpi.files import items, records
 from tests.support.programs import check_refusal, environment, sqd_mpi
 
 FCIDUMP = """ &FCI NORB=3,NELEC={nelec},MS2={ms2},
@@ -288,7 +288,7 @@ def test_info_reproduces_floats(folder):
     summary = {"energy": [-76.2359466308 / 3, 0.1 + 0.2], "n_sigma": 5, "all_converged": True}
     with records.AtomicFile(folder / "result.h5", records.RESULT) as file:
         group = file.create_group("summary")
-        records._write_tree(group, summary)
+        items.write_tree(group, summary)
     with h5py.File(folder / "result.h5") as file:
         assert file["summary/energy"].dtype == "f8"
     found = json.loads(sqd_mpi(folder, "info", "result.h5", "--json").stdout)

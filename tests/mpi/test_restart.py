@@ -11,7 +11,7 @@ import pytest
 
 from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.distribution.ranks import ranks_of
-from sqd_mpi.files import distributed, records
+from sqd_mpi.files import distributed, items, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.solver.solve import solve_subspace
@@ -46,7 +46,7 @@ def write(result, path, hamiltonian, strings):
         file.attrs["fingerprint"] = records.fingerprint(hamiltonian, *strings)
         file["strings/alpha"], file["strings/beta"] = strings
         summary = {"residual_norm": [root.residual_norm for root in result.roots]}
-        records._write_tree(file.create_group("summary"), summary)
+        items.write_tree(file.create_group("summary"), summary)
 
     vectors = [(root.layout, root.vector) for root in result.roots]
     distributed.write_file(result.grid, path, records.RESULT, fill, vectors)
