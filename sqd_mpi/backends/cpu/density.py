@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends.cpu import costs, density_kernels
-from sqd_mpi.backends.cpu import lists as structure
+from sqd_mpi.backends.cpu import costs, density_kernels, lists
+from sqd_mpi.backends.cpu.records import Groups
 from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.problem.excitations import find_doubles, occupied_orbitals, pair_index
 
@@ -102,7 +102,7 @@ class DensityBlock:
         self._own_alpha, self._own_labels = alpha[self._own_rows], labels[self._own_rows]
         if out.opposite is not None:
             beta_labels = (labels_of_spins[-1, rows] ^ labels_of_spins[-1, columns]).astype(np.int64)
-            self._beta = structure.beta_singles(bra_layout, self.ib, norb, beta_labels)
+            self._beta = lists.beta_singles(bra_layout, self.ib, norb, beta_labels)
             self._groups = self._alpha_groups()
 
     def shifts(self, beta_too: bool) -> list[tuple[int, int]]:
@@ -198,30 +198,26 @@ class DensityBlock:
         place_in_group = np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
         start = np.append(np.flatnonzero(place_in_group % _LARGEST_GROUP == 0), len(key)).astype(np.int64)
         group_key = key[start[:-1]]
-        group_block = group_key % n_labels**2
         table = self._beta[0]
-        entries = np.sum([each.block_entries for each in self._beta], axis=0)
-        columns = np.diff(table.block_row)
-        seconds = np.diff(start) * costs.single_seconds(columns, entries)[group_block]
+        entries = np.sum([each.matrix_entries for each in self._beta], axis=0)
+        columns = np.diff(table.matrix_row)
+        seconds = np.diff(start) * costs.single_seconds(columns, entries)[group_key % n_labels**2]
         seconds += costs.MIXED_SECONDS * costs.FLUSHED_TERMS * self.norb**2
-        threads = structure.split_rows(seconds, _jit.n_threads())
-        return structure.Groups(
-            threads, start, (group_key // n_labels**2).astype(np.int32), group_block, bra, ket, sign
-        )
+        threads = lists.split_rows(seconds, _jit.n_threads())
+        row, matrix = (each.astype(np.int32) for each in np.divmod(group_key, n_labels**2))
+        return Groups(threads, start, row, matrix, bra, ket, sign)
 
     def _connected(self, da: int, db: int) -> bool:
         """Whether any pair of groups and beta blocks has a term."""
         beta = self._beta[db]
-        terms = beta.block_entries + beta.block_diagonal * np.diff(beta.block_row)
-        return bool(np.any(terms[self._groups[da].label] > 0))
+        terms = beta.matrix_entries + beta.matrix_diagonal * np.diff(beta.matrix_row)
+        return bool(np.any(terms[self._groups[da].matrix] > 0))
 
     def _add_opposite(self, da: int, db: int, bra: FloatArray, ket: FloatArray) -> None:
-        groups, beta = self._groups[da], self._beta[db]
+        ket_offset = self.ket_layout.ket_offsets(*self._ket_block(da, db))
         self.kernels.opposite_spin(
-            bra, ket, self._bra_offset[self._own_rows], self.ket_layout.ket_offsets(*self._ket_block(da, db)),
-            groups.thread_group, groups.start, groups.pair, groups.label, groups.pair_bra, groups.pair_ket,
-            groups.pair_sign, beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
-            beta.block_diagonal, beta.occupied_pair, self._pair_columns(), self.out.opposite,
+            bra, ket, self._bra_offset[self._own_rows], ket_offset, self._groups[da], self._beta[db],
+            self._pair_columns(), self.out.opposite,
         )  # fmt: skip
 
     # --- same spin ---------------------------------------------------------------------------------------------------
@@ -307,12 +303,12 @@ class DensityBlock:
             if same.size:
                 _add_doubles(created, annihilated, double_sign, patterns[-1][2], same)
 
-    def _wanted(self, indptr: IntArray, keep: NDArray[np.bool_], *lists: NDArray[Any]) -> list[NDArray[Any]]:
+    def _wanted(self, indptr: IntArray, keep: NDArray[np.bool_], *arrays: NDArray[Any]) -> list[NDArray[Any]]:
         """CSR lists without the entries that follow from the symmetry of bra and ket."""
         if not self.out.symmetric:
-            return [indptr, *lists]
+            return [indptr, *arrays]
         kept = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
-        return [kept[indptr], *(each[keep] for each in lists)]
+        return [kept[indptr], *(each[keep] for each in arrays)]
 
 
 def create_density_block(*arguments: Any) -> DensityBlock:

@@ -18,18 +18,18 @@ from sqd_mpi.arrays import IntArray
 # Shorter common lists do not pay for the two further tables of values.
 SHORTEST_TWIN = 16
 
-Rows = NDArray[np.int32]
+RowNumbers = NDArray[np.int32]
 
 
-def share_gathers(
+def make_twins(
     thread_group: IntArray,
-    group_class: IntArray,
+    group_class: IntArray | NDArray[np.int32],
     group_start: IntArray,
-    pair_bra: Rows,
-    pair_ket: Rows,
+    pair_bra: RowNumbers,
+    pair_ket: RowNumbers,
     pair_sign: NDArray[np.int8],
     n_ket: int,
-) -> tuple[IntArray, IntArray, IntArray, Rows, Rows, NDArray[np.int8]]:
+) -> tuple[IntArray, IntArray, IntArray, RowNumbers, RowNumbers, NDArray[np.int8]]:
     """Regrouped singles in which twins, two consecutive groups with identical ket rows, are as large as can be.
 
     The sum that the tables describe stays the same. Within a class, the two groups with most ket rows in common give a
