@@ -70,16 +70,9 @@ def split_rows(cost: FloatArray, n_parts: int) -> IntArray:
 
 
 def alpha_singles(
-    layout: Layout,
-    ia: int,
-    bra: BraRows,
-    singles: Singles,
-    rows: tuple[int, int],
-    shifts: set[int],
-    pair_labels: IntArray,
-    row_cost: FloatArray,
-    n_threads: int,
-) -> dict[int, AlphaSingles]:
+    layout: Layout, ia: int, bra: BraRows, singles: Singles, rows: tuple[int, int], shifts: set[int],
+    pair_labels: IntArray, row_cost: FloatArray, n_threads: int,
+) -> dict[int, AlphaSingles]:  # fmt: skip
     """Singles of a range of a rank's bra rows to the alpha blocks at the given shifts: shift -> sorted lists.
 
     Args:
@@ -92,6 +85,7 @@ def alpha_singles(
         row_cost: (n_labels,) cost of one single of a row, by alpha label of the bra.
         n_threads: threads among which rows are divided by cost.
     """
+    # What a single's place in the lists hangs on: thread and label of its row, shift of its ket, rank of its pair.
     a = layout.grid[0]
     low, high = rows
     indptr = singles.indptr[low : high + 1]
@@ -102,11 +96,11 @@ def alpha_singles(
     slot_of_shift[sorted(shifts)] = np.arange(len(shifts))
     slot = slot_of_shift[(owners(layout.alpha_bounds) - ia) % a]
     ket_row = ket_row_numbers(layout)
-    n_directed = 2 * len(pair_labels)
     order = np.argsort(np.repeat(pair_labels, 2), kind="stable")
-    rank_of_pair = np.empty(n_directed, np.int64)
-    rank_of_pair[order] = np.arange(n_directed)
-    shape = (len(shifts), n_threads, layout.n_labels, n_directed)
+    rank_of_pair = np.argsort(order)
+
+    # Sort by counting, all shifts in one pass.
+    shape = (len(shifts), n_threads, layout.n_labels, len(order))
     counts = np.zeros(int(np.prod(shape)) + 1, np.int64)
     _count_keys(indptr, singles.ket, singles.pair, row_thread, row_label, slot, rank_of_pair, shape, counts)
     starts = np.cumsum(counts)
@@ -116,6 +110,8 @@ def alpha_singles(
         low, indptr, singles.ket, singles.pair, singles.sign, row_thread, row_label, slot, ket_row, rank_of_pair,
         shape, starts.copy(), *out,
     )  # fmt: skip
+
+    # The stretch of every shift, in groups; with parity, rows that end early stand together.
     per_block = starts[:-1].reshape(len(shifts), -1)
     ends = np.append(per_block[1:, 0], n)
     result = {}
@@ -126,10 +122,7 @@ def alpha_singles(
         n_ket = len(layout.ket_rows((ia + da) % a)[0])
         undirected = _with_twins(_groups(key_counts, order, 2, pair_labels, *lists), n_ket)
         if layout.parity:
-            _sort_groups(
-                undirected.thread_group, undirected.start, undirected.pair_bra, undirected.pair_ket,
-                undirected.pair_sign, bra.stop,
-            )  # fmt: skip
+            _sort_groups(undirected, bra.stop)
         result[da] = AlphaSingles(_groups(key_counts, order, 1, pair_labels, *lists), undirected)
     return result
 
@@ -192,15 +185,9 @@ def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> l
 
 
 def column_singles(
-    layout: Layout,
-    columns: NDArray[np.uint64],
-    column_start: IntArray,
-    ib: int,
-    norb: int,
-    pair_labels: IntArray,
-    in_block: bool = True,
-    singles: Singles | None = None,
-) -> list[BetaSingles]:
+    layout: Layout, columns: NDArray[np.uint64], column_start: IntArray, ib: int, norb: int, pair_labels: IntArray,
+    in_block: bool = True, singles: Singles | None = None,
+) -> list[BetaSingles]:  # fmt: skip
     """Singles of any beta strings to every beta block, one entry per shift db from block ib.
 
     Args:
@@ -209,6 +196,7 @@ def column_singles(
         in_block: whether the bra columns are those of block ib, whose diagonal then belongs to the shift 0.
         singles: from the columns to all beta strings, where they are known already.
     """
+    # First sparse row of every bra column: matrices of a label follow one another, one for every label of a pair.
     _, b, _, _ = layout.grid
     n_labels = layout.n_labels
     if singles is None:
@@ -217,6 +205,8 @@ def column_singles(
     matrix_row = np.concatenate([[0], np.cumsum(np.repeat(counts, n_labels))]).astype(np.int64)
     row_label = np.repeat(np.arange(n_labels), counts)
     first_row = matrix_row[row_label * n_labels] + np.arange(len(columns)) - column_start[row_label]
+
+    # Sort by counting: ket block, then sparse row.
     owner = owners(layout.beta_bounds)
     n_rows = int(matrix_row[-1])
     key_counts = np.zeros(b * n_rows + 1, np.int64)
@@ -226,14 +216,14 @@ def column_singles(
     column = np.empty(singles.ket.size, np.int32)
     orbital_pair = np.empty(singles.ket.size, np.int32)
     sign = np.empty(singles.ket.size, np.int8)
-    ket_first = np.empty(layout.beta.size, np.int64)  # first working position of the piece that holds the ket column
-    for y in range(n_labels):
-        for jb in range(b):
-            ket_first[layout.beta_bounds[y, jb] : layout.beta_bounds[y, jb + 1]] = layout.beta_bounds[y, jb]
+    widths = np.diff(layout.beta_bounds, axis=1)  # (n_labels, b) of the pieces that follow one another
+    ket_first = np.repeat(layout.beta_bounds[:, :-1].ravel(), widths.ravel())  # of the piece that holds a ket column
     _sort_beta(
         singles.indptr, singles.ket, singles.pair, singles.sign, first_row, stride, owner, pair_labels, n_rows,
         ket_first, starts.copy(), column, orbital_pair, sign,
     )  # fmt: skip
+
+    # One table for every ket block, diagonals included where columns may stay.
     occupied = diagonal_pairs(columns)
     occupied_pair = np.concatenate(
         [occupied[column_start[y] : column_start[y + 1]] for y in range(n_labels) for _ in range(n_labels)]
@@ -243,20 +233,13 @@ def column_singles(
         jb = (ib + db) % b
         indptr = starts[jb * n_rows : (jb + 1) * n_rows + 1]
         first, last = int(indptr[0]), int(indptr[-1])
-        widths = np.diff(layout.beta_bounds, axis=1)[:, jb]
-        n_ket = np.array([widths[y ^ d] for y in range(n_labels) for d in range(n_labels)], np.int64)
+        n_ket = np.array([widths[y ^ d, jb] for y in range(n_labels) for d in range(n_labels)], np.int64)
         own = int(in_block and db == 0)
         diagonal = np.array([own * int(d == 0) for _ in range(n_labels) for d in range(n_labels)], np.int8)
         result.append(
             BetaSingles(
-                matrix_row,
-                n_ket,
-                indptr - first,
-                column[first:last],
-                orbital_pair[first:last],
-                sign[first:last],
-                diagonal,
-                np.ascontiguousarray(occupied_pair),
+                matrix_row, n_ket, indptr - first, column[first:last], orbital_pair[first:last], sign[first:last],
+                diagonal, np.ascontiguousarray(occupied_pair),
             )  # fmt: skip
         )
     return result
@@ -349,7 +332,7 @@ def same_spin_between(
 def single_values(
     strings: NDArray[np.uint64], singles: BetaSingles, n_labels: int, rows: IntArray, h1e: FloatArray, eri: FloatArray
 ) -> FloatArray:
-    """Same-spin element of every single of the blocks (y, 0), aligned with the singles; 0 for other blocks.
+    """Same-spin element of every single of the matrices (y, 0), aligned with the singles; 0 for other matrices.
 
     Args:
         strings: all strings in working order; rows: working positions of the bra columns, label after label.
@@ -358,17 +341,9 @@ def single_values(
     occupied = occupied_orbitals(strings[rows])
     first = np.concatenate([[0], np.cumsum(np.diff(singles.matrix_row)[::n_labels])]).astype(np.int64)
     _single_values(
-        singles.matrix_row,
-        n_labels,
-        first,
-        singles.indptr,
-        singles.orbital_pair,
-        singles.sign,
-        occupied,
-        h1e,
-        eri,
+        singles.matrix_row, n_labels, first, singles.indptr, singles.orbital_pair, singles.sign, occupied, h1e, eri,
         value,
-    )
+    )  # fmt: skip
     return value
 
 
@@ -432,11 +407,12 @@ def _groups(
 
 
 @jit
-def _sort_groups(thread_group, start, pair_bra, pair_ket, pair_sign, stop):
+def _sort_groups(groups, stop):
     """Sort the singles inside every group, or inside two with identical ket rows at once, by where their rows end.
 
     A kernel takes so many at a time and goes on to the longest row among them.
     """
+    thread_group, start, _, _, pair_bra, pair_ket, pair_sign = groups
     for thread in range(thread_group.size - 1):
         group = thread_group[thread]
         while group < thread_group[thread + 1]:

@@ -53,7 +53,7 @@ class Groups(NamedTuple):
 
     def of_sector(self, sector: int, n_labels: int) -> Groups:
         """Lists of sector 0 as those of another, in which alpha label x goes with beta label x XOR sector."""
-        return self._replace(matrix=self.matrix ^ np.int32(sector * n_labels))
+        return self if sector == 0 else self._replace(matrix=self.matrix ^ np.int32(sector * n_labels))
 
 
 class BetaSingles(NamedTuple):

@@ -31,7 +31,7 @@ _LEAST_ROWS = 64  # of a part of a sum over rows
 
 
 class DeviceProducts:
-    """`alpha_products` and `beta_products` of `plain_density_kernels` for vectors on a device; lists are on the host.
+    """`alpha_products` and `beta_products` of `slow.density_kernels` for vectors on a device; lists are on the host.
 
     Args:
         device: the device.

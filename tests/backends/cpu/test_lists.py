@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.cpu import lists
-from sqd_mpi.backends.cpu.records import SparseRows
+from sqd_mpi.backends.cpu.records import Groups, SparseRows
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.problem.excitations import find_singles
 from sqd_mpi.problem.spin_strings import SpinStrings
@@ -206,7 +206,8 @@ def test_singles_are_sorted_by_the_ends_of_their_rows():
     sign = rng.choice([-1, 1], 30).astype(np.int8)
     stop = np.arange(50) // 3
     before = [sorted(zip(bra[i:j], ket[i:j], sign[i:j], strict=True)) for i, j in pairwise(start)]
-    lists._sort_groups(np.array([0, 3, 5]), start, bra, ket, sign, stop)
+    pair = np.zeros(5, np.int32)
+    lists._sort_groups(Groups(np.array([0, 3, 5]), start, pair, pair, bra, ket, sign), stop)
     assert [sorted(zip(bra[i:j], ket[i:j], sign[i:j], strict=True)) for i, j in pairwise(start)] == before
     np.testing.assert_array_equal(ket[:9], ket[9:18])
     for ends in (np.maximum(stop[bra[:9]], stop[bra[9:18]]), stop[bra[18:22]], stop[bra[22:30]]):

@@ -117,7 +117,7 @@ class Problem:
         self.s_value = rng.standard_normal(column.size)
 
     def make_alpha(self) -> None:
-        """Random groups of alpha singles for every thread, beta block and orbital pair."""
+        """Random groups of alpha singles for every thread, beta matrix and orbital pair."""
         case, rng = self.case, self.rng
         n_bra = self.bra_label.size
         cuts = np.linspace(0, n_bra, case.n_threads + 1).astype(np.int64)
