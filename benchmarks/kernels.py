@@ -66,14 +66,14 @@ def useful(block: Any, task: Any) -> float:
         doubles, _ = share.beta_hamiltonian(task.db)
         _, start = layout.beta_rows(block.ib)
         per_label = doubles.indptr[start[1:]] - doubles.indptr[start[:-1]]
-        per_label = per_label + 2 * share.beta[task.db].block_entries[:: layout.n_labels]
+        per_label = per_label + 2 * share.beta[task.db].matrix_entries[:: layout.n_labels]
         wanted = block._bra.stop / np.maximum(block._bra.length, 1)
         return float(np.dot(wanted, per_label[bra_label ^ layout.sector]))
     groups, beta = share.alpha(task.da, share.rows_of(task)).undirected, share.beta[task.db]
-    columns = np.diff(beta.block_row)
-    terms = beta.block_entries + beta.block_diagonal * columns
-    of_group = (groups.label ^ layout.sector) * layout.n_labels + share.pair_labels[groups.pair >> 1]
-    per_single = np.repeat(terms[of_group], np.diff(groups.start)).astype(float)
+    groups = groups.of_sector(layout.sector, layout.n_labels)
+    columns = np.diff(beta.matrix_row)
+    terms = beta.matrix_entries + beta.matrix_diagonal * columns
+    per_single = np.repeat(terms[groups.matrix], np.diff(groups.start)).astype(float)
     wanted = block._bra.stop / np.maximum(block._bra.length, 1)
     return float(np.dot(per_single, wanted[groups.pair_bra]))
 
@@ -88,8 +88,8 @@ def streamed(block: Any, task: Any) -> float:
     if task.kind != "mixed":
         return 24.0 * float(block._bra.stop.sum())
     groups, beta = share.alpha(task.da, share.rows_of(task)).undirected, share.beta[task.db]
-    of_group = (groups.label ^ layout.sector) * layout.n_labels + share.pair_labels[groups.pair >> 1]
-    per_single = np.repeat(8.0 * beta.block_n_ket[of_group], np.diff(groups.start))
+    groups = groups.of_sector(layout.sector, layout.n_labels)
+    per_single = np.repeat(8.0 * beta.matrix_n_ket[groups.matrix], np.diff(groups.start))
     return float(per_single.sum() + 16.0 * block._bra.stop[groups.pair_bra].sum())
 
 

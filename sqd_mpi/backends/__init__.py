@@ -58,7 +58,7 @@ def get_density_backend(name: str) -> Any:
 
 
 def get_external_tile(name: str) -> Any:
-    """The class that makes amplitudes of determinants outside the space beside a backend (`external.ExternalTile`).
+    """The class that makes amplitudes of determinants outside the space beside a backend (`cpu.outside.ExternalTile`).
 
     Args:
         name: as for `get_backend`; every backend but "reference" uses the CPU for them.

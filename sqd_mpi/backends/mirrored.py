@@ -42,15 +42,16 @@ class MirroredSum:
     Args:
         layout: with parity +1 or -1 and one row group.
         ia: alpha block, and beta block.
-
-    Attributes:
-        bra: all rows of the block with all their columns.
-        sigma: (block size,) flat sum.
     """
+
+    bra: BraRows
+    """All rows of the block with all their columns."""
+    sigma: FloatArray
+    """(block size,) flat sum."""
 
     def __init__(self, layout: Layout, ia: int) -> None:
         self.stored = layout.bra_rows(ia, 0, ia)
-        self.bra: BraRows = self.stored.with_all_columns()
+        self.bra = self.stored.with_all_columns()
         self.sigma = np.zeros(layout.block_size(ia, ia))
         self._parity = float(layout.parity)
 
@@ -81,11 +82,11 @@ def _fold(whole, label_start, whole_offset, offset, stop, parity, sigma):
     for label in range(label_start.size - 1):
         start = label_start[label]
         end = label_start[label + 1]
-        n_blocks = (end - start + _ROWS - 1) // _ROWS
-        for turn in numba.prange(n_blocks):
+        n_strips = (end - start + _ROWS - 1) // _ROWS
+        for turn in numba.prange(n_strips):
             # Short and long rows in turn, for equal work of the threads.
-            block = turn // 2 if turn % 2 == 0 else n_blocks - 1 - turn // 2
-            low, high = start + block * _ROWS, min(start + (block + 1) * _ROWS, end)
+            strip = turn // 2 if turn % 2 == 0 else n_strips - 1 - turn // 2
+            low, high = start + strip * _ROWS, min(start + (strip + 1) * _ROWS, end)
             for left in range(start, high, _ROWS):
                 right = min(left + _ROWS, end)
                 for i in range(low, high):

@@ -391,6 +391,7 @@ def _density(
     bra, ket, bra_sector, ket_sector, part, n_parts, bra_a, ket_a, bra_start, ket_start, bra_offset, ket_offset,
     bra_b, ket_b, bra_column_start, ket_column_start, norb, symmetric, one, same, opposite,
 ):  # fmt: skip
+    # Rows of the bra that this rank takes, with all rows of the ket.
     for x in range(bra_start.shape[0] - 1):
         for i in range(bra_start[x], bra_start[x + 1]):
             if i % n_parts != part:
@@ -402,11 +403,15 @@ def _density(
                     moved_a = _distance(bra_a[i], ket_a[i2])
                     if moved_a > 2:
                         continue
+
+                    # Columns of both; two electrons may move in all.
                     for j in range(first, bra_column_start[(x ^ bra_sector) + 1]):
                         for j2 in range(first2, ket_column_start[(x2 ^ ket_sector) + 1]):
                             moved_b = _distance(bra_b[j], ket_b[j2])
                             if moved_a + moved_b > 2:
                                 continue
+
+                            # One spin moves and the other stays, or one electron of each moves.
                             value = bra[bra_offset[i] + j - first] * ket[ket_offset[i2] + j2 - first2]
                             if moved_b == 0:
                                 occupied, ket_occupied = _occupied_of(bra_a[i]), _occupied_of(ket_a[i2])

@@ -248,7 +248,10 @@ def warm_up(kernels: Kernels) -> None:
     if kernels.rdm_order:
         from sqd_mpi.solver.density_matrices import of_all_roots
 
-        of_all_roots(result, kernels.rdm_order)
+        # Without spin-flip symmetry beta strings have kernels of their own.
+        apart = solve_subspace(None, hamiltonian, strings, strings, options.replace(spin_flip="off"))
+        for each in (result, apart):
+            of_all_roots(each, kernels.rdm_order)
     if kernels.pt2:
         from sqd_mpi.solver.pt2 import second_order
 

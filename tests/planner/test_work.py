@@ -104,7 +104,7 @@ def test_operations_agree_with_those_of_the_tasks(shape):
         mirror = np.arange(4) ^ problem.sector
         bra_label = np.repeat(np.arange(4), np.diff(share.bra.label_start))
         for table, da in product(share.beta, range(a)):
-            entries = (table.block_entries + table.block_diagonal * np.diff(table.block_row)).reshape(4, 4)
+            entries = (table.matrix_entries + table.matrix_diagonal * np.diff(table.matrix_row)).reshape(4, 4)
             terms += int((share.singles_per_row[:, da] * entries[mirror[bra_label]]).sum())
         assert work.operations["terms"][ia, ir, ib] == pytest.approx(terms, rel=0.02)  # twins save a little
         widths = layout.row_lengths(ib)[bra_label]

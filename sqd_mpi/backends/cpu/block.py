@@ -1,5 +1,5 @@
-"""The factorised sigma on CPU threads (design of the sum: docs/theory.md; the loops: `plain_kernels`,
-`vector_kernels`)."""
+"""The factorised sigma on CPU threads (design of the sum: docs/theory.md; the loops: `vector_kernels`, and as plain
+twins `slow.kernels`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends.cpu import costs, vector_kernels
-from sqd_mpi.backends.cpu import lists as structure
+from sqd_mpi.backends.cpu import costs, lists, vector_kernels
+from sqd_mpi.backends.cpu.records import AlphaStrings, BetaSingles, Groups, Rows, SparseRows
 from sqd_mpi.backends.mirrored import MirroredSum, half_of_kets
 from sqd_mpi.backends.protocol import Task
 from sqd_mpi.distribution.layout import BraRows, Layout, owners
@@ -25,7 +25,7 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.symmetry import OrbitalLabels
 
-Rows = tuple[int, int]  # first and last (excluded) bra row of a sub-block
+RowRange = tuple[int, int]  # first and last (excluded) bra row of a sub-block
 
 
 class StringStructure:
@@ -48,14 +48,14 @@ class StringStructure:
         self.pair_labels, self.pair_labels_b = (
             (labels[rows] ^ labels[columns]).astype(np.int64) for labels in orbital_labels.both
         )
-        self._alpha: dict[tuple[int, Rows, bool], structure.AlphaSingles] = {}
-        self._alpha_rows: dict[tuple[int, Rows], structure.SparseRows] = {}
-        self._beta_rows: dict[int, tuple[structure.SparseRows, FloatArray]] = {}
+        self._alpha: dict[tuple[int, RowRange, bool], lists.AlphaSingles] = {}
+        self._alpha_rows: dict[tuple[int, RowRange], SparseRows] = {}
+        self._beta_rows: dict[int, tuple[SparseRows, FloatArray]] = {}
 
     @cached_property
-    def beta(self) -> list[structure.BetaSingles]:
+    def beta(self) -> list[BetaSingles]:
         """Beta singles, one entry per shift db."""
-        return structure.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b)
+        return lists.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b)
 
     @cached_property
     def _rows_are_columns(self) -> bool:
@@ -73,7 +73,7 @@ class StringStructure:
     @cached_property
     def singles_per_row(self) -> NDArray[np.int32]:
         """(n_rows, a, n_labels) number of singles of every bra row by shift da and label of the orbital pair."""
-        return structure.singles_per_row(self.layout, self.ia, self.singles, self.pair_labels)
+        return lists.singles_per_row(self.layout, self.ia, self.singles, self.pair_labels)
 
     @cached_property
     def group_sizes(self) -> FloatArray:
@@ -91,7 +91,7 @@ class StringStructure:
     def alpha_terms(self) -> tuple[FloatArray, bool]:
         """(n_rows, a) expected number of elements of H_alpha in every bra row by shift da, and whether it is exact."""
         layout = self.layout
-        terms, exact = structure.same_spin_terms(
+        terms, exact = lists.same_spin_terms(
             layout.alpha, self.bra.alpha, layout.alpha_bounds, *self.integrals[0], True
         )
         return np.roll(terms, -self.ia, axis=1), exact
@@ -101,34 +101,34 @@ class StringStructure:
         """(n_labels, b) expected multiply-adds of a whole row of beta same spin, by beta label and shift db; exact?"""
         layout = self.layout
         columns, column_start = layout.beta_rows(self.ib)
-        terms, exact = structure.same_spin_terms(layout.beta, columns, layout.beta_bounds, *self.integrals[1], False)
+        terms, exact = lists.same_spin_terms(layout.beta, columns, layout.beta_bounds, *self.integrals[1], False)
         total = np.concatenate([np.zeros((1, terms.shape[1])), np.cumsum(terms, axis=0)])
         doubles = np.roll(total[column_start[1:]] - total[column_start[:-1]], -self.ib, axis=1)
-        singles = np.stack([table.block_entries[:: layout.n_labels] for table in self.beta], axis=1)
+        singles = np.stack([table.matrix_entries[:: layout.n_labels] for table in self.beta], axis=1)
         return doubles + 2.0 * singles, exact
 
-    def alpha(self, da: int, rows: Rows, mirrored: bool = False) -> structure.AlphaSingles:
+    def alpha(self, da: int, rows: RowRange, mirrored: bool = False) -> lists.AlphaSingles:
         """Sorted singles from a range of bra rows to block ia + da; those of mirrored tasks are divided otherwise."""
         if (da, rows, mirrored) not in self._alpha:
             self.build_alpha({da}, rows, mirrored)
         return self._alpha[da, rows, mirrored]
 
-    def build_alpha(self, shifts: set[int], rows: Rows, mirrored: bool = False) -> None:
+    def build_alpha(self, shifts: set[int], rows: RowRange, mirrored: bool = False) -> None:
         """Sort the singles from a range of bra rows to the blocks at several shifts, in one pass."""
         missing = {da for da in shifts if (da, rows, mirrored) not in self._alpha}
         if not missing:
             return
         layout = self.layout
-        entries = np.sum([table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
+        entries = np.sum([table.matrix_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
         entries = entries[np.arange(layout.n_labels) ^ layout.sector]
         row_cost = costs.single_seconds(layout.row_lengths(self.ib), entries)
         bra = self.bra.with_all_columns() if mirrored else self.bra
-        found = structure.alpha_singles(
+        found = lists.alpha_singles(
             layout, self.ia, bra, self.singles, rows, missing, self.pair_labels, row_cost, _jit.n_threads()
         )
-        self._alpha.update({(da, rows, mirrored): lists for da, lists in found.items()})
+        self._alpha.update({(da, rows, mirrored): singles for da, singles in found.items()})
 
-    def alpha_hamiltonian(self, da: int, rows: Rows) -> structure.SparseRows:
+    def alpha_hamiltonian(self, da: int, rows: RowRange) -> SparseRows:
         """H_alpha from a range of bra rows to those of block ia + da, singles and doubles; built when first wanted."""
         key = da, rows
         if key not in self._alpha_rows:
@@ -137,10 +137,10 @@ class StringStructure:
             ends = [(starts[x], starts[x + 1]) for x in range(layout.n_labels)]
             bra = [(int(self.bra.alpha[i]), int(self.bra.alpha[j - 1]) + 1) if j > i else (0, 0) for i, j in ends]
             ket = [(int(row[ja]), int(row[ja + 1])) for row in layout.alpha_bounds]
-            self._alpha_rows[key] = structure.same_spin_rows(layout.alpha, bra, ket, *self.integrals[0], True)
+            self._alpha_rows[key] = lists.same_spin_rows(layout.alpha, bra, ket, *self.integrals[0], True)
         return self._alpha_rows[key]
 
-    def beta_hamiltonian(self, db: int) -> tuple[structure.SparseRows, FloatArray]:
+    def beta_hamiltonian(self, db: int) -> tuple[SparseRows, FloatArray]:
         """Doubles of H_beta from this rank's columns to those of block ib + db, and the values of the singles.
 
         Columns of the doubles are numbered inside the ket columns of the row's label.
@@ -149,30 +149,30 @@ class StringStructure:
             layout = self.layout
             rows, _ = layout.beta_rows(self.ib)
             doubles = self._doubles_of_alpha(db)
-            values = structure.single_values(
+            values = lists.single_values(
                 layout.beta.strings, self.beta[db], layout.n_labels, rows, *self.integrals[1]
             )
             self._beta_rows[db] = self._find_doubles(db) if doubles is None else doubles, values
         return self._beta_rows[db]
 
-    def _find_doubles(self, db: int) -> structure.SparseRows:
+    def _find_doubles(self, db: int) -> SparseRows:
         """Doubles of H_beta from this rank's columns to those of block ib + db."""
         layout, jb = self.layout, (self.ib + db) % self.layout.grid[1]
         parts = []
         for row in layout.beta_bounds:
             bra, ket = (int(row[self.ib]), int(row[self.ib + 1])), (int(row[jb]), int(row[jb + 1]))
-            parts.append(structure.same_spin_rows(layout.beta, [bra], [ket], *self.integrals[1], False))
+            parts.append(lists.same_spin_rows(layout.beta, [bra], [ket], *self.integrals[1], False))
         offsets = np.cumsum([0] + [part.indptr[-1] for part in parts])
         indptr = np.concatenate(
             [np.zeros(1, np.int64)] + [part.indptr[1:] + offsets[k] for k, part in enumerate(parts)]
         )
-        return structure.SparseRows(
+        return SparseRows(
             indptr.astype(np.int64),
             np.concatenate([part.column for part in parts]),
             np.concatenate([part.value for part in parts]),
         )
 
-    def _doubles_of_alpha(self, db: int) -> structure.SparseRows | None:
+    def _doubles_of_alpha(self, db: int) -> SparseRows | None:
         """The doubles of H_beta out of H_alpha, if that is at hand and of the same strings."""
         layout = self.layout
         key = db, (0, len(self.bra.alpha))
@@ -182,7 +182,7 @@ class StringStructure:
             return None
         ket, ket_start = layout.beta_rows((self.ib + db) % layout.grid[1])
         strings = layout.beta.strings
-        return structure.without_singles(
+        return lists.without_singles(
             self._alpha_rows[key], self.bra.label_start, strings[self.bra.alpha], ket_start, strings[ket]
         )
 
@@ -192,18 +192,18 @@ class StringStructure:
         parts: list[Any] = [self.singles, *self._alpha.values(), *self.beta, *self._alpha_rows.values()]
         parts += [doubles for doubles, _ in self._beta_rows.values()]
         total = sum(values.nbytes for _, values in self._beta_rows.values()) + self.singles_per_row.nbytes
-        return total + sum(structure.array_bytes(part) for part in parts)
+        return total + sum(lists.array_bytes(part) for part in parts)
 
     def keep_only(self, tasks: list[Task]) -> None:
         """Forget the lists and matrices that none of these tasks needs."""
         mixed = {(task.da, self.rows_of(task), task.mirrored) for task in tasks if task.kind == "mixed"}
         alpha = {(task.da, self.rows_of(task)) for task in tasks if task.kind == "alpha"}
         beta = {task.db for task in tasks if task.kind == "beta"}
-        self._alpha = {key: lists for key, lists in self._alpha.items() if key in mixed}
+        self._alpha = {key: singles for key, singles in self._alpha.items() if key in mixed}
         self._alpha_rows = {key: rows for key, rows in self._alpha_rows.items() if key in alpha}
         self._beta_rows = {db: rows for db, rows in self._beta_rows.items() if db in beta}
 
-    def rows_of(self, task: Task) -> Rows:
+    def rows_of(self, task: Task) -> RowRange:
         """The range of bra rows of a task."""
         return (0, len(self.bra.alpha)) if task.rows is None else task.rows
 
@@ -219,12 +219,11 @@ class CpuBlock:
         self._bra = layout.bra_rows(self.ia, self.ir, self.ib)
         self._labels = np.arange(layout.n_labels)
         self._row_label = np.repeat(self._labels, np.diff(self._bra.label_start))
-        self._row_occupied = structure.diagonal_pairs(layout.alpha.strings[self._bra.alpha])
-        self._label_block = ((self._labels ^ layout.sector) * layout.n_labels).astype(np.int32)
+        self._row_occupied = lists.diagonal_pairs(layout.alpha.strings[self._bra.alpha])
+        self._label_matrix = ((self._labels ^ layout.sector) * layout.n_labels).astype(np.int32)
         self._ket_offset: dict[tuple[int, int], IntArray] = {}
         self._ket_start: dict[int, IntArray] = {}  # by alpha block
         self._own_offset: dict[int, IntArray] = {}  # by shift db: where the rows of the sub-block lie in that ket block
-        self._group_block: dict[tuple[int, Rows, bool, bool], NDArray[np.int32]] = {}
         self._n_threads = _jit.n_threads()
         self.mirrored: MirroredSum | None = None
 
@@ -269,13 +268,13 @@ class CpuBlock:
         beta, counts = share.beta[task.db], share.singles_per_row[:, task.da]
 
         # What one single costs, by label of its row and of its orbital pair.
-        width = np.diff(beta.block_row)
-        terms = beta.block_entries + beta.block_diagonal * width
+        width = np.diff(beta.matrix_row)
+        terms = beta.matrix_entries + beta.matrix_diagonal * width
         size = max(float(share.group_sizes[task.da]) / self._n_threads, 1.0)
-        per_single = costs.opposite_spin_seconds(terms, beta.block_n_ket, width, size)
+        per_single = costs.opposite_spin_seconds(terms, beta.matrix_n_ket, width, size)
         per_single = per_single.reshape(layout.n_labels, layout.n_labels)[self._row_label ^ layout.sector]
 
-        # Rows of which a part is wanted, and the groups, which no row has for itself.
+        # RowRange of which a part is wanted, and the groups, which no row has for itself.
         triangle = layout.is_triangle(self.ia, self.ib) and not task.mirrored
         wanted = costs.triangle_share(bra.wanted, size) if triangle else costs.wanted_share(bra.wanted)
         seconds = np.einsum("rd,rd->r", counts, per_single) * wanted
@@ -289,7 +288,7 @@ class CpuBlock:
         share = self.share
         share.keep_only(tasks)
         self.mirrored = MirroredSum.of_tasks(self.layout, self.ia, tasks)
-        shifts: dict[tuple[Rows, bool], set[int]] = {}
+        shifts: dict[tuple[RowRange, bool], set[int]] = {}
         for task in tasks:
             if task.kind == "mixed":
                 shifts.setdefault((share.rows_of(task), task.mirrored), set()).add(task.da)
@@ -327,73 +326,61 @@ class CpuBlock:
         alpha, beta = layout.alpha.strings[where.alpha], layout.beta.strings[where.beta]
         energies_a, energies_b = np.zeros(len(alpha)), np.zeros(len(beta))
         if interaction.same_spin:
-            energies_a = structure.string_energies(alpha, *self.share.integrals[0])
-            energies_b = structure.string_energies(beta, *self.share.integrals[1])
+            energies_a = lists.string_energies(alpha, *self.share.integrals[0])
+            energies_b = lists.string_energies(beta, *self.share.integrals[1])
         pairs = np.arange(self.share.norb, dtype=np.int64)
         pairs = pairs * (pairs + 1) // 2 + pairs
         density = interaction.coupling[np.ix_(pairs, pairs)] - interaction.swap * np.eye(len(pairs))
         _diagonal(
             where.row_offset, where.row_length, where.row_column, where.start, where.stop, energies_a, energies_b,
-            structure.occupied_orbitals(alpha), structure.occupied_orbitals(beta), density, interaction.constant, out,
+            lists.occupied_orbitals(alpha), lists.occupied_orbitals(beta), density, interaction.constant, out,
         )  # fmt: skip
 
     def _apply_mixed(
         self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction, ket_offset: IntArray
     ) -> None:
-        rows = self.share.rows_of(task)
-        alpha, beta = self.share.alpha(task.da, rows, task.mirrored), self.share.beta[task.db]
-        directed = interaction.swap != 0.0
-        self._apply_opposite(
-            task, ket, sigma, ket_offset, alpha.directed if directed else alpha.undirected, directed,
-            interaction.coupling, interaction.swap, beta.sign,
-        )  # fmt: skip
+        bra, beta = self._bra_of(task), self.share.beta[task.db]
+        rows = Rows(bra.offset, bra.stop, ket_offset)
+        singles = self.share.alpha(task.da, self.share.rows_of(task), task.mirrored)
+        groups = singles.directed if interaction.swap != 0.0 else singles.undirected
+        self._apply_opposite(ket, sigma, rows, groups, beta, interaction.coupling, interaction.swap)
         if interaction.twist is not None:
             # A coupling whose sign goes with the directions of both pairs: plain, with those signs in the lists.
-            groups = alpha.directed
+            groups = singles.directed
             direction = (1 - 2 * (groups.pair & 1)).astype(np.int8)
-            turned = replace(groups, pair_sign=groups.pair_sign * np.repeat(direction, np.diff(groups.start)))
-            sign = beta.sign * (1 - 2 * (beta.orbital_pair & 1)).astype(np.int8)
-            self._apply_opposite(task, ket, sigma, ket_offset, turned, True, interaction.twist, 0.0, sign)
+            groups = groups._replace(pair_sign=groups.pair_sign * np.repeat(direction, np.diff(groups.start)))
+            beta = beta._replace(sign=beta.sign * (1 - 2 * (beta.orbital_pair & 1)).astype(np.int8))
+            self._apply_opposite(ket, sigma, rows, groups, beta, interaction.twist, 0.0)
 
     def _apply_opposite(
-        self, task: Task, ket: FloatArray, sigma: FloatArray, ket_offset: IntArray, groups: structure.Groups,
-        directed: bool, coupling: FloatArray, swap: float, sign: NDArray[np.int8],
+        self, ket: FloatArray, sigma: FloatArray, rows: Rows, groups: Groups, beta: BetaSingles, coupling: FloatArray,
+        swap: float,
     ) -> None:  # fmt: skip
-        beta, bra = self.share.beta[task.db], self._bra_of(task)
-        self.kernels.opposite_spin(
-            ket, sigma, bra.offset, bra.stop, ket_offset, coupling, swap,
-            groups.thread_group, groups.start, groups.pair,
-            self._blocks_of(task, groups, directed),
-            groups.pair_bra, groups.pair_ket, groups.pair_sign,
-            beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, sign,
-            beta.block_diagonal, beta.occupied_pair, self._scratch,
-        )  # fmt: skip
+        groups = groups.of_sector(self.layout.sector, self.layout.n_labels)
+        self.kernels.opposite_spin(ket, sigma, rows, groups, beta, coupling, swap, self._scratch)
 
     def _apply_alpha(self, task: Task, ket: FloatArray, sigma: FloatArray, ket_offset: IntArray) -> None:
         low, high = self.share.rows_of(task)
-        rows = self.share.alpha_hamiltonian(task.da, (low, high))
-        ket_start = self._ket_start[(self.ia + task.da) % self.layout.grid[0]]
         bra = self._bra_of(task)
-        self.kernels.same_spin_alpha(
-            ket, sigma, bra.offset[low:high], bra.stop[low:high], ket_offset,
-            np.clip(bra.label_start, low, high) - low, ket_start,
-            rows.indptr, rows.column, rows.value, self._scratch,
-        )  # fmt: skip
+        rows = Rows(bra.offset[low:high], bra.stop[low:high], ket_offset)
+        bra_start = np.clip(bra.label_start, low, high) - low
+        ket_start = self._ket_start[(self.ia + task.da) % self.layout.grid[0]]
+        matrix = self.share.alpha_hamiltonian(task.da, (low, high))
+        self.kernels.same_spin_alpha(ket, sigma, rows, bra_start, ket_start, matrix, self._scratch)
 
     def _apply_beta(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
         doubles, single_value = self.share.beta_hamiltonian(task.db)
         if not interaction.same_spin:  # alpha diagonal x beta single only
-            empty = np.zeros_like(doubles.indptr), doubles.column[:0], doubles.value[:0]
-            doubles, single_value = structure.SparseRows(*empty), np.zeros_like(single_value)
-        beta = self.share.beta[task.db]
+            doubles = SparseRows(np.zeros_like(doubles.indptr), doubles.column[:0], doubles.value[:0])
+            single_value = np.zeros_like(single_value)
         low, high = self.share.rows_of(task)
         bra = self._bra_of(task)
-        thread_row = low + structure.split_rows(bra.stop[low:high].astype(np.float64), self._n_threads)
+        thread_row = low + lists.split_rows(bra.stop[low:high].astype(np.float64), self._n_threads)
+        rows = Rows(bra.offset, bra.stop, self._own_offset[task.db])
+        alpha = AlphaStrings(thread_row, bra.label_start, self._label_matrix, self._doubles_row, self._row_occupied)
         self.kernels.same_spin_beta(
-            ket, sigma, bra.offset, bra.stop, self._own_offset[task.db], bra.label_start,
-            self._label_block, thread_row, beta.block_row, beta.block_n_ket, beta.indptr, beta.column,
-            beta.orbital_pair, beta.sign, single_value, self._doubles_row, doubles.indptr, doubles.column,
-            doubles.value, interaction.coupling, self._row_occupied, self._scratch,
+            ket, sigma, rows, alpha, self.share.beta[task.db], single_value, doubles, interaction.coupling,
+            self._scratch,
         )  # fmt: skip
 
     @cached_property
@@ -402,22 +389,13 @@ class CpuBlock:
         _, column_start = self.layout.beta_rows(self.ib)
         return np.ascontiguousarray(column_start[self._labels ^ self.layout.sector])
 
-    def _blocks_of(self, task: Task, groups: structure.Groups, directed: bool) -> NDArray[np.int32]:
-        """Beta block of every group of alpha singles: bra columns of label x XOR sector, orbital pairs of label d."""
-        key = task.da, self.share.rows_of(task), directed, task.mirrored
-        if key not in self._group_block:
-            pair_label = self.share.pair_labels[groups.pair >> 1]
-            block = (groups.label ^ self.layout.sector) * self.layout.n_labels + pair_label
-            self._group_block[key] = block.astype(np.int32)
-        return self._group_block[key]
-
     @cached_property
     def _scratch(self) -> FloatArray:
         """One row of 64-byte aligned scratch for every thread."""
         layout = self.layout
         rows = max(int(np.diff(layout.alpha_bounds, axis=1).max(initial=0)), 1)
         columns = max(int(np.diff(layout.beta_bounds, axis=1).max(initial=0)), 1)
-        entries = max(int(table.block_entries.max(initial=0)) for table in self.share.beta)
+        entries = max(int(table.matrix_entries.max(initial=0)) for table in self.share.beta)
         size = max(8, self.kernels.scratch_size(rows, columns, entries, len(self.share.pair_labels)))
         size = -(-size // 8) * 8
         flat = np.empty(self._n_threads * size + 8)

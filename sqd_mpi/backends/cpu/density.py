@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends.cpu import costs, density_kernels
-from sqd_mpi.backends.cpu import lists as structure
+from sqd_mpi.backends.cpu import costs, density_kernels, lists
+from sqd_mpi.backends.cpu.records import Groups
 from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.problem.excitations import find_doubles, occupied_orbitals, pair_index
 
@@ -102,7 +102,7 @@ class DensityBlock:
         self._own_alpha, self._own_labels = alpha[self._own_rows], labels[self._own_rows]
         if out.opposite is not None:
             beta_labels = (labels_of_spins[-1, rows] ^ labels_of_spins[-1, columns]).astype(np.int64)
-            self._beta = structure.beta_singles(bra_layout, self.ib, norb, beta_labels)
+            self._beta = lists.beta_singles(bra_layout, self.ib, norb, beta_labels)
             self._groups = self._alpha_groups()
 
     def shifts(self, beta_too: bool) -> list[tuple[int, int]]:
@@ -147,7 +147,8 @@ class DensityBlock:
 
     def _alpha_groups(self) -> list[Any]:
         """Alpha singles and occupied orbitals of the own rows, one entry per shift da; `pair` is the row of the
-        result, `label` the beta block."""
+        result."""
+        # Singles; where bra and ket are the same vector, those with p > q.
         layout, strings = self.bra_layout, self.bra_layout.alpha.strings
         singles = layout.alpha.singles(self._own_alpha)
         row = np.repeat(np.arange(len(self._own_rows), dtype=np.int32), np.diff(singles.indptr))
@@ -156,10 +157,14 @@ class DensityBlock:
             row, ket, pair, sign = row[keep], singles.ket[keep], singles.pair[keep], singles.sign[keep]
         else:
             ket, pair, sign = singles.ket, singles.pair, singles.sign
+
+        # Where each adds to the result, and the label that decides on its beta matrix.
         p, q = self._rows[pair >> 1], self._columns[pair >> 1]
         forward = pair & 1 == 0
         target = self._row_of(np.where(forward, p, q), np.where(forward, q, p))
         label = self.pair_labels[pair >> 1]
+
+        # Sorted by the block of the ket row; with da = 0 the string that stays goes with them.
         owner = owners(layout.alpha_bounds)[ket]
         occupied = occupied_orbitals(strings[self._own_alpha]).astype(np.int64)
         n_alpha = occupied.shape[1]
@@ -188,40 +193,35 @@ class DensityBlock:
     def _grouped(
         self, bra: NDArray[np.int32], ket: NDArray[np.int32], sign: NDArray[np.int8], target: IntArray, label: IntArray
     ) -> Any:
-        """Groups of equal target and beta block, in the order of targets, divided among threads by cost."""
+        """Groups of equal target and beta matrix, in the order of targets, divided among threads by cost."""
         n_labels = self.bra_layout.n_labels
-        block = (self._own_labels[bra] ^ self.bra_layout.sector) * n_labels + (label ^ self.shift)
-        key = target * n_labels**2 + block
+        matrix = (self._own_labels[bra] ^ self.bra_layout.sector) * n_labels + (label ^ self.shift)
+        key = target * n_labels**2 + matrix
         order = np.argsort(key, kind="stable")
         key, bra, ket, sign = key[order], bra[order], ket[order], sign[order]
         first = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1])[: len(key)]
         place_in_group = np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
         start = np.append(np.flatnonzero(place_in_group % _LARGEST_GROUP == 0), len(key)).astype(np.int64)
-        group_key = key[start[:-1]]
-        group_block = group_key % n_labels**2
+        row, matrix = np.divmod(key[start[:-1]], n_labels**2)
         table = self._beta[0]
-        entries = np.sum([each.block_entries for each in self._beta], axis=0)
-        columns = np.diff(table.block_row)
-        seconds = np.diff(start) * costs.single_seconds(columns, entries)[group_block]
+        entries = np.sum([each.matrix_entries for each in self._beta], axis=0)
+        columns = np.diff(table.matrix_row)
+        seconds = np.diff(start) * costs.single_seconds(columns, entries)[matrix]
         seconds += costs.MIXED_SECONDS * costs.FLUSHED_TERMS * self.norb**2
-        threads = structure.split_rows(seconds, _jit.n_threads())
-        return structure.Groups(
-            threads, start, (group_key // n_labels**2).astype(np.int32), group_block, bra, ket, sign
-        )
+        threads = lists.split_rows(seconds, _jit.n_threads())
+        return Groups(threads, start, row.astype(np.int32), matrix.astype(np.int32), bra, ket, sign)
 
     def _connected(self, da: int, db: int) -> bool:
-        """Whether any pair of groups and beta blocks has a term."""
+        """Whether any pair of groups and beta matrices has a term."""
         beta = self._beta[db]
-        terms = beta.block_entries + beta.block_diagonal * np.diff(beta.block_row)
-        return bool(np.any(terms[self._groups[da].label] > 0))
+        terms = beta.matrix_entries + beta.matrix_diagonal * np.diff(beta.matrix_row)
+        return bool(np.any(terms[self._groups[da].matrix] > 0))
 
     def _add_opposite(self, da: int, db: int, bra: FloatArray, ket: FloatArray) -> None:
-        groups, beta = self._groups[da], self._beta[db]
+        ket_offset = self.ket_layout.ket_offsets(*self._ket_block(da, db))
         self.kernels.opposite_spin(
-            bra, ket, self._bra_offset[self._own_rows], self.ket_layout.ket_offsets(*self._ket_block(da, db)),
-            groups.thread_group, groups.start, groups.pair, groups.label, groups.pair_bra, groups.pair_ket,
-            groups.pair_sign, beta.block_row, beta.block_n_ket, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
-            beta.block_diagonal, beta.occupied_pair, self._pair_columns(), self.out.opposite,
+            bra, ket, self._bra_offset[self._own_rows], ket_offset, self._groups[da], self._beta[db],
+            self._pair_columns(), self.out.opposite,
         )  # fmt: skip
 
     # --- same spin ---------------------------------------------------------------------------------------------------
@@ -285,6 +285,8 @@ class DensityBlock:
             rows = np.arange(first, min(first + _ROWS_AT_A_TIME, len(bra)))
             strings = of_spin.strings[bra[rows]]
             occupied = occupied_orbitals(strings)
+
+            # Where the bra string meets itself, its singles and its doubles, as patterns in CSR.
             patterns = []
             if stays is not None:
                 patterns.append((np.arange(len(rows) + 1), stays[rows].astype(np.int32), np.zeros(len(rows))))
@@ -300,6 +302,8 @@ class DensityBlock:
                     doubles.annihilated, doubles.sign,
                 )  # fmt: skip
                 patterns.append((double_indptr, column, np.zeros(len(column))))
+
+            # The inner products there, which then go to the elements of the density matrices.
             products(rows, patterns)
             if stays is not None:
                 _add_densities(occupied, patterns[0][2], one, same)
@@ -307,12 +311,12 @@ class DensityBlock:
             if same.size:
                 _add_doubles(created, annihilated, double_sign, patterns[-1][2], same)
 
-    def _wanted(self, indptr: IntArray, keep: NDArray[np.bool_], *lists: NDArray[Any]) -> list[NDArray[Any]]:
+    def _wanted(self, indptr: IntArray, keep: NDArray[np.bool_], *arrays: NDArray[Any]) -> list[NDArray[Any]]:
         """CSR lists without the entries that follow from the symmetry of bra and ket."""
         if not self.out.symmetric:
-            return [indptr, *lists]
+            return [indptr, *arrays]
         kept = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
-        return [kept[indptr], *(each[keep] for each in lists)]
+        return [kept[indptr], *(each[keep] for each in arrays)]
 
 
 def create_density_block(*arguments: Any) -> DensityBlock:

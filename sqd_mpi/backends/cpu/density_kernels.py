@@ -1,4 +1,4 @@
-"""The sums of density matrices at the speed of the machine: fast twins of `plain_density_kernels`, same arguments.
+"""The sums of density matrices at the speed of the machine: fast twins of `slow.density_kernels`, same arguments.
 
 They are sigma's products turned round. Where sigma multiplies a packed matrix G of gathered ket rows by a sparse
 matrix, the density takes inner products of its rows with those of gathered bra rows, at the places where the sparse
@@ -6,6 +6,8 @@ matrix has elements (`dot_simd`). Work is divided into parts of equal cost; no t
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -37,17 +39,18 @@ def _keep(*arrays):
 
 
 @parallel_jit
-def _pack_entries(block_row, indptr, column, orbital_pair, sign, block_diagonal, n_directed, start, entries):
+def _pack_entries(beta, n_directed, start, entries):
     """Sparse rows as (column, place in the table): 2 rs + (1 if eta < 0) for singles, 2 n_directed + J for J' = J."""
-    for block in range(block_diagonal.size):
-        first = block_row[block]
-        for j in numba.prange(block_row[block + 1] - first):
+    matrix_row, _, indptr, column, orbital_pair, sign, matrix_diagonal, _ = beta
+    for matrix in range(matrix_diagonal.size):
+        first = matrix_row[matrix]
+        for j in numba.prange(matrix_row[matrix + 1] - first):
             at = start[first + j]
             for m in range(indptr[first + j], indptr[first + j + 1]):
                 place = 2 * np.int64(orbital_pair[m]) + (1 if sign[m] < 0 else 0)
                 entries[at] = np.int64(column[m]) | (place << 32)
                 at += 1
-            if block_diagonal[block]:
+            if matrix_diagonal[matrix]:
                 entries[at] = j | ((2 * n_directed + j) << 32)
 
 
@@ -67,37 +70,42 @@ def _flush(table, n_directed, pair_column, diagonal, first_row, n_columns, occup
 
 @jit
 def _opposite_spin_part(
-    first_group, last_group, bra, ket, bra_offset, ket_offset, group_start, group_row, group_block,
-    pair_bra, pair_ket, pair_sign, block_row, block_n_ket, start, entries, block_diagonal, occupied, pair_column,
-    out, edges,
+    first_group, last_group, bra, ket, bra_offset, ket_offset, groups, beta, start, entries, pair_column, out, edges
 ):  # fmt: skip
     """The groups of one thread; rows of `out` that neighbours may share go to `edges` (2, norb**2) instead."""
     if first_group == last_group:
         return
+    _, group_start, group_row, group_matrix, pair_bra, pair_ket, pair_sign = groups
+    matrix_row, matrix_n_ket, _, _, _, _, matrix_diagonal, occupied = beta
+
+    # Room for the table of a group, G, eight columns of bra rows, and the lanes of a chunk.
     n_directed = pair_column.size
     most = np.int64(8)
-    for block in range(block_n_ket.size):
-        most = max(most, block_n_ket[block], block_row[block + 1] - block_row[block])
+    for matrix in range(matrix_n_ket.size):
+        most = max(most, matrix_n_ket[matrix], matrix_row[matrix + 1] - matrix_row[matrix])
     table = _aligned(2 * n_directed + most)
     table[:] = 0.0
     zero_row = _aligned(most + 8)
     zero_row[:] = 0.0
     zero = zero_row.ctypes.data
-    matrix_array = _aligned(max(_MIXED_TILE, 16 * (most + 8)) + 64 * MAX_WIDTH)
+    packed_array = _aligned(max(_MIXED_TILE, 16 * (most + 8)) + 64 * MAX_WIDTH)
     tile_array = _aligned(64 * MAX_WIDTH)
     signs_array = _aligned(LANES)
     bras_array = np.empty(LANES, np.int64)
     kets_array = np.empty(LANES, np.int64)
-    matrix, tile, signs = matrix_array.ctypes.data, tile_array.ctypes.data, signs_array.ctypes.data
+    packed, tile, signs = packed_array.ctypes.data, tile_array.ctypes.data, signs_array.ctypes.data
     bras, kets = bras_array.ctypes.data, kets_array.ctypes.data
+
     first_out, last_out = group_row[first_group], group_row[last_group - 1]
     entry_data, table_data = entries.ctypes.data, table.ctypes.data
     for group in range(first_group, last_group):
-        block = group_block[group]
-        first_row = block_row[block]
-        n_columns, n_ket = block_row[block + 1] - first_row, block_n_ket[block]
+        matrix = group_matrix[group]
+        first_row = matrix_row[matrix]
+        n_columns, n_ket = matrix_row[matrix + 1] - first_row, matrix_n_ket[matrix]
         widest = 8 * _width(n_ket, _MIXED_TILE, MAX_WIDTH)
         k = group_start[group]
+
+        # Chunk after chunk: gather, and add inner products to the table.
         while k < group_start[group + 1]:
             count = min(widest, group_start[group + 1] - k)
             w = (count + 7) // 8
@@ -105,7 +113,7 @@ def _opposite_spin_part(
             _fill_kets(k, count, bra.ctypes.data, bra_offset, pair_bra, zero, bras_array)
             for lane in range(8 * w):
                 signs_array[lane] = pair_sign[k + lane] if lane < count else 0.0
-            _gather(w, kets, n_ket, matrix)
+            _gather(w, kets, n_ket, packed)
             for j in range(0, n_columns, 8):
                 for v in range(w):
                     gather_tile(bras + 64 * v, 8 * j, n_columns - j, tile + 64 * v, 64 * w)
@@ -114,12 +122,14 @@ def _opposite_spin_part(
                 for i in range(min(8, n_columns - j)):
                     row = first_row + j + i
                     dot_row_table(
-                        w, start[row], start[row + 1], entry_data, tile + 64 * w * i, signs, matrix, table_data
+                        w, start[row], start[row + 1], entry_data, tile + 64 * w * i, signs, packed, table_data
                     )
             k += count
+
+        # The table is full where the next group has another row of the result or another matrix.
         last_of_table = group + 1 == last_group or group_row[group + 1] != group_row[group]
-        if last_of_table or group_block[group + 1] != block:
-            diagonal = block_diagonal[block] != 0
+        if last_of_table or group_matrix[group + 1] != matrix:
+            diagonal = matrix_diagonal[matrix] != 0
             if group_row[group] == first_out:
                 target = edges[0]
             elif group_row[group] == last_out:
@@ -127,47 +137,36 @@ def _opposite_spin_part(
             else:
                 target = out[group_row[group]]
             _flush(table, n_directed, pair_column, diagonal, first_row, n_columns, occupied, target)
-    _keep(zero_row, matrix_array, tile_array, signs_array, bras_array, kets_array)
+    _keep(zero_row, packed_array, tile_array, signs_array, bras_array, kets_array)
 
 
 @parallel_jit
-def _opposite_spin(
-    bra, ket, bra_offset, ket_offset, thread_group, group_start, group_row, group_block, pair_bra, pair_ket, pair_sign,
-    block_row, block_n_ket, start, entries, block_diagonal, occupied, pair_column, out, edges,
-):  # fmt: skip
-    for thread in numba.prange(thread_group.size - 1):
+def _opposite_spin(bra, ket, bra_offset, ket_offset, groups, beta, start, entries, pair_column, out, edges):
+    for thread in numba.prange(groups.thread_group.size - 1):
         _opposite_spin_part(
-            thread_group[thread], thread_group[thread + 1], bra, ket, bra_offset, ket_offset, group_start, group_row,
-            group_block, pair_bra, pair_ket, pair_sign, block_row, block_n_ket, start, entries, block_diagonal,
-            occupied, pair_column, out, edges[thread],
+            groups.thread_group[thread], groups.thread_group[thread + 1], bra, ket, bra_offset, ket_offset, groups,
+            beta, start, entries, pair_column, out, edges[thread],
         )  # fmt: skip
 
 
-def opposite_spin(
-    bra, ket, bra_offset, ket_offset, thread_group, group_start, group_row, group_block, pair_bra, pair_ket, pair_sign,
-    block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied, pair_column, out,
-):  # fmt: skip
-    """Add <E^alpha_pq E^beta_rs> (arguments: `plain_density_kernels.opposite_spin`).
+def opposite_spin(bra, ket, bra_offset, ket_offset, groups, beta, pair_column, out):
+    """Add <E^alpha_pq E^beta_rs> (arguments: `slow.density_kernels.opposite_spin`).
 
     A chunk is up to 8 w pairs of one group: its ket rows are gathered into G, its bra rows eight columns at a time,
     and the inner products are added to a table of 2 n_directed + n_columns numbers, which goes to a row of the result
     when the group ends.
     """
-    extra = np.repeat(block_diagonal.astype(np.int64), np.diff(block_row))
-    start = np.zeros(len(indptr), np.int64)
-    np.cumsum(np.diff(indptr) + extra, out=start[1:])
+    extra = np.repeat(beta.matrix_diagonal.astype(np.int64), np.diff(beta.matrix_row))
+    start = np.zeros(len(beta.indptr), np.int64)
+    np.cumsum(np.diff(beta.indptr) + extra, out=start[1:])
     entries = np.empty(int(start[-1]), np.int64)
-    n_directed = len(pair_column)
-    _pack_entries(block_row, indptr, column, orbital_pair, sign, block_diagonal, n_directed, start, entries)
-    edges = np.zeros((len(thread_group) - 1, 2, out.shape[1]))
-    _opposite_spin(
-        bra, ket, bra_offset, ket_offset, thread_group, group_start, group_row, group_block, pair_bra, pair_ket,
-        pair_sign, block_row, block_n_ket, start, entries, block_diagonal, occupied, pair_column, out, edges,
-    )  # fmt: skip
-    for thread, (first, last) in enumerate(zip(thread_group[:-1], thread_group[1:], strict=True)):
+    _pack_entries(beta, len(pair_column), start, entries)
+    edges = np.zeros((len(groups.thread_group) - 1, 2, out.shape[1]))
+    _opposite_spin(bra, ket, bra_offset, ket_offset, groups, beta, start, entries, pair_column, out, edges)
+    for thread, (first, last) in enumerate(pairwise(groups.thread_group)):
         if last > first:
-            out[group_row[first]] += edges[thread, 0]
-            out[group_row[last - 1]] += edges[thread, 1]
+            out[groups.pair[first]] += edges[thread, 0]
+            out[groups.pair[last - 1]] += edges[thread, 1]
 
 
 # --- same spin -------------------------------------------------------------------------------------------------------
@@ -215,7 +214,7 @@ def _cuts(indptr):
 
 
 def alpha_products(bra, ket, bra_offset, ket_offset, length, patterns):
-    """Inner products of rows (arguments: `plain_density_kernels.alpha_products`), in tiles of 8 w columns."""
+    """Inner products of rows (arguments: `slow.density_kernels.alpha_products`), in tiles of 8 w columns."""
     if length == 0 or not any(len(value) for _, _, value in patterns):
         return
     w = int(_width(len(ket_offset), _SHARED_TILE, MAX_WIDTH))
@@ -233,7 +232,7 @@ def alpha_products(bra, ket, bra_offset, ket_offset, length, patterns):
 
 
 def beta_products(bra, ket, bra_offset, ket_offset, bra_column, n_ket, patterns):
-    """Inner products of columns (arguments: `plain_density_kernels.beta_products`), in tiles of 8 w alpha rows."""
+    """Inner products of columns (arguments: `slow.density_kernels.beta_products`), in tiles of 8 w alpha rows."""
     if len(bra_offset) == 0 or not any(len(value) for _, _, value in patterns):
         return
     w = int(_width(n_ket, _SHARED_TILE, MAX_WIDTH))

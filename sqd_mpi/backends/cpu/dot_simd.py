@@ -93,6 +93,7 @@ def dot_row_table(typingctx, width, first, last, entries, left, factors, matrix,
         width, first, last, entries, left, factors, matrix, table = arguments
 
         def emit(w: int) -> None:
+            # The left row with the signs of its lanes, in registers.
             rows = []
             for v in range(w):
                 value = _load(builder, builder.add(left, _int(VECTOR_BYTES * v)), _VECTOR)
@@ -106,6 +107,7 @@ def dot_row_table(typingctx, width, first, last, entries, left, factors, matrix,
                 column = builder.and_(both(k), _int(0xFFFFFFFF))
                 return builder.add(matrix, builder.mul(column, _int(VECTOR_BYTES * w)))
 
+            # Products go to the table one by one: eight may have the same place.
             def take_one(k: Any, value: Any) -> None:
                 place = builder.add(table, builder.mul(builder.lshr(both(k), _int(32)), _int(8)))
                 pointer = _pointer(builder, place, _DOUBLE)

@@ -8,7 +8,8 @@ beta's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray, Strings
 from sqd_mpi.backends.cpu.costs import wanted_share
-from sqd_mpi.backends.cpu.twins import share_gathers
+from sqd_mpi.backends.cpu.records import BetaSingles, Groups, SparseRows
+from sqd_mpi.backends.cpu.twins import make_twins
 from sqd_mpi.distribution.layout import BraRows, Layout, owners
 from sqd_mpi.problem.excitations import Singles, find_doubles, find_singles, n_moved, occupied_orbitals, pair_index
 from sqd_mpi.problem.spin_strings import SpinStrings
@@ -39,71 +41,11 @@ class AlphaSingles:
     possible (`twins`)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """Groups of alpha singles."""
-
-    thread_group: IntArray = field(repr=False)
-    """(n_threads + 1,) int64 first group of every thread."""
-    start: IntArray = field(repr=False)
-    """(n_groups + 1,) int64 first single of every group."""
-    pair: NDArray[np.int32] = field(repr=False)
-    """(n_groups,) int32 directed orbital pair."""
-    label: IntArray = field(repr=False)
-    """(n_groups,) int64 alpha label of the bra rows."""
-    pair_bra: NDArray[np.int32] = field(repr=False)
-    pair_ket: NDArray[np.int32] = field(repr=False)
-    """(n,) int32 rows of every single."""
-    pair_sign: NDArray[np.int8] = field(repr=False)
-    """(n,) int8."""
-
-
-@dataclass(frozen=True, eq=False)
-class BetaSingles:
-    """Singles from a rank's beta columns to the columns of one ket block: one sparse matrix per block q = y n_labels
-    + d.
-
-    Rows of block q are the bra columns of label y; its entries are reached by orbital pairs of label d and lie in the
-    ket columns of label y XOR d.
-    """
-
-    block_row: IntArray = field(repr=False)
-    """(n_blocks + 1,) int64 first row of every block."""
-    block_n_ket: IntArray = field(repr=False)
-    """(n_blocks,) int64 number of ket columns."""
-    indptr: IntArray = field(repr=False)
-    """(n_rows + 1,) int64."""
-    column: NDArray[np.int32] = field(repr=False)
-    orbital_pair: NDArray[np.int32] = field(repr=False)
-    """(nnz,) int32 ket column and directed pair."""
-    sign: NDArray[np.int8] = field(repr=False)
-    """(nnz,) int8."""
-    block_diagonal: NDArray[np.int8] = field(repr=False)
-    """(n_blocks,) int8, 1 where the bra columns are the ket columns (db = 0, d = 0)."""
-    occupied_pair: NDArray[np.int32] = field(repr=False)
-    """(n_rows, n_electrons) int32 pair(r, r) of the occupied orbitals of every row."""
-
-    @property
-    def block_entries(self) -> IntArray:
-        """(n_blocks,) number of singles of every block."""
-        return self.indptr[self.block_row[1:]] - self.indptr[self.block_row[:-1]]
-
-
-@dataclass(frozen=True, eq=False)
-class SparseRows:
-    """A sparse matrix over strings of one spin in CSR: indptr (n_rows + 1,) int64, column (nnz,) int32, value
-    (nnz,)."""
-
-    indptr: IntArray = field(repr=False)
-    column: NDArray[np.int32] = field(repr=False)
-    value: FloatArray = field(repr=False)
-
-
-def array_bytes(part: object) -> int:
-    """Bytes of the arrays of one of the classes of this module, groups included."""
-    values = vars(part).values()
+def array_bytes(part: Any) -> int:
+    """Bytes of the arrays of a record, or of lists with records among their fields."""
+    values = part if isinstance(part, tuple) else vars(part).values()
     own = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
-    return own + sum(array_bytes(value) for value in values if isinstance(value, Groups))
+    return own + sum(array_bytes(value) for value in values if isinstance(value, tuple))
 
 
 def diagonal_pairs(strings: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -128,16 +70,9 @@ def split_rows(cost: FloatArray, n_parts: int) -> IntArray:
 
 
 def alpha_singles(
-    layout: Layout,
-    ia: int,
-    bra: BraRows,
-    singles: Singles,
-    rows: tuple[int, int],
-    shifts: set[int],
-    pair_labels: IntArray,
-    row_cost: FloatArray,
-    n_threads: int,
-) -> dict[int, AlphaSingles]:
+    layout: Layout, ia: int, bra: BraRows, singles: Singles, rows: tuple[int, int], shifts: set[int],
+    pair_labels: IntArray, row_cost: FloatArray, n_threads: int,
+) -> dict[int, AlphaSingles]:  # fmt: skip
     """Singles of a range of a rank's bra rows to the alpha blocks at the given shifts: shift -> sorted lists.
 
     Args:
@@ -150,6 +85,7 @@ def alpha_singles(
         row_cost: (n_labels,) cost of one single of a row, by alpha label of the bra.
         n_threads: threads among which rows are divided by cost.
     """
+    # What a single's place in the lists hangs on: thread and label of its row, shift of its ket, rank of its pair.
     a = layout.grid[0]
     low, high = rows
     indptr = singles.indptr[low : high + 1]
@@ -160,11 +96,11 @@ def alpha_singles(
     slot_of_shift[sorted(shifts)] = np.arange(len(shifts))
     slot = slot_of_shift[(owners(layout.alpha_bounds) - ia) % a]
     ket_row = ket_row_numbers(layout)
-    n_directed = 2 * len(pair_labels)
     order = np.argsort(np.repeat(pair_labels, 2), kind="stable")
-    rank_of_pair = np.empty(n_directed, np.int64)
-    rank_of_pair[order] = np.arange(n_directed)
-    shape = (len(shifts), n_threads, layout.n_labels, n_directed)
+    rank_of_pair = np.argsort(order)
+
+    # Sort by counting, all shifts in one pass.
+    shape = (len(shifts), n_threads, layout.n_labels, len(order))
     counts = np.zeros(int(np.prod(shape)) + 1, np.int64)
     _count_keys(indptr, singles.ket, singles.pair, row_thread, row_label, slot, rank_of_pair, shape, counts)
     starts = np.cumsum(counts)
@@ -174,6 +110,8 @@ def alpha_singles(
         low, indptr, singles.ket, singles.pair, singles.sign, row_thread, row_label, slot, ket_row, rank_of_pair,
         shape, starts.copy(), *out,
     )  # fmt: skip
+
+    # The stretch of every shift, in groups; with parity, rows that end early stand together.
     per_block = starts[:-1].reshape(len(shifts), -1)
     ends = np.append(per_block[1:, 0], n)
     result = {}
@@ -182,13 +120,10 @@ def alpha_singles(
         key_counts = np.diff(np.append(per_block[k], last)).reshape(shape[1:])
         lists = out[0][first:last], out[1][first:last], out[2][first:last]
         n_ket = len(layout.ket_rows((ia + da) % a)[0])
-        undirected = _share_gathers(_groups(key_counts, order, 2, *lists), pair_labels, layout.n_labels, n_ket)
+        undirected = _with_twins(_groups(key_counts, order, 2, pair_labels, *lists), n_ket)
         if layout.parity:
-            _sort_groups(
-                undirected.thread_group, undirected.start, undirected.pair_bra, undirected.pair_ket,
-                undirected.pair_sign, bra.stop,
-            )  # fmt: skip
-        result[da] = AlphaSingles(_groups(key_counts, order, 1, *lists), undirected)
+            _sort_groups(undirected, bra.stop)
+        result[da] = AlphaSingles(_groups(key_counts, order, 1, pair_labels, *lists), undirected)
     return result
 
 
@@ -250,15 +185,9 @@ def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> l
 
 
 def column_singles(
-    layout: Layout,
-    columns: NDArray[np.uint64],
-    column_start: IntArray,
-    ib: int,
-    norb: int,
-    pair_labels: IntArray,
-    in_block: bool = True,
-    singles: Singles | None = None,
-) -> list[BetaSingles]:
+    layout: Layout, columns: NDArray[np.uint64], column_start: IntArray, ib: int, norb: int, pair_labels: IntArray,
+    in_block: bool = True, singles: Singles | None = None,
+) -> list[BetaSingles]:  # fmt: skip
     """Singles of any beta strings to every beta block, one entry per shift db from block ib.
 
     Args:
@@ -267,16 +196,19 @@ def column_singles(
         in_block: whether the bra columns are those of block ib, whose diagonal then belongs to the shift 0.
         singles: from the columns to all beta strings, where they are known already.
     """
+    # First sparse row of every bra column: matrices of a label follow one another, one for every label of a pair.
     _, b, _, _ = layout.grid
     n_labels = layout.n_labels
     if singles is None:
         singles = find_singles(columns, layout.beta.strings, norb)
     counts = np.diff(column_start)
-    block_row = np.concatenate([[0], np.cumsum(np.repeat(counts, n_labels))]).astype(np.int64)
+    matrix_row = np.concatenate([[0], np.cumsum(np.repeat(counts, n_labels))]).astype(np.int64)
     row_label = np.repeat(np.arange(n_labels), counts)
-    first_row = block_row[row_label * n_labels] + np.arange(len(columns)) - column_start[row_label]
+    first_row = matrix_row[row_label * n_labels] + np.arange(len(columns)) - column_start[row_label]
+
+    # Sort by counting: ket block, then sparse row.
     owner = owners(layout.beta_bounds)
-    n_rows = int(block_row[-1])
+    n_rows = int(matrix_row[-1])
     key_counts = np.zeros(b * n_rows + 1, np.int64)
     stride = counts[row_label]
     _count_beta(singles.indptr, singles.ket, singles.pair, first_row, stride, owner, pair_labels, n_rows, key_counts)
@@ -284,14 +216,14 @@ def column_singles(
     column = np.empty(singles.ket.size, np.int32)
     orbital_pair = np.empty(singles.ket.size, np.int32)
     sign = np.empty(singles.ket.size, np.int8)
-    ket_first = np.empty(layout.beta.size, np.int64)  # first working position of the piece that holds the ket column
-    for y in range(n_labels):
-        for jb in range(b):
-            ket_first[layout.beta_bounds[y, jb] : layout.beta_bounds[y, jb + 1]] = layout.beta_bounds[y, jb]
+    widths = np.diff(layout.beta_bounds, axis=1)  # (n_labels, b) of the pieces that follow one another
+    ket_first = np.repeat(layout.beta_bounds[:, :-1].ravel(), widths.ravel())  # of the piece that holds a ket column
     _sort_beta(
         singles.indptr, singles.ket, singles.pair, singles.sign, first_row, stride, owner, pair_labels, n_rows,
         ket_first, starts.copy(), column, orbital_pair, sign,
     )  # fmt: skip
+
+    # One table for every ket block, diagonals included where columns may stay.
     occupied = diagonal_pairs(columns)
     occupied_pair = np.concatenate(
         [occupied[column_start[y] : column_start[y + 1]] for y in range(n_labels) for _ in range(n_labels)]
@@ -301,20 +233,13 @@ def column_singles(
         jb = (ib + db) % b
         indptr = starts[jb * n_rows : (jb + 1) * n_rows + 1]
         first, last = int(indptr[0]), int(indptr[-1])
-        widths = np.diff(layout.beta_bounds, axis=1)[:, jb]
-        n_ket = np.array([widths[y ^ d] for y in range(n_labels) for d in range(n_labels)], np.int64)
+        n_ket = np.array([widths[y ^ d, jb] for y in range(n_labels) for d in range(n_labels)], np.int64)
         own = int(in_block and db == 0)
         diagonal = np.array([own * int(d == 0) for _ in range(n_labels) for d in range(n_labels)], np.int8)
         result.append(
             BetaSingles(
-                block_row,
-                n_ket,
-                indptr - first,
-                column[first:last],
-                orbital_pair[first:last],
-                sign[first:last],
-                diagonal,
-                np.ascontiguousarray(occupied_pair),
+                matrix_row, n_ket, indptr - first, column[first:last], orbital_pair[first:last], sign[first:last],
+                diagonal, np.ascontiguousarray(occupied_pair),
             )  # fmt: skip
         )
     return result
@@ -407,26 +332,18 @@ def same_spin_between(
 def single_values(
     strings: NDArray[np.uint64], singles: BetaSingles, n_labels: int, rows: IntArray, h1e: FloatArray, eri: FloatArray
 ) -> FloatArray:
-    """Same-spin element of every single of the blocks (y, 0), aligned with the singles; 0 for other blocks.
+    """Same-spin element of every single of the matrices (y, 0), aligned with the singles; 0 for other matrices.
 
     Args:
         strings: all strings in working order; rows: working positions of the bra columns, label after label.
     """
     value = np.zeros(singles.column.size)
     occupied = occupied_orbitals(strings[rows])
-    first = np.concatenate([[0], np.cumsum(np.diff(singles.block_row)[::n_labels])]).astype(np.int64)
+    first = np.concatenate([[0], np.cumsum(np.diff(singles.matrix_row)[::n_labels])]).astype(np.int64)
     _single_values(
-        singles.block_row,
-        n_labels,
-        first,
-        singles.indptr,
-        singles.orbital_pair,
-        singles.sign,
-        occupied,
-        h1e,
-        eri,
+        singles.matrix_row, n_labels, first, singles.indptr, singles.orbital_pair, singles.sign, occupied, h1e, eri,
         value,
-    )
+    )  # fmt: skip
     return value
 
 
@@ -453,20 +370,19 @@ def _threads_of_rows(cost: FloatArray, n_threads: int) -> IntArray:
     return np.repeat(np.arange(n_threads), np.diff(split_rows(cost, n_threads)))
 
 
-def _share_gathers(groups: Groups, pair_labels: IntArray, n_labels: int, n_ket: int) -> Groups:
-    """The same singles regrouped for shared gathers; groups of one alpha label and pair label meet one beta block."""
-    group_class = groups.label * n_labels + pair_labels[groups.pair >> 1]
-    thread_group, source, start, pair_bra, pair_ket, pair_sign = share_gathers(
-        groups.thread_group, group_class, groups.start, groups.pair_bra, groups.pair_ket, groups.pair_sign,
-        n_ket,
-    )  # fmt: skip
-    return Groups(thread_group, start, groups.pair[source], groups.label[source], pair_bra, pair_ket, pair_sign)
+def _with_twins(groups: Groups, n_ket: int) -> Groups:
+    """The same singles regrouped such that as many as can be are gathered once for two groups (`twins`)."""
+    thread_group, source, start, bra, ket, sign = make_twins(
+        groups.thread_group, groups.matrix, groups.start, groups.pair_bra, groups.pair_ket, groups.pair_sign, n_ket
+    )
+    return Groups(thread_group, start, groups.pair[source], groups.matrix[source], bra, ket, sign)
 
 
 def _groups(
     key_counts: IntArray,
     order: IntArray,
     directions: int,
+    pair_labels: IntArray,
     pair_bra: NDArray[np.int32],
     pair_ket: NDArray[np.int32],
     pair_sign: NDArray[np.int8],
@@ -475,6 +391,7 @@ def _groups(
 
     Args:
         key_counts: (n_threads, n_labels, n_directed) number of singles, pairs in the order of `order`.
+        pair_labels: (n_pairs,) label of every orbital pair.
     """
     n_threads, n_labels, n_directed = key_counts.shape
     merged = key_counts.reshape(n_threads, n_labels, n_directed // directions, directions).sum(axis=3)
@@ -485,15 +402,17 @@ def _groups(
     thread_group = np.searchsorted(thread, np.arange(n_threads + 1)).astype(np.int64)
     start = np.concatenate([[0], np.cumsum(flat[present])]).astype(np.int64)
     pair = order[position * directions].astype(np.int32)
-    return Groups(thread_group, start, pair, label.astype(np.int64), pair_bra, pair_ket, pair_sign)
+    matrix = (label * n_labels + pair_labels[pair >> 1]).astype(np.int32)
+    return Groups(thread_group, start, pair, matrix, pair_bra, pair_ket, pair_sign)
 
 
 @jit
-def _sort_groups(thread_group, start, pair_bra, pair_ket, pair_sign, stop):
+def _sort_groups(groups, stop):
     """Sort the singles inside every group, or inside two with identical ket rows at once, by where their rows end.
 
     A kernel takes so many at a time and goes on to the longest row among them.
     """
+    thread_group, start, _, _, pair_bra, pair_ket, pair_sign = groups
     for thread in range(thread_group.size - 1):
         group = thread_group[thread]
         while group < thread_group[thread + 1]:
@@ -607,10 +526,10 @@ def _plain_single_values(indptr, pair, sign, occupied, h1e, eri, value):
 
 
 @parallel_jit
-def _single_values(block_row, n_labels, first, indptr, pair, sign, occupied, h1e, eri, value):
+def _single_values(matrix_row, n_labels, first, indptr, pair, sign, occupied, h1e, eri, value):
     for y in range(n_labels):
-        start = block_row[y * n_labels]
-        for row in numba.prange(block_row[y * n_labels + 1] - start):
+        start = matrix_row[y * n_labels]
+        for row in numba.prange(matrix_row[y * n_labels + 1] - start):
             for k in range(indptr[start + row], indptr[start + row + 1]):
                 value[k] = _single_value(pair[k], sign[k], occupied[first[y] + row], h1e, eri)
 

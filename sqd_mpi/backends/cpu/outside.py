@@ -20,6 +20,7 @@ from sqd_mpi import _jit
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray
 from sqd_mpi.backends.cpu import costs, lists, vector_kernels
+from sqd_mpi.backends.cpu.records import BetaSingles, Groups, Rows
 from sqd_mpi.backends.reference import matrix_element
 from sqd_mpi.distribution.layout import BraRows, Layout
 from sqd_mpi.problem.excitations import find_singles, occupied_orbitals
@@ -73,7 +74,7 @@ class Columns:
     """(n_labels + 1,) first of every label."""
     block: int
     """The column block that they are, or -1 if they lie outside the space."""
-    singles: list[lists.BetaSingles] = field(repr=False)
+    singles: list[BetaSingles] = field(repr=False)
     """One table per ket column block, in the order of the shifts from `block` (or from 0); empty where no row moves by
     a single excitation."""
 
@@ -91,7 +92,7 @@ class Columns:
         singles = lists.column_singles(layout, strings.strings, strings.label_start, 0, norb, pair_labels, False)
         return cls(strings.strings, strings.label_start, -1, singles)
 
-    def table(self, jb: int) -> lists.BetaSingles:
+    def table(self, jb: int) -> BetaSingles:
         """Connections to the columns of ket block jb."""
         return self.singles[(jb - max(self.block, 0)) % len(self.singles)]
 
@@ -137,10 +138,10 @@ class ExternalTile:
                 for each in ranges
             ]
 
-    def _alpha_groups(self, n_threads: int) -> list[lists.Groups]:
+    def _alpha_groups(self, n_threads: int) -> list[Groups]:
         """Singles from the rows to the rows of every ket block, in groups of equal orbital pair."""
         layout, columns = self.layout, np.arange(self.layout.n_labels) ^ self.layout.sector
-        entries = sum(table.block_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.columns.singles)
+        entries = sum(table.matrix_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.columns.singles)
         row_cost = costs.single_seconds(np.diff(self.columns.start)[columns], np.asarray(entries)[columns])
         n_rows = len(self.rows)
         bra = BraRows(np.arange(n_rows), np.arange(n_rows), self.row_start, self._offset, self._length, self._length)
@@ -148,7 +149,8 @@ class ExternalTile:
             layout, 0, bra, find_singles(self.rows, layout.alpha.strings, self.integrals.norb), (0, n_rows),
             set(range(layout.grid[0])), self.pair_labels, row_cost, n_threads,
         )  # fmt: skip
-        return [found[ja].undirected for ja in range(layout.grid[0])]
+        sector = layout.sector, layout.n_labels
+        return [found[ja].undirected.of_sector(*sector) for ja in range(layout.grid[0])]
 
     def needed(self) -> list[tuple[int, int]]:
         """(ja, jb) of the ket blocks that have a connection to this tile."""
@@ -159,20 +161,16 @@ class ExternalTile:
 
     def add(self, ja: int, jb: int, ket: FloatArray) -> None:
         """Add the contributions of ket block (ja, jb), given as a flat array."""
-        offset = self.layout.ket_offsets(ja, jb)
+        ket_offset = self.layout.ket_offsets(ja, jb)
         if self._is_mixed(ja, jb):
-            groups, table = self._groups[ja], self.columns.table(jb)
             self.kernels.opposite_spin(
-                ket, self.amplitudes, self._offset, self._length, offset, self.integrals.coupling, 0.0,
-                groups.thread_group, groups.start, groups.pair, self._blocks(groups), groups.pair_bra, groups.pair_ket,
-                groups.pair_sign, table.block_row, table.block_n_ket, table.indptr, table.column, table.orbital_pair,
-                table.sign, table.block_diagonal, table.occupied_pair, self._scratch,
+                ket, self.amplitudes, Rows(self._offset, self._length, ket_offset), self._groups[ja],
+                self.columns.table(jb), self.integrals.coupling, 0.0, self._scratch,
             )  # fmt: skip
         if jb == self.columns.block and len(self._same_spin[ja].column):
-            rows = self._same_spin[ja]
             self.kernels.same_spin_alpha(
-                ket, self.amplitudes, self._offset[:-1], self._length, offset, self.row_start,
-                self.layout.ket_rows(ja)[1], rows.indptr, rows.column, rows.value, self._scratch,
+                ket, self.amplitudes, Rows(self._offset[:-1], self._length, ket_offset), self.row_start,
+                self.layout.ket_rows(ja)[1], self._same_spin[ja], self._scratch,
             )  # fmt: skip
 
     def sums(self, energy: float) -> FloatArray:
@@ -190,19 +188,13 @@ class ExternalTile:
         )  # fmt: skip
         return np.array([out[:, 0].sum(), out[:, 1].sum(), out[:, 2].min(initial=np.inf)])
 
-    def _blocks(self, groups: lists.Groups) -> NDArray[np.int32]:
-        """Block of the column table of every group: columns of label x XOR sector, orbital pairs of label d."""
-        n_labels = self.layout.n_labels
-        pair_label = self.pair_labels[groups.pair >> 1]
-        return ((groups.label ^ self.layout.sector) * n_labels + pair_label).astype(np.int32)
-
     def _is_mixed(self, ja: int, jb: int) -> bool:
         """Whether any row single meets a column single (or the column itself) in a ket block."""
         if not self._groups:
             return False
         table = self.columns.table(jb)
-        terms = table.block_entries + table.block_diagonal * np.diff(table.block_row)
-        return bool(np.any(terms[self._blocks(self._groups[ja])] > 0))
+        terms = table.matrix_entries + table.matrix_diagonal * np.diff(table.matrix_row)
+        return bool(np.any(terms[self._groups[ja].matrix] > 0))
 
     @cached_property
     def _scratch(self) -> FloatArray:
@@ -210,7 +202,7 @@ class ExternalTile:
         layout = self.layout
         rows = max(int(np.diff(layout.alpha_bounds, axis=1).max(initial=0)), int(np.diff(self.row_start).max()), 1)
         columns = max(int(np.diff(layout.beta_bounds, axis=1).max(initial=0)), int(self._length.max(initial=0)), 1)
-        entries = max((int(table.block_entries.max(initial=0)) for table in self.columns.singles), default=0)
+        entries = max((int(table.matrix_entries.max(initial=0)) for table in self.columns.singles), default=0)
         size = max(8, self.kernels.scratch_size(rows, columns, entries, len(self.pair_labels)))
         size = -(-size // 8) * 8
         flat = np.empty(_jit.n_threads() * size + 8)

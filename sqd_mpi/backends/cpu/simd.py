@@ -122,12 +122,14 @@ def _loop(
 
     Returns the i at which it stopped and the carried values.
     """
+    # Nothing is done where not even the first step fits.
     before = builder.block
     inside = builder.append_basic_block("loop")
     after = builder.append_basic_block("after")
     limit = builder.sub(last, _int(step))
     builder.cbranch(builder.icmp_signed("<=", first, limit), inside, after)
 
+    # A phi has its value from before the first turn, or from the turn before.
     builder.position_at_end(inside)
     i = builder.phi(_INT)
     phis = [builder.phi(value.type) for value in carried]
@@ -141,6 +143,7 @@ def _loop(
         phi.add_incoming(start, before)
         phi.add_incoming(result, end_of_body)
 
+    # The same two ways lead to the end.
     builder.position_at_end(after)
     stopped = builder.phi(_INT)
     stopped.add_incoming(first, before)
@@ -243,6 +246,7 @@ def table_row_twin(typingctx, width, stride, first, last, entries, table, matrix
             n_sets = 2 if w == 1 else 1
             zero = ir.Constant(_VECTOR, [0.0] * LANES)
 
+            # One entry: both factors, and every vector of its row of G once.
             def add(k: Any, sums: list[Any]) -> list[Any]:
                 both = _load(builder, builder.add(entries, builder.mul(k, _int(8))), _INT)
                 place = builder.add(table, builder.mul(builder.lshr(both, _int(32)), _int(16)))
@@ -259,6 +263,7 @@ def table_row_twin(typingctx, width, stride, first, last, entries, table, matrix
             def several(k: Any, sums: list[Any]) -> list[Any]:
                 return add(k, sums[: 2 * w]) + add(builder.add(k, _int(1)), sums[2 * w :])
 
+            # A second set of sums where one vector alone would leave the multiply-adds waiting for each other.
             start, sums = first, [zero] * (2 * w)
             if n_sets == 2:
                 start, sets = _loop(builder, first, last, 2, [zero] * (4 * w), several)

@@ -18,18 +18,18 @@ from sqd_mpi.arrays import IntArray
 # Shorter common lists do not pay for the two further tables of values.
 SHORTEST_TWIN = 16
 
-Rows = NDArray[np.int32]
+RowNumbers = NDArray[np.int32]
 
 
-def share_gathers(
+def make_twins(
     thread_group: IntArray,
-    group_class: IntArray,
+    group_class: IntArray | NDArray[np.int32],
     group_start: IntArray,
-    pair_bra: Rows,
-    pair_ket: Rows,
+    pair_bra: RowNumbers,
+    pair_ket: RowNumbers,
     pair_sign: NDArray[np.int8],
     n_ket: int,
-) -> tuple[IntArray, IntArray, IntArray, Rows, Rows, NDArray[np.int8]]:
+) -> tuple[IntArray, IntArray, IntArray, RowNumbers, RowNumbers, NDArray[np.int8]]:
     """Regrouped singles in which twins, two consecutive groups with identical ket rows, are as large as can be.
 
     The sum that the tables describe stays the same. Within a class, the two groups with most ket rows in common give a
@@ -39,7 +39,7 @@ def share_gathers(
     Args:
         thread_group: (n_threads + 1,) int64 first group of every thread.
         group_class: (n_groups,) integer; groups of one class, which are consecutive within a thread, meet the same beta
-            block.
+            matrix.
         group_start: (n_groups + 1,) int64 range of every group in the lists of singles.
         pair_bra, pair_ket: (n,) int32 rows; no ket row stands twice in a group.
         pair_sign: (n,) int8.
@@ -78,6 +78,7 @@ def _regroup(thread_group, group_class, group_start, pair_ket, n_ket, order, cut
 @jit
 def _regroup_class(first, last, group_start, pair_ket, n_ket, order, cut, source_of):
     """Order of the singles of groups first:last, and marks where new groups begin."""
+    # Singles by ket row.
     n_groups = last - first
     base = group_start[first]
     n_singles = group_start[last] - base
@@ -95,6 +96,8 @@ def _regroup_class(first, last, group_start, pair_ket, n_ket, order, cut, source
         ket = pair_ket[base + k]
         members[place[ket]] = k
         place[ket] += 1
+
+    # Ket rows that every two groups have in common.
     alive = np.ones(n_singles, np.bool_)
     common = np.zeros((n_groups, n_groups), np.int32)
     for ket in range(n_ket):
@@ -105,6 +108,8 @@ def _regroup_class(first, last, group_start, pair_ket, n_ket, order, cut, source
     most = np.zeros(n_groups, np.int64)
     for g in range(n_groups):
         most[g] = common[g].max()
+
+    # The two groups with most in common become a twin, until no two have enough.
     at = base
     twin = np.empty((2, n_singles), np.int64)
     while True:
@@ -115,6 +120,8 @@ def _regroup_class(first, last, group_start, pair_ket, n_ket, order, cut, source
         if common[g, other] < most[g]:  # counts only fall: an outdated bound
             most[g] = common[g, other]
             continue
+
+        # Common ket rows in the order of the first group, a multiple of eight of them.
         n = 0
         wanted = common[g, other] // 8 * 8
         for k in range(group_start[first + g] - base, group_start[first + g + 1] - base):
@@ -126,6 +133,8 @@ def _regroup_class(first, last, group_start, pair_ket, n_ket, order, cut, source
                         twin[0, n] = k
                         twin[1, n] = m
                         n += 1
+
+        # Both sides become groups, and are no longer counted.
         for side in range(2):
             cut[at] = 1
             for i in range(n):
@@ -134,6 +143,8 @@ def _regroup_class(first, last, group_start, pair_ket, n_ket, order, cut, source
                 order[at] = base + k
                 source_of[at] = first + group_of[k]
                 at += 1
+
+    # What is left of every group.
     for g in range(n_groups):
         new = True
         for k in range(group_start[first + g] - base, group_start[first + g + 1] - base):

@@ -1,4 +1,4 @@
-"""The three sums of sigma = H C at the speed of the machine: fast twins of `plain_kernels`, same arguments.
+"""The three sums of sigma = H C at the speed of the machine: fast twins of `slow.kernels`, same arguments.
 
 Each kernel copies what it needs of C into a packed matrix G of rows of `width` vectors of eight lanes, kept in the
 second-level cache, and multiplies it by a sparse matrix: row of results = sum of coefficient times row of G, with the
@@ -41,25 +41,25 @@ from sqd_mpi.backends.cpu.simd import (
 MIXED_TILE = 44_000
 ALPHA_TILE = 57_000
 BETA_TILE = 20_000
-# Doubles of a part of G that stays in a first-level cache of 32 KB, and entries that a sparse row must have in such a
-# part on average, so that going through G part by part pays.
+# Doubles of a strip of G that stays in a first-level cache of 32 KB, and entries that a sparse row must have in such
+# a strip on average, so that going through G strip by strip pays.
 NEAR_TILE = 1_500
 NEAR_ENTRIES = 12
 LANES = 8 * MAX_WIDTH  # most pairs in one chunk
 
 
-def scratch_size(max_rows: int, max_columns: int, max_block_entries: int, n_pair_b: int) -> int:
-    """Number of float64 of scratch that each thread needs (arguments: `plain_kernels.scratch_size`)."""
+def scratch_size(max_rows: int, max_columns: int, max_matrix_entries: int, n_pair_b: int) -> int:
+    """Number of float64 of scratch that each thread needs (arguments: `slow.kernels.scratch_size`)."""
     columns = (max_columns + 15) // 8 * 8
-    entries = (max_block_entries + 7) // 8 * 8 + columns
+    entries = (max_matrix_entries + 7) // 8 * 8 + columns
     pairs = (n_pair_b + 15) // 8 * 8
-    matrix = max(MIXED_TILE, BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
+    packed = max(MIXED_TILE, BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
     opposite = entries + 2 * (4 * pairs + columns) + pairs + 2 * columns + 10 * LANES + 16 * LANES
     most = max(BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
     beta = 2 * entries + pairs + 2 * columns + 5 * LANES + 2 * LANES * pairs
     beta += most + 64 + columns * (most // NEAR_TILE + 3)
     alpha = LANES + ALPHA_TILE + 8 * LANES + (max_rows + 8) * (LANES * max_rows // ALPHA_TILE + 3)
-    return max(matrix + max(opposite, beta), alpha)
+    return max(packed + max(opposite, beta), alpha)
 
 
 @jit
@@ -75,23 +75,23 @@ def _take(scratch, start, size):
 
 
 @jit
-def _largest_block(block_row, block_n_ket, indptr):
-    """Most columns of a bra or ket row and most entries of a block."""
+def _largest_matrix(matrix_row, matrix_n_ket, indptr):
+    """Most columns of a bra or ket row and most entries of a beta matrix."""
     columns = np.int64(1)
     entries = np.int64(1)
-    for block in range(block_n_ket.size):
-        columns = max(columns, block_n_ket[block], block_row[block + 1] - block_row[block])
-        entries = max(entries, indptr[block_row[block + 1]] - indptr[block_row[block]])
+    for matrix in range(matrix_n_ket.size):
+        columns = max(columns, matrix_n_ket[matrix], matrix_row[matrix + 1] - matrix_row[matrix])
+        entries = max(entries, indptr[matrix_row[matrix + 1]] - indptr[matrix_row[matrix]])
     return columns, entries
 
 
 @jit
-def _gather(width, kets, n_ket, matrix):
+def _gather(width, kets, n_ket, packed):
     """G[j, lane] = C[ket row of lane, j], by 8 x 8 transposes of full cache lines."""
     stride = 64 * width
     for j in range(0, n_ket, 8):
         for v in range(width):
-            gather_tile(kets + 64 * v, 8 * j, n_ket - j, matrix + j * stride + 64 * v, stride)
+            gather_tile(kets + 64 * v, 8 * j, n_ket - j, packed + j * stride + 64 * v, stride)
 
 
 @jit
@@ -135,10 +135,10 @@ def _ends_of_vectors(width, stops, ends):
 
 
 @jit
-def _block_entries(
+def _matrix_entries(
     first_row, n_columns, indptr, column, orbital_pair, sign, with_diagonal, swap, n_pair, entries, used
 ):
-    """Pack the sparse rows of a block into (column, place in the table) and list the orbital pairs that it uses.
+    """Pack the sparse rows of a beta matrix into (column, place in the table) and list the orbital pairs that it uses.
 
     The table of one alpha pair holds V and -V of every beta pair, both directions where `swap` tells them apart, then
     the diagonal of each row. Returns the number of pairs used.
@@ -209,9 +209,9 @@ def _fill_table(
 
 
 @jit
-def _is_twin(group, last_group, group_start, group_block, pair_ket):
-    """Whether the next group has the same beta block and the same ket rows."""
-    if group + 1 >= last_group or group_block[group] != group_block[group + 1]:
+def _is_twin(group, last_group, group_start, group_matrix, pair_ket):
+    """Whether the next group has the same beta matrix and the same ket rows."""
+    if group + 1 >= last_group or group_matrix[group] != group_matrix[group + 1]:
         return False
     first = group_start[group]
     second = group_start[group + 1]
@@ -260,16 +260,17 @@ def _chunk(remaining, n_ket, twin):
 
 
 @jit
-def _opposite_spin_part(
-    first_group, last_group, c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
-    group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
-    block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch,
-):  # fmt: skip
+def _opposite_spin_part(first_group, last_group, c, sigma, rows, groups, beta, coupling, swap, scratch):
     """The groups of one thread, chunk after chunk; the ket rows of the next chunk are prefetched during each."""
     if first_group == last_group:
         return
+    bra_offset, row_stop, ket_offset = rows
+    _, group_start, group_pair, group_matrix, pair_bra, pair_ket, pair_sign = groups
+    matrix_row, matrix_n_ket, indptr, column, orbital_pair, sign, matrix_diagonal, occupied_pair = beta
+
+    # Places in the scratch: the beta matrix and the values of M_pq, the lanes of this and the next chunk, results, G.
     n_pair = coupling.shape[1]
-    max_columns, max_entries = _largest_block(block_row, block_n_ket, indptr)
+    max_columns, max_entries = _largest_matrix(matrix_row, matrix_n_ket, indptr)
     entries, at = _take(scratch, 0, max_entries + max_columns)
     entries = entries.view(np.int64)
     table, at = _take(scratch, at, 2 * (4 * n_pair + max_columns))
@@ -287,9 +288,11 @@ def _opposite_spin_part(
     all_ends, at = _take(scratch, at, 4 * MAX_WIDTH)
     all_ends = all_ends.view(np.int64)
     tiles, at = _take(scratch, at, 16 * LANES)
-    matrix = scratch.ctypes.data + 8 * at
+    packed = scratch.ctypes.data + 8 * at
     zero_row[:] = 0.0
     sink_row[:] = 0.0
+
+    # The inner loops take addresses.
     zero = zero_row.ctypes.data
     sink = sink_row.ctypes.data
     tile = tiles.ctypes.data
@@ -300,7 +303,8 @@ def _opposite_spin_part(
     bras = all_bras.ctypes.data
     signs = all_signs.ctypes.data
 
-    block = np.int64(-1)
+    # The first chunk, which no earlier one asks for.
+    matrix = np.int64(-1)
     n_used = 0
     n_ket = np.int64(0)
     first_row = np.int64(0)
@@ -308,9 +312,9 @@ def _opposite_spin_part(
     diagonal = np.int64(0)
     group = np.int64(first_group)
     k = group_start[group]
-    twin = _is_twin(group, last_group, group_start, group_block, pair_ket)
+    twin = _is_twin(group, last_group, group_start, group_matrix, pair_ket)
     count = np.int64(0)
-    next_count = _chunk(group_start[group + 1] - k, block_n_ket[group_block[group]], twin)
+    next_count = _chunk(group_start[group + 1] - k, matrix_n_ket[group_matrix[group]], twin)
     _fill_kets(k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[:LANES])
     buffer = 0
     new_group = True
@@ -318,24 +322,27 @@ def _opposite_spin_part(
         count = next_count
         w = (count + 7) // 8
         length = group_start[group + 1] - group_start[group]
+
         # What follows this chunk, so that its ket rows can be asked for early.
         next_k = k + count
         next_group = group
         next_twin = twin
         if next_k == group_start[group + 1]:
             next_group = group + (2 if twin else 1)
-            next_twin = _is_twin(next_group, last_group, group_start, group_block, pair_ket)
+            next_twin = _is_twin(next_group, last_group, group_start, group_matrix, pair_ket)
             next_k = group_start[next_group]
         next_n_ket = np.int64(0)
         next_count = np.int64(0)
         if next_group < last_group:
-            next_n_ket = block_n_ket[group_block[next_group]]
+            next_n_ket = matrix_n_ket[group_matrix[next_group]]
             next_count = _chunk(group_start[next_group + 1] - next_k, next_n_ket, next_twin)
             other = LANES * (1 - buffer)
             _fill_kets(next_k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[other : other + LANES])
         next_w = (next_count + 7) // 8
         kets = all_kets.ctypes.data + 8 * LANES * buffer
         next_kets = all_kets.ctypes.data + 8 * LANES * (1 - buffer)
+
+        # Where the results of this chunk go, and of its twin.
         lowest, wanted = _fill_lanes(
             k, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
             all_bras, all_signs, all_stops, all_ends,
@@ -347,14 +354,16 @@ def _opposite_spin_part(
             )  # fmt: skip
             lowest = min(lowest, lowest_second)
             wanted = max(wanted, more)
+
+        # The values of M_pq once per group, the places of its entries once per beta matrix.
         if new_group:
-            if group_block[group] != block:
-                block = np.int64(group_block[group])
-                first_row = block_row[block]
-                n_columns = block_row[block + 1] - first_row
-                n_ket = block_n_ket[block]
-                diagonal = np.int64(1 if block_diagonal[block] != 0 else 0)
-                n_used = _block_entries(
+            if group_matrix[group] != matrix:
+                matrix = np.int64(group_matrix[group])
+                first_row = matrix_row[matrix]
+                n_columns = matrix_row[matrix + 1] - first_row
+                n_ket = matrix_n_ket[matrix]
+                diagonal = np.int64(1 if matrix_diagonal[matrix] != 0 else 0)
+                n_used = _matrix_entries(
                     first_row, n_columns, indptr, column, orbital_pair, sign, diagonal != 0, swap, n_pair, entries, used
                 )
             for part in range(2 if twin else 1):
@@ -362,7 +371,9 @@ def _opposite_spin_part(
                     group_pair[group + part], coupling, swap, used, n_used, diagonal != 0, first_row, n_columns,
                     occupied_pair, table, 2 if twin else 1, part,
                 )  # fmt: skip
-        _gather(w, kets, n_ket, matrix)
+
+        # Eight rows of results at a time: ask for what comes next, multiply, add to sigma.
+        _gather(w, kets, n_ket, packed)
         base = indptr[first_row]
         skip = 0  # leading vectors whose rows have all ended: rows of a triangle are sorted by their ends
         for j in range(0, wanted, 8):
@@ -384,7 +395,7 @@ def _opposite_spin_part(
                     table_row_twin(
                         w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
-                        entry_data, table_data, matrix + 64 * skip, out, out + 64 * LANES,
+                        entry_data, table_data, packed + 64 * skip, out, out + 64 * LANES,
                     )  # fmt: skip
                 _scatter(w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
                 _scatter(
@@ -396,9 +407,10 @@ def _opposite_spin_part(
                     table_row(
                         w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
-                        entry_data, table_data, matrix + 64 * skip, tile + (i - j) * 64 * w + 64 * skip,
+                        entry_data, table_data, packed + 64 * skip, tile + (i - j) * 64 * w + 64 * skip,
                     )  # fmt: skip
                 _scatter(w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
+
         new_group = next_group != group
         group = next_group
         twin = next_twin
@@ -416,27 +428,22 @@ def _fill_kets(first, count, c, ket_offset, pair_ket, zero, kets):
 
 
 @parallel_jit
-def opposite_spin(
-    c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
-    thread_group, group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
-    block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch,
-):  # fmt: skip
-    """Add the terms in which one alpha electron moves (arguments: `plain_kernels.opposite_spin`).
+def opposite_spin(ket, sigma, rows, groups, beta, coupling, swap, scratch):
+    """Add the terms in which one alpha electron moves (arguments: `slow.kernels.opposite_spin`).
 
     A chunk is up to 8 w pairs of one group. Its ket rows are gathered into G, M_pq is applied row by row, eight rows of
     results are transposed back and added to the bra rows. Values of M_pq stand once per group in a table of 2 n_pair
-    couplings and n_columns diagonal elements. A twin, two consecutive groups of one block with identical ket rows (see
-    `twins`), shares gather and loads: two multiply-adds for each vector of G.
+    couplings and n_columns diagonal elements. A twin, two consecutive groups of one beta matrix with identical ket rows
+    (see `twins`), shares gather and loads: two multiply-adds for each vector of G.
 
     Floor: pairs x (entries + diagonal) multiply-adds; pairs x (8 n_ket + 16 n_columns) bytes of C and sigma from the
     third-level cache or memory. Measured: 28 GFMA/s (h2o 1em4), 30 (n2 1em5), 15 and 19 in one sector, 10 sparse. One
     thread needs 0.066 ns a multiply-add + 0.48 ns x pairs (n_ket + n_columns) / 2 + 2 us a group.
     """
-    for thread in numba.prange(thread_group.size - 1):
+    for thread in numba.prange(groups.thread_group.size - 1):
         _opposite_spin_part(
-            thread_group[thread], thread_group[thread + 1], c, sigma, bra_offset, row_stop, ket_offset, coupling, swap,
-            group_start, group_pair, group_block, pair_bra, pair_ket, pair_sign,
-            block_row, block_n_ket, indptr, column, orbital_pair, sign, block_diagonal, occupied_pair, scratch[thread],
+            groups.thread_group[thread], groups.thread_group[thread + 1], ket, sigma, rows, groups, beta, coupling,
+            swap, scratch[thread],
         )  # fmt: skip
 
 
@@ -444,26 +451,26 @@ def opposite_spin(
 
 
 @jit
-def _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, matrix):
+def _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, packed):
     """G[row, :] = C[ket row, first : first + count], zeros up to 8 w columns."""
     for r in range(n_ket):
         source = c + 8 * (ket_offset[first_ket + r] + first)
         for v in range(w):
-            copy_vector(source + 64 * v, count - 8 * v, matrix + 64 * (w * r + v))
+            copy_vector(source + 64 * v, count - 8 * v, packed + 64 * (w * r + v))
 
 
 @jit
 def _alpha_shape(n_bra, n_ket, length, n_entries):
-    """Vectors in a column tile and number of ket blocks, such that a packed block stays in the second-level cache.
+    """Vectors in a column tile and number of ket strips, such that a packed strip stays in the second-level cache.
 
-    Chosen for the least traffic beyond that cache: per element, each block reads and writes sigma (16 bytes), and each
+    Chosen for the least traffic beyond that cache: per element, each strip reads and writes sigma (16 bytes), and each
     tile reads the sparse matrix again (12 bytes an entry).
     """
     best = 1
     least = np.inf
     for width in range(1, min(MAX_WIDTH, (length + 7) // 8) + 1):
-        n_blocks = (8 * width * n_ket + ALPHA_TILE - 1) // ALPHA_TILE
-        traffic = 16.0 * n_blocks + 12.0 * n_entries / (8.0 * width * n_bra)
+        n_strips = (8 * width * n_ket + ALPHA_TILE - 1) // ALPHA_TILE
+        traffic = 16.0 * n_strips + 12.0 * n_entries / (8.0 * width * n_bra)
         if traffic < least:
             least = traffic
             best = width
@@ -471,29 +478,29 @@ def _alpha_shape(n_bra, n_ket, length, n_entries):
 
 
 @jit
-def _divide_rows(first_bra, last_bra, indptr, column, first_ket, n_ket, n_blocks, ends):
-    """ends[block, row] = first entry of the row whose ket row lies in ket block `block` or a later one."""
+def _divide_rows(first_bra, last_bra, indptr, column, first_ket, n_ket, n_strips, ends):
+    """ends[strip, row] = first entry of the row whose ket row lies in ket strip `strip` or a later one."""
     n_bra = last_bra - first_bra
     for bra in range(n_bra):
         k = indptr[first_bra + bra]
-        for block in range(n_blocks):
-            ends[block * n_bra + bra] = k
-            limit = first_ket + n_ket * (block + 1) // n_blocks
+        for strip in range(n_strips):
+            ends[strip * n_bra + bra] = k
+            limit = first_ket + n_ket * (strip + 1) // n_strips
             while k < indptr[first_bra + bra + 1] and column[k] < limit:
                 k += 1
-        ends[n_blocks * n_bra + bra] = k
+        ends[n_strips * n_bra + bra] = k
 
 
 @jit
 def _alpha_tile(
     start, stop, first_bra, first, count, w, c, sigma, bra_offset, row_stop, ket_offset, first_ket, n_ket, next_count,
-    begin, end, column, value, total, matrix,
+    begin, end, column, value, total, packed,
 ):  # fmt: skip
-    """sigma[start:stop, first : first + count] += sparse matrix times the packed columns of ket rows of one block.
+    """sigma[start:stop, first : first + count] += sparse matrix times the packed columns of ket rows of one strip.
 
     Asks early for the lines of sigma a few rows ahead and for the columns that the next tile packs.
     """
-    _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, matrix)
+    _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, packed)
     for bra in range(start, stop):
         target = sigma + 8 * (bra_offset[bra] + first)
         if bra + 4 < stop:
@@ -512,70 +519,73 @@ def _alpha_tile(
         if not whole:
             for v in range((wanted + 7) // 8):
                 copy_vector(target + 64 * v, wanted - 8 * v, total + 64 * v)
-        value_row(w, k, last, column, value, matrix, first_ket, target if whole else total)
+        value_row(w, k, last, column, value, packed, first_ket, target if whole else total)
         if not whole:
             for v in range((wanted + 7) // 8):
                 store_vector(total + 64 * v, wanted - 8 * v, target + 64 * v)
 
 
 @jit
-def _same_spin_alpha_part(
-    thread, n_threads, c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start,
-    indptr, column, value, scratch,
-):  # fmt: skip
+def _same_spin_alpha_part(thread, n_threads, c, sigma, rows, label_bra_start, label_ket_start, elements, scratch):
     """One thread's part: the plane (column tile, entry of the label's sparse matrix) is cut into equal pieces."""
+    bra_offset, row_stop, ket_offset = rows
+    indptr, column, value = elements
     total, at = _take(scratch, 0, LANES)
-    matrix = scratch.ctypes.data + 8 * at
+    packed = scratch.ctypes.data + 8 * at
     ends = scratch[at + ALPHA_TILE + 8 * LANES :].view(np.int64)
     for label in range(label_bra_start.size - 1):
         first_bra = label_bra_start[label]
         last_bra = label_bra_start[label + 1]
         n_bra = last_bra - first_bra
         n_ket = label_ket_start[label + 1] - label_ket_start[label]
-        rows = indptr[first_bra : last_bra + 1]
-        if n_bra == 0 or rows[-1] == rows[0] or row_stop[last_bra - 1] == 0:
+        starts = indptr[first_bra : last_bra + 1]
+        if n_bra == 0 or starts[-1] == starts[0] or row_stop[last_bra - 1] == 0:
             continue
+
+        # Tiles of columns and strips of ket rows, such as the cache holds.
         stops = row_stop[first_bra:last_bra]
         length = stops[-1]
-        width, n_blocks = _alpha_shape(n_bra, n_ket, length, rows[-1] - rows[0])
+        width, n_strips = _alpha_shape(n_bra, n_ket, length, starts[-1] - starts[0])
         n_tiles = (length + 8 * width - 1) // (8 * width)
-        _divide_rows(first_bra, last_bra, indptr, column, label_ket_start[label], n_ket, n_blocks, ends)
+        _divide_rows(first_bra, last_bra, indptr, column, label_ket_start[label], n_ket, n_strips, ends)
+
+        # This thread's piece of the entries that all tiles have.
         total_entries = np.int64(0)
         for t in range(n_tiles):
-            total_entries += rows[-1] - rows[np.searchsorted(stops, 8 * width * t, side="right")]
+            total_entries += starts[-1] - starts[np.searchsorted(stops, 8 * width * t, side="right")]
         lowest = total_entries * thread // n_threads
         highest = total_entries * (thread + 1) // n_threads
+
+        # The part of every tile that lies in this piece, strip after strip.
         passed = np.int64(0)
         for t in range(n_tiles):
             first = 8 * width * t
             count = min(8 * width, length - first)
             top = np.searchsorted(stops, first, side="right")  # rows above end before this tile
-            origin = rows[top] - passed  # entry number of the first entry that this tile has
-            passed += rows[-1] - rows[top]
-            start = first_bra + max(np.searchsorted(rows, lowest + origin), top)
-            stop = min(first_bra + np.searchsorted(rows, highest + origin), last_bra)
+            origin = starts[top] - passed  # entry number of the first entry that this tile has
+            passed += starts[-1] - starts[top]
+            start = first_bra + max(np.searchsorted(starts, lowest + origin), top)
+            stop = min(first_bra + np.searchsorted(starts, highest + origin), last_bra)
             if start >= stop:
                 continue
-            for block in range(n_blocks):
-                first_ket = label_ket_start[label] + n_ket * block // n_blocks
-                last_ket = label_ket_start[label] + n_ket * (block + 1) // n_blocks
+            for strip in range(n_strips):
+                first_ket = label_ket_start[label] + n_ket * strip // n_strips
+                last_ket = label_ket_start[label] + n_ket * (strip + 1) // n_strips
                 _alpha_tile(
                     start, stop, first_bra, first, count, (count + 7) // 8, c.ctypes.data, sigma.ctypes.data,
                     bra_offset, row_stop, ket_offset, first_ket, last_ket - first_ket,
                     max(min(8 * width, length - first - count), 0),
-                    ends[block * n_bra : (block + 1) * n_bra], ends[(block + 1) * n_bra : (block + 2) * n_bra],
-                    column.ctypes.data, value.ctypes.data, total.ctypes.data, matrix,
+                    ends[strip * n_bra : (strip + 1) * n_bra], ends[(strip + 1) * n_bra : (strip + 2) * n_bra],
+                    column.ctypes.data, value.ctypes.data, total.ctypes.data, packed,
                 )  # fmt: skip
 
 
 @parallel_jit
-def same_spin_alpha(
-    c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start, indptr, column, value, scratch,
-):  # fmt: skip
-    """Add H_alpha from the left (arguments: `plain_kernels.same_spin_alpha`).
+def same_spin_alpha(ket, sigma, rows, label_bra_start, label_ket_start, matrix, scratch):
+    """Add H_alpha from the left (arguments: `slow.kernels.same_spin_alpha`).
 
-    A tile of 8 w columns of a block of ket rows is packed and every bra row's entries of that block are applied to it,
-    straight into sigma. Columns must ascend in each sparse row: that is how rows are divided among blocks.
+    A tile of 8 w columns of a strip of ket rows is packed and every bra row's entries of that strip are applied to it,
+    straight into sigma. Columns must ascend in each sparse row: that is how rows are divided among strips.
 
     Floor: entries x row length multiply-adds; 24 bytes of C and sigma per element and 12 bytes per entry and tile.
     Measured: 21 GFMA/s (h2o 1em4), 18 (n2 1em5), 22 and 21 in one sector, 18 sparse. Above some 3,000 rows of a label
@@ -584,8 +594,7 @@ def same_spin_alpha(
     n_threads = scratch.shape[0]
     for thread in numba.prange(n_threads):
         _same_spin_alpha_part(
-            thread, n_threads, c, sigma, bra_offset, row_stop, ket_offset, label_bra_start, label_ket_start,
-            indptr, column, value, scratch[thread],
+            thread, n_threads, ket, sigma, rows, label_bra_start, label_ket_start, matrix, scratch[thread],
         )  # fmt: skip
 
 
@@ -609,24 +618,24 @@ def _field(first, count, width, coupling, row_occupied_pair, used, n_used, rows,
 
 
 @jit
-def _near_blocks(n_ket, width, n_rows, n_entries):
-    """Number of parts of G that are gone through one after another: such as fit the first-level cache, or one."""
-    n_blocks = (8 * width * n_ket + NEAR_TILE - 1) // NEAR_TILE
-    return n_blocks if n_entries >= NEAR_ENTRIES * n_rows * n_blocks else 1
+def _near_strips(n_ket, width, n_rows, n_entries):
+    """Number of strips of G that are gone through one after another: such as fit the first-level cache, or one."""
+    n_strips = (8 * width * n_ket + NEAR_TILE - 1) // NEAR_TILE
+    return n_strips if n_entries >= NEAR_ENTRIES * n_rows * n_strips else 1
 
 
 @jit
-def _divide_columns(first_row, n_rows, indptr, column, n_ket, n_blocks, ends):
-    """ends[block n_rows + row] = first entry of the row whose column lies in part `block` of n_ket or a later one."""
+def _divide_columns(first_row, n_rows, indptr, column, n_ket, n_strips, ends):
+    """ends[strip n_rows + row] = first entry of the row whose column lies in strip `strip` of n_ket or a later one."""
     for row in range(n_rows):
         k = indptr[first_row + row]
         last = indptr[first_row + row + 1]
-        for block in range(n_blocks):
-            ends[block * n_rows + row] = k
-            limit = n_ket * (block + 1) // n_blocks
+        for strip in range(n_strips):
+            ends[strip * n_rows + row] = k
+            limit = n_ket * (strip + 1) // n_strips
             while k < last and column[k] < limit:
                 k += 1
-        ends[n_blocks * n_rows + row] = last
+        ends[n_strips * n_rows + row] = last
 
 
 @jit
@@ -649,13 +658,17 @@ def _number_pairs(first, last, n_pair, orbital_pair, column, sign, used, number,
 
 @jit
 def _same_spin_beta_part(
-    first_bra, last_bra, c, sigma, bra_offset, row_stop, own_ket_offset, label_bra_start, label_block,
-    block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value, d_block_row, d_indptr, d_column, d_value,
-    coupling, row_occupied_pair, scratch,
+    first_bra, last_bra, c, sigma, rows, alpha, singles, single_value, doubles, coupling, scratch
 ):  # fmt: skip
     """The bra rows of one thread, in chunks of 8 w rows of one label."""
+    bra_offset, row_stop, own_ket_offset = rows
+    _, label_bra_start, label_matrix, label_doubles, row_occupied_pair = alpha
+    matrix_row, matrix_n_ket, indptr, column, orbital_pair, sign, _, _ = singles
+    d_indptr, d_column, d_value = doubles
+
+    # Places in the scratch: entries of a beta matrix, the lanes of a chunk, their fields, sums over doubles, G.
     n_pair = coupling.shape[1]
-    max_columns, max_entries = _largest_block(block_row, block_n_ket, indptr)
+    max_columns, max_entries = _largest_matrix(matrix_row, matrix_n_ket, indptr)
     entries, at = _take(scratch, 0, max_entries)
     entries = entries.view(np.int64)
     signs, at = _take(scratch, at, max_entries)
@@ -672,46 +685,53 @@ def _same_spin_beta_part(
     stops = stops.view(np.int64)
     ends, at = _take(scratch, at, 2 * MAX_WIDTH)
     ends_of_lanes = ends.view(np.int64)
-    rows, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
+    field_rows, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
     field, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
     most = max(BETA_TILE, 16 * max_columns) + 64 * MAX_WIDTH
     totals, at = _take(scratch, at, most)
     ends, at = _take(scratch, at, max_columns * (most // NEAR_TILE + 3))
     ends = ends.view(np.int64)
-    total_data = totals.ctypes.data
-    matrix = scratch.ctypes.data + 8 * at
+    packed = scratch.ctypes.data + 8 * at
     zero_row[:] = 0.0
     sink_row[:] = 0.0
     ones[:] = 1.0
+
+    # The inner loops take addresses.
+    total_data = totals.ctypes.data
     entry_data = entries.ctypes.data
     sign_data = signs.ctypes.data
     field_data = field.ctypes.data
     d_column_data = d_column.ctypes.data
     d_value_data = d_value.ctypes.data
     bra_data = bras.ctypes.data
-    for label in range(label_block.size):
-        block = label_block[label]
+
+    for label in range(label_matrix.size):
+        matrix = label_matrix[label]
         first = max(first_bra, label_bra_start[label])
         last = min(last_bra, label_bra_start[label + 1])
-        if block < 0 or first >= last:
+        if matrix < 0 or first >= last:
             continue
-        first_row = block_row[block]
-        n_columns = block_row[block + 1] - first_row
-        n_ket = block_n_ket[block]
+
+        # The singles of this label with the pairs numbered that occur, and the doubles cut into strips of the cache.
+        first_row = matrix_row[matrix]
+        n_columns = matrix_row[matrix + 1] - first_row
+        n_ket = matrix_n_ket[matrix]
         base = indptr[first_row]
         n_used = _number_pairs(
-            base, indptr[first_row + n_columns], n_pair, orbital_pair, column, sign, used, rows.view(np.int64),
+            base, indptr[first_row + n_columns], n_pair, orbital_pair, column, sign, used, field_rows.view(np.int64),
             entries, signs,
         )  # fmt: skip
-        value_data = s_value.ctypes.data + 8 * base
+        value_data = single_value.ctypes.data + 8 * base
         width = _width(max(n_ket, n_columns), BETA_TILE, MAX_WIDTH)
-        d_row = d_block_row[label]
-        n_near = _near_blocks(n_ket, width, n_columns, d_indptr[d_row + n_columns] - d_indptr[d_row])
-        _divide_columns(d_row, n_columns, d_indptr, d_column, n_ket, n_near, ends)
+        first_double = label_doubles[label]
+        n_near = _near_strips(n_ket, width, n_columns, d_indptr[first_double + n_columns] - d_indptr[first_double])
+        _divide_columns(first_double, n_columns, d_indptr, d_column, n_ket, n_near, ends)
         for chunk in range(first, last, 8 * width):
             count = min(8 * width, last - chunk)
             w = (count + 7) // 8
-            _field(chunk, count, w, coupling, row_occupied_pair, used, n_used, rows, kets, field_data)
+            _field(chunk, count, w, coupling, row_occupied_pair, used, n_used, field_rows, kets, field_data)
+
+            # Where the rows of this chunk lie; surplus lanes read zeros and write to the sink.
             wanted = row_stop[chunk + count - 1]
             for lane in range(8 * w):
                 kets[lane] = zero_row.ctypes.data
@@ -722,13 +742,17 @@ def _same_spin_beta_part(
                     kets[lane] = c.ctypes.data + 8 * own_ket_offset[chunk + lane]
                     bras[lane] = sigma.ctypes.data + 8 * bra_offset[chunk + lane]
             lowest, _ = _ends_of_vectors(w, stops, ends_of_lanes)
-            _gather(w, kets.ctypes.data, n_ket, matrix)
+            _gather(w, kets.ctypes.data, n_ket, packed)
+
+            # Doubles for all columns.
             totals[: 8 * w * wanted] = 0.0
             for near in range(n_near):
                 for i in range(wanted):
                     k, end = ends[near * n_columns + i], ends[(near + 1) * n_columns + i]
                     if k < end:
-                        value_row(w, k, end, d_column_data, d_value_data, matrix, 0, total_data + 64 * w * i)
+                        value_row(w, k, end, d_column_data, d_value_data, packed, 0, total_data + 64 * w * i)
+
+            # Singles, eight columns at a time, which then go to sigma.
             for j in range(0, wanted, 8):
                 n = min(8, wanted - j)
                 if j + 8 < wanted:
@@ -739,29 +763,24 @@ def _same_spin_beta_part(
                     out = total_data + 64 * w * i
                     field_row(
                         w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
-                        entry_data, value_data, sign_data, field_data, matrix, out,
+                        entry_data, value_data, sign_data, field_data, packed, out,
                     )  # fmt: skip
                 _scatter(w, tile_data, bra_data, ones.ctypes.data, stops, ends_of_lanes, lowest, j, n)
 
 
 @parallel_jit
-def same_spin_beta(
-    c, sigma, bra_offset, row_stop, own_ket_offset, label_bra_start, label_block, thread_row,
-    block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value, d_block_row, d_indptr, d_column, d_value,
-    coupling, row_occupied_pair, scratch,
-):  # fmt: skip
-    """Add H_beta from the right and alpha diagonal x beta single (arguments: `plain_kernels.same_spin_beta`).
+def same_spin_beta(ket, sigma, rows, alpha, singles, single_value, doubles, coupling, scratch):
+    """Add H_beta from the right and alpha diagonal x beta single (arguments: `slow.kernels.same_spin_beta`).
 
     A chunk is 8 w consecutive rows of a label, gathered once. Doubles have one value for all lanes; they go first, for
-    all columns and, where the matrix is dense enough, through parts of G that stay in the first-level cache. Singles
+    all columns and, where the matrix is dense enough, through strips of G that stay in the first-level cache. Singles
     have the value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the pairs that occur.
 
     Floor: rows x (doubles + 2 singles) multiply-adds; 24 bytes of C and sigma per element, 12 bytes per double and 24
     per single and chunk. Measured: 25 GFMA/s (h2o 1em4), 25 (n2 1em5), 23 and 26 in one sector, 18 sparse.
     """
-    for thread in numba.prange(thread_row.size - 1):
+    for thread in numba.prange(alpha.thread_row.size - 1):
         _same_spin_beta_part(
-            thread_row[thread], thread_row[thread + 1], c, sigma, bra_offset, row_stop, own_ket_offset,
-            label_bra_start, label_block, block_row, block_n_ket, indptr, column, orbital_pair, sign, s_value,
-            d_block_row, d_indptr, d_column, d_value, coupling, row_occupied_pair, scratch[thread],
+            alpha.thread_row[thread], alpha.thread_row[thread + 1], ket, sigma, rows, alpha, singles, single_value,
+            doubles, coupling, scratch[thread],
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The factorised sigma on a GPU (definition of the sums: `plain_kernels`; the loops: sigma.cu; layout: docs/gpu.md)."""
+"""The factorised sigma on a GPU (definition of the sums: `slow.kernels`; the loops: sigma.cu; layout: docs/gpu.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// The sums of density matrices (definition: backends/plain_density_kernels.py; how they are laid out: docs/gpu.md).
+// The sums of density matrices (definition: backends/slow/density_kernels.py; how they are laid out: docs/gpu.md).
 //
 // Every number has one owner. A sum that is cut into parts is written part by part and added in a second stage, in an
 // order that depends on sizes alone.

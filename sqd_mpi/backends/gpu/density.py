@@ -31,7 +31,7 @@ _LEAST_ROWS = 64  # of a part of a sum over rows
 
 
 class DeviceProducts:
-    """`alpha_products` and `beta_products` of `plain_density_kernels` for vectors on a device; lists are on the host.
+    """`alpha_products` and `beta_products` of `slow.density_kernels` for vectors on a device; lists are on the host.
 
     Args:
         device: the device.
@@ -134,8 +134,8 @@ class Stack:
 class AlphaStacks:
     """Alpha singles and occupied orbitals of the own rows for one shift da."""
 
-    label: IntArray = field(repr=False)
-    """Beta blocks that they meet, on the host."""
+    matrix: IntArray = field(repr=False)
+    """Beta matrices that they meet, on the host."""
     stacks: list[Stack] = field(repr=False)
     """What is computed at a time."""
     row: DeviceArray = field(repr=False)
@@ -207,12 +207,12 @@ class GpuDensityBlock(DensityBlock):
         if (db, block) in self._entries:
             return self._entries[db, block]
         beta, pair_column = self._beta[db], self._pair_columns()
-        rows = slice(int(beta.block_row[block]), int(beta.block_row[block + 1]))
+        rows = slice(int(beta.matrix_row[block]), int(beta.matrix_row[block + 1]))
         n = rows.stop - rows.start
         entries = slice(int(beta.indptr[rows.start]), int(beta.indptr[rows.stop]))
         bra = np.repeat(np.arange(n), np.diff(beta.indptr[rows.start : rows.stop + 1]))
         ket, column, negative = beta.column[entries], pair_column[beta.orbital_pair[entries]], beta.sign[entries] < 0
-        if beta.block_diagonal[block]:
+        if beta.matrix_diagonal[block]:
             occupied = beta.occupied_pair[rows]
             stays = np.repeat(np.arange(n), occupied.shape[1])
             bra, ket = np.concatenate([bra, stays]), np.concatenate([ket, stays])
@@ -220,7 +220,7 @@ class GpuDensityBlock(DensityBlock):
             negative = np.concatenate([negative, np.zeros(len(stays), bool)])
         used, number = np.unique(column, return_inverse=True)
         order = np.argsort(ket, kind="stable")
-        start = np.searchsorted(ket[order], np.arange(beta.block_n_ket[block] + 1)).astype(np.int64)
+        start = np.searchsorted(ket[order], np.arange(beta.matrix_n_ket[block] + 1)).astype(np.int64)
         lists = (bra[order], ket[order], (2 * number + negative)[order], used)
         found = BetaEntries(start, *(upload(self.device, each.astype(np.int32)) for each in lists))
         self._entries[db, block] = found

@@ -13,10 +13,10 @@ from sqd_mpi._jit import parallel_jit
 
 
 @parallel_jit
-def mark_used(block_row, indptr, pair, present):
+def mark_used(matrix_row, indptr, pair, present):
     """present[q, pq] = whether list q uses the orbital pair pq."""
     for q in numba.prange(present.shape[0]):
-        for m in range(indptr[block_row[q]], indptr[block_row[q + 1]]):
+        for m in range(indptr[matrix_row[q]], indptr[matrix_row[q + 1]]):
             present[q, pair[m] >> 1] = True
 
 

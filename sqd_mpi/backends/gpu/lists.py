@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray
-from sqd_mpi.backends.cpu.lists import BetaSingles, SparseRows
+from sqd_mpi.backends.cpu.records import BetaSingles, SparseRows
 from sqd_mpi.backends.gpu import list_kernels
 from sqd_mpi.problem.excitations import Singles
 
@@ -93,40 +93,40 @@ def used_pairs(beta: BetaSingles, n_pairs: int) -> tuple[NDArray[np.int32], IntA
     Returns:
         the pairs list after list; (n_lists + 1,) first of every list; (n_lists, n_pairs) number of each, or -1.
     """
-    n_lists = len(beta.block_n_ket)
+    n_lists = len(beta.matrix_n_ket)
     present = np.zeros((n_lists, n_pairs), np.bool_)
-    list_kernels.mark_used(beta.block_row, beta.indptr, beta.orbital_pair, present)
-    for q in np.flatnonzero(beta.block_diagonal):
-        present[q, np.unique(beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]])] = True
+    list_kernels.mark_used(beta.matrix_row, beta.indptr, beta.orbital_pair, present)
+    for q in np.flatnonzero(beta.matrix_diagonal):
+        present[q, np.unique(beta.occupied_pair[beta.matrix_row[q] : beta.matrix_row[q + 1]])] = True
     number = np.where(present, np.cumsum(present, axis=1) - 1, -1).astype(np.int32)
     start = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int64)
     return np.nonzero(present)[1].astype(np.int32), start, number
 
 
 def sliced_rows(
-    block_row: IntArray, block_n_ket: IntArray, indptr: IntArray, column: NDArray[np.int32], tile_width: int
+    matrix_row: IntArray, matrix_n_ket: IntArray, indptr: IntArray, column: NDArray[np.int32], tile_width: int
 ) -> SlicedRows:
     """Places of the entries of sparse rows.
 
     Args:
-        block_row: (n_lists + 1,) first row of every list; block_n_ket: (n_lists,) its number of ket columns.
+        matrix_row: (n_lists + 1,) first row of every list; matrix_n_ket: (n_lists,) its number of ket columns.
         indptr: (n_rows + 1,); column: (nnz,) ket column inside the list.
         tile_width: ket columns of a tile.
     """
-    n_lists = len(block_n_ket)
+    n_lists = len(matrix_n_ket)
     table = np.zeros((n_lists, 9), np.int64)
     table[:, FIRST_OCCUPIED] = -1
-    table[:, N_COLUMNS] = np.diff(block_row)
-    table[:, N_TILES] = np.maximum(-(-block_n_ket // tile_width), 1)
-    table[:, N_KET] = block_n_ket
-    table[:, FIRST_COLUMN] = block_row[:-1]
+    table[:, N_COLUMNS] = np.diff(matrix_row)
+    table[:, N_TILES] = np.maximum(-(-matrix_n_ket // tile_width), 1)
+    table[:, N_KET] = matrix_n_ket
+    table[:, FIRST_COLUMN] = matrix_row[:-1]
     n_slices = -(-table[:, N_COLUMNS] // SLICE)
     table[1:, FIRST_COUNT] = np.cumsum(table[:, N_TILES] * table[:, N_COLUMNS])[:-1]
     table[1:, FIRST_SLICE] = np.cumsum(table[:, N_TILES] * n_slices)[:-1]
     counts = np.zeros(int((table[:, N_TILES] * table[:, N_COLUMNS]).sum()), np.int32)
     depth = np.zeros(int((table[:, N_TILES] * n_slices).sum()) + 1, np.int64)
-    row_list = _list_of_rows(block_row)
-    order, position = _order_columns(block_row, row_list, np.diff(indptr))
+    row_list = _list_of_rows(matrix_row)
+    order, position = _order_columns(matrix_row, row_list, np.diff(indptr))
     list_kernels.count_sliced(row_list, indptr, column, table, tile_width, position, counts)
     list_kernels.depth_of_slices(table, counts, depth)
     slice_start = np.cumsum(depth)
@@ -135,16 +135,16 @@ def sliced_rows(
     return SlicedRows(table, order, counts, slice_start, where, tile_width)
 
 
-def _list_of_rows(block_row: IntArray) -> NDArray[np.int32]:
+def _list_of_rows(matrix_row: IntArray) -> NDArray[np.int32]:
     """(n_rows,) list of every row."""
-    return np.repeat(np.arange(len(block_row) - 1, dtype=np.int32), np.diff(block_row))
+    return np.repeat(np.arange(len(matrix_row) - 1, dtype=np.int32), np.diff(matrix_row))
 
 
 def _order_columns(
-    block_row: IntArray, row_list: NDArray[np.int32], n_entries: IntArray
+    matrix_row: IntArray, row_list: NDArray[np.int32], n_entries: IntArray
 ) -> tuple[NDArray[np.int32], IntArray]:
     """Columns of every window of a list by falling length, as columns and as their positions; both inside the list."""
-    first = block_row[row_list]
+    first = matrix_row[row_list]
     rows = np.arange(len(row_list), dtype=np.int64)
     window = (rows - first) // WINDOW
     sorted_rows = np.lexsort((-n_entries, window, row_list))  # a stable sort
@@ -163,18 +163,18 @@ def placed_values(where: IntArray, value: NDArray[np.float64], size: int) -> NDA
 def beta_lists(beta: BetaSingles, n_pairs: int, tile_width: int) -> BetaLists:
     """The singles of one shift db for the kernels, with ket columns cut into tiles."""
     used, used_start, number = used_pairs(beta, n_pairs)
-    sliced = sliced_rows(beta.block_row, beta.block_n_ket, beta.indptr, beta.column, tile_width)
+    sliced = sliced_rows(beta.matrix_row, beta.matrix_n_ket, beta.indptr, beta.column, tile_width)
     table = sliced.table
     table[:, FIRST_USED], table[:, N_USED] = used_start[:-1], np.diff(used_start)
     entries = np.zeros(sliced.size, np.uint32)
     list_kernels.pack(
-        _list_of_rows(beta.block_row), beta.indptr, beta.column, beta.orbital_pair, beta.sign, number, tile_width,
+        _list_of_rows(beta.matrix_row), beta.indptr, beta.column, beta.orbital_pair, beta.sign, number, tile_width,
         sliced.where, entries,
     )  # fmt: skip
     occupied, first = [np.empty(0, np.int32)], 0
-    for q in np.flatnonzero(beta.block_diagonal):
-        rows = beta.occupied_pair[beta.block_row[q] : beta.block_row[q + 1]]
-        rows = rows[sliced.order[beta.block_row[q] : beta.block_row[q + 1]]]
+    for q in np.flatnonzero(beta.matrix_diagonal):
+        rows = beta.occupied_pair[beta.matrix_row[q] : beta.matrix_row[q + 1]]
+        rows = rows[sliced.order[beta.matrix_row[q] : beta.matrix_row[q + 1]]]
         occupied.append(number[q][rows].T.reshape(-1))
         table[q, FIRST_OCCUPIED] = first
         first += rows.size

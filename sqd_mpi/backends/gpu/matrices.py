@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import IntArray
-from sqd_mpi.backends.cpu.block import Rows, StringStructure
-from sqd_mpi.backends.cpu.lists import BetaSingles, SparseRows
+from sqd_mpi.backends.cpu.block import RowRange, StringStructure
+from sqd_mpi.backends.cpu.records import BetaSingles, SparseRows
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray
 
@@ -63,7 +63,7 @@ class DeviceDoubles:
 
 
 def alpha_matrices(
-    device: Device, strings: StringStructure, da: int, rows: Rows, dense: frozenset[int], stretches: Stretches
+    device: Device, strings: StringStructure, da: int, rows: RowRange, dense: frozenset[int], stretches: Stretches
 ) -> DeviceRows:
     """H_alpha from a range of bra rows to those of block ia + da.
 
@@ -112,7 +112,7 @@ def beta_matrices(
     label = np.repeat(np.arange(layout.n_labels), np.diff(start))
     kept = without(doubles, np.isin(label, list(dense)))
     sliced, column, value = lists.double_lists(kept, start, n_ket, sliced_singles.tile_width)
-    entries = singles.block_entries[:: layout.n_labels]
+    entries = singles.matrix_entries[:: layout.n_labels]
     placed = np.empty(0)
     if any(entries[y] > 0 and y not in dense for y in range(layout.n_labels)):
         placed = lists.placed_values(sliced_singles.where, single_value, sliced_singles.size)
@@ -123,7 +123,7 @@ def beta_matrices(
     )  # fmt: skip
 
 
-def scatter(device: Device, matrix: DeviceArray, found: SparseRows, rows: Rows, first_column: int) -> None:
+def scatter(device: Device, matrix: DeviceArray, found: SparseRows, rows: RowRange, first_column: int) -> None:
     """Put the elements of some sparse rows that lie in the columns from `first_column` on into a matrix of zeros."""
     if matrix.size == 0:
         return
@@ -148,7 +148,7 @@ def without(found: SparseRows, left_out: NDArray[np.bool_]) -> SparseRows:
     return SparseRows(indptr, found.column[kept], found.value[kept])
 
 
-def _singles_of(singles: BetaSingles, number: int, value: NDArray[np.float64]) -> tuple[SparseRows, Rows]:
+def _singles_of(singles: BetaSingles, number: int, value: NDArray[np.float64]) -> tuple[SparseRows, RowRange]:
     """The singles of one list as a sparse matrix, and its rows there."""
-    rows = int(singles.block_row[number]), int(singles.block_row[number + 1])
+    rows = int(singles.matrix_row[number]), int(singles.matrix_row[number + 1])
     return SparseRows(singles.indptr, singles.column, value), rows

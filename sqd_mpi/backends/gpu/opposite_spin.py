@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.backends.cpu.block import Rows
+from sqd_mpi.backends.cpu.block import RowRange
 from sqd_mpi.backends.gpu import costs, lists
 from sqd_mpi.backends.gpu.costs import (
     DIRECT,
@@ -60,7 +60,7 @@ class OppositeSpin:
     def __init__(self, rows: BlockRows, share: GpuShare, form: str | None = None):
         self.rows, self.share, self.device, self.layout = rows, share, share.device, rows.layout
         self._form = form
-        self._plans: dict[tuple[int, int, Rows], _Plan] = {}
+        self._plans: dict[tuple[int, int, RowRange], _Plan] = {}
         self._fold: Fold | None = None
 
     def row_costs(self, task: Task) -> FloatArray:
@@ -127,12 +127,12 @@ class OppositeSpin:
         """
         return self.layout.is_triangle(self.rows.ia, self.rows.ib) and self.layout.grid[3] == 1 and da == db
 
-    def _wanted(self, rows: Rows) -> FloatArray:
+    def _wanted(self, rows: RowRange) -> FloatArray:
         """(n_rows, 1) share of the columns of every row that is wanted."""
         bra = self.rows.bra
         return np.asarray((bra.stop / np.maximum(bra.length, 1))[slice(*rows), None])
 
-    def _sizes(self, db: int, rows: Rows) -> ListSizes:
+    def _sizes(self, db: int, rows: RowRange) -> ListSizes:
         """Sizes (n_rows, n_labels) of the beta lists that rows meet."""
         return self.share.list_sizes(db).take(self.rows.label[slice(*rows)] ^ self.layout.sector)
 
@@ -160,7 +160,7 @@ class OppositeSpin:
             chosen[x] = np.where(of_rows.has_terms[0], best, -1)
         return chosen
 
-    def _plan(self, da: int, db: int, rows: Rows) -> _Plan:
+    def _plan(self, da: int, db: int, rows: RowRange) -> _Plan:
         forms = self._forms(da, db)
         of_row, counts = forms[self.rows.label[slice(*rows)]], self.share.alpha(da, rows).counts
         tiled = self._plan_tiled(counts * (of_row == TILED), db, rows, self.is_halved(da, db))
@@ -176,7 +176,7 @@ class OppositeSpin:
         bra = self.rows.bra
         return Fold(self.device, bra, self.layout.parity, self.share.whole(int(bra.length.sum())))
 
-    def _plan_direct(self, counts: IntArray, db: int, rows: Rows) -> dict[int, Blocks]:
+    def _plan_direct(self, counts: IntArray, db: int, rows: RowRange) -> dict[int, Blocks]:
         """Thread blocks for rows with so many singles of every label."""
         stop = self.rows.bra.stop[slice(*rows)]
         cost = self._sizes(db, rows).direct(counts.astype(np.float64))[2]
@@ -187,7 +187,7 @@ class OppositeSpin:
             direct[int(d)] = Blocks(tuple(map(self.device.upload, blocks)), len(blocks[0]), n_threads)
         return direct
 
-    def _plan_products(self, forms: NDArray[np.int8], counts: IntArray, rows: Rows) -> list[Products]:
+    def _plan_products(self, forms: NDArray[np.int8], counts: IntArray, rows: RowRange) -> list[Products]:
         """Rows of every label that meet a beta list by matrix products, those with most singles first."""
         labels, stop, found = self.rows.label[slice(*rows)], self.rows.bra.stop[slice(*rows)], []
         for x, d in zip(*np.nonzero(forms == PRODUCT), strict=True):
@@ -199,7 +199,7 @@ class OppositeSpin:
                 found.append(Products(number, int(d), where, counts[there, d], int(stop[there].max())))
         return found
 
-    def _plan_tiled(self, counts: IntArray, db: int, rows: Rows, halved: bool) -> dict[int, DeviceArray]:
+    def _plan_tiled(self, counts: IntArray, db: int, rows: RowRange, halved: bool) -> dict[int, DeviceArray]:
         """Bra rows with so many singles of every label.
 
         Neighbours share ket rows, which the second-level cache keeps while they run together. Where rows are few those

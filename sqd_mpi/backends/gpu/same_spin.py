@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray, IntArray
-from sqd_mpi.backends.cpu.block import Rows
+from sqd_mpi.backends.cpu.block import RowRange
 from sqd_mpi.backends.gpu import costs, lists
 from sqd_mpi.backends.gpu.costs import TaskWork, alpha_work, beta_work, dense_work
 from sqd_mpi.backends.gpu.device import DeviceArray, Stream
@@ -73,8 +73,8 @@ class SameSpin:
         self.rows, self.share, self.device, self._form = rows, share, share.device, form
         self.layout = rows.layout
         self._saved: dict[tuple[str, int], tuple[FloatArray, FloatArray]] = {}
-        self._alpha: dict[tuple[int, Rows], _Plan] = {}
-        self._beta: dict[tuple[int, Rows], _Plan] = {}
+        self._alpha: dict[tuple[int, RowRange], _Plan] = {}
+        self._beta: dict[tuple[int, RowRange], _Plan] = {}
 
     def row_costs(self, task: Task) -> FloatArray:
         """(n_rows,) predicted seconds of a task for every bra row: those of the faster form, as if all matrices fitted.
@@ -189,7 +189,7 @@ class SameSpin:
     def _kernel(self, name: str) -> Any:
         return self.device.kernel("sigma", name)
 
-    def _alpha_rows(self, da: int, rows: Rows, dense: frozenset[int], stretches: Stretches) -> DeviceRows:
+    def _alpha_rows(self, da: int, rows: RowRange, dense: frozenset[int], stretches: Stretches) -> DeviceRows:
         return self.share.alpha_hamiltonian(da, rows, dense, stretches)
 
     def _doubles(self, db: int, plan: _Plan) -> DeviceDoubles:
@@ -236,7 +236,7 @@ class SameSpin:
             (out, sigma, self.rows.offset, self.rows.stop, np.int64(product.first), np.int64(product.stop)), 0, stream,
         )  # fmt: skip
 
-    def _plan_alpha(self, task: Task, rows: Rows, dense: frozenset[int]) -> _Plan:
+    def _plan_alpha(self, task: Task, rows: RowRange, dense: frozenset[int]) -> _Plan:
         low, high = rows
         stop, label = self.rows.bra.stop[low:high], self.rows.label[low:high]
         stretches = {x: self.rows.ket_stretches(task.da, x) for x in sorted(dense)}
@@ -246,7 +246,7 @@ class SameSpin:
         arrays = lists.stretches(terms.astype(np.float64), stop, n_threads * COLUMNS, low)
         return _Plan(dense, stretches, products, self._blocks(arrays, n_threads), self._blocks((), n_threads))
 
-    def _plan_beta(self, task: Task, rows: Rows, dense: frozenset[int]) -> _Plan:
+    def _plan_beta(self, task: Task, rows: RowRange, dense: frozenset[int]) -> _Plan:
         own, bra = self.rows.own_offsets(task.db), self.rows.bra
         n_ket = self.layout.row_lengths(self.rows.ket_block(0, task.db)[1])
         products = []
@@ -269,7 +269,7 @@ class SameSpin:
         n_blocks = len(arrays[0]) if arrays else 0
         return Blocks(tuple(self.device.upload(part) for part in arrays), n_blocks, n_threads)
 
-    def _products(self, x: int, rows: Rows) -> list[Product]:
+    def _products(self, x: int, rows: RowRange) -> list[Product]:
         """Products for the rows of a label in a range: one, or chunks where rows are of different lengths."""
         first, last = (int(row) for row in np.clip(self.rows.bra.label_start[x : x + 2], *rows))
         stop = self.rows.bra.stop[first:last]
@@ -292,7 +292,7 @@ class SameSpin:
         labels = [x for x, _, _ in plan.products]
         return _work_of([product for _, product, _ in plan.products], useful, n_inner[labels])
 
-    def _chosen(self, tasks: list[Task]) -> dict[tuple[str, int, Rows | None], frozenset[int]]:
+    def _chosen(self, tasks: list[Task]) -> dict[tuple[str, int, RowRange | None], frozenset[int]]:
         """Labels with a matrix, for rows of alpha tasks and for ket blocks of beta tasks."""
         keys = {
             (task.kind, task.da if task.kind == "alpha" else task.db, self._key_rows(task)): task
@@ -308,7 +308,7 @@ class SameSpin:
             for key, row in zip(keys, taken, strict=True)
         }
 
-    def _key_rows(self, task: Task) -> Rows | None:
+    def _key_rows(self, task: Task) -> RowRange | None:
         return self.share.rows_of(task) if task.kind == "alpha" else None
 
     def _bound(self) -> float:

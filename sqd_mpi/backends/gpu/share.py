@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import Place
-from sqd_mpi.backends.cpu.block import Rows, StringStructure
+from sqd_mpi.backends.cpu.block import RowRange, StringStructure
 from sqd_mpi.backends.gpu import lists, tiled_lists
 from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Limits
@@ -106,8 +106,8 @@ class GpuShare:
         self.device = device
         self.strings = StringStructure(layout, place, hamiltonian, orbital_labels)
         self.n_pairs = len(self.strings.pair_labels)
-        self._alpha: dict[tuple[int, Rows], DeviceAlpha] = {}
-        self._alpha_rows: dict[tuple[int, Rows], tuple[frozenset[int], DeviceRows]] = {}
+        self._alpha: dict[tuple[int, RowRange], DeviceAlpha] = {}
+        self._alpha_rows: dict[tuple[int, RowRange], tuple[frozenset[int], DeviceRows]] = {}
         self._beta: dict[int, DeviceBeta] = {}
         self._tiled: dict[int, DeviceTiled] = {}
         self._doubles: dict[int, tuple[frozenset[int], DeviceDoubles]] = {}
@@ -115,11 +115,11 @@ class GpuShare:
         self._interactions: list[tuple[Interaction, DeviceArray, DeviceArray]] = []
         self._sizes: dict[int, ListSizes] = {}
 
-    def rows_of(self, task: Task) -> Rows:
+    def rows_of(self, task: Task) -> RowRange:
         """The range of bra rows of a task."""
         return self.strings.rows_of(task)
 
-    def alpha(self, da: int, rows: Rows) -> DeviceAlpha:
+    def alpha(self, da: int, rows: RowRange) -> DeviceAlpha:
         """Singles from a range of bra rows to block ia + da."""
 
         def build() -> DeviceAlpha:
@@ -182,17 +182,17 @@ class GpuShare:
         def build() -> ListSizes:
             table, n_labels = self.strings.beta[db], self.strings.layout.n_labels
             _, start, _ = lists.used_pairs(table, self.n_pairs)
-            columns = np.diff(table.block_row)
+            columns = np.diff(table.matrix_row)
             parts = (
-                table.block_entries, table.block_diagonal * columns * table.occupied_pair.shape[1], columns,
-                table.block_n_ket, np.diff(start),
+                table.matrix_entries, table.matrix_diagonal * columns * table.occupied_pair.shape[1], columns,
+                table.matrix_n_ket, np.diff(start),
             )  # fmt: skip
             return ListSizes(*(part.astype(np.float64).reshape(n_labels, n_labels) for part in parts))
 
         return _remembered(self._sizes, db, build)
 
     def alpha_hamiltonian(
-        self, da: int, rows: Rows, dense: frozenset[int] = frozenset(), stretches: Stretches | None = None
+        self, da: int, rows: RowRange, dense: frozenset[int] = frozenset(), stretches: Stretches | None = None
     ) -> DeviceRows:
         """H_alpha from a range of bra rows to those of block ia + da; see `matrices.alpha_matrices`."""
 

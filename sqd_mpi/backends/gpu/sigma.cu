@@ -1,4 +1,4 @@
-// The sums of sigma = H C (definition: backends/plain_kernels.py; how they are laid out: docs/gpu.md).
+// The sums of sigma = H C (definition: backends/slow/kernels.py; how they are laid out: docs/gpu.md).
 //
 // A row is one alpha string; its beta columns lie next to each other in a flat vector. A thread block owns one row (or
 // a few) and COLUMNS * blockDim.x of its columns: sums are made in registers and added to sigma once, so no two threads

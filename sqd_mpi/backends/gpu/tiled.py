@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sqd_mpi.backends.cpu.lists import BetaSingles
+from sqd_mpi.backends.cpu.records import BetaSingles
 from sqd_mpi.backends.gpu import tiled_lists
 from sqd_mpi.backends.gpu.device import Device, DeviceArray, Stream
 from sqd_mpi.backends.gpu.rows import AlphaSide

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sqd_mpi._jit import jit, parallel_jit
 from sqd_mpi.arrays import IntArray
-from sqd_mpi.backends.cpu.lists import BetaSingles
+from sqd_mpi.backends.cpu.records import BetaSingles
 from sqd_mpi.backends.gpu.tiled_shape import CHUNK, PAIRS
 
 LIST, CELLS = 6, 3  # numbers of a list and of a chunk, as in tiled.cu
@@ -63,15 +63,15 @@ class TiledLists:
 
 def cut_chunks(beta: BetaSingles, n_pairs: int, tile_width: int) -> Chunks:
     """Chunks of about equal size of the orbital pairs that the lists use."""
-    n_lists = len(beta.block_n_ket)
+    n_lists = len(beta.matrix_n_ket)
     present = np.zeros((n_lists, 2, n_pairs), np.bool_)
-    _mark_singles(beta.block_row, beta.indptr, beta.orbital_pair, present)
-    for with_diagonal in np.flatnonzero(beta.block_diagonal).tolist():
-        own = slice(beta.block_row[with_diagonal], beta.block_row[with_diagonal + 1])
+    _mark_singles(beta.matrix_row, beta.indptr, beta.orbital_pair, present)
+    for with_diagonal in np.flatnonzero(beta.matrix_diagonal).tolist():
+        own = slice(beta.matrix_row[with_diagonal], beta.matrix_row[with_diagonal + 1])
         present[with_diagonal, 1, np.unique(beta.occupied_pair[own])] = True
     lists = np.zeros((n_lists, LIST), np.int64)
-    lists[:, 3] = -(-beta.block_n_ket // tile_width)
-    lists[:, 4], lists[:, 5] = beta.block_n_ket, np.diff(beta.block_row)
+    lists[:, 3] = -(-beta.matrix_n_ket // tile_width)
+    lists[:, 4], lists[:, 5] = beta.matrix_n_ket, np.diff(beta.matrix_row)
     place = np.full((n_lists, 2, n_pairs), -1, np.int32)
     chunks: list[tuple[int, int, int]] = []
     used, n_used, n_cells = [np.empty(0, np.int32)], 0, 0
@@ -101,7 +101,7 @@ def tiled_lists(beta: BetaSingles, n_pairs: int, n_threads: int) -> TiledLists:
     chunks = cut_chunks(beta, n_pairs, n_threads // 2)
     cell_start = np.zeros(chunks.n_cells + 1, np.int64)
     arrays = (
-        beta.block_row, beta.block_diagonal, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
+        beta.matrix_row, beta.matrix_diagonal, beta.indptr, beta.column, beta.orbital_pair, beta.sign,
         beta.occupied_pair, chunks.chunks, chunks.place, np.int64(chunks.tile_width),
     )  # fmt: skip
     _count_cells(*arrays[:5], *arrays[6:], cell_start)
@@ -129,9 +129,9 @@ def _chunk_size(n: int) -> int:
 
 
 @jit
-def _mark_singles(block_row, indptr, pair, present):
+def _mark_singles(matrix_row, indptr, pair, present):
     for q in range(present.shape[0]):
-        for m in range(indptr[block_row[q]], indptr[block_row[q + 1]]):
+        for m in range(indptr[matrix_row[q]], indptr[matrix_row[q + 1]]):
             present[q, 0, pair[m] >> 1] = True
 
 
@@ -141,33 +141,33 @@ def _cell_of(chunks, place, tile_width, column):
 
 
 @jit
-def _count_cells(block_row, block_diagonal, indptr, column, pair, occupied, chunks, place, tile_width, counts):
+def _count_cells(matrix_row, matrix_diagonal, indptr, column, pair, occupied, chunks, place, tile_width, counts):
     """Entries of every cell c at counts[c + 1]."""
     for q in range(place.shape[0]):
-        for row in range(block_row[q], block_row[q + 1]):
+        for row in range(matrix_row[q], matrix_row[q + 1]):
             for m in range(indptr[row], indptr[row + 1]):
                 counts[_cell_of(chunks, place[q, 0, pair[m] >> 1], tile_width, np.int64(column[m])) + 1] += 1
-            if block_diagonal[q]:
+            if matrix_diagonal[q]:
                 for r in range(occupied.shape[1]):
-                    cell = _cell_of(chunks, place[q, 1, occupied[row, r]], tile_width, row - block_row[q])
+                    cell = _cell_of(chunks, place[q, 1, occupied[row, r]], tile_width, row - matrix_row[q])
                     counts[cell + 1] += 1
 
 
 @jit
 def _pack_cells(
-    block_row, block_diagonal, indptr, column, pair, sign, occupied, chunks, place, tile_width, position, packed
+    matrix_row, matrix_diagonal, indptr, column, pair, sign, occupied, chunks, place, tile_width, position, packed
 ):
     """The entries of every cell, by bra column."""
     for q in range(place.shape[0]):
-        for row in range(block_row[q], block_row[q + 1]):
-            bra = row - block_row[q]
+        for row in range(matrix_row[q], matrix_row[q + 1]):
+            bra = row - matrix_row[q]
             for m in range(indptr[row], indptr[row + 1]):
                 where, ket = place[q, 0, pair[m] >> 1], np.int64(column[m])
                 cell = _cell_of(chunks, where, tile_width, ket)
                 upper = (pair[m] & 1) << 29 | (np.int64(1) if sign[m] < 0 else np.int64(0)) << 30
                 packed[position[cell]] = np.uint32(bra | (where & 63) << 16 | (ket % tile_width) << 22 | upper)
                 position[cell] += 1
-            if block_diagonal[q]:
+            if matrix_diagonal[q]:
                 for r in range(occupied.shape[1]):
                     where = place[q, 1, occupied[row, r]]
                     cell = _cell_of(chunks, where, tile_width, bra)

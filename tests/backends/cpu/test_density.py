@@ -12,7 +12,7 @@ import pytest
 from sqd_mpi import _jit
 from sqd_mpi.backends.cpu import density_kernels
 from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
-from sqd_mpi.backends.slow import density_kernels as plain_density_kernels
+from sqd_mpi.backends.slow import density_kernels as slow_kernels
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from tests.support.problems import all_strings, close_strings, random_strings
@@ -48,7 +48,7 @@ def test_fast_sums_equal_plain_sums(monkeypatch, labels, n_threads, nelec, count
             bra, ket = (rng.normal(size=layout.dimension) for layout in (bra_layout, ket_layout))
             symmetric = bra_sector == ket_sector
             found = []
-            for kernels in (density_kernels, plain_density_kernels):
+            for kernels in (density_kernels, slow_kernels):
                 out = Accumulators.zeros(10, 2, symmetric)
                 block = DensityBlock(bra_layout, ket_layout, PLACE, 10, labels, out, kernels)
                 block.add(0, 0, ket if symmetric else bra, ket, True)
@@ -68,7 +68,7 @@ def test_inner_products_of_any_length(n_columns, n_rows):
         indptr = np.concatenate([[0], np.cumsum(dense.sum(axis=1))])
         column = np.nonzero(dense)[1].astype(np.int32)
         expected = (bra @ ket.T if name == "alpha" else bra.T @ ket)[dense]
-        for kernels in (density_kernels, plain_density_kernels):
+        for kernels in (density_kernels, slow_kernels):
             value = np.zeros(len(column))
             patterns = [(indptr, column, value)]
             if name == "alpha":

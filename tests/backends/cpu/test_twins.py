@@ -7,8 +7,8 @@ import pytest
 
 from sqd_mpi import _jit
 from sqd_mpi.backends.cpu import block as cpu
-from sqd_mpi.backends.cpu import lists as structure
-from sqd_mpi.backends.gpu import lists
+from sqd_mpi.backends.cpu import lists
+from sqd_mpi.backends.gpu import lists as gpu_lists
 from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.problem.spin_strings import SpinStrings
 from sqd_mpi.problem.symmetry import OrbitalLabels
@@ -31,7 +31,8 @@ def make_structure(
 
 
 def arrays_of(part: object) -> list[np.ndarray]:
-    return [value for value in vars(part).values() if isinstance(value, np.ndarray)]
+    values = part if isinstance(part, tuple) else vars(part).values()
+    return [value for value in values if isinstance(value, np.ndarray)]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_lists_of_beta_are_those_of_alpha(grid, place, sector, parity, shared, m
     mine, other = (make_structure(grid, place, sector, parity) for _ in range(2))
     monkeypatch.setattr(type(other), "_doubles_of_alpha", lambda self, db: None)
     expected = [other.beta_hamiltonian(db) for db in range(grid[1])]
-    columns = structure.beta_singles(other.layout, place[1], NORB, other.pair_labels_b)
+    columns = lists.beta_singles(other.layout, place[1], NORB, other.pair_labels_b)
     monkeypatch.undo()
     for db in range(grid[1]):
         if db < grid[0]:
@@ -81,16 +82,16 @@ def test_lists_do_not_depend_on_the_number_of_threads(norb, count, tile_width):
         with _jit.at_most(n_threads):
             found = make_structure((1, 1, 1, 1), (0, 0, 0, 0), 0, 1, norb, count)
             n_pairs, layout = len(found.pair_labels), found.layout
-            beta = lists.beta_lists(found.beta[0], n_pairs, tile_width)
+            beta = gpu_lists.beta_lists(found.beta[0], n_pairs, tile_width)
             rows = found.alpha_hamiltonian(0, (0, count))
             doubles, values = found.beta_hamiltonian(0)
             _, start = layout.beta_rows(0)
-            sliced, column, value = lists.double_lists(doubles, start, np.diff(start), tile_width)
-            alpha = lists.alpha_lists(
+            sliced, column, value = gpu_lists.double_lists(doubles, start, np.diff(start), tile_width)
+            alpha = gpu_lists.alpha_lists(
                 found.singles, (0, count), owners(layout.alpha_bounds) == 0, np.arange(count, dtype=np.int32),
                 found.pair_labels, 4,
             )  # fmt: skip
-            placed = lists.placed_values(beta.sliced.where, values, beta.sliced.size)
+            placed = gpu_lists.placed_values(beta.sliced.where, values, beta.sliced.size)
             parts = [found.beta[0], beta, beta.sliced, rows, doubles, sliced, alpha]
             made.append([column, value, placed, found.singles_per_row, *(a for part in parts for a in arrays_of(part))])
     for one, four in zip(*made, strict=True):
@@ -103,7 +104,7 @@ def test_groups_of_rows_are_those_of_a_loop():
     stop = rng.integers(0, 900, 41)
     for rows in ((0, 41), (5, 33), (8, 9), (7, 7)):
         for size, width in ((1, 256), (4, 256), (3, 1000)):
-            first, n_rows, column = lists.row_groups(label_start, stop, rows, size, width)
+            first, n_rows, column = gpu_lists.row_groups(label_start, stop, rows, size, width)
             expected = []
             for low, high in zip(np.clip(label_start, *rows)[:-1], np.clip(label_start, *rows)[1:], strict=True):
                 for row in range(low, high, size):

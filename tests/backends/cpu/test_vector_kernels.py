@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.cpu import vector_kernels
-from sqd_mpi.backends.cpu.twins import SHORTEST_TWIN, share_gathers
+from sqd_mpi.backends.cpu.records import AlphaStrings, BetaSingles, Groups, Rows, SparseRows
+from sqd_mpi.backends.cpu.twins import SHORTEST_TWIN, make_twins
 from sqd_mpi.backends.slow import kernels
 
 NORB = 5
@@ -107,21 +108,20 @@ class Problem:
                 row.append(row[-1] + pattern.shape[0])
                 n_ket.append(pattern.shape[1])
                 diagonal.append(bra_label == ket_label and self.same_columns)
-        self.block_row, self.block_n_ket = np.array(row, np.int64), np.array(n_ket, np.int64)
-        self.block_diagonal = np.array(diagonal, np.int8)
-        self.indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.column = np.concatenate(columns).astype(np.int32)
-        self.orbital_pair = self.directed_pairs(self.column.size)
-        self.sign = self.signs(self.column.size)
-        self.occupied_pair = self.occupied(row[-1])
-        self.s_value = rng.standard_normal(self.column.size)
+        column = np.concatenate(columns).astype(np.int32)
+        self.beta = BetaSingles(
+            np.array(row, np.int64), np.array(n_ket, np.int64),
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), column, self.directed_pairs(column.size),
+            self.signs(column.size), np.array(diagonal, np.int8), self.occupied(row[-1]),
+        )  # fmt: skip
+        self.s_value = rng.standard_normal(column.size)
 
     def make_alpha(self) -> None:
-        """Random groups of alpha singles for every thread, beta block and orbital pair."""
+        """Random groups of alpha singles for every thread, beta matrix and orbital pair."""
         case, rng = self.case, self.rng
         n_bra = self.bra_label.size
         cuts = np.linspace(0, n_bra, case.n_threads + 1).astype(np.int64)
-        groups, pairs, self.thread_group = [], [], np.zeros(case.n_threads + 1, np.int64)
+        groups, pairs, thread_group = [], [], np.zeros(case.n_threads + 1, np.int64)
         for thread in range(case.n_threads):
             for x in range(case.n_labels):
                 bras = np.arange(max(cuts[thread], self.bra_start[x]), min(cuts[thread + 1], self.bra_start[x + 1]))
@@ -133,14 +133,14 @@ class Problem:
                         if n > 0:
                             groups.append((pq, block, n))
                             pairs.append((np.sort(rng.permutation(bras)[:n]), rng.permutation(kets)[:n]))
-            self.thread_group[thread + 1] = len(groups)
+            thread_group[thread + 1] = len(groups)
         self.thread_row = cuts
-        self.group_pair = np.array([g[0] for g in groups], np.int32)
-        self.group_block = np.array([g[1] for g in groups], np.int32)
-        self.group_start = np.concatenate([[0], np.cumsum([g[2] for g in groups])]).astype(np.int64)
-        self.pair_bra = np.concatenate([np.zeros(0, int)] + [p[0] for p in pairs]).astype(np.int32)
-        self.pair_ket = np.concatenate([np.zeros(0, int)] + [p[1] for p in pairs]).astype(np.int32)
-        self.pair_sign = self.signs(self.pair_bra.size)
+        pair_bra = np.concatenate([np.zeros(0, int)] + [p[0] for p in pairs]).astype(np.int32)
+        self.groups = Groups(
+            thread_group, np.concatenate([[0], np.cumsum([g[2] for g in groups])]).astype(np.int64),
+            np.array([g[0] for g in groups], np.int32), np.array([g[1] for g in groups], np.int32), pair_bra,
+            np.concatenate([np.zeros(0, int)] + [p[1] for p in pairs]).astype(np.int32), self.signs(pair_bra.size),
+        )  # fmt: skip
 
     def make_same_spin(self) -> None:
         """Random same-spin matrices: alpha over rows of equal label, beta doubles over the columns of each label."""
@@ -151,32 +151,34 @@ class Problem:
         )
         pattern &= self.row_length[:, None] == self.ket_length
         self.h_alpha = np.where(pattern, rng.standard_normal(pattern.shape), 0.0)
-        self.alpha_indptr = np.concatenate([[0], np.cumsum(pattern.sum(axis=1))]).astype(np.int64)
-        self.alpha_column = np.nonzero(pattern)[1].astype(np.int32)
-        self.alpha_value = self.h_alpha[pattern]
+        indptr = np.concatenate([[0], np.cumsum(pattern.sum(axis=1))]).astype(np.int64)
+        self.alpha_rows = SparseRows(indptr, np.nonzero(pattern)[1].astype(np.int32), self.h_alpha[pattern])
         columns = np.arange(case.n_labels) ^ case.sector
         self.h_beta = []
         for y in columns:
             pattern = rng.random((case.bra_columns[y], case.ket_columns[y])) < case.density
             self.h_beta.append(np.where(pattern, rng.standard_normal(pattern.shape), 0.0))
         counts = np.concatenate([(h != 0).sum(axis=1) for h in self.h_beta])
-        self.d_indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.d_column = np.concatenate([np.nonzero(h)[1] for h in self.h_beta]).astype(np.int32)
-        self.d_value = np.concatenate([h[h != 0] for h in self.h_beta])
-        sizes = [h.shape[0] for h in self.h_beta]
-        self.d_block_row = (np.cumsum([0, *sizes])[:-1]).astype(np.int64)
-        self.label_block = (columns * case.n_labels + columns).astype(np.int32)
+        self.doubles = SparseRows(
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            np.concatenate([np.nonzero(h)[1] for h in self.h_beta]).astype(np.int32),
+            np.concatenate([h[h != 0] for h in self.h_beta]),
+        )
+        first_double = np.cumsum([0, *(h.shape[0] for h in self.h_beta)])[:-1].astype(np.int64)
+        self.label_matrix = (columns * case.n_labels + columns).astype(np.int32)
         if case.n_labels > 1:
-            self.label_block[-1] = -1
+            self.label_matrix[-1] = -1
         # Any ket row of the same label serves as "the same alpha string".
         own = [self.ket_start[x] + k % max(case.ket_rows[x], 1) for x in range(case.n_labels)
                for k in range(case.bra_rows[x])]  # fmt: skip
         self.own_row = np.array(own, np.int64)
         for x in range(case.n_labels):
             if case.ket_rows[x] == 0:
-                self.label_block[x] = -1
+                self.label_matrix[x] = -1
         self.own_row = np.minimum(self.own_row, max(self.ket_label.size - 1, 0))
-        self.row_occupied_pair = self.occupied(self.bra_label.size)
+        self.alpha_strings = AlphaStrings(
+            self.thread_row, self.bra_start, self.label_matrix, first_double, self.occupied(self.bra_label.size)
+        )
 
     def directed_pairs(self, n: int) -> np.ndarray:
         """Random directed orbital pairs pq, p != q."""
@@ -197,28 +199,23 @@ class Problem:
     def scratch(self, module) -> np.ndarray:  # type: ignore[no-untyped-def]
         """Aligned scratch full of NaN: a kernel that reads what it has not written shows."""
         case = self.case
-        entries = int(np.diff(self.indptr[self.block_row]).max())
+        entries = int(self.beta.matrix_entries.max())
         rows, columns = max(case.bra_rows + case.ket_rows), max(case.bra_columns + case.ket_columns)
         size = -(-module.scratch_size(rows, columns, entries, N_PAIR) // 8) * 8
         flat = np.full(case.n_threads * size + 16, np.nan)
         first = (-flat.ctypes.data // 8) % 8
         return flat[first : first + case.n_threads * size].reshape(case.n_threads, size)
 
-    def alpha_tables(self) -> tuple[np.ndarray, ...]:
-        """Arguments of opposite_spin that describe the alpha singles."""
-        return (
-            self.thread_group, self.group_start, self.group_pair, self.group_block,
-            self.pair_bra, self.pair_ket, self.pair_sign,
-        )  # fmt: skip
+    def rows(self) -> Rows:
+        """Where the rows of both vectors lie."""
+        return Rows(self.bra_offset, self.row_stop, self.ket_offset)
 
-    def opposite_spin(self, module, tables=None) -> np.ndarray:  # type: ignore[no-untyped-def]
+    def opposite_spin(self, module, groups=None) -> np.ndarray:  # type: ignore[no-untyped-def]
         """Result of a module's opposite_spin."""
         sigma = self.start_value.copy()
         module.opposite_spin(
-            self.c, sigma, self.bra_offset, self.row_stop, self.ket_offset, self.coupling, self.case.swap,
-            *(self.alpha_tables() if tables is None else tables),
-            self.block_row, self.block_n_ket, self.indptr, self.column, self.orbital_pair, self.sign,
-            self.block_diagonal, self.occupied_pair, self.scratch(module),
+            self.c, sigma, self.rows(), self.groups if groups is None else groups, self.beta, self.coupling,
+            self.case.swap, self.scratch(module),
         )  # fmt: skip
         return sigma
 
@@ -226,9 +223,8 @@ class Problem:
         """Result of a module's same_spin_alpha."""
         sigma = self.start_value.copy()
         module.same_spin_alpha(
-            self.c, sigma, self.bra_offset, self.row_stop, self.ket_offset, self.bra_start, self.ket_start,
-            self.alpha_indptr, self.alpha_column, self.alpha_value, self.scratch(module),
-        )  # fmt: skip
+            self.c, sigma, self.rows(), self.bra_start, self.ket_start, self.alpha_rows, self.scratch(module)
+        )
         return sigma
 
     def same_spin_beta(self, module) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -236,10 +232,8 @@ class Problem:
         sigma = self.start_value.copy()
         own = self.ket_offset[self.own_row] if self.ket_offset.size else np.zeros_like(self.bra_offset)
         module.same_spin_beta(
-            self.c, sigma, self.bra_offset, self.row_stop, own, self.bra_start, self.label_block, self.thread_row,
-            self.block_row, self.block_n_ket, self.indptr, self.column, self.orbital_pair, self.sign, self.s_value,
-            self.d_block_row, self.d_indptr, self.d_column, self.d_value, self.coupling, self.row_occupied_pair,
-            self.scratch(module),
+            self.c, sigma, self.rows()._replace(ket_offset=own), self.alpha_strings, self.beta, self.s_value,
+            self.doubles, self.coupling, self.scratch(module),
         )  # fmt: skip
         return sigma
 
@@ -252,28 +246,29 @@ class Problem:
         stop = self.row_stop[row]
         sigma[self.bra_offset[row] : self.bra_offset[row] + stop] += values[:stop]
 
-    def block(self, block: int, value: np.ndarray) -> np.ndarray:
-        """Dense matrix of a beta block with the given value of every entry."""
-        first, last = self.block_row[block], self.block_row[block + 1]
-        dense = np.zeros((last - first, self.block_n_ket[block]))
-        rows = np.repeat(np.arange(last - first), np.diff(self.indptr[first : last + 1]))
-        entries = slice(self.indptr[first], self.indptr[last])
-        dense[rows, self.column[entries]] = value[entries]
+    def matrix(self, number: int, value: np.ndarray) -> np.ndarray:
+        """A beta matrix as an array, with the given value of every entry."""
+        beta = self.beta
+        first, last = beta.matrix_row[number], beta.matrix_row[number + 1]
+        dense = np.zeros((last - first, beta.matrix_n_ket[number]))
+        rows = np.repeat(np.arange(last - first), np.diff(beta.indptr[first : last + 1]))
+        entries = slice(beta.indptr[first], beta.indptr[last])
+        dense[rows, beta.column[entries]] = value[entries]
         return dense
 
     def dense_opposite_spin(self) -> np.ndarray:
         """The definition, with one dense matrix for every group."""
-        sigma = self.start_value.copy()
-        for group, (pq, block) in enumerate(zip(self.group_pair, self.group_block, strict=True)):
-            value = self.sign * (
-                self.coupling[pq >> 1, self.orbital_pair >> 1] - self.case.swap * (self.orbital_pair == (pq ^ 1))
+        sigma, beta, groups = self.start_value.copy(), self.beta, self.groups
+        for group, (pq, number) in enumerate(zip(groups.pair, groups.matrix, strict=True)):
+            value = beta.sign * (
+                self.coupling[pq >> 1, beta.orbital_pair >> 1] - self.case.swap * (beta.orbital_pair == (pq ^ 1))
             )
-            matrix = self.block(block, value)
-            if self.block_diagonal[block]:
-                occupied = self.occupied_pair[self.block_row[block] : self.block_row[block + 1]]
+            matrix = self.matrix(number, value)
+            if beta.matrix_diagonal[number]:
+                occupied = beta.occupied_pair[beta.matrix_row[number] : beta.matrix_row[number + 1]]
                 matrix = matrix + np.diag(self.coupling[pq >> 1][occupied].sum(axis=1))
-            for k in range(self.group_start[group], self.group_start[group + 1]):
-                self.add(sigma, self.pair_bra[k], self.pair_sign[k] * (matrix @ self.ket(self.pair_ket[k])))
+            for k in range(groups.start[group], groups.start[group + 1]):
+                self.add(sigma, groups.pair_bra[k], groups.pair_sign[k] * (matrix @ self.ket(groups.pair_ket[k])))
         return sigma
 
     def dense_same_spin_alpha(self) -> np.ndarray:
@@ -287,10 +282,10 @@ class Problem:
         """The definition, with a dense H_beta + g for every alpha string."""
         sigma = self.start_value.copy()
         for row, label in enumerate(self.bra_label):
-            if self.label_block[label] >= 0:
-                field = self.coupling[self.row_occupied_pair[row]].sum(axis=0)
-                value = self.s_value + self.sign * field[self.orbital_pair >> 1]
-                matrix = self.h_beta[label] + self.block(self.label_block[label], value)
+            if self.label_matrix[label] >= 0:
+                field = self.coupling[self.alpha_strings.occupied_pair[row]].sum(axis=0)
+                value = self.s_value + self.beta.sign * field[self.beta.orbital_pair >> 1]
+                matrix = self.h_beta[label] + self.matrix(self.label_matrix[label], value)
                 self.add(sigma, row, matrix @ self.ket(self.own_row[row]))
         return sigma
 
@@ -311,20 +306,20 @@ def test_shared_gathers_change_the_order_only(name: str) -> None:
     """Regrouped singles are the same singles, and both kernels give the same sum from them."""
     problem = Problem(CASES[name])
     expected = problem.dense_opposite_spin()
-    tables = problem.alpha_tables()
-    thread_group, start, pair, block, *lists = tables
-    regrouped = share_gathers(thread_group, block.astype(np.int64), start, *lists, problem.ket_label.size)
-    new_thread_group, source, new_start, *new_lists = regrouped
-    new_tables = (new_thread_group, new_start, pair[source], block[source], *new_lists)
+    groups = problem.groups
+    thread_group, source, start, *lists = make_twins(
+        groups.thread_group, groups.matrix, groups.start, *groups[4:], problem.ket_label.size
+    )
+    regrouped = Groups(thread_group, start, groups.pair[source], groups.matrix[source], *lists)
 
-    def singles(thread_group, start, pair, block, bra, ket, sign):  # type: ignore[no-untyped-def]
-        group = np.repeat(np.arange(pair.size), np.diff(start))
-        thread = np.searchsorted(thread_group, group, side="right")
-        return sorted(zip(thread, block[group], pair[group], bra, ket, sign, strict=True))
+    def singles(groups):  # type: ignore[no-untyped-def]
+        group = np.repeat(np.arange(groups.pair.size), np.diff(groups.start))
+        thread = np.searchsorted(groups.thread_group, group, side="right")
+        return sorted(zip(thread, groups.matrix[group], groups.pair[group], *groups[4:], strict=True))
 
-    assert singles(*new_tables) == singles(*tables)
+    assert singles(regrouped) == singles(groups)
     for module in MODULES:
-        found = problem.opposite_spin(module, new_tables)
+        found = problem.opposite_spin(module, regrouped)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * max(np.abs(expected).max(), 1.0))
 
 
@@ -334,7 +329,7 @@ def test_groups_with_common_kets_become_twins() -> None:
     kets = np.arange(n, dtype=np.int32)
     pair_ket = np.concatenate([kets, kets[::-1]])
     pair_bra = np.arange(2 * n, dtype=np.int32)
-    thread_group, source, start, _, ket, _ = share_gathers(
+    thread_group, source, start, _, ket, _ = make_twins(
         np.array([0, 2]), np.zeros(2, np.int64), np.array([0, n, 2 * n]),
         pair_bra, pair_ket, np.ones(2 * n, np.int8), n,
     )  # fmt: skip

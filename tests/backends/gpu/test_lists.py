@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sqd_mpi.backends.cpu import lists as structure
+from sqd_mpi.backends.cpu.lists import beta_singles
+from sqd_mpi.backends.cpu.records import SparseRows
 from sqd_mpi.backends.gpu import lists
 from sqd_mpi.distribution.layout import Layout, owners
 from sqd_mpi.problem.excitations import find_singles
@@ -47,10 +48,10 @@ def read(found: lists.BetaLists, q: int) -> set[tuple[int, int, int, int]]:
 @pytest.mark.parametrize("db", [0, 1])
 def test_beta_singles_are_found_where_kernels_look(tile_width: int, db: int) -> None:
     layout = a_layout()
-    table = structure.beta_singles(layout, 1, NORB, PAIR_LABELS)[db]
+    table = beta_singles(layout, 1, NORB, PAIR_LABELS)[db]
     found = lists.beta_lists(table, N_PAIRS, tile_width)
     for q in range(16):
-        first, last = table.block_row[q], table.block_row[q + 1]
+        first, last = table.matrix_row[q], table.matrix_row[q + 1]
         expected = {
             (row - first, int(table.column[m]), int(table.orbital_pair[m]), int(table.sign[m]))
             for row in range(first, last)
@@ -61,7 +62,7 @@ def test_beta_singles_are_found_where_kernels_look(tile_width: int, db: int) -> 
         assert sorted(found.sliced.order[first:last]) == list(range(last - first))
         used = found.used[numbers[lists.FIRST_USED] : numbers[lists.FIRST_USED] + numbers[lists.N_USED]]
         assert np.all(np.diff(used) > 0)
-        if not table.block_diagonal[q]:
+        if not table.matrix_diagonal[q]:
             assert numbers[lists.FIRST_OCCUPIED] == -1
             continue
         occupied = found.occupied[numbers[lists.FIRST_OCCUPIED] :][: 4 * (last - first)].reshape(4, -1)
@@ -86,7 +87,7 @@ def test_doubles_stand_in_their_places() -> None:
     rng = np.random.default_rng(5)
     dense = rng.normal(size=(50, 30)) * (rng.random((50, 30)) < 0.3)
     indptr = np.concatenate([[0], np.cumsum((dense != 0).sum(axis=1))])
-    rows = structure.SparseRows(indptr, np.nonzero(dense)[1].astype(np.int32), dense[dense != 0])
+    rows = SparseRows(indptr, np.nonzero(dense)[1].astype(np.int32), dense[dense != 0])
     starts, n_ket = np.array([0, 20, 20, 50]), np.array([30, 5, 30])
     sliced, column, value = lists.double_lists(rows, starts, n_ket, 13)
     back = np.zeros_like(dense)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sqd_mpi.backends.cpu import lists
-from sqd_mpi.backends.cpu.lists import BetaSingles
+from sqd_mpi.backends.cpu.records import BetaSingles
 from sqd_mpi.backends.gpu import tiled_lists, tiled_shape
 from sqd_mpi.backends.gpu.costs import ListSizes
 from sqd_mpi.backends.gpu.device import Limits
@@ -66,16 +66,16 @@ def test_every_single_and_diagonal_term_stands_once(n_threads: int, n_labels: in
     for table in beta_singles(n_labels):
         found = tiled_lists.tiled_lists(table, N_PAIRS, n_threads)
         for q in range(n_labels**2):
-            rows = range(table.block_row[q], table.block_row[q + 1])
+            rows = range(table.matrix_row[q], table.matrix_row[q + 1])
             expected = [
                 (row - rows[0], int(table.column[m]), int(table.orbital_pair[m]), int(table.sign[m]))
                 for row in rows
                 for m in range(table.indptr[row], table.indptr[row + 1])
             ]
-            if table.block_diagonal[q]:
+            if table.matrix_diagonal[q]:
                 expected += [(row - rows[0],) * 2 + (2 * int(p), 1) for row in rows for p in table.occupied_pair[row]]
             assert sorted(read(found, q)) == sorted(expected)
-            if n_labels == 1 and table.block_diagonal[q]:
+            if n_labels == 1 and table.matrix_diagonal[q]:
                 assert found.chunks.lists[q, 1] > 1, "the strings use pairs for more than one chunk"
 
 
