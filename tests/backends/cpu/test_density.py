@@ -15,6 +15,7 @@ from sqd_mpi.backends.cpu.density import Accumulators, DensityBlock
 from sqd_mpi.backends.slow import density_kernels as slow_kernels
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.problem.spin_strings import SpinStrings, sectors
+from tests.support.paths import ROOT
 from tests.support.problems import all_strings, close_strings, random_strings
 from tests.support.waiting import HANG
 
@@ -100,7 +101,7 @@ print("done")
 
 def test_no_array_is_freed_before_its_last_use_by_address():
     """The allocator of glibc gives arrays back to the system at once, and fills the rest of what is freed."""
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_PERTURB_": "165"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_PERTURB_": "165"}
     command = [sys.executable, "-c", FREED_AT_ONCE]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG, check=False)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-3000:]

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from tests.gpu_shim import SHIM
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,7 @@ def sanitized_environment() -> dict[str, str]:
         pytest.skip("needs the sanitizer libraries of g++")
     return {
         **os.environ,
+        "PYTHONPATH": str(ROOT),
         "SQD_MPI_GPU": SHIM,
         "SQD_MPI_GPU_HOST_FLAGS": "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",
         "LD_PRELOAD": " ".join(libraries),

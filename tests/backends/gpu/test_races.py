@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.gpu_shim import SHIM
-from tests.support.paths import TESTS
+from tests.support.paths import ROOT, TESTS
 from tests.support.waiting import HANG
 
 pytestmark = pytest.mark.slow
@@ -76,6 +76,7 @@ def run(program: str, *arguments: str) -> tuple[str, list[str]]:
         pytest.skip("needs the thread sanitizer of g++")
     environment = {
         **os.environ,
+        "PYTHONPATH": str(ROOT),
         "SQD_MPI_GPU": SHIM,
         "SQD_MPI_GPU_HOST_FLAGS": "-fsanitize=thread",
         "LD_PRELOAD": library.stdout.strip(),
