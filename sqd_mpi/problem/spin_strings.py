@@ -36,7 +36,8 @@ class FoundSingles:
         if wanted is None:
             return find_singles(self._strings, self._strings, self.norb)
         if self._kept is None:
-            return self._found.rows(wanted)
+            every = len(wanted) == len(self._strings) and np.array_equal(wanted, np.arange(len(wanted)))
+            return self._found if every else self._found.rows(wanted)
         place = np.searchsorted(self._kept, wanted)
         if np.any(place >= len(self._kept)) or not np.array_equal(self._kept[place], wanted):
             return find_singles(np.ascontiguousarray(self._strings[wanted]), self._strings, self.norb)

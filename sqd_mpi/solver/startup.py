@@ -267,6 +267,6 @@ def _warm_up_of_grids(hamiltonian: Hamiltonian, strings: Strings) -> None:
     from sqd_mpi.problem.space import Space
 
     alpha = Space.create(hamiltonian, strings, strings, symmetry=False).alpha.dealt(2)
-    alpha.singles()
+    alpha.singles(np.array([1, 0]))
     layout = Layout.create(alpha, alpha, 0, (2, 2, 1, 1), 1)
     MirroredSum(layout, 0).fold(np.zeros(layout.sub_block_size(0, 0, 0)))

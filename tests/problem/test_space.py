@@ -42,6 +42,8 @@ def test_singles_of_dealt_strings_are_those_found_afresh(norb, n, count, n_parts
     chosen = np.random.default_rng(0).permutation(strings.size)[: strings.size // 2 + 1]
     assert_same(strings.singles(chosen), expected.rows(chosen))
     assert degrees == [1]
+    if n_parts == 1:  # the lists of a process alone need no second copy
+        assert strings.singles(np.arange(strings.size)) is strings.singles()
 
 
 def test_a_rank_keeps_the_singles_of_its_own_strings(monkeypatch):
