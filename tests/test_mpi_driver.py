@@ -66,12 +66,26 @@ def run_suite(
     return job.returncode, output
 
 
-@pytest.mark.timeout(TIMEOUT_SECONDS + 60)
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 6])
-def test_suite_passes_on(n_ranks: int, naps: dict[str, str], request: pytest.FixtureRequest) -> None:
+def check_suite(n_ranks: int, naps: dict[str, str], request: pytest.FixtureRequest) -> None:
+    """All tests of tests/mpi that the command line selects pass."""
     code, output = run_suite(n_ranks, SUITE, naps, "-m", request.config.option.markexpr)
     print(output)
     assert code == 0, f"tests/mpi failed on {n_ranks} ranks:\n{output}"
+
+
+# Two classes, which go to different processes of pytest-xdist.
+@pytest.mark.timeout(TIMEOUT_SECONDS + 60)
+class TestFewRanks:
+    @pytest.mark.parametrize("n_ranks", [3, 2, 1])
+    def test_suite_passes_on(self, n_ranks: int, naps: dict[str, str], request: pytest.FixtureRequest) -> None:
+        check_suite(n_ranks, naps, request)
+
+
+@pytest.mark.timeout(TIMEOUT_SECONDS + 60)
+class TestManyRanks:
+    @pytest.mark.parametrize("n_ranks", [6, 4])
+    def test_suite_passes_on(self, n_ranks: int, naps: dict[str, str], request: pytest.FixtureRequest) -> None:
+        check_suite(n_ranks, naps, request)
 
 
 def test_a_failing_rank_ends_the_job(tmp_path: Path, naps: dict[str, str]) -> None:

@@ -53,6 +53,7 @@ def test_a_run_needs_no_streams(folder, streams):
     assert "Traceback" not in done.stderr + done.stdout and "ignored" not in done.stderr
 
 
+@pytest.mark.slow
 def test_ranks_need_no_streams(folder):
     """Several ranks without standard error, and with nobody who reads on behind rank 0."""
     for streams in ("2>&-", "2>&1 | head -n 1"):
@@ -96,9 +97,7 @@ def test_a_reader_may_stop(folder, command):
     assert len(done.stdout.splitlines()) <= 1
 
 
-@pytest.mark.parametrize(
-    "command", ["info input.h5", "info --json", "plan input.h5 --ranks 2", "--help", "--version"]
-)
+@pytest.mark.parametrize("command", ["info input.h5", "info --json", "plan input.h5 --ranks 2", "--help", "--version"])
 def test_a_full_disk_is_one_sentence(folder, command):
     """Also when Python ends, which would try to write the rest again."""
     done = shell(folder, f"sqd_mpi {command} > /dev/full")
@@ -122,6 +121,7 @@ def test_bad_input_that_cannot_be_told(folder, streams, command):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_show(folder):
     """Letters beyond its encoding are written as escapes; what is read by machines stays whole."""
     (folder / "input.h5").rename(folder / "ü.h5")

@@ -199,6 +199,7 @@ def test_a_subspace_that_fails_is_left_out(integrals, monkeypatch):
         ours.solve_sci_batch([(np.array([3]), np.array([3]))], *integrals, NORB, NELEC)
 
 
+@pytest.mark.slow
 def test_their_loop_gives_the_same_on_every_number_of_ranks_and_threads():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -291,6 +292,7 @@ def nitrogen(distance=1.2, norb=8):
     return space.get_h1eff()[0], ao2mo.restore(1, space.get_h2eff(), norb)
 
 
+@pytest.mark.slow
 def test_random_strings_of_nitrogen():
     """24 x 22 strings without spin partners, where a penalty of our own gave 0.37 hartree more."""
     one, two = nitrogen()
@@ -342,7 +344,7 @@ def test_a_solve_that_does_not_converge_is_a_warning(integrals):
         ours.solve_sci(strings, *integrals, NORB, NELEC, max_cycle=1, model_space=3)
 
 
-@pytest.mark.parametrize(("samples", "symmetrize"), [(15, True), (25, False)])
+@pytest.mark.parametrize(("samples", "symmetrize"), [(15, True), pytest.param(25, False, marks=pytest.mark.slow)])
 def test_the_public_quickstart_in_every_iteration(samples, symmetrize):
     """Energies of all batches equal theirs, or lie below where PySCF's solver stays in a higher state."""
     from functools import partial

@@ -112,9 +112,13 @@ def check_resumed(exact: float, capfd: Any = None) -> str:
     [
         ("reading", "before(files, 'read_input', die, ranks=(0, 1))"),
         ("sigma", "before(SigmaOperator, 'matvec', die, at=4)"),
-        ("writing a checkpoint", "before(vector_io, '_write_share', die, at=2)"),
-        ("all ranks, writing a checkpoint", "before(vector_io, '_write_share', die, at=2, ranks=(0, 1, 2))"),
-        ("renaming a checkpoint", "before(vector_files, 'into_place', die, at=2)"),
+        pytest.param("writing a checkpoint", "before(vector_io, '_write_share', die, at=2)", marks=pytest.mark.slow),
+        pytest.param(
+            "all ranks, writing a checkpoint",
+            "before(vector_io, '_write_share', die, at=2, ranks=(0, 1, 2))",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("renaming a checkpoint", "before(vector_files, 'into_place', die, at=2)", marks=pytest.mark.slow),
     ],
 )
 def test_killed_ranks(folder, exact, phase, setup):
@@ -143,6 +147,7 @@ def test_a_rank_that_raises_in_a_task(folder, exact):
     check_resumed(exact)
 
 
+@pytest.mark.slow
 def test_a_slow_rank(folder, exact):
     """Nothing happens but that it takes longer."""
     setup = "before(SigmaOperator, 'matvec', lambda *_: time.sleep(2), at=3)"
@@ -236,6 +241,7 @@ def test_disk_full_at_the_only_checkpoint_of_a_run_that_must_stop(folder, monkey
     assert [path.name for path in folder.iterdir()] == ["input.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bytes_left", "save"), [(3000, True), (3000, False)])
 def test_files_that_may_not_grow(folder, exact, bytes_left, save):
     """The system refuses to write more, as a full disk or a quota does, also inside HDF5: one sentence, code 1."""

@@ -128,6 +128,7 @@ def test_auto_takes_one_rank_without_a_plan():
     assert result.task_seconds[0] > 0.0 and result.messages == {"bytes": 0, "ket_blocks": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MPIEXEC.exists(), reason="there is no MPI")
 def test_two_ranks_run_on_the_planned_grid_and_bench_measures_them(input_path, tmp_path):
     def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -165,6 +166,7 @@ def test_two_ranks_run_on_the_planned_grid_and_bench_measures_them(input_path, t
     assert len(done.stdout.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_scaling_is_simulated(input_path, tmp_path):
     script = [sys.executable, str(ROOT / "scripts" / "simulate_scaling.py"), str(input_path)]
 

@@ -489,10 +489,8 @@ def test_the_same_files_make_the_same_page(tmp_path):
 def test_html_is_escaped_once():
     """Text is escaped, markup is not."""
     assert macros.code("a<b & 'c'") == "<code>a&lt;b &amp; &#39;c&#39;</code>"
-    assert macros.fold("<", macros.code("<"), None) == (
-        "<details><summary>&lt;</summary><code>&lt;</code></details>\n"
-    )
-    assert '<td>&lt;i&gt;</td>' in macros.table(["x", "y"], [("a", "<i>")], numeric=False)
+    assert macros.fold("<", macros.code("<"), None) == ("<details><summary>&lt;</summary><code>&lt;</code></details>\n")
+    assert "<td>&lt;i&gt;</td>" in macros.table(["x", "y"], [("a", "<i>")], numeric=False)
     assert 'aria-label="&#34;"' in macros.table(["x", "y"], [("a", "b")], caption='"')
     assert macros.section("Title", None) == "" and 'id="a-title"' in macros.section("A title", "text")
 
@@ -500,6 +498,7 @@ def test_html_is_escaped_once():
 def test_colours_of_drawings_come_from_the_page(tmp_path):
     """No black or white is left in a drawing, so that it can be read on a dark page."""
     from sqd_mpi.app.figures.canvas import THEME
+
     path = str(write(tmp_path / "result.h5", record(3)))
     text = page(data.read(path, None))
     drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))

@@ -65,6 +65,7 @@ def test_verbs_without_mpi_speak_on_every_rank(tmp_path):
     assert done.stderr == 2 * "sqd_mpi: error: missing.h5 does not exist\n"
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_alone_with_its_error_ends_the_job(tmp_path):
     """The other one would wait for it for ever."""
     for jobs in (("run a.h5 --bogus", "run a.h5"), ("run a.h5", "run a.h5 --bogus")):

@@ -83,6 +83,7 @@ def molecule_input(path: Path) -> float:
     return float(energy + hamiltonian.ecore)
 
 
+@pytest.mark.slow
 def test_extrapolated_energy_is_nearer_to_full_ci(tmp_path):
     exact = molecule_input(tmp_path / "n2.h5")
     arguments = ["extrapolate", "n2.h5", "--thresholds", "3e-2,1e-2,3e-3", "--reference", str(exact), "-o", "out"]

@@ -132,6 +132,7 @@ def program(problem, output, *options, ranks=1, threads=1) -> tuple[int, str]:
     return run.returncode, run.stderr
 
 
+@pytest.mark.slow
 def test_the_program_gives_the_same_on_ranks_threads_and_workers(hamiltonian, problem, tmp_path):
     wanted = run_loop(hamiltonian, uniform(NORB, 400), LoopOptions(**COMMON)).state
     cases = {"one": (1, 1, "0"), "threads": (1, 2, "0"), "workers": (1, 1, "2"), "2": (2, 1, "0"), "4": (4, 1, "0")}

@@ -12,6 +12,7 @@ from collections.abc import Generator
 import pytest
 from mpi4py import MPI
 
+_FEW_RANKS = 2
 _RANK, _SIZE = MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size()
 
 
@@ -41,6 +42,14 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Abort the job when this rank cannot import a test file."""
     if report.failed:
         _abort(report)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where ranks are many and cores few only one test of a kind is not slow."""
+    for item in items:
+        if _SIZE > _FEW_RANKS and item.get_closest_marker("every_size") is None:
+            item.add_marker("slow")
 
 
 def _abort(report: pytest.TestReport | pytest.CollectReport) -> None:

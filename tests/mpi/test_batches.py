@@ -50,6 +50,7 @@ def assert_same(results, besides=()):
             assert np.abs(result.occupancies - other.occupancies).max() < 1e-6
 
 
+@pytest.mark.every_size
 def test_groups_of_ranks_give_the_same():
     results = on_ranks(amplitudes=True)
     assert_same(results)

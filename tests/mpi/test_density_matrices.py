@@ -49,6 +49,7 @@ def test_different_strings_with_empty_blocks(comm, string_order):
     check(comm, make_hamiltonian(6, (3, 2), seed=3), strings, 2, shapes(comm.size), string_order=string_order)
 
 
+@pytest.mark.every_size
 def test_three_roots_of_several_sectors(comm):
     hamiltonian = make_hamiltonian(7, (3, 4), seed=2, labels=LABELS)
     strings = random_strings(7, 3, 13), random_strings(7, 4, 11, seed=1)

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mpi4py import MPI
 
 from sqd_mpi.app.checkpoints import Checkpoints
 from sqd_mpi.backends.gpu import costs
@@ -28,8 +27,6 @@ from tests.support.problems import close_strings, make_hamiltonian, random_strin
 from tests.support.shapes import LABELS
 
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")]
-if MPI.COMM_WORLD.size > 4:  # four have every kind of message
-    pytestmark.append(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.errors import InputError
 from tests.support.shapes import shapes
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.every_size]
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def test_more_roots_than_start_vectors_are_filled_with_the_same_random_numbers(c
     check_equal(comm, *both(opaque, comm, hamiltonian, strings, options))
 
 
+@pytest.mark.every_size
 def test_checkpoints_go_from_one_memory_to_the_other(comm, opaque):
     """Stopped after three iterations with either memory, taken up with either: the same checkpoint, the same energy."""
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)

@@ -40,6 +40,7 @@ def test_both_parities_of_the_spin_flip(comm):
     check(comm, hamiltonian, (strings, strings), 3, [shape for shape in shapes(comm.size) if shape[0] == shape[1]])
 
 
+@pytest.mark.every_size
 def test_more_ranks_than_strings_and_no_beta_electrons(comm):
     strings = close_strings(5, 2, 2), np.zeros((1, 1), np.uint64)
     check(comm, make_hamiltonian(5, (2, 0)), strings, 1, shapes(comm.size))

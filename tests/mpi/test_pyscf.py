@@ -92,6 +92,7 @@ def test_what_needs_arrays(comm):
     on_rank_0(comm, calculation)
 
 
+@pytest.mark.every_size
 def test_distributed_vectors(comm):
     """Largest coefficients, density matrices, starts on other strings and whole vectors, with and without mirroring."""
 

@@ -9,7 +9,7 @@ from sqd_mpi.distribution.cancellable import Group
 from sqd_mpi.distribution.ranks import MpiRanks
 from tests.support.ranks import PROMISES
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.every_size]
 
 
 @pytest.mark.parametrize("promise", PROMISES)

@@ -89,6 +89,7 @@ def slide(comm):
 OPERATIONS = (split_and_sum, share_memory, gather_and_broadcast, around_the_ring, to_rank_0, slide)
 
 
+@pytest.mark.every_size
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_operations_give_what_mpi_gives(group, operation):
     assert operation(group.attempt())

@@ -108,6 +108,7 @@ def stop_after(n_iterations, writer):
     return hook, seen
 
 
+@pytest.mark.every_size
 @pytest.mark.parametrize("spins", ["equal", "unlike"])
 @pytest.mark.parametrize("nroots", [1, 3])
 @pytest.mark.parametrize("n_iterations", [1, 6])

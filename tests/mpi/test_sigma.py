@@ -18,8 +18,10 @@ from tests.support.shapes import LABELS, shapes
 
 pytestmark = pytest.mark.mpi
 
+BACKENDS = ["reference", pytest.param("cpu", marks=pytest.mark.every_size)]
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("parity", [1, -1])
 @pytest.mark.parametrize("what", ["energy", "spin_square"])
 def test_spin_flip_parity(comm, backend, parity, what):
@@ -97,14 +99,14 @@ def check(comm, hamiltonian, strings, labels, interaction, backend):
         assert error < 1e-12, f"grid {shape}: relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_seven_by_five_strings_with_empty_blocks(comm, backend):
     hamiltonian = make_hamiltonian(6, (3, 2))
     strings = close_strings(6, 3, 7), close_strings(6, 2, 5, seed=1)
     check(comm, hamiltonian, strings, trivial_labels(6), Interaction.energy(hamiltonian), backend)
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("what", ["energy", "spin_square"])
 def test_four_labels(comm, backend, what):
     hamiltonian = make_hamiltonian(7, (3, 4), labels=LABELS)
@@ -120,6 +122,7 @@ def test_sixty_five_orbitals(comm):
     check(comm, hamiltonian, strings, trivial_labels(65), Interaction.energy(hamiltonian), "cpu")
 
 
+@pytest.mark.every_size
 @pytest.mark.parametrize("nelec", [(3, 0), (0, 2), (6, 6), (6, 1)])
 def test_no_electrons_and_full_shells(comm, nelec):
     hamiltonian = make_hamiltonian(6, nelec)
@@ -127,6 +130,7 @@ def test_no_electrons_and_full_shells(comm, nelec):
     check(comm, hamiltonian, strings, trivial_labels(6), Interaction.energy(hamiltonian), "cpu")
 
 
+@pytest.mark.every_size
 def test_no_connection_at_all(comm):
     hamiltonian = make_hamiltonian(12, (3, 3))
     far = np.array([[0b000000000111], [0b000000111000], [0b000111000000], [0b111000000000]], np.uint64)

@@ -13,7 +13,7 @@ from sqd_mpi.solver.solve import solve_subspace
 from tests.support.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
 from tests.support.shapes import LABELS, shapes
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.every_size]
 
 
 def test_same_energies_on_every_grid(comm):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mpi
 TARGETS = [0.0, 2.0, 6.0]
 
 
-@pytest.mark.parametrize("spin_square", TARGETS)
+@pytest.mark.parametrize("spin_square", [pytest.param(0.0, marks=pytest.mark.every_size), *TARGETS[1:]])
 def test_spin_target_on_every_grid(comm, spin_square):
     hamiltonian = make_hamiltonian(5, (3, 3), 2)
     strings = all_strings(5, 3)

@@ -12,7 +12,7 @@ from sqd_mpi.distribution.clock import clock_offset
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.distribution.ranks import ranks_of
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.every_size]
 
 
 def test_ranks_of_a_host_share_a_clock(comm):

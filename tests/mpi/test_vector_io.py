@@ -21,7 +21,7 @@ from sqd_mpi.problem.symmetry import string_labels
 from tests.support.problems import random_strings
 from tests.support.shapes import shapes
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.every_size]
 
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2])
 NONE = np.zeros(7, np.int64)

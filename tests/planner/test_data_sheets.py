@@ -141,6 +141,7 @@ def input_path(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_plan_for_gpus_from_the_command_line(input_path, tmp_path, capsys):
     arguments = ["plan", str(input_path), "--ranks", "2", "--backend", "gpu"]
     assert main([*arguments, "--memory", "8GB"]) == 0

@@ -60,6 +60,7 @@ def test_one_string_has_no_connections(n, n_electrons):
     assert 0.0 < plan.seconds_per_sigma < 1.0
 
 
+@pytest.mark.slow
 def test_strings_of_130_orbitals_are_counted():
     strings = bitstrings.from_integers([1, 1 << 64, 1 << 129, 3 << 70], 130)[:3]
     problem = planner.Problem.create(make_hamiltonian(130, (1, 1)), strings, strings, symmetry=False)

@@ -33,6 +33,7 @@ def energy(output: str, label: str = "energy") -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [(), ("--excitations", "2")])
 def test_casscf_gives_the_same_energy_on_every_number_of_ranks(arguments):
     outputs = [
@@ -44,6 +45,7 @@ def test_casscf_gives_the_same_energy_on_every_number_of_ranks(arguments):
     assert outputs[0].count("energy") == 1  # rank 0 alone speaks
 
 
+@pytest.mark.slow
 def test_casscf_of_all_strings_is_that_of_pyscf():
     output = run("casscf/n2_casscf.py", "--compare")
     assert energy(output) == pytest.approx(energy(output, "PySCF's own solver"), abs=1e-8)
@@ -58,6 +60,7 @@ def test_the_tutorial_of_qiskit_addon_sqd_with_one_import_changed():
     assert re.search(r"^subspace dimension \d+$", mine, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_noise_falls_to_full_ci():
     output = run("sqd/noisy_n2.py")
     assert energy(output) == pytest.approx(energy(output, "full CI"), abs=1e-6)
@@ -66,6 +69,7 @@ def test_noise_falls_to_full_ci():
     assert falls[0] > falls[-1] + 1e-4
 
 
+@pytest.mark.slow
 def test_a_growing_basis_is_the_same_on_workers_and_ranks():
     small = ("--strings", "40", "--iterations", "2")
     by_workers, on_ranks = run("sqd/growing_basis.py", *small), run("sqd/growing_basis.py", *small, ranks=2)
@@ -73,6 +77,7 @@ def test_a_growing_basis_is_the_same_on_workers_and_ranks():
     assert by_workers.count("strings kept") == 2
 
 
+@pytest.mark.slow
 def test_excited_states_are_those_of_full_ci():
     small = ("--orbitals", "6", "--roots", "3", "--compare")
     output = run("excited_states/water.py", *small, ranks=2)

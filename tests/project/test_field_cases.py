@@ -400,6 +400,7 @@ def test_a_run_in_a_poor_environment(h2, tmp_path):
     assert records.read_summary("result.h5")["energy"][0] == pytest.approx(h2[1][0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_more_ranks_than_cores_and_strings(h2, tmp_path):
     """Five ranks for two strings."""
     assert make(h2[0], H2_STRINGS) == 0
@@ -413,6 +414,7 @@ def test_more_ranks_than_cores_and_strings(h2, tmp_path):
     assert found["n_ranks"] == 5 and found["energy"][0] == pytest.approx(h2[1][0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_task_of_slurm_that_is_alone(h2, tmp_path):
     """Open MPI #13523, sirepo #3676: tables and errors of a process that has a number and no partners."""
     assert make(h2[0], H2_STRINGS) == 0

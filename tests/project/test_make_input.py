@@ -151,6 +151,7 @@ def test_rounding_does_not_decide_between_equal_strings(capsys):
     assert all(strings == found[0] for strings in found)
 
 
+@pytest.mark.slow
 def test_several_ranks_make_the_same_file():
     arguments = ("n2", "--basis", "sto-3g", "--frozen-core", "--point-group", "D2h", "--max-strings", "30")
     output = run_ranks(2, *arguments, "-o", "two.h5")

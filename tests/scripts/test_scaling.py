@@ -46,6 +46,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_study_on_this_machine(tmp_path):
     mpiexec()
     tiny_input(tmp_path / "input.h5")

@@ -39,6 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_same_threads_same_bits_and_other_threads_same_to_rounding(folder: Path) -> None:
     energy, vector, residual_norms = solve(folder, "first.h5", 2)
     again = solve(folder, "again.h5", 2)

@@ -103,7 +103,7 @@ def test_energy_from_density_matrices(seed):
     assert result.roots[0].spin_square == pytest.approx(square, abs=1e-9)
 
 
-@pytest.mark.parametrize("norb", [65, 130])
+@pytest.mark.parametrize("norb", [65, pytest.param(130, marks=pytest.mark.slow)])
 def test_many_orbitals(norb):
     rng = np.random.default_rng(0)
     restricted = [make_hamiltonian(norb, (2, 3), k) for k in range(2)] if norb == 65 else None

@@ -25,6 +25,8 @@ def folder(tmp_path: Path) -> Path:
     """A directory with an input file."""
     write_two_sites(tmp_path / "input.h5")
     return tmp_path
+
+
 VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -141,6 +143,7 @@ def test_a_run_says_where_its_threads_come_from(folder, arguments, changes, says
     assert records.read_summary(folder / "result.h5")["n_threads"] == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [

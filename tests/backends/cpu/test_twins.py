@@ -75,7 +75,10 @@ def test_spin_dependent_integrals_have_lists_of_their_own():
     assert found._doubles_of_alpha(0) is None
 
 
-@pytest.mark.parametrize(("norb", "count", "tile_width"), [(NORB, 1, 8), (NORB, 90, 7), (65, 70, 1000), (130, 40, 16)])
+@pytest.mark.parametrize(
+    ("norb", "count", "tile_width"),
+    [(NORB, 1, 8), (NORB, 90, 7), (65, 70, 1000), pytest.param(130, 40, 16, marks=pytest.mark.slow)],
+)
 def test_lists_do_not_depend_on_the_number_of_threads(norb, count, tile_width):
     made = []
     for n_threads in (1, 4):

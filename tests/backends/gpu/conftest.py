@@ -34,4 +34,3 @@ def sanitized_environment() -> dict[str, str]:
         "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-

@@ -84,6 +84,7 @@ def test_auto_on_a_device_that_is_too_small_names_the_cpu(make_device, small_scr
     assert watched.peak_bytes == 0
 
 
+@pytest.mark.slow
 def test_fewer_basis_vectors_leave_room_for_lists(make_device, small_scratch):
     room = int(1.02 * predicted(5) / 0.95 / 0.95)
     vectors = planner.predict_memory((1, 1, 1, 1), 150 * 151 // 2, 7, 150 * 150).total

@@ -121,6 +121,7 @@ def test_blocks(name, form, same_spin, seed):
     check(Problem(CASES[name], LateDevice(seed), form, same_spin))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [LAZY, SOME])
 @pytest.mark.parametrize("spin_flip", ["auto", "off"])
 def test_a_solve(seed, spin_flip, monkeypatch):

@@ -47,6 +47,7 @@ def host_shim(monkeypatch):
     device_module.close_device()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_results_of_gpu_and_cpu(folder: Path, host_shim) -> None:
     """Energies, observables, density matrices and corrections; the record names the device."""
@@ -154,6 +155,7 @@ def test_auto_is_the_cpu_without_a_measured_gpu(name_profiles, monkeypatch, caps
     assert "backend auto takes" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_profile_that_does_not_serve_is_one_sentence(folder: Path, name_profiles, monkeypatch, tmp_path) -> None:
     (tmp_path / "machine.json").write_text("{}")
     monkeypatch.setenv("SQD_MPI_MACHINE", str(tmp_path / "machine.json"))

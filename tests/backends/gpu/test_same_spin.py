@@ -277,6 +277,7 @@ def test_planned_seconds_are_those_of_the_faster_form() -> None:
     assert [bool(each.all()) for each in chosen.values()] in ([True, False], [False, True])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spin_flip", ["auto", "off"])
 def test_a_solve_with_matrices(spin_flip, monkeypatch) -> None:
     """The energy is that of the CPU, and the peak of the device's memory that of the plan."""

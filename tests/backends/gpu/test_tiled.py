@@ -199,6 +199,7 @@ def test_the_form_does_not_depend_on_the_rows_of_a_piece(monkeypatch) -> None:
     problem = Problem(SUMS["even triangle"], HostDevice())
     _, block, _ = problem.blocks((0, 0, 0, 0))
     n_rows = len(block._opposite_spin.rows.bra.alpha)
+
     def cheap_for_few_rows(sizes, n_singles, *arguments):
         return tuple(0.5 ** (n_rows - len(n_singles)) * part for part in direct(sizes, 1e3 * n_singles, *arguments))
 

@@ -110,8 +110,14 @@ def test_residuals(size, m, k, shared):
     sums = vectors.residuals(basis, images, coefficients, energies, shifts, diagonal, 1e-2, expected)
     out = memory.empty((m, size))
     found = memory.vectors.residuals(
-        memory.from_host(basis), memory.from_host(images), coefficients, energies, shifts, memory.from_host(diagonal),
-        1e-2, out,
+        memory.from_host(basis),
+        memory.from_host(images),
+        coefficients,
+        energies,
+        shifts,
+        memory.from_host(diagonal),
+        1e-2,
+        out,
     )
     close(memory.to_host(out), expected)
     for new, old in zip(found, sums, strict=True):
