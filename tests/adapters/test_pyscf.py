@@ -109,6 +109,7 @@ def test_state_average_equals_pyscf(nitrogen):
     np.testing.assert_allclose(squares, [0.0, 2.0, 2.0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_casscf_with_point_group_and_natural_orbitals():
     molecule = gto.M(atom="O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", basis="6-31g", symmetry=True, verbose=0)
     mean_field = scf.RHF(molecule).run(conv_tol=1e-12)

@@ -452,6 +452,7 @@ def test_watchdog_is_silent_while_something_moves(monkeypatch):
     assert stream.getvalue() == ""
 
 
+@pytest.mark.slow
 def test_watchdog_ends_a_dead_lock(folder):
     """One rank stands still outside MPI, the other waits for it: both speak, and the job ends."""
     setup = "before(SigmaOperator, 'matvec', lambda *_: time.sleep(1000), at=3)"

@@ -384,7 +384,9 @@ def test_signal_handlers_are_put_back(folder):
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
-@pytest.mark.parametrize(("name", "other_grid"), [("SIGTERM", "3,1,1,1"), ("SIGUSR1", "1,1,1,2")])
+@pytest.mark.parametrize(
+    ("name", "other_grid"), [("SIGTERM", "3,1,1,1"), pytest.param("SIGUSR1", "1,1,1,2", marks=pytest.mark.slow)]
+)
 def test_signal_to_one_rank_stops_all(folder, exact, name, other_grid):
     script = SCRIPT.format(action=f"os.kill(os.getpid(), signal.{name})")
     finished = launch(2, "--grid", "1,2,1,1", script=script)

@@ -85,6 +85,7 @@ def test_spin_flip_of_both_parities(comm, monkeypatch, form):
     assert {root.parity for root in found.roots} == {1, -1}
 
 
+@pytest.mark.slow
 def test_streams_that_are_late(comm, monkeypatch):
     """Copies and kernels in any order that the streams allow, with messages of every kind."""
     monkeypatch.setenv("SQD_MPI_GPU_HOST_LATE", str(comm.size))
@@ -95,6 +96,7 @@ def test_streams_that_are_late(comm, monkeypatch):
     check(comm, hamiltonian, strings[:1] * 2, square_shapes(comm.size)[-1:])
 
 
+@pytest.mark.slow
 def test_dense_matrices_of_same_spin(comm, monkeypatch):
     """Parts of tasks and of their rows on several ranks, triangles among them."""
     monkeypatch.setattr(SameSpin, "_saved_seconds", lambda self, task: np.ones(self.layout.n_labels))
@@ -103,6 +105,7 @@ def test_dense_matrices_of_same_spin(comm, monkeypatch):
     check(comm, hamiltonian, (close_strings(8, 4, 30),) * 2, square_shapes(comm.size)[-2:], max_subspace=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spin_square", [0.0, 2.0])
 def test_spin_penalty(comm, spin_square):
     """The linear and the quadratic form."""
@@ -119,6 +122,7 @@ def test_one_string_and_empty_blocks(comm):
     check(comm, make_hamiltonian(6, (3, 0)), strings, [(comm.size, 1, 1, 1)])
 
 
+@pytest.mark.slow
 def test_checkpoints_go_from_one_backend_to_the_other(comm):
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 25), close_strings(8, 4, 24, seed=1)

@@ -121,6 +121,7 @@ def test_a_rank_that_gives_up_ends_the_wait_of_the_others(group, operation, last
     assert group.settle(None) == [None] * group.size
 
 
+@pytest.mark.slow
 def test_attempts_that_go_well_leave_no_communicators(group):
     """MPI libraries have room for some 2,000 at a time; long loops make more attempts than that."""
     for _ in range(2500 if group.size <= 2 else 20):

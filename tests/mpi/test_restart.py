@@ -65,7 +65,15 @@ def first_residuals(result):
 
 @pytest.mark.parametrize("labels", [None, LABELS], ids=["no labels", "labels"])
 @pytest.mark.parametrize("spins", ["equal", "unlike"])
-@pytest.mark.parametrize(("written", "read"), [("auto", "auto"), ("auto", "off"), ("off", "auto"), ("off", "off")])
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("auto", "auto"),
+        ("off", "off"),
+        pytest.param("auto", "off", marks=pytest.mark.slow),
+        pytest.param("off", "auto", marks=pytest.mark.slow),
+    ],
+)
 def test_a_converged_vector_shows_its_residual_in_the_first_iteration(comm, written, read, spins, labels):
     hamiltonian, *strings = problem(spins, labels)
     common = {"nroots": 3, "model_space": 150}

@@ -139,6 +139,7 @@ def test_nothing_lies_outside_the_full_space():
     assert found.variance == result.roots[0].residual_norm ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nelec", "counts"), [((2, 1), (3, 2)), ((1, 1), (2, 2)), ((64, 1), (1, 2))])
 def test_sixty_five_orbitals(nelec, counts, monkeypatch):
     hamiltonian = make_hamiltonian(65, nelec, seed=1)

@@ -86,6 +86,7 @@ def test_solves_with_every_form_of_opposite_spin(host_shim, monkeypatch, form: s
             assert one.spin_square == pytest.approx(other.spin_square, abs=1e-6)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
 def test_a_checkpoint_of_one_backend_is_taken_up_by_the_other(folder: Path, host_shim, first: str, second: str) -> None:
