@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -28,6 +29,11 @@ class Interaction:
     twist: FloatArray | None = field(repr=False, default=None)
     """(n_pairs, n_pairs) the part of the coupling that changes its sign with the direction of either pair, given for p
     >= q and r >= s; or None."""
+
+    @cached_property
+    def is_swap(self) -> bool:
+        """Whether nothing but the exchange term and the constant is there, as in S^2 of spin-free orbitals."""
+        return self.swap != 0.0 and not self.same_spin and self.twist is None and not self.coupling.any()
 
     @classmethod
     def energy(cls, hamiltonian: Hamiltonian) -> Interaction:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
-from sqd_mpi.backends.cpu import costs, lists, vector_kernels
+from sqd_mpi.backends.cpu import costs, lists, swaps, vector_kernels
 from sqd_mpi.backends.cpu.records import AlphaStrings, BetaSingles, Groups, Rows, SparseRows
 from sqd_mpi.backends.mirrored import MirroredSum, half_of_kets
 from sqd_mpi.backends.protocol import Task
@@ -51,6 +51,7 @@ class StringStructure:
         self._alpha: dict[tuple[int, RowRange, bool], lists.AlphaSingles] = {}
         self._alpha_rows: dict[tuple[int, RowRange], SparseRows] = {}
         self._beta_rows: dict[int, tuple[SparseRows, FloatArray]] = {}
+        self._sorted_beta: dict[int, swaps.SortedSingles] = {}
 
     @cached_property
     def beta(self) -> list[BetaSingles]:
@@ -149,11 +150,15 @@ class StringStructure:
             layout = self.layout
             rows, _ = layout.beta_rows(self.ib)
             doubles = self._doubles_of_alpha(db)
-            values = lists.single_values(
-                layout.beta.strings, self.beta[db], layout.n_labels, rows, *self.integrals[1]
-            )
+            values = lists.single_values(layout.beta.strings, self.beta[db], layout.n_labels, rows, *self.integrals[1])
             self._beta_rows[db] = self._find_doubles(db) if doubles is None else doubles, values
         return self._beta_rows[db]
+
+    def sorted_beta(self, db: int) -> swaps.SortedSingles:
+        """Beta singles to the columns of block ib + db by orbital pair; made when S^2 is first applied."""
+        if db not in self._sorted_beta:
+            self._sorted_beta[db] = swaps.sort_singles(self.beta[db], self.norb)
+        return self._sorted_beta[db]
 
     def _find_doubles(self, db: int) -> SparseRows:
         """Doubles of H_beta from this rank's columns to those of block ib + db."""
@@ -190,7 +195,7 @@ class StringStructure:
     def nbytes(self) -> int:
         """Bytes of all lists and matrices."""
         parts: list[Any] = [self.singles, *self._alpha.values(), *self.beta, *self._alpha_rows.values()]
-        parts += [doubles for doubles, _ in self._beta_rows.values()]
+        parts += [*self._sorted_beta.values(), *(doubles for doubles, _ in self._beta_rows.values())]
         total = sum(values.nbytes for _, values in self._beta_rows.values()) + self.singles_per_row.nbytes
         return total + sum(lists.array_bytes(part) for part in parts)
 
@@ -342,6 +347,10 @@ class CpuBlock:
         bra, beta = self._bra_of(task), self.share.beta[task.db]
         rows = Rows(bra.offset, bra.stop, ket_offset)
         singles = self.share.alpha(task.da, self.share.rows_of(task), task.mirrored)
+        if interaction.is_swap:
+            groups = singles.directed.of_sector(self.layout.sector, self.layout.n_labels)
+            swaps.swap_both(ket, sigma, rows, groups, self.share.sorted_beta(task.db), -interaction.swap)
+            return
         groups = singles.directed if interaction.swap != 0.0 else singles.undirected
         self._apply_opposite(ket, sigma, rows, groups, beta, interaction.coupling, interaction.swap)
         if interaction.twist is not None:
