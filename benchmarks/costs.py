@@ -53,9 +53,7 @@ def measure(hamiltonian: Any, strings: Any, options: dict[str, Any], repeats: in
     return {
         "sigma": median_seconds(lambda: energy.matvec(vector, work), repeats),
         "with penalty": median_seconds(lambda: penalised.matvec(vector, work), repeats),
-        "<S^2>": median_seconds(
-            lambda: operator(Interaction.spin_square(hamiltonian)).moments(vector, work), repeats
-        ),
+        "<S^2>": median_seconds(lambda: operator(Interaction.spin_square(hamiltonian)).moments(vector, work), repeats),
         "1-RDM": median_seconds(lambda: density_matrices(result, 0, 1), repeats),
         "1- and 2-RDM": median_seconds(lambda: density_matrices(result, 0, 2), repeats),
         "E2 and variance": median_seconds(lambda: second_order(result, hamiltonian), repeats),

@@ -1,6 +1,6 @@
 """Draws the picture of docs/better_energies.md: stretched N2, its strings grown, extrapolated, beside full CI.
 
-    python scripts/draw_extrapolation.py [--ranks N] [--pictures docs/pictures]
+python scripts/draw_extrapolation.py [--ranks N] [--pictures docs/pictures]
 """
 
 from __future__ import annotations

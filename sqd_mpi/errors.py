@@ -41,7 +41,7 @@ def spelled(sentence: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """" (did you mean NAME?)" if a known name is close, else nothing."""
+    """ " (did you mean NAME?)" if a known name is close, else nothing."""
     from difflib import get_close_matches
 
     lowered = {name.lower(): name for name in known}

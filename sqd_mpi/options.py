@@ -63,7 +63,7 @@ def parse_size(text: str | int | float) -> int:
 
 
 def parse_grid(text: Any) -> Literal["auto"] | Grid:
-    """"auto" or the process grid (a, b, t, r).
+    """ "auto" or the process grid (a, b, t, r).
 
     Args:
         text: "auto", "A,B,T,R" or a sequence of four integers.
@@ -111,7 +111,7 @@ def _not_a_bool(value: Any) -> Any:
 
 
 def _threads(value: Any) -> Any:
-    """"auto" or what is to become an integer."""
+    """ "auto" or what is to become an integer."""
     if isinstance(value, str):
         return value if value == "auto" else int(value)
     return value

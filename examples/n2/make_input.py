@@ -46,9 +46,7 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def important_strings(
-    hamiltonian: Hamiltonian, threshold: float
-) -> tuple[bitstrings.Strings, bitstrings.Strings]:
+def important_strings(hamiltonian: Hamiltonian, threshold: float) -> tuple[bitstrings.Strings, bitstrings.Strings]:
     """Alpha and beta strings with a full-CI coefficient of at least the threshold, in canonical order."""
     norb, nelec = hamiltonian.norb, hamiltonian.nelec
     solver = fci.direct_spin1.FCI()

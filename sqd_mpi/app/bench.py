@@ -215,9 +215,7 @@ class KernelCase:
 
         # The block of the first place, with vectors for it.
         a, b, _, r = shape
-        alpha, beta = planner.order_strings(
-            problem.alpha.strings, problem.beta.strings, shape, a * b * r > 1, False
-        )
+        alpha, beta = planner.order_strings(problem.alpha.strings, problem.beta.strings, shape, a * b * r > 1, False)
         layout = Layout.create(alpha, beta, problem.sector, shape)
         block = engine.block(layout, (0, 0, 0, 0), self.hamiltonian, self.labels)
         interaction = Interaction.energy(self.hamiltonian)

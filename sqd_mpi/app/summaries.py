@@ -49,7 +49,7 @@ def _roots(result: Any) -> dict[str, Any]:
     return {
         **{
             name: [getattr(root, name) for root in roots]
-            for name in ("energy", "converged", "residual_norm", "spin_square", "spin_pure", "sector")
+            for name in ("energy", "converged", "residual_norm", "spin_square", "spin_variance", "spin_pure", "sector")
         },
         "penalised_energy": target and [root.penalised_energy for root in roots],
         "spin_flip_parity": [root.parity or None for root in roots],
@@ -89,8 +89,9 @@ def _course(result: Any) -> dict[str, Any]:
 def _sectors(decisions: Any) -> dict[str, list[Any]]:
     """How every symmetry sector was decided: one entry per sector in every list."""
     return {
-        "sector": [label for label, _ in decisions],
-        "spin_flip_parity": [parity or None for _, parity in decisions],
+        "sector": [sector.label for sector in decisions],
+        "spin_flip_parity": [sector.parity or None for sector in decisions],
+        "twice_spin": [sector.twice_spin if sector.has_spin else None for sector in decisions],
         "energy": [found.energy for found in decisions.values()],
         "n_found": [found.n_found for found in decisions.values()],
         "how": [found.how for found in decisions.values()],
@@ -136,7 +137,8 @@ def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: i
     failures = [
         f"iteration {iteration}, batch {batch}: {text}"
         for iteration, row in enumerate(history["failure"], 1)
-        for batch, text in enumerate(row) if text
+        for batch, text in enumerate(row)
+        if text
     ]
 
     # Of all iterations the best state counts.

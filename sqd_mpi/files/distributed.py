@@ -278,9 +278,7 @@ class StoredVectors:
         self.reader.close()
 
     @staticmethod
-    def _place(
-        where: SliceGeometry, row: int, columns: NDArray[np.int64], values: FloatArray, out: FloatArray
-    ) -> None:
+    def _place(where: SliceGeometry, row: int, columns: NDArray[np.int64], values: FloatArray, out: FloatArray) -> None:
         """Put values of one row at those of its columns that lie in the slice."""
         inside = columns - where.row_column[row]
         flat = where.row_offset[row] + inside - where.start

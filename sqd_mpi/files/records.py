@@ -228,9 +228,7 @@ def read_problem(path: PathLike) -> tuple[Hamiltonian, Samples]:
     return hamiltonian, samples
 
 
-def write_loop(
-    path: PathLike, fingerprint: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> None:
+def write_loop(path: PathLike, fingerprint: str, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write the checkpoint of a loop: small values, which come back as JSON has them, and arrays of any shape."""
     with AtomicFile(path, LOOP) as file:
         file.attrs["fingerprint"] = fingerprint

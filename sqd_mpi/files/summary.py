@@ -29,6 +29,8 @@ class Summary(BaseModel):
     """2-norm of the residual of every root, of a normalised vector and of the operator with the penalty; hartree."""
     spin_square: _OfRoots = None
     """<S^2> of every root; null for spin-dependent integrals without overlap."""
+    spin_variance: _OfRoots = None
+    """<(P S^2 P)^2> - <S^2>^2 of every root, P the projection on the subspace: 0 where the root has one spin."""
     spin_pure: list[bool | None] | None = None
     """Whether the root has one spin: <S^2> within 1e-4 of an S(S+1), and |P S^2 v - <S^2> v| below 0.01."""
     sector: list[int | None] | None = None
@@ -53,8 +55,8 @@ class Summary(BaseModel):
     proven: bool | None = None
     """Whether no symmetry sector may hold a lower state; decides exit code 3."""
     sectors: dict[str, list[Any]] | None = None
-    """One entry per sector and parity in every list: `sector`, `spin_flip_parity`, `energy` (the lowest known there,
-    hartree), `n_found`, `how` it was decided, `proven`."""
+    """One entry per sector and parity in every list: `sector`, `spin_flip_parity`, `twice_spin` (2 S where one
+    spin alone was sought), `energy` (the lowest known there, hartree), `n_found`, `how` it was decided, `proven`."""
     dimension: int | None = None
     """Number of determinants, `n_alpha_strings` x `n_beta_strings`."""
     sector_dimension: int | None = None

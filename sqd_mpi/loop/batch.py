@@ -213,9 +213,7 @@ def _solve(
         result.grid.free()
 
 
-def _write_vector(
-    result: SubspaceResult, path: Path, strings: list[Strings], hamiltonian: Hamiltonian
-) -> str | None:
+def _write_vector(result: SubspaceResult, path: Path, strings: list[Strings], hamiltonian: Hamiltonian) -> str | None:
     """Write the lowest root as a checkpoint of its solve; why that failed, on all ranks. Collective over the grid."""
     root = result.roots[0]
 

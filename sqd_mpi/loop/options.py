@@ -46,7 +46,7 @@ def parse_max_dim(value: Any) -> tuple[int, int] | None:
 
 
 def _workers(value: Any) -> Any:
-    """"auto" or what is to become an integer."""
+    """ "auto" or what is to become an integer."""
     return value if value == "auto" else int(value)
 
 

@@ -237,7 +237,11 @@ class _Loop:
         rows = sampling.subsample(usable, options.samples_per_batch, options.batches, random)
         batches = [
             sampling.batch_strings(
-                usable, each, state.carried, self.included, symmetrize_spin=options.symmetrize_spin,
+                usable,
+                each,
+                state.carried,
+                self.included,
+                symmetrize_spin=options.symmetrize_spin,
                 max_dim=options.max_dim or (None, None),
             )  # fmt: skip
             for each in rows

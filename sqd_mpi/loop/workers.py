@@ -248,8 +248,13 @@ class WorkerPool:
         with suppress(OSError, BrokenPipeError):  # its end is noticed in the next look
             mine.send(
                 Setup(
-                    _search_path(), self.threads or self.n_cores, self.memory, self.hamiltonian.without_eri(),
-                    descriptor, self._lock.name, is_typed(),
+                    _search_path(),
+                    self.threads or self.n_cores,
+                    self.memory,
+                    self.hamiltonian.without_eri(),
+                    descriptor,
+                    self._lock.name,
+                    is_typed(),
                 )  # fmt: skip
             )
         return _Worker(process, mine, log)

@@ -192,7 +192,7 @@ class SameSpinPlan:
 
 
 def matrix_bytes(work: Work) -> dict[str, FloatArray]:
-    """"alpha" and "beta": (n_labels,) bytes of the matrix of every alpha label, on the rank where it is largest."""
+    """ "alpha" and "beta": (n_labels,) bytes of the matrix of every alpha label, on the rank where it is largest."""
     a, b, t, r = work.shape
     rows = work.alpha.rows.max(axis=0) / (r if work.parity else 1)
     columns, ket_columns = work.beta.rows.max(axis=0)[work.mirror], work.beta.rows.sum(axis=0)[work.mirror]

@@ -42,7 +42,7 @@ class Seconds:
 
     @property
     def _same_spin(self) -> dict[str, FloatArray]:
-        """"alpha" and "beta": (a, r, b) processor seconds of the faster form."""
+        """ "alpha" and "beta": (a, r, b) processor seconds of the faster form."""
         count, profile = self.work.operations, self.profile
         if profile.dense_seconds is None:
             return {name: self.rates.of_same_spin(count[name]) for name in ("alpha", "beta")}

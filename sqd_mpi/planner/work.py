@@ -201,9 +201,7 @@ class Work:
         order = np.arange(self.problem.n_labels)[:, None] ^ np.arange(self.problem.n_labels)
         kets = rows_b.sum(axis=0)[order] * met / b  # columns of the ket blocks that are gathered
         columns = met * rows_b[:, :, None]
-        terms, kets, columns, met = (
-            values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met)
-        )
+        terms, kets, columns, met = (values[:, self.mirror].reshape(b, -1).T for values in (terms, kets, columns, met))
         moved = self.spread(gathered @ kets, "gather")
         if self.profile.backend == "cpu":  # a GPU sums a row of sigma in registers
             moved = moved + self.spread(singles @ columns, "scatter")

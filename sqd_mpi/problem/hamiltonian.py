@@ -307,9 +307,7 @@ class Hamiltonian:
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "eri"}
 
     @classmethod
-    def from_parts(
-        cls, rest: dict[str, Any], eri: NDArray[np.float64], eri_pairs: NDArray[np.float64]
-    ) -> Hamiltonian:
+    def from_parts(cls, rest: dict[str, Any], eri: NDArray[np.float64], eri_pairs: NDArray[np.float64]) -> Hamiltonian:
         """The Hamiltonian of `without_eri()` on given arrays, such as memory that several processes share.
 
         Args:
@@ -427,8 +425,7 @@ def _check_mean_field(mean_field: Any) -> None:
 
     if not isinstance(mean_field, scf.hf.RHF):
         raise InputError(
-            "a PySCF object must be a mean field (RHF, ROHF or UHF), CASCI or CASSCF; "
-            f"got {type(mean_field).__name__}"
+            f"a PySCF object must be a mean field (RHF, ROHF or UHF), CASCI or CASSCF; got {type(mean_field).__name__}"
         )
     _check_pyscf_orbitals(mean_field)
     _warn_if_not_converged(mean_field)

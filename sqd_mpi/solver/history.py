@@ -10,30 +10,31 @@ import numpy as np
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.log import Iteration, Log
 from sqd_mpi.solver.davidson import Step
-from sqd_mpi.solver.sectors import Sector
+from sqd_mpi.solver.sectors import ANY_SPIN, Sector
 from sqd_mpi.timing import RemainingTime
 
-_ONE_NUMBER = "sector", "parity", "seconds"  # of an iteration; the others have one per root
+_ONE_NUMBER = "sector", "parity", "twice_spin", "seconds"  # of an iteration; the others have one per root
 
 
 class History:
     """What every iteration of a solve gave, those before a restart included."""
 
-    def __init__(self, tol: float, max_iterations: int, penalised: bool, log: Log) -> None:
+    def __init__(self, tol: float, max_iterations: int, log: Log) -> None:
         """Start the clock.
 
         Args:
             tol: residual norm at which a root is converged, hartree.
             max_iterations: after which the iterations of a sector end.
-            penalised: whether energies are those of an operator with a penalty on other spins.
             log: where a line goes for every iteration.
         """
         self.n_iterations = self.n_sigma = self.n_sigma_before = 0
         self._began, self._seconds_before = perf_counter(), 0.0
-        self._limits, self._penalised, self._log = (tol, max_iterations), penalised, log
+        self.penalised = False
+        """Whether energies are those of an operator with a penalty on other spins."""
+        self._limits, self._log = (tol, max_iterations), log
         self._left = RemainingTime(*self._limits)
         self._rows: dict[str, list[Any]] = {
-            name: [] for name in ("sector", "parity", "energy", "residual_norm", "seconds")
+            name: [] for name in ("sector", "parity", "twice_spin", "energy", "residual_norm", "seconds")
         }
 
     @property
@@ -60,7 +61,7 @@ class History:
                 Iteration(
                     self.n_iterations, step.subspace, float(step.energies.min()), float(step.energies[0] - last),
                     float(step.residual_norms.max()), self.n_sigma + step.n_sigma, seconds, self._left.seconds(),
-                    self._penalised,
+                    self.penalised,
                 )
             )  # fmt: skip
         for name, value in zip(self._rows, (*sector, step.energies, step.residual_norms, seconds), strict=True):
@@ -88,3 +89,4 @@ class History:
         self._seconds_before = float(state["seconds"])
         for name, values in state["history"].items():
             self._rows[name] = list(np.array(values, np.float64))
+        self._rows["twice_spin"] = self._rows["twice_spin"] or [ANY_SPIN] * len(self._rows["sector"])

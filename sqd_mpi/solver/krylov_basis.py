@@ -18,6 +18,9 @@ _CANCELLED = 1e-2  # below this share of the squared norm left, orthogonalise on
 # Where less than this share of the squared norm of a preconditioned residual is new it is of no use: where the matrix
 # is nearly diagonal, r / (E - d) is nearly -x. Of 7,755 in small molecules and lattices one was below.
 _STALE = 1e-4
+# Shares of the squared norm of a new direction that are left when it is purified: what was noise is dropped, and what
+# was changed by less than that stays orthogonal enough.
+_NOISE, _HARDLY_CHANGED = 0.5, 1.0 - 1e-6
 _NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
 
 
@@ -45,6 +48,12 @@ class Operator(Protocol):
 
     def lowest_diagonal(self, count: int) -> FloatArray:
         """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
+
+    def purify(self, vector: FloatArray, scratch: tuple[FloatArray, FloatArray] | None = None) -> float:
+        """Take out what a vector should not have; the share of its squared norm that is left, 1 if it was not touched.
+
+        `scratch` are two vectors that may be overwritten.
+        """
 
     def sum_over_ranks(self, values: FloatArray) -> None:
         """Add small arrays over all ranks, in place."""
@@ -113,6 +122,7 @@ class KrylovBasis:
                 break
             for row in range(n_start, self.nroots):
                 self.operator.memory.fill_random(self.random, self.basis[row])
+                self.operator.purify(self.basis[row])
             n_start = self.nroots
         self._append(n_start)
 
@@ -194,14 +204,27 @@ class KrylovBasis:
             if not len(transform):
                 return False
             self.operator.vectors.project_out(fresh, self.basis[:k], inside, transform)
-            m = len(transform)
+            m, unchanged = self._purify(k, len(transform))
+            if m == 0:
+                return False
             fresh, selection = self.basis[k : k + m], np.eye(m)
-            if np.linalg.eigvalsh(small).min() > _CANCELLED * scale.max():
+            if unchanged and np.linalg.eigvalsh(small).min() > _CANCELLED * scale.max():
                 break
             both = self._reduced(self.operator.vectors.gram(fresh, self.basis[: k + m]))
             overlaps, products = both[:, :k], both[:, k:]
         self._append(m)
         return True
+
+    def _purify(self, first: int, count: int) -> tuple[int, bool]:
+        """Take out of some new vectors of norm 1 what they should not have; returns how many are left, and whether they
+        are still those that they were."""
+        rows, last = self.basis[first : first + count], self.capacity - 1
+        scratch = (self.images[first], self.images[first + 1]) if first < last else None
+        shares = np.array([self.operator.purify(rows[k], scratch) for k in range(count)])
+        kept = shares > _NOISE
+        if not kept.all() and kept.any():
+            self.operator.vectors.rotate(rows, np.eye(count)[kept])
+        return int(kept.sum()), bool(shares.min(initial=1.0) > _HARDLY_CHANGED)
 
     def _replace_stale(self, wanted: NDArray[np.bool_]) -> None:
         """Take x / (E - d) for wanted expansion vectors that the basis all but holds.
@@ -232,6 +255,7 @@ class KrylovBasis:
         if k >= self.operator.dimension:
             return False
         self.operator.memory.fill_random(self.random, self.basis[k])
+        self.operator.purify(self.basis[k])
         both = self._reduced(self.operator.vectors.gram(self.basis[k : k + 1], self.basis[: k + 1]))
         self.expansion.overlaps, self.expansion.products = both[:, :k], both[:, k:]
         return self._accept(np.ones(1, bool))

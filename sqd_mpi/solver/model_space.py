@@ -25,9 +25,10 @@ from sqd_mpi.problem.interaction import Interaction
 # Diagonal elements closer than this (hartree) belong together: determinants that differ by flipped spins.
 _TIE = 1e-9
 _SMALL_MATRIX = 400
-_WALL = 1e3  # hartree
 _CLEAN = 1e-8
 _LEAST_DENOMINATOR = 0.3  # hartree
+_SAME_SPIN, _FEW_FUNCTIONS = 1e-6, 30
+IMPOSSIBLE = 1e4  # hartree, added to elements of determinants that cannot have the wanted spin
 _TRACE = 0.03  # norm of what start vectors hold of other eigenvectors of the model space
 
 
@@ -59,13 +60,14 @@ class ModelSpace:
     """Lowest diagonal element (hartree) of the determinants outside; infinite if there is none."""
     clean: NDArray[np.bool_] | None = field(repr=False, default=None)
     """(n_states,) which eigenvectors the penalty does not touch, None for all."""
-    bounds: tuple[FloatArray, ...] | None = field(repr=False, default=None)
-    """With a penalty, the lowest eigenvalues without it and with one so strong that nothing comes through."""
+    n_independent: int = 0
+    """How many eigenvectors there are in all."""
 
     @classmethod
     def create(
         cls, grid: ProcessGrid, layout: Layout, diagonal: Array, hamiltonian: Hamiltonian, interaction: Interaction,
-        size: int, n_states: int | None = None, penalty: Penalty | None = None, memory: Memory = HOST,
+        size: int, n_states: int | None = None, penalty: Penalty | None = None, twice_spin: int | None = None,
+        memory: Memory = HOST,
     ) -> ModelSpace:  # fmt: skip
         """Pick the `size` lowest determinants (fewer in a small space, whole sets of equal energy) and diagonalise.
 
@@ -81,26 +83,41 @@ class ModelSpace:
             n_states: number of eigenpairs wanted; by default all.
             penalty: added to the interaction. If it is squared, it must not lead out of sets of determinants of equal
                 diagonal element.
+            twice_spin: 2 S of the only eigenvectors that are wanted, or None; S^2 must not lead out of the sector, and
+                the diagonal must be the same for all determinants of a configuration. There may be none.
             memory: where the diagonal lies.
         """
-        chosen, edge, mine = _lowest_determinants(grid, layout, diagonal, size, memory)
+        chosen, edge, mine, elements = _lowest_determinants(grid, layout, diagonal, size, memory)
 
-        # Their matrix.
+        # Determinants with too few open shells for a spin have no part in its states.
         alpha, beta = np.divmod(chosen, layout.beta.size)
         strings = (
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
             layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
         )
-        mirror = np.zeros(len(chosen), bool) if not layout.parity else alpha == beta
-        matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
+        complete = len(mine) == layout.dimension
+        if twice_spin is not None:
+            able = n_open_shells(*strings) >= twice_spin
+            complete = complete or edge > elements.min() + IMPOSSIBLE / 2 or not able.all()
+            mine, elements, alpha, beta = mine[able], elements[able], alpha[able], beta[able]
+            strings = strings[0][able], strings[1][able]
 
-        # With a penalty, and what it could do at the most.
-        count, bounds = min(n_states or len(matrix), len(matrix)), None
+        # Their matrix.
+        mirror = np.zeros(len(alpha), bool) if not layout.parity else alpha == beta
+        matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
+        if twice_spin is not None:
+            square = _matrix(strings, hamiltonian, Interaction.spin_square(hamiltonian), layout.parity, mirror)
+            functions = _of_one_spin(square, twice_spin, complete)
+            energies, vectors = _lowest_eigenpairs(functions.T @ matrix @ functions, n_states or len(matrix))
+            edge = np.inf if complete else edge
+            return cls(energies, functions @ vectors, mine, elements, edge, n_independent=functions.shape[1])
+
+        # With a penalty.
+        count = min(n_states or len(matrix), len(matrix))
         if penalty is not None:
             added = _matrix(strings, hamiltonian, penalty.interaction, layout.parity, mirror)
             if penalty.squared:
                 added = added @ added
-            bounds = tuple(_lowest_eigenpairs(matrix + factor * added, count)[0] for factor in (0.0, _WALL))
             matrix += penalty.strength * added
 
         # Its eigenpairs, and which of them have no part of other spins.
@@ -109,7 +126,7 @@ class ModelSpace:
         clean = np.ones(len(energies), bool)
         if penalty is not None:
             clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
-        return cls(energies, vectors, mine, elements, edge if len(mine) < layout.dimension else np.inf, clean, bounds)
+        return cls(energies, vectors, mine, elements, np.inf if complete else edge, clean, len(matrix))
 
     @property
     def complete(self) -> bool:
@@ -179,16 +196,37 @@ class ModelSpace:
 
 def _lowest_determinants(
     grid: ProcessGrid, layout: Layout, diagonal: Array, size: int, memory: Memory
-) -> tuple[NDArray[np.int64], float, NDArray[np.int64]]:
-    """Codes of the lowest determinants of all ranks and the edge, as `_choose`; where they lie in this rank's slice."""
+) -> tuple[NDArray[np.int64], float, NDArray[np.int64], FloatArray]:
+    """Codes of the lowest determinants of all ranks and the edge, as `_choose`; where they lie in this rank's slice;
+    and their elements of the diagonal.
+    """
     where = layout.geometry(*grid.coordinates)
     flat, elements = memory.smallest(diagonal, 2 * size)
     rows, columns = where.locate(flat)
     code = layout.alpha.canonical[where.alpha[rows]] * layout.beta.size + layout.beta.canonical[where.beta[columns]]
     everybody = grid.gather_everywhere(np.column_stack([elements, code.astype(np.float64)]))
-    chosen, edge = _choose(everybody, size)
+    chosen, edge, elements = _choose(everybody, size)
     position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
-    return chosen, edge, np.array([position.get(int(key), -1) for key in chosen], np.int64)
+    return chosen, edge, np.array([position.get(int(key), -1) for key in chosen], np.int64), elements
+
+
+def _of_one_spin(square: FloatArray, twice_spin: int, complete: bool) -> FloatArray:
+    """(n, m) orthonormal columns that span the eigenvectors of S^2, given as a matrix, for one spin.
+
+    Where a configuration had to be cut there may be none; then those of the nearest eigenvalues.
+    """
+    values, vectors = np.linalg.eigh(square)
+    distances = abs(values - twice_spin * (twice_spin + 2) / 4.0)
+    chosen = distances < _SAME_SPIN
+    if not chosen.any() and not complete:
+        chosen = distances <= np.sort(distances)[:_FEW_FUNCTIONS][-1]
+    return np.ascontiguousarray(vectors[:, chosen])
+
+
+def n_open_shells(alpha: NDArray[np.uint64], beta: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(n,) orbitals with one electron in determinants of the given strings, (n, n_words) uint64 each."""
+    bits = np.unpackbits((alpha ^ beta).view(np.uint8), axis=1)
+    return np.asarray(bits.sum(axis=1, dtype=np.int64))
 
 
 def _of_the_main(amounts: FloatArray, values: FloatArray) -> FloatArray:
@@ -200,6 +238,7 @@ def _of_the_main(amounts: FloatArray, values: FloatArray) -> FloatArray:
 
 def _lowest_eigenpairs(matrix: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
     """The `count` lowest eigenvalues and their eigenvectors in columns."""
+    count = min(count, len(matrix))
     if len(matrix) <= _SMALL_MATRIX:  # importing SciPy would take longer
         energies, vectors = np.linalg.eigh(matrix)
         return energies[:count], vectors[:, :count]
@@ -222,20 +261,21 @@ def _matrix(
     return matrix
 
 
-def _choose(candidates: FloatArray, size: int) -> tuple[NDArray[np.int64], float]:
-    """Codes of the lowest candidates (value, code), and a value that none of those that are left out lies below.
+def _choose(candidates: FloatArray, size: int) -> tuple[NDArray[np.int64], float, FloatArray]:
+    """Codes of the lowest candidates (value, code), a value that none of those that are left out lies below, and the
+    values of those that were chosen.
 
     Ties at the end are taken whole or, past twice the size, not.
     """
     order = np.lexsort((candidates[:, 1], candidates[:, 0]))
     values, codes = candidates[order, 0], candidates[order, 1].astype(np.int64)
     if len(values) <= size:
-        return codes, float(values[-1])
+        return codes, float(values[-1]), values
     stop = int(np.searchsorted(values, values[size - 1] + _TIE, side="right"))
     if stop > 2 * size:
         first = int(np.searchsorted(values, values[size - 1] - _TIE))
         stop = first if first >= size // 2 and first > 0 else size
-    return codes[:stop], float(values[min(stop, len(values) - 1)])
+    return codes[:stop], float(values[min(stop, len(values) - 1)]), values[:stop]
 
 
 @parallel_jit

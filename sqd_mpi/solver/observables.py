@@ -16,6 +16,7 @@ from sqd_mpi.distribution.process_grid import ProcessGrid
 
 _N_PROBES = 16  # elements that show a parity
 
+
 @dataclass(frozen=True, eq=False)
 class StringWeights:
     """How much of one normalised vector each string carries, in canonical order of the strings."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.fitting import Frame
-from sqd_mpi.solver.model_space import ModelSpace, Penalty
+from sqd_mpi.solver.mean_diagonal import mean_diagonal
+from sqd_mpi.solver.model_space import IMPOSSIBLE, ModelSpace, Penalty
 from sqd_mpi.solver.sectors import Sector
 from sqd_mpi.solver.sigma import SigmaOperator
+from sqd_mpi.solver.spin_sector import SpinSectorOperator
 from sqd_mpi.solver.spin_target import SpinTargetOperator
 
 _MODEL_STATES = 30  # more eigenvectors of the model space than roots, which leave traces in the start vectors
@@ -49,40 +48,28 @@ class Operators:
 
     def sigma(self, layout: Layout, interaction: Interaction) -> SigmaOperator:
         """An interaction applied to vectors of a sector. Collective over the grid."""
-        return SigmaOperator(
-            self.frame.grid, layout, self.block(layout), interaction, memory=self.frame.engine.memory
-        )
+        return SigmaOperator(self.frame.grid, layout, self.block(layout), interaction, memory=self.frame.engine.memory)
 
-    def hamiltonian(self, layout: Layout) -> SigmaOperator:
-        """What is diagonalised: the Hamiltonian, with a penalty on other spins if one spin is wanted.
+    def hamiltonian(self, sector: Sector) -> SigmaOperator:
+        """What is diagonalised: the Hamiltonian, with a penalty on other spins where those are not left out.
 
         Collective over the grid.
         """
         frame = self.frame
-        hamiltonian = frame.space.hamiltonian
+        hamiltonian, layout = frame.space.hamiltonian, frame.layout(sector)
         with self._timers("structure"):
             block, common = self.block(layout), (self._timers, frame.engine.memory)
+            if sector.has_spin:
+                spins = frame.spins_of(layout.parity)
+                return SpinSectorOperator(frame.grid, layout, block, hamiltonian, sector.twice_spin, spins, *common)
             if frame.target is not None:
                 return SpinTargetOperator(frame.grid, layout, block, hamiltonian, frame.target, *common)
             return SigmaOperator(frame.grid, layout, block, Interaction.energy(hamiltonian), *common)
 
     def models(self) -> dict[Sector, ModelSpace]:
-        """The model spaces of all sectors; they may show that the penalty on other spins must be stronger.
-
-        Collective over the grid. The frame then has the stronger one.
-        """
-        frame = self.frame
-        models = {sector: self._model(sector) for sector in frame.sectors}
-        if frame.target is None or not frame.target.may_lift:
-            return models
-        bounds = [model.bounds for model in models.values() if model.bounds is not None]
-        lowest = min(float(without[0]) for without, _ in bounds)
-        wanted = np.sort(np.concatenate([pure for _, pure in bounds]))[: frame.call.options.nroots]
-        lifted = frame.target.lifted(float(wanted[-1]) - lowest)
-        if lifted == frame.target:
-            return models
-        self.frame = replace(frame, target=lifted)
-        return {sector: self._model(sector) for sector in frame.sectors}
+        """The model spaces of all sectors; a label may have no state of a spin. Collective over the grid."""
+        models = {sector: self._model(sector) for sector in self.frame.sectors}
+        return {sector: model for sector, model in models.items() if len(model.energies)}
 
     def _model(self, sector: Sector) -> ModelSpace:
         frame, options = self.frame, self.frame.call.options
@@ -94,11 +81,15 @@ class Operators:
             if layout.dimension > _SMALL_DIMENSION and "model_space" not in options.model_fields_set:
                 size = max(size, _LARGE_MODEL_SPACE)
 
-            # Its lowest diagonal elements: with a spin target those of configurations.
+            # Its lowest diagonal elements: where one spin is wanted those of configurations.
             energy = Interaction.energy(space.hamiltonian)
-            memory = frame.engine.memory if target is None else HOST
-            if target is None:
-                penalty = None
+            memory = frame.engine.memory if target is None and not sector.has_spin else HOST
+            penalty = None
+            if sector.has_spin:
+                diagonal = mean_diagonal(
+                    layout, here, space.hamiltonian, block, sector.twice_spin, frame.engine.memory, wall=IMPOSSIBLE
+                )
+            elif target is None:
                 diagonal = memory.empty(layout.slice_size(*here))
                 block.diagonal(energy, diagonal)
             else:
@@ -106,5 +97,14 @@ class Operators:
                 diagonal = target.diagonal(layout, here, space.hamiltonian, block, frame.engine.memory)
             n_states = 2 * options.nroots + _MODEL_STATES
             return ModelSpace.create(
-                frame.grid, layout, diagonal, space.hamiltonian, energy, size, n_states, penalty, memory
+                frame.grid,
+                layout,
+                diagonal,
+                space.hamiltonian,
+                energy,
+                size,
+                n_states,
+                penalty,
+                sector.twice_spin if sector.has_spin else None,
+                memory,
             )

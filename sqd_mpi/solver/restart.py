@@ -15,7 +15,7 @@ from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.solver.davidson import Eigenpairs, Step
 from sqd_mpi.solver.fitting import Frame
 from sqd_mpi.solver.history import History
-from sqd_mpi.solver.sectors import Aim, Sector, SectorSearch, SectorTask
+from sqd_mpi.solver.sectors import ANY_SPIN, Aim, Sector, SectorSearch, SectorTask
 
 _NORMALISED = 1e-9  # by how much the squared norm of an eigenvector from a checkpoint may differ from 1
 
@@ -84,8 +84,9 @@ class Restart:
             "settings": _settings(self._frame),
             "guarded": task.sector if task.aim is Aim.GUARD else None,
             "sectors": {
-                "label": [label for label, _ in sectors_known],
-                "parity": [parity for _, parity in sectors_known],
+                "label": [sector.label for sector in sectors_known],
+                "parity": [sector.parity for sector in sectors_known],
+                "twice_spin": [sector.twice_spin for sector in sectors_known],
                 "n_found": [n_found for n_found, _, _ in sectors_known.values()],
                 "hard": [int(hard) for _, hard, _ in sectors_known.values()],
                 "how": [how for _, _, how in sectors_known.values()],
@@ -119,11 +120,12 @@ class Restart:
 
         history.restore(int(state["iteration"]), known)
         guarded = known["guarded"]
-        self.guarded = None if guarded is None else (int(guarded[0]), int(guarded[1]))
+        self.guarded = None if guarded is None else Sector(*(int(number) for number in guarded))
         columns = known["sectors"]
-        for row in zip(*(columns[name] for name in ("label", "parity", "n_found", "hard", "how")), strict=True):
-            label, parity, n_found, hard, how = row
-            sector = (label, parity)
+        columns.setdefault("twice_spin", [ANY_SPIN] * len(columns["label"]))
+        names = "label", "parity", "twice_spin", "n_found", "hard", "how"
+        for label, parity, twice_spin, n_found, hard, how in zip(*(columns[name] for name in names), strict=True):
+            sector = Sector(label, parity, twice_spin)
             if sector not in sectors:
                 continue
             whole, pairs = self._roots(sector, n_found, state)
@@ -134,9 +136,9 @@ class Restart:
         """Whether the known roots of a sector are all there with the accuracy that is wanted now; and the roots."""
         reader, frame = self.stored.reader, self._frame
         tol = frame.call.options.tol
-        numbers = [
-            k for k in range(self.stored.nroots) if (reader.sectors[k], reader.parities[k]) == sector
-        ][:n_found]
+        spins = state["solver"].get("twice_spins", [ANY_SPIN] * self.stored.nroots)
+        stored = map(Sector, reader.sectors, reader.parities, spins)  # directions follow the roots
+        numbers = [k for k, other in enumerate(stored) if other == sector][:n_found]
         energies, norms = (np.array(state[name], float)[numbers] for name in ("energies", "residual_norms"))
         if len(numbers) < n_found or np.any(norms > tol):
             return False, None

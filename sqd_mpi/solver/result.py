@@ -36,12 +36,16 @@ class Root:
     """Whether the residual norm reached the tolerance, and the spin is not another than was asked for."""
     spin_square: float | None
     """<S^2>; None for spin-dependent integrals without the overlap of the orbitals."""
+    spin_variance: float | None
+    """<(P S^2 P)^2> - <S^2>^2 with the projection P on the subspace: 0 for a state of one spin; None as <S^2>."""
     spin_pure: bool | None
     """Whether the state is one of S^2 (in the subspace) with the value of a spin; None where <S^2> is."""
     sector: int
     """Label of the symmetry sector."""
     parity: int
     """+1 or -1 for C = +C^T (even spin) or -C^T (odd spin); 0 where spin-flip symmetry was not used."""
+    twice_spin: int
+    """2 S where states of every spin were sought for themselves, else -1."""
     occupancies: FloatArray = field(repr=False)
     """(2, norb) mean occupations of alpha and beta orbitals."""
     weights: StringWeights = field(repr=False)
@@ -215,6 +219,7 @@ def _root(operators: Operators, sector: Sector, pairs: Eigenpairs, k: int, spin:
     # Energy and spin.
     known = not np.isnan(spin[0])
     spin_square, spin_pure = (spin[0], is_pure(*spin)) if known else (None, None)
+    variance = max(spin[1] - spin[0] ** 2, 0.0) if known else None
     energy = penalised if target is None else target.energy(penalised, *spin)
     another = target is not None and known and target.is_another(spin[0])
 
@@ -228,6 +233,6 @@ def _root(operators: Operators, sector: Sector, pairs: Eigenpairs, k: int, spin:
     )
     return Root(
         energy, None if target is None else penalised, float(pairs.residual_norms[k]),
-        bool(pairs.converged[k]) and not another, spin_square, spin_pure, *sector, occupied, weights, layout,
+        bool(pairs.converged[k]) and not another, spin_square, variance, spin_pure, *sector, occupied, weights, layout,
         pairs.vectors[k],
     )  # fmt: skip

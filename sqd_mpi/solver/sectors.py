@@ -25,7 +25,34 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.solver.davidson import Step
 
-Sector = tuple[int, int]  # label, and parity of the spin flip or 0
+ANY_SPIN = -1
+
+
+class Sector(NamedTuple):
+    """Symmetry by which states are kept apart."""
+
+    label: int
+    """Of the orbitals."""
+    parity: int = 0
+    """Of the spin flip; 0 where that is not used."""
+    twice_spin: int = ANY_SPIN
+    """2 S, where states of every spin are sought for themselves; else ANY_SPIN."""
+
+    @property
+    def has_spin(self) -> bool:
+        """Whether all its states have one spin."""
+        return self.twice_spin != ANY_SPIN
+
+    @property
+    def spin_square(self) -> float:
+        """S (S + 1)."""
+        return self.twice_spin * (self.twice_spin + 2) / 4.0
+
+    def __str__(self) -> str:
+        parity = f", parity {self.parity:+d}" if self.parity else ""
+        spin = f", S = {self.twice_spin / 2:g}" if self.has_spin else ""
+        return f"sector {self.label}{parity}{spin}"
+
 
 # A state of a model space is lowered by so many times what the model spaces missed in states that were solved, or by so
 # many times its second-order correction. Over random Hamiltonians with model spaces of 4 to 100 determinants what was
@@ -196,10 +223,9 @@ class SectorSearch:
         k, outlook = len(state.energies), state.outlook
         missed = max((each.missed for each in self._all), default=0.0)
         depth = max((max(each.depth, each.missed) for each in self._all), default=0.0)
-        return (
-            float(outlook.energies[min(k, len(outlook.energies) - 1)]) > bound + max(CAUTION * missed, LEAST_MARGIN)
-            and outlook.edge > bound + max(CAUTION * depth, LEAST_MARGIN)
-        )
+        return float(outlook.energies[min(k, len(outlook.energies) - 1)]) > bound + max(
+            CAUTION * missed, LEAST_MARGIN
+        ) and outlook.edge > bound + max(CAUTION * depth, LEAST_MARGIN)
 
     def _order(self, sector: Sector) -> tuple[bool, float]:
         """Cheap looks first, and what may lower the bound."""
@@ -314,7 +340,7 @@ class SectorSearch:
         if k >= outlook.dimension:
             return "solved"
         if outlook.complete:
-            return "exact" if outlook.energies[k] > bound - SAME_ENERGY else None
+            return "exact" if k < len(outlook.energies) and outlook.energies[k] > bound - SAME_ENERGY else None
         looked_at = outlook.dimension >= LEAST_DIMENSION or k > 0
         return "model" if looked_at and self._lies_above(state, bound) else None
 

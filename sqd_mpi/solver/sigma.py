@@ -86,6 +86,10 @@ class SigmaOperator:
         """out = H vector, both (size,) slices of this rank, in its memory. Collective over the grid."""
         self._matvec(vector, out)
 
+    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None) -> float:
+        """Take out what a vector should not have: here nothing; see `krylov_basis.Operator`."""
+        return 1.0
+
     def _matvec(self, vector: Array, out: Array) -> None:
         self._apply(self.interaction, self._diagonal, vector, out)
 
@@ -111,5 +115,3 @@ class SigmaOperator:
         values = np.array([self.memory.vectors.dot(each, work) for each in (vector, work)])
         self.sum_over_ranks(values)
         return float(values[0]), float(values[1])
-
-

@@ -119,9 +119,11 @@ def solve_subspace(
     options, log, timers = options or SolveOptions(), log or Log.silent(), timers or Timers()
     try:
         with _jit.taking(options.threads):
-            history = History(options.tol, options.max_iterations, options.spin_square is not None, log)
+            history = History(options.tol, options.max_iterations, log)
             call = _agree(ranks_of(comm), hamiltonian, (strings_a, strings_b), options, log, timers)
             operators = Operators(fit(call))
+            target = operators.frame.target
+            history.penalised = target is not None and target.strength > 0.0
             restart = Restart.open(operators.frame, start_vectors)
             return _Solve(operators, restart, history, hook).run()
     except MemoryError as error:
@@ -146,7 +148,12 @@ class _Solve:
         self.models = self.operators.models()
         self.frame = self.operators.frame
         outlooks = {
-            sector: Outlook(model.energies, model.edge, self.frame.layout(sector).dimension, len(model.mine))
+            sector: Outlook(
+                model.energies,
+                model.edge,
+                model.n_independent if model.complete else self.frame.layout(sector).dimension,
+                len(model.mine),
+            )  # fmt: skip
             for sector, model in self.models.items()
         }
         self.search = SectorSearch(outlooks, self.call.options.nroots)
@@ -165,12 +172,11 @@ class _Solve:
         layout, bound = frame.layout(sector), search.bound
 
         # The operator, and as many basis vectors as fit beside it.
-        operator = self.operators.hamiltonian(layout)
+        operator = self.operators.hamiltonian(sector)
         n_basis = frame.basis_that_fits(
             operator, self.operators.structure_bytes, frame.basis_for(layout, task.count), 2 * task.count
         )
-        n_extra = 0 if frame.target is None else frame.target.n_vectors
-        self.usage.count(operator, self.operators.structure_bytes, 2 * n_basis + 1 + n_extra)
+        self.usage.count(operator, self.operators.structure_bytes, 2 * n_basis + 1 + frame.n_extra_vectors)
         start = self._start_vectors(task, operator)
 
         # Iterations, until the roots are converged or enough is known of the sector.
@@ -211,7 +217,7 @@ class _Solve:
         if search.note(task, verdict, pairs.energies, pairs.converged, share, wanted):
             self.found[sector] = Found(pairs, wanted)
             if np.isfinite(bound):
-                self.call.log.info(f"also solved: {_name(sector)}, energy {pairs.energies[-1]:.10f}")
+                self.call.log.info(f"also solved: {sector}, energy {pairs.energies[-1]:.10f}")
 
     def _take(self, sector: Sector, found: Found) -> None:
         """Take up the roots of a sector that an earlier run has found."""
@@ -225,7 +231,7 @@ class _Solve:
         memory = frame.engine.memory
         start = StartVectors(
             frame.grid, frame.layout(sector), model, memory, task, memory.to_host(operator.diagonal()),
-            min(self.search.bound, float(model.energies[0])),
+            min(self.search.bound, float(model.energies[0])), operator.purify,
         )  # fmt: skip
         if sector in self.found:
             start.add_known(self.found[sector].pairs.vectors)
@@ -243,7 +249,9 @@ class _Solve:
 
     def _state(self, task: SectorTask, step: Step) -> dict[str, Any]:
         """What a later run needs beside the vectors to go on from here."""
-        return {**self.history.state(self.call.options.nroots, step), **self.restart.state(task, self.search)}
+        history, restart = self.history.state(self.call.options.nroots, step), self.restart.state(task, self.search)
+        others = [s.twice_spin for s, each in self.found.items() if s != task.sector for _ in each.pairs.energies]
+        return {**history, **restart, "twice_spins": [task.sector.twice_spin] * len(step.energies) + others}
 
     def _result(self) -> SubspaceResult:
         """What is returned, and what is said of it. Collective over the grid."""
@@ -280,8 +288,10 @@ class _Solve:
             log.info(f"{total} other symmetry sectors lie above: {', '.join(told)}")
 
         # Where a root that is reported has not converged that is said of the root.
-        open_roots = {(root.sector, root.parity) for root in roots if root.residual_norm > options.tol}
-        unknown = [_name(s) for s, decision in decisions.items() if not decision.proven and s not in open_roots]
+        open_roots = {
+            Sector(root.sector, root.parity, root.twice_spin) for root in roots if root.residual_norm > options.tol
+        }
+        unknown = [str(s) for s, decision in decisions.items() if not decision.proven and s not in open_roots]
         if unknown:
             log.warning(
                 f"not proven: a lower state may lie in {', '.join(unknown)}, where {options.max_iterations} "
@@ -359,8 +369,3 @@ def _agree(
     with timers("symmetry"):
         space = Space.create(hamiltonian, *strings, symmetry=options.symmetry != "off")
     return Call(ranks, space, options, log, timers, -int(most[8]), local_rank, n_local)
-
-
-def _name(sector: Sector) -> str:
-    label, parity = sector
-    return f"sector {label}" + (f", parity {parity:+d}" if parity else "")

@@ -5,9 +5,10 @@ With t = S (S + 1) of the wanted spin and P the projection on the subspace, the 
     H + strength (P S^2 P - t)          where S is the least spin of these electrons (only the coupling W changes),
     H + strength (P S^2 P - t)^2        otherwise (two more applications of S^2).
 
-It is that of PySCF's `fix_spin_` and does not depend on the grid or on which symmetries are used. In a space that S^2
-does not leave both forms have the same eigenvectors of spin S; the first, which is cheaper, then serves in sectors of
-one parity of the spin flip as well if S is the lowest spin there, and the strength may follow what is found.
+It is that of PySCF's `fix_spin_` and does not depend on the grid or on which symmetries are used. It serves in spaces
+that S^2 leads out of, and where a penalty is asked for; elsewhere the spin is a symmetry (`spin_sector`). With a
+penalty on a space that S^2 does not leave both forms have the same eigenvectors of spin S, so the first, which is
+cheaper, serves in sectors of one parity of the spin flip as well if S is the lowest spin there.
 
 A penalty alone converges badly: a diagonal preconditioner that tells apart determinants of one configuration, which
 differ only in how the spins of the open shells are dealt, mixes other spins into every new direction. Here the
@@ -20,11 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import comb
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock
 from sqd_mpi.distribution.layout import Layout
@@ -33,13 +32,11 @@ from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.solver.mean_diagonal import mean_diagonal
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.timing import Timers
 
 _DEFAULT_LIFT = 0.5  # hartree by which the spin next to the wanted one is lifted
-# Where the model spaces of a space that S^2 does not leave show states of other spins below, they are lifted above by
-# this much and that share of the gap. In other spaces the strength is part of what is asked, and stays.
-_LEAST_LIFT, _GAP_FACTOR, _LARGEST_LIFT = 0.3, 1.3, 5.0
 # A state counts as spin-pure if <S^2> is that close to S (S + 1) of some spin, and |S^2 v - <S^2> v| that small.
 _PURE_MEAN = 1e-4
 _PURE_DEVIATION = 1e-2
@@ -57,8 +54,6 @@ class SpinTarget:
     """Factor of the penalty, hartree."""
     linear: bool
     """Which of both forms it has."""
-    may_lift: bool = False
-    """Whether the strength may grow where states of other spins lie below."""
 
     @classmethod
     def create(
@@ -86,8 +81,7 @@ class SpinTarget:
         if closed and spin_flip and target.is_a_spin and target.spin < 2.0:  # the lowest of its parity
             target = replace(target, linear=True)
         if strength is None:
-            may_lift = closed and not hamiltonian.spin_dependent
-            target = replace(target, strength=_DEFAULT_LIFT / target.step, may_lift=may_lift)
+            target = replace(target, strength=_DEFAULT_LIFT / target.step)
         return target
 
     @property
@@ -139,29 +133,22 @@ class SpinTarget:
         """S^2 - t."""
         return Interaction.spin_square(hamiltonian).shifted(-self.value)
 
-    def lifted(self, gap: float) -> SpinTarget:
-        """At least this strength, and enough for other spins that lie by `gap` (hartree) below the wanted states."""
-        lift = min(_GAP_FACTOR * gap + _LEAST_LIFT, _LARGEST_LIFT)  # a space without pure states shows any gap
-        return replace(self, strength=max(self.strength, lift / self.step))
+    def without_penalty(self) -> SpinTarget:
+        """The same for vectors that have no part of other spins."""
+        return replace(self, strength=0.0, linear=True)
 
     def diagonal(
         self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock,
         memory: Memory = HOST,
     ) -> FloatArray:  # fmt: skip
         """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree, in host memory."""
-        elements = memory.empty(layout.slice_size(*place))
-        where = layout.geometry(*place)
         if hamiltonian.spin_dependent:  # no configurations without common orbitals
+            elements = memory.empty(layout.slice_size(*place))
             block.diagonal(self.interaction(hamiltonian), elements)
             return memory.to_host(elements)
-        block.diagonal(Interaction.energy(hamiltonian), elements)
-        out = memory.to_host(elements)
-        _average_over_spin_functions(
-            where.row_offset, where.row_length, where.row_column, where.start, where.stop,
-            layout.alpha.strings[where.alpha], layout.beta.strings[where.beta], _exchange(hamiltonian),
-            round(2.0 * self.spin) / 2.0, 0.0 if self.linear else self.strength, out,
-        )  # fmt: skip
-        return out
+        # Configurations with too few open shells: lifted by what the penalty makes of their highest spin.
+        strength = 0.0 if self.linear else self.strength
+        return mean_diagonal(layout, place, hamiltonian, block, round(2.0 * self.spin), memory, strength)
 
     def reached(self, mean: float) -> bool:
         """Whether <S^2> is that of the wanted spin."""
@@ -232,56 +219,3 @@ def is_pure(mean: float, square: float) -> bool:
     spin = np.round(np.sqrt(4.0 * max(mean, 0.0) + 1.0) - 1.0) / 2.0
     deviation = np.sqrt(max(square - mean**2, 0.0))
     return bool(abs(mean - spin * (spin + 1.0)) <= _PURE_MEAN and deviation <= _PURE_DEVIATION)
-
-
-def _exchange(hamiltonian: Hamiltonian) -> FloatArray:
-    """(norb, norb) K[p, q] = (pq|pq)."""
-    p, q = np.tril_indices(hamiltonian.norb)
-    out = np.empty((hamiltonian.norb, hamiltonian.norb))
-    out[p, q] = out[q, p] = np.diagonal(hamiltonian.eri_pairs())
-    return out
-
-
-@parallel_jit
-def _average_over_spin_functions(
-    row_offset, row_length, row_column, start, stop, alpha, beta, exchange, spin, strength, out
-):
-    """Diagonal elements of H to their means over the spin functions of spin S of the configuration, in place.
-
-    A determinant has -K_pq for every pair of parallel open shells; the mean over the functions of spin S of n open
-    shells has -K_pq (1/2 + 2 <s_p s_q>) for every pair, where n (n - 1) <s_p s_q> = S (S + 1) - 3 n / 4. Configurations
-    with too few open shells for S are lifted by what the quadratic penalty makes of their highest spin.
-    """
-    for row in numba.prange(row_offset.shape[0]):
-        first, last = max(row_offset[row], start), min(row_offset[row] + row_length[row], stop)
-        opened, is_alpha = np.empty(64 * alpha.shape[1], np.int64), np.empty(64 * alpha.shape[1], np.bool_)
-        for flat in range(first, last):
-            # The open shells, and which of them have an alpha electron.
-            j = row_column[row] + flat - row_offset[row]
-            n_open = 0
-            for word in range(alpha.shape[1]):
-                bits = alpha[row, word] ^ beta[j, word]
-                orbital = 64 * word
-                while bits != 0:
-                    if bits & np.uint64(1):
-                        opened[n_open] = orbital
-                        is_alpha[n_open] = (alpha[row, word] >> np.uint64(orbital & 63)) & np.uint64(1) == 1
-                        n_open += 1
-                    bits >>= np.uint64(1)
-                    orbital += 1
-
-            # Exchange integrals of pairs of parallel ones, and of all pairs.
-            parallel, total = 0.0, 0.0
-            for p in range(n_open):
-                for q in range(p):
-                    value = exchange[opened[p], opened[q]]
-                    total += value
-                    if is_alpha[p] == is_alpha[q]:
-                        parallel += value
-
-            # The mean of the wanted spin, or of the highest one that there is, and what this differs by.
-            possible = min(spin, 0.5 * n_open)
-            if n_open > 1:
-                scalar = (possible * (possible + 1.0) - 0.75 * n_open) / (n_open * (n_open - 1.0))
-                out[flat - start] += parallel - (0.5 + 2.0 * scalar) * total
-            out[flat - start] += strength * (spin * (spin + 1.0) - possible * (possible + 1.0)) ** 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ _OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinant
 _LEAST_SQUARE = 1e-4  # norm squared of the part of a stored vector that lies in the sector
 
 
+def _nothing_to_purify(vector: Array) -> float:
+    """Leave a vector as it is."""
+    return 1.0
+
+
 class StartVectors:
     """Fills the first rows of a basis for one task.
 
@@ -30,14 +36,15 @@ class StartVectors:
         task: what the sector is solved for.
         diagonal: this rank's slice of the diagonal of the operator, in host memory.
         energy: about that of the states that are sought, hartree.
+        purify: takes out of a vector what it should not have, and gives the share of its squared norm that is left.
     """
 
     def __init__(
         self, grid: ProcessGrid, layout: Layout, model: ModelSpace, memory: Memory, task: SectorTask,
-        diagonal: FloatArray, energy: float,
+        diagonal: FloatArray, energy: float, purify: Callable[[Array], float] = _nothing_to_purify,
     ):  # fmt: skip
         self._grid, self._layout, self._model, self._memory, self._task = grid, layout, model, memory, task
-        self._diagonal, self._energy = diagonal, energy
+        self._diagonal, self._energy, self._purify = diagonal, energy, purify
         self._known: list[FloatArray] = []
         self._stored: tuple[Any, int, bool] = None, 0, False  # as in `add_stored`
         self.stored_numbers: list[int] = []
@@ -79,7 +86,10 @@ class StartVectors:
             # Model states come on top: they guard against a root that stored vectors lack.
             first = 0 if task.aim is Aim.ROOTS else task.count - 1
             wanted = task.count - first if count < task.count or task.aim is not Aim.ROOTS else 0
-            count += self._model.fill(out[count:limit], wanted, self._memory, first)
+            n_model = self._model.fill(out[count:limit], wanted, self._memory, first)
+            for row in range(count, count + n_model):
+                self._purify(out[row])  # configurations may have been cut
+            count += n_model
         return self._fill_directions(out, count, limit)
 
     def _fill_stored(self, out: Array, count: int, limit: int) -> int:
@@ -111,7 +121,7 @@ class StartVectors:
             self._grid.sum_over_all(square)
             if square[0] > _LEAST_SQUARE:
                 vector /= np.sqrt(square[0])
-        return bool(square[0] > _LEAST_SQUARE)
+        return bool(square[0] > _LEAST_SQUARE) and self._purify(row) > _LEAST_SQUARE
 
     def _fill_guards(self, out: Array, count: int, limit: int) -> int:
         """Random vectors, from which no state is out of reach; together in one row where there is no room."""
@@ -121,6 +131,7 @@ class StartVectors:
                 self._make_guard(row, vector)
                 for number in range(n_guards, _N_RANDOM) if row == n_guards - 1 else ():
                     vector += self._make_guard(number, np.empty_like(vector))
+            self._purify(out[count + row])
         return count + n_guards
 
     def _make_guard(self, number: int, out: FloatArray) -> FloatArray:

@@ -47,6 +47,7 @@ def record(n_roots: int = 1, n_strings: int = 20, n_ranks: int = 2, converged: b
         "converged": [converged or k != n_roots - 1 for k in range(n_roots)],
         "residual_norm": residual[-1].tolist(),
         "spin_square": [2.0 * (k % 2) for k in range(n_roots)],
+        "spin_variance": [0.0] * n_roots,
         "spin_pure": [True] * n_roots,
         "sector": [0] * n_roots,
         "spin_flip_parity": [None] * n_roots,

@@ -283,6 +283,7 @@ SUMMARY: dict[str, Any] = {
     "converged": [True, False],
     "residual_norm": [1e-7 / 3, 5e-324],
     "spin_square": [None, 2.0 / 3],
+    "spin_variance": [None, 1.25],
     "spin_pure": [None, False],
     "sector": [0, 3],
     "spin_flip_parity": [None, 1],

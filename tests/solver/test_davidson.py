@@ -54,6 +54,10 @@ class Dense:
         self.n_sigma += 1
         out[:] = self.matrix @ vector
 
+    def purify(self, vector, scratch=None):
+        """Nothing to take out."""
+        return 1.0
+
     def diagonal(self):
         """Diagonal of the matrix."""
         return np.diag(self.matrix).copy()

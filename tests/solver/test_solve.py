@@ -11,7 +11,7 @@ from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.solver.density_matrices import density_matrices
-from sqd_mpi.solver.sectors import HOW_DECIDED
+from sqd_mpi.solver.sectors import HOW_DECIDED, Sector
 from sqd_mpi.solver.solve import Progress, solve_subspace
 from sqd_mpi.timing import Timers
 from tests.support.problems import all_strings, close_strings, dense_matrix, make_hamiltonian, random_strings
@@ -216,8 +216,8 @@ def test_lowest_state_in_another_sector_than_the_lowest_determinant(shift, model
     labels = result.symmetry.labels
     assert result.symmetry.n_labels == 2
     assert result.roots[0].sector == labels[0] ^ labels[1] == 1
-    assert set(result.sectors_examined) == {(0, 0), (1, 0)}
-    decision = result.sectors_examined[1, 0]
+    assert set(result.sectors_examined) == {Sector(0), Sector(1)}
+    decision = result.sectors_examined[Sector(1)]
     assert decision.energy == pytest.approx(result.energies[0], abs=1e-12)
     assert decision.n_found == 1 and decision.how in HOW_DECIDED and result.proven
 

@@ -123,9 +123,7 @@ class FCIInterface(direct_spin1.FCISolver):
         found = self._own(fcivec, norb, nelec, reorder).density_matrices(2)
         return found.rdm1, found.rdm2
 
-    def make_rdm2(
-        self, fcivec: Any, norb: int, nelec: Any, link_index: Any = None, reorder: bool = True
-    ) -> FloatArray:
+    def make_rdm2(self, fcivec: Any, norb: int, nelec: Any, link_index: Any = None, reorder: bool = True) -> FloatArray:
         """Two-particle density matrix summed over spin."""
         return self.make_rdm12(fcivec, norb, nelec, link_index, reorder)[1]
 

@@ -44,9 +44,7 @@ def irrep_id(wfnsym: Any, group: str | None) -> int | None:
             return int(symm.irrep_name2id(group, wfnsym))
         except (KeyError, ValueError, IndexError):
             known = list(IRREP_ID_TABLE.get(group, ()))
-            raise InputError(
-                f"wfnsym = {wfnsym!r} is no irrep of {group}{did_you_mean(wfnsym, known)}"
-            ) from None
+            raise InputError(f"wfnsym = {wfnsym!r} is no irrep of {group}{did_you_mean(wfnsym, known)}") from None
     numbers = {table[wfnsym] for table in IRREP_ID_TABLE.values() if wfnsym in table}
     if len(numbers) != 1:
         raise InputError(
@@ -55,9 +53,7 @@ def irrep_id(wfnsym: Any, group: str | None) -> int | None:
     return numbers.pop()
 
 
-def irreps_of_sectors(
-    labels: OrbitalLabels, orbsym: NDArray[np.int64], n_electrons: int
-) -> NDArray[np.int64] | None:
+def irreps_of_sectors(labels: OrbitalLabels, orbsym: NDArray[np.int64], n_electrons: int) -> NDArray[np.int64] | None:
     """Irrep of every symmetry sector, in D2h and its subgroups, or None where labels do not tell irreps apart.
 
     Args:

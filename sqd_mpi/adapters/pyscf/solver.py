@@ -39,6 +39,7 @@ _PASS_THE_ATTRIBUTE = (StateAverageFCISolver, StateSpecificFCISolver)
 # How far <S^2> may be from what was asked for.
 _SPIN_TOLERANCE = 1e-4
 
+
 @dataclass(frozen=True)
 class _Wishes:
     """What a call asks for beyond the attributes; None stands for these."""
@@ -167,9 +168,7 @@ class SubspaceSolver(Settings, FCIInterface):
         if self.verbose >= lib.logger.WARN:
             self.check_sanity()
         residual = self.tol if tol is None else min(self.tol, float(np.sqrt(tol)))
-        wishes = _Wishes(
-            residual, ci0, nroots, max_cycle, max_space, pspace_size, davidson_only, orbsym, wfnsym
-        )
+        wishes = _Wishes(residual, ci0, nroots, max_cycle, max_space, pspace_size, davidson_only, orbsym, wfnsym)
         space = self._space(h1e, eri, norb, nelec, ecore)
         found = self._solve(space, wishes, log)
         self._warn(space, wishes, log)

@@ -50,9 +50,7 @@ class RequestedSpace:
     def complete(self) -> bool:
         """Whether these are all strings."""
         norb = self.hamiltonian.norb
-        return all(
-            len(each) == comb(norb, n) for each, n in zip(self.strings, self.hamiltonian.nelec, strict=True)
-        )
+        return all(len(each) == comb(norb, n) for each, n in zip(self.strings, self.hamiltonian.nelec, strict=True))
 
     @cached_property
     def _sorted(self) -> Space:

@@ -117,4 +117,3 @@ def congruent(first: Layout, second: Layout) -> bool:
             (first.beta_bounds, second.beta_bounds),
         )
     )
-

@@ -152,9 +152,7 @@ class SubspaceArray(FCIvector):
         self.__dict__.update(state[1])
 
 
-def of_complete_space(
-    ci: Any, what: str, n_strings: tuple[int, int], array_limit: int
-) -> FloatArray:
+def of_complete_space(ci: Any, what: str, n_strings: tuple[int, int], array_limit: int) -> FloatArray:
     """A CI vector over all strings as an array of any shape.
 
     Args:

@@ -118,8 +118,9 @@ def _checked(path: str, content: dict[str, Any]) -> Run:
 
 def _check_roots(path: str, summary: Summary) -> None:
     """Check that all lists over roots are as long as that of the energies, and those over orbitals as well."""
-    per_root = ("converged", "residual_norm", "spin_square", "spin_pure", "sector", "spin_flip_parity", "occupancies",
-                "natural_occupations", "energy_pt2", "variance", "penalised_energy")  # fmt: skip
+    per_root = ("converged", "residual_norm", "spin_square", "spin_variance", "spin_pure", "sector",
+                "spin_flip_parity", "occupancies", "natural_occupations", "energy_pt2", "variance",
+                "penalised_energy")  # fmt: skip
     for name in per_root:
         values = getattr(summary, name)
         if values is not None and len(values) != summary.n_roots:

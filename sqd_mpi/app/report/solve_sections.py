@@ -34,6 +34,7 @@ def states(run: Run) -> str | None:
     for title, values, form in (
         ("residual norm", summary.residual_norm, ".1e"),
         ("⟨S²⟩", summary.spin_square, ".6f"),
+        ("Var S²", summary.spin_variance, ".1e"),
         ("second-order correction", summary.energy_pt2, ".8f"),
         ("variance (hartree²)", summary.variance, ".2e"),
     ):

@@ -136,9 +136,7 @@ def ket_row_numbers(layout: Layout) -> IntArray:
     return numbers
 
 
-def singles_per_row(
-    layout: Layout, ia: int, singles: Singles, pair_labels: IntArray
-) -> NDArray[np.int32]:
+def singles_per_row(layout: Layout, ia: int, singles: Singles, pair_labels: IntArray) -> NDArray[np.int32]:
     """(n_rows, a, n_labels) number of singles of every bra row by shift da and label of the orbital pair."""
     a = layout.grid[0]
     counts = np.zeros((len(singles.indptr) - 1, a, layout.n_labels), np.int32)
@@ -238,8 +236,14 @@ def column_singles(
         diagonal = np.array([own * int(d == 0) for _ in range(n_labels) for d in range(n_labels)], np.int8)
         result.append(
             BetaSingles(
-                matrix_row, n_ket, indptr - first, column[first:last], orbital_pair[first:last], sign[first:last],
-                diagonal, np.ascontiguousarray(occupied_pair),
+                matrix_row,
+                n_ket,
+                indptr - first,
+                column[first:last],
+                orbital_pair[first:last],
+                sign[first:last],
+                diagonal,
+                np.ascontiguousarray(occupied_pair),
             )  # fmt: skip
         )
     return result
@@ -347,9 +351,7 @@ def single_values(
     return value
 
 
-def _same_spin_chunk(
-    bra: Strings, ket: Strings, h1e: FloatArray, eri: FloatArray, singles: Singles
-) -> SparseRows:
+def _same_spin_chunk(bra: Strings, ket: Strings, h1e: FloatArray, eri: FloatArray, singles: Singles) -> SparseRows:
     """Doubles that are found here and singles that are known, both from bra to ket strings, with their elements."""
     doubles = find_doubles(bra, ket, len(h1e))
     double_value = np.empty(doubles.ket.size)

@@ -159,5 +159,3 @@ def check_gemm(
             f"columns: {columns})"
         )
     return rows, used, inner, int(np.prod(c[:-2]))
-
-

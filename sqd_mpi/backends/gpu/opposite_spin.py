@@ -136,9 +136,7 @@ class OppositeSpin:
         """Sizes (n_rows, n_labels) of the beta lists that rows meet."""
         return self.share.list_sizes(db).take(self.rows.label[slice(*rows)] ^ self.layout.sector)
 
-    def _costs(
-        self, sizes: ListSizes, n_singles: FloatArray, wanted: FloatArray, da: int, db: int
-    ) -> list[Cost]:
+    def _costs(self, sizes: ListSizes, n_singles: FloatArray, wanted: FloatArray, da: int, db: int) -> list[Cost]:
         """Cost of every form for rows with so many singles that meet block (ia + da, ib + db)."""
         return opposite_forms(sizes, n_singles, wanted, None, self.is_halved(da, db), self.share.tiled_shape(db))
 

@@ -1,0 +1,126 @@
+"""States of one spin without a penalty: sectors of S^2 in spaces that S^2 does not lead out of.
+
+H does not change the spin, and neither does a preconditioner whose diagonal is the same for all determinants of a
+configuration. So vectors that are pure at the start stay pure, and the iterations see the states of one spin alone. A
+penalty would not keep them purer: it is divided by the small denominators of the preconditioner, which blows rounding
+errors up. What rounding brings in all the same, and what random start vectors hold of other spins, is taken out by
+P.-O. Loewdin's projection (Phys. Rev. 97, 1509 (1955)): a factor (S^2 - t') / (t - t') for every other spin.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.backends.protocol import SigmaBlock
+from sqd_mpi.distribution.layout import Layout
+from sqd_mpi.distribution.memory import HOST, Array, Memory
+from sqd_mpi.distribution.process_grid import ProcessGrid
+from sqd_mpi.problem import bitstrings
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.interaction import Interaction
+from sqd_mpi.solver.mean_diagonal import mean_diagonal
+from sqd_mpi.solver.model_space import IMPOSSIBLE
+from sqd_mpi.solver.sigma import SigmaOperator
+from sqd_mpi.timing import Timers
+
+# A vector is left as it is if |S^2 v - t v| is below that for the normalised v.
+_PURE = 1e-9
+
+
+class SpinSectorOperator(SigmaOperator):
+    """H in one sector of one spin on a process grid; arguments as of `SigmaOperator`, and 2 S.
+
+    `spins` are the values of 2 S that vectors of the layout may have.
+    """
+
+    def __init__(
+        self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, hamiltonian: Hamiltonian, twice_spin: int,
+        spins: list[int], timers: Timers | None = None, memory: Memory = HOST,
+    ):  # fmt: skip
+        super().__init__(grid, layout, block, Interaction.energy(hamiltonian), timers, memory)
+        mean = mean_diagonal(layout, grid.coordinates, hamiltonian, block, twice_spin, memory, wall=IMPOSSIBLE)
+        self._mean_diagonal = memory.from_host(mean)
+        value = twice_spin * (twice_spin + 2) / 4.0
+        self.deviation = Interaction.spin_square(hamiltonian).shifted(-value)
+        self._others = [other * (other + 2) / 4.0 - value for other in spins if other != twice_spin]
+
+    def diagonal(self) -> Array:
+        """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
+        return self._mean_diagonal
+
+    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None) -> float:
+        """Take other spins out of a vector, in place. Collective over the grid.
+
+        Args:
+            vector: (size,) slice of this rank.
+            scratch: two more, which are overwritten.
+
+        Returns:
+            the share of the squared norm that is left; exactly 1 if the vector was pure and was not touched.
+        """
+        memory, vectors = self.memory, self.memory.vectors
+        work, diagonal = scratch or (memory.empty(self.size), memory.empty(self.size))
+        self.block.diagonal(self.deviation, diagonal)
+        with self.timers("purify"):
+            self._apply(self.deviation, diagonal, vector, work)
+            square, left = self._squares(vector), self._squares(work)
+            if left <= _PURE**2 * square:
+                return 1.0
+            for k, distance in enumerate(self._others):
+                if k > 0:
+                    self._apply(self.deviation, diagonal, vector, work)
+                vectors.add_scaled(work, -1.0 / distance, vector)
+            return self._squares(vector) / max(square, 1e-300)
+
+    def _squares(self, vector: Array) -> float:
+        total = np.array([self.memory.vectors.dot(vector, vector)])
+        self.sum_over_ranks(total)
+        return float(total[0])
+
+
+def spins_of(norb: int, nelec: tuple[int, int], parity: int = 0) -> list[int]:
+    """Every 2 S that states of so many alpha and beta electrons in `norb` orbitals can have, ascending.
+
+    Args:
+        norb: number of orbitals.
+        nelec: numbers of electrons.
+        parity: of the spin flip, which even and odd spins do not share; 0 for any.
+    """
+    most = min(sum(nelec), 2 * norb - sum(nelec))
+    found = range(abs(nelec[0] - nelec[1]), most + 1, 2)
+    return [twice for twice in found if parity == 0 or (-1) ** (twice // 2) == parity]
+
+
+def n_spin_functions(norb: int, nelec: tuple[int, int], twice_spin: int) -> int:
+    """Number of independent states of one spin of so many electrons in all strings of `norb` orbitals."""
+    total = sum(nelec)
+
+    def count(twice_m: int) -> int:
+        n_alpha, n_beta = (total + twice_m) // 2, (total - twice_m) // 2
+        return comb(norb, n_alpha) * comb(norb, n_beta) if 0 <= n_beta and n_alpha <= norb else 0
+
+    return count(twice_spin) - count(twice_spin + 2)
+
+
+def active_part(
+    strings_a: NDArray[np.uint64], strings_b: NDArray[np.uint64], norb: int
+) -> tuple[int, tuple[int, int]] | None:
+    """Number of orbitals and numbers of electrons between full and empty orbitals, if both sets are all strings of
+    those; None for other spaces.
+
+    Args:
+        strings_a: (n, n_words) uint64, alpha.
+        strings_b: (n, n_words) uint64, beta.
+        norb: number of orbitals.
+    """
+    bits = [bitstrings.unpack(each, norb) for each in (strings_a, strings_b)]
+    full, used = ([each.all(axis=0) for each in bits], [each.any(axis=0) for each in bits])
+    n_full = int(full[0].sum())
+    nelec = int(bits[0][0].sum()) - n_full, int(bits[1][0].sum()) - n_full
+    n_active = int((used[0] & ~full[0]).sum())
+    same = np.array_equal(full[0], full[1]) and np.array_equal(used[0], used[1])
+    whole = same and all(len(each) == comb(n_active, n) for each, n in zip(bits, nelec, strict=True))
+    return (n_active, nelec) if whole else None
