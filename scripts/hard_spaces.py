@@ -87,8 +87,8 @@ def lattice(rng: np.random.Generator) -> tuple[Hamiltonian, str]:
     bonds = {
         "chain": [(k, k + 1) for k in range(n - 1)],
         "ring": [(k, (k + 1) % n) for k in range(n)],
-        "ladder": _rectangle(n // 2, 2),
-        "square": _rectangle(*{4: (2, 2), 6: (3, 2), 9: (3, 3)}.get(n, (n // 2, 2))),
+        "ladder": rectangle(n // 2, 2),
+        "square": rectangle(*{4: (2, 2), 6: (3, 2), 9: (3, 3)}.get(n, (n // 2, 2))),
     }.get(shape) or _random_graph(rng, n)
     pattern = str(rng.choice(["equal", "alternating", "random"]))
     hopping = {
@@ -249,7 +249,7 @@ def _transformed(mol: Any, orbitals: NDArray[np.float64]) -> tuple[NDArray[np.fl
     return 0.5 * (h1e + h1e.T), ao2mo.restore(1, ao2mo.full(mol, orbitals), orbitals.shape[1])
 
 
-def _rectangle(length: int, width: int) -> list[tuple[int, int]]:
+def rectangle(length: int, width: int) -> list[tuple[int, int]]:
     along = [(width * k + j, width * (k + 1) + j) for k in range(length - 1) for j in range(width)]
     return along + [(width * k + j, width * k + j + 1) for k in range(length) for j in range(width - 1)]
 

@@ -51,6 +51,24 @@ def test_casscf_of_all_strings_is_that_of_pyscf():
     assert energy(output) == pytest.approx(energy(output, "PySCF's own solver"), abs=1e-8)
 
 
+def test_the_ladder_is_the_same_in_spaces_of_every_m(data_dir):
+    output = run("fe2s2/ladder.py", "--data", str(data_dir), "--orbitals", "2-6,13-17", "--spins", "3,4", "--m", "0,S")
+    rows = [line.split() for line in output.splitlines() if re.match(r"^[34]  [034]  ", line)]
+    assert [row[:2] for row in rows] == [["3", "0"], ["3", "3"], ["4", "0"], ["4", "4"]]
+    found = [float(row[3]) for row in rows]
+    assert found == pytest.approx([-116.0426799341, -116.0426799341, -116.0029597942, -116.0029597942], abs=1e-8)
+    assert [float(row[5]) for row in rows] == pytest.approx([12.0, 12.0, 20.0, 20.0], abs=1e-5)
+    assert "S = 4:   39.720 millihartree above the lowest, 2 ways within" in output
+
+
+def test_the_ladder_says_what_data_it_needs(tmp_path):
+    command = [sys.executable, str(ROOT / "examples/fe2s2/ladder.py"), "--data", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
+    assert finished.returncode == 2 and finished.stderr == ""
+    assert "needs the folder of fe2s2/fcidump.txt, from the TrimCI project" in finished.stdout
+
+
 @pytest.mark.slow
 def test_the_tutorial_of_qiskit_addon_sqd_with_one_import_changed():
     pytest.importorskip("qiskit_addon_sqd")
