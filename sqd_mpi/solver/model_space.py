@@ -89,28 +89,19 @@ class ModelSpace:
         """
         chosen, edge, mine, elements = _lowest_determinants(grid, layout, diagonal, size, memory)
 
-        # Determinants with too few open shells for a spin have no part in its states.
+        # Their matrix.
         alpha, beta = np.divmod(chosen, layout.beta.size)
         strings = (
             layout.alpha.strings[np.argsort(layout.alpha.canonical)][alpha],
             layout.beta.strings[np.argsort(layout.beta.canonical)][beta],
         )
-        complete = len(mine) == layout.dimension
-        if twice_spin is not None:
-            able = n_open_shells(*strings) >= twice_spin
-            complete = complete or edge > elements.min() + IMPOSSIBLE / 2 or not able.all()
-            mine, elements, alpha, beta = mine[able], elements[able], alpha[able], beta[able]
-            strings = strings[0][able], strings[1][able]
-
-        # Their matrix.
         mirror = np.zeros(len(alpha), bool) if not layout.parity else alpha == beta
         matrix = _matrix(strings, hamiltonian, interaction, layout.parity, mirror)
+        edge = edge if len(mine) < layout.dimension else np.inf
         if twice_spin is not None:
             square = _matrix(strings, hamiltonian, Interaction.spin_square(hamiltonian), layout.parity, mirror)
-            functions = _of_one_spin(square, twice_spin, complete)
-            energies, vectors = _lowest_eigenpairs(functions.T @ matrix @ functions, n_states or len(matrix))
-            edge = np.inf if complete else edge
-            return cls(energies, functions @ vectors, mine, elements, edge, n_independent=functions.shape[1])
+            able = n_open_shells(*strings) >= twice_spin
+            return cls._of_one_spin(matrix, square, twice_spin, able, mine, elements, edge, n_states)
 
         # With a penalty.
         count = min(n_states or len(matrix), len(matrix))
@@ -126,7 +117,40 @@ class ModelSpace:
         clean = np.ones(len(energies), bool)
         if penalty is not None:
             clean = np.linalg.norm(added @ vectors, axis=0) < _CLEAN
-        return cls(energies, vectors, mine, elements, np.inf if complete else edge, clean, len(matrix))
+        return cls(energies, vectors, mine, elements, edge, clean, len(matrix))
+
+    @classmethod
+    def _of_one_spin(
+        cls, matrix: FloatArray, square: FloatArray, twice_spin: int, able: NDArray[np.bool_],
+        mine: NDArray[np.int64], elements: FloatArray, edge: float, n_states: int | None,
+    ) -> ModelSpace:  # fmt: skip
+        """Eigenpairs of a matrix among the functions of one spin.
+
+        Args:
+            matrix: (n, n) of the chosen determinants.
+            square: (n, n) S^2.
+            twice_spin: 2 S.
+            able: (n,) whether a determinant has enough open shells for the spin; the others have no part in it.
+            mine: (n,) as the field.
+            elements: (n,) of the diagonal, hartree.
+            edge: as the field, all determinants of the sector counted.
+            n_states: number of eigenpairs wanted, or None for all.
+        """
+        if not able.all() or edge > elements.min() + IMPOSSIBLE / 2:
+            edge = np.inf  # those that are left out have no part in this spin
+
+        # The functions of the spin; where a configuration had to be cut there may be none, then those that are nearest.
+        values, functions = np.linalg.eigh(square[np.ix_(able, able)])
+        distances = abs(values - twice_spin * (twice_spin + 2) / 4.0)
+        chosen = distances < _SAME_SPIN
+        if not chosen.any() and np.isfinite(edge):
+            chosen = distances <= np.sort(distances)[:_FEW_FUNCTIONS][-1]
+        functions = functions[:, chosen]
+
+        count = functions.shape[1]
+        projected = functions.T @ matrix[np.ix_(able, able)] @ functions
+        energies, vectors = _lowest_eigenpairs(projected, n_states or count)
+        return cls(energies, functions @ vectors, mine[able], elements[able], edge, n_independent=count)
 
     @property
     def complete(self) -> bool:
@@ -208,19 +232,6 @@ def _lowest_determinants(
     chosen, edge, elements = _choose(everybody, size)
     position = {int(key): int(place) for key, place in zip(code, flat, strict=True)}
     return chosen, edge, np.array([position.get(int(key), -1) for key in chosen], np.int64), elements
-
-
-def _of_one_spin(square: FloatArray, twice_spin: int, complete: bool) -> FloatArray:
-    """(n, m) orthonormal columns that span the eigenvectors of S^2, given as a matrix, for one spin.
-
-    Where a configuration had to be cut there may be none; then those of the nearest eigenvalues.
-    """
-    values, vectors = np.linalg.eigh(square)
-    distances = abs(values - twice_spin * (twice_spin + 2) / 4.0)
-    chosen = distances < _SAME_SPIN
-    if not chosen.any() and not complete:
-        chosen = distances <= np.sort(distances)[:_FEW_FUNCTIONS][-1]
-    return np.ascontiguousarray(vectors[:, chosen])
 
 
 def n_open_shells(alpha: NDArray[np.uint64], beta: NDArray[np.uint64]) -> NDArray[np.int64]:
