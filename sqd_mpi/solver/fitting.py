@@ -26,17 +26,14 @@ from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.problem.space import Space
 from sqd_mpi.solver.davidson import least_subspace, subspace_sizes
-from sqd_mpi.solver.sectors import ANY_SPIN, Sector
+from sqd_mpi.solver.sectors import Sector
 from sqd_mpi.solver.sigma import SigmaOperator
-from sqd_mpi.solver.spin_sector import active_part, n_spin_functions, spins_of
-from sqd_mpi.solver.spin_target import SpinTarget, is_closed
+from sqd_mpi.solver.sought import Sought, sector_layout, seek
 from sqd_mpi.timing import Timers
 
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
 _ANY_MEMORY = 2**60
-_SAME_SPIN = 1e-6  # of 2 S
-Active = tuple[int, tuple[int, int]]
 _ON_DEVICE = "vectors, buffers and connection lists"
 
 
@@ -108,30 +105,14 @@ class Frame:
     """The process grid."""
     space: Space
     """The space with its strings in the order of the blocks."""
-    target: SpinTarget | None
-    """The wanted spin and the penalty on others, or None."""
-    parity: int
-    """Parity of the wanted spin where both spins have the same strings, else 0."""
-    sectors: list[Sector]
-    """Every (label, parity) that holds a vector, with a spin target of its parity only."""
+    sought: Sought
+    """Which spin is wanted, and the sectors that may have it."""
     max_subspace: int
     """Basis vectors that fit."""
-    active: Active | None = None
-    """Orbitals and electrons between full and empty ones, where states of one spin are sought by themselves."""
 
     def layout(self, sector: Sector) -> Layout:
         """Ownership of the vectors of a sector."""
-        return _layout(self.space, sector, self.grid.shape)
-
-    def spins_of(self, parity: int) -> list[int]:
-        """Every 2 S that vectors may have, of one parity of the spin flip or, with 0, of any."""
-        assert self.active is not None
-        return spins_of(*self.active, parity)
-
-    @property
-    def n_extra_vectors(self) -> int:
-        """Vectors that an operator keeps beside those of H alone."""
-        return _n_extra(self.target, self.active)
+        return sector_layout(self.space, sector, self.grid.shape)
 
     def basis_for(self, layout: Layout, count: int) -> int:
         """Number of basis vectors with which `count` roots of a sector are followed.
@@ -145,7 +126,7 @@ class Frame:
         # the step before, without which iterations hardly come on.
         for size in range(max(self.max_subspace, least_subspace(count)), 2 * count - 1, -1):
             needed = _vector_bytes(self.grid.shape, [layout], size) + _extra_bytes(
-                self.n_extra_vectors, [layout], self.grid
+                self.sought.n_extra_vectors, [layout], self.grid
             )
             if self.engine.has_device or needed <= _MEMORY_SHARE * self.engine.allowed:
                 return size
@@ -168,7 +149,9 @@ class Frame:
         if not self.engine.has_device:
             return n_basis
         taken = (
-            structure + operator.plan.buffer_bytes + _extra_bytes(self.n_extra_vectors, [operator.layout], self.grid)
+            structure
+            + operator.plan.buffer_bytes
+            + _extra_bytes(self.sought.n_extra_vectors, [operator.layout], self.grid)
         )
         counts = np.array([taken, 8 * operator.size], np.int64)
         self.grid.maximum_over_all(counts)
@@ -202,10 +185,7 @@ def fit(call: Call) -> Frame:
 
     # What is sought: the spin, and the sectors that may have it.
     flip = space.same_spins and shape[0] == shape[1] and options.spin_flip == "auto"
-    active = _active_part(call)
-    target = _spin_target(call, flip, active is not None)
-    parity = _wanted_parity(call, target)
-    sectors = _sectors(space, parity, flip, active, target)
+    sought = seek(space, options, flip)
 
     # The ranks, and who owns which string.
     grid = ProcessGrid(call.ranks, shape, options.share_blocks == "auto" and not options.gpu_aware_mpi)
@@ -213,15 +193,15 @@ def fit(call: Call) -> Frame:
         with call.timers("structure"):
             space = space.ordered(
                 *planner.order_strings(
-                    space.alpha, space.beta, shape, options.string_order != "sorted", sectors[0][1] != 0
+                    space.alpha, space.beta, shape, options.string_order != "sorted", sought.sectors[0].parity != 0
                 )
             )
-            whole = _layout(space, sectors[0], shape)
+            whole = sector_layout(space, sought.sectors[0], shape)
             space.keep_singles_of(whole.ket_rows(grid.coordinates.ia)[0], whole.beta_rows(grid.coordinates.ib)[0])
     call.forget_problem()
-    layouts = [_layout(space, sector, shape) for sector in sectors]
-    max_subspace = _subspace_that_fits(call, engine, grid, layouts, _n_extra(target, active), device_bytes)
-    return Frame(call, engine, grid, space, target, parity, sectors, max_subspace, active)
+    layouts = [sector_layout(space, sector, shape) for sector in sought.sectors]
+    max_subspace = _subspace_that_fits(call, engine, grid, layouts, sought.n_extra_vectors, device_bytes)
+    return Frame(call, engine, grid, space, sought, max_subspace)
 
 
 def _engine(call: Call) -> Engine:
@@ -319,81 +299,6 @@ def _device_bytes(call: Call, engine: Engine, shape: Shape) -> dict[int, int] | 
         if call.ranks.rank == 0:
             found = planner.rank_bytes(call.problem, shape, planner.MemoryLimits(_ANY_MEMORY, *sizes, engine.allowed))
         return call.ranks.broadcast(found)
-
-
-def _spin_target(call: Call, flip: bool, pure: bool) -> SpinTarget | None:
-    options, space = call.options, call.space
-    if options.spin_square is None:
-        return None
-    closed = is_closed(space.alpha.strings, space.beta.strings, space.hamiltonian.norb)
-    target = SpinTarget.create(
-        space.hamiltonian, options.spin_square, options.spin_penalty, flip, closed, options.spin_check == "off"
-    )
-    return target.without_penalty() if pure else target
-
-
-def _active_part(call: Call) -> Active | None:
-    """Orbitals and electrons between full and empty ones where the wanted spin is a symmetry of the space, or None.
-
-    Raises:
-        InputError: too few states have it.
-    """
-    options, space = call.options, call.space
-    hamiltonian = space.hamiltonian
-    if options.spin_square is None or options.spin_penalty is not None or hamiltonian.spin_dependent:
-        return None
-    active = active_part(space.alpha.strings, space.beta.strings, hamiltonian.norb)
-    twice_spin = np.sqrt(4.0 * options.spin_square + 1.0) - 1.0
-    if active is None or abs(twice_spin - round(twice_spin)) > _SAME_SPIN:
-        return None
-    if options.spin_check == "strict":
-        hamiltonian.spin_of(options.spin_square)
-    spins = spins_of(*active)
-    total = n_spin_functions(*active, round(twice_spin)) if round(twice_spin) in spins else 0
-    if total >= options.nroots:
-        return active
-    if options.spin_check == "off":
-        return None
-    raise InputError(
-        f"--nroots {options.nroots} needs as many states of spin {twice_spin / 2:g}; this space has {total}"
-    )
-
-
-def _wanted_parity(call: Call, target: SpinTarget | None) -> int:
-    """The parity of the spin that is wanted where both spins have the same strings, else 0.
-
-    Raises:
-        InputError: too few vectors have it.
-    """
-    if target is None or not call.space.same_spins:
-        return 0
-    parity, n = target.parity, call.space.alpha.size
-    total = n * (n + parity) // 2
-    if parity == 0 or total >= call.options.nroots:
-        return parity
-    if call.options.spin_check == "off":
-        return 0
-    raise InputError(
-        f"--nroots {call.options.nroots} needs as many states of spin {target.spin:g}; this space has at most {total}"
-    )
-
-
-def _sectors(
-    space: Space, wanted_parity: int, flip: bool, active: Active | None, target: SpinTarget | None
-) -> list[Sector]:
-    parities = (0,) if not flip else (wanted_parity,) if wanted_parity else (1, -1)
-    spin = ANY_SPIN if active is None or target is None else round(2 * target.spin)
-    found = [Sector(label, parity, spin) for label in space.sectors for parity in parities]
-    return [sector for sector in found if _layout(space, sector, (1, 1, 1, 1)).dimension > 0]
-
-
-def _layout(space: Space, sector: Sector, shape: Shape) -> Layout:
-    return Layout.create(space.alpha, space.beta, sector.label, shape, sector.parity)
-
-
-def _n_extra(target: SpinTarget | None, active: Active | None) -> int:
-    """Vectors that an operator keeps beside those of H alone."""
-    return 1 if active is not None else 0 if target is None else target.n_vectors
 
 
 def _subspace_that_fits(

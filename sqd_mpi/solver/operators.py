@@ -60,20 +60,20 @@ class Operators:
         with self._timers("structure"):
             block, common = self.block(layout), (self._timers, frame.engine.memory)
             if sector.has_spin:
-                spins = frame.spins_of(layout.parity)
+                spins = frame.sought.spins_of(layout.parity)
                 return SpinSectorOperator(frame.grid, layout, block, hamiltonian, sector.twice_spin, spins, *common)
-            if frame.target is not None:
-                return SpinTargetOperator(frame.grid, layout, block, hamiltonian, frame.target, *common)
+            if frame.sought.target is not None:
+                return SpinTargetOperator(frame.grid, layout, block, hamiltonian, frame.sought.target, *common)
             return SigmaOperator(frame.grid, layout, block, Interaction.energy(hamiltonian), *common)
 
     def models(self) -> dict[Sector, ModelSpace]:
         """The model spaces of all sectors; a label may have no state of a spin. Collective over the grid."""
-        models = {sector: self._model(sector) for sector in self.frame.sectors}
+        models = {sector: self._model(sector) for sector in self.frame.sought.sectors}
         return {sector: model for sector, model in models.items() if len(model.energies)}
 
     def _model(self, sector: Sector) -> ModelSpace:
         frame, options = self.frame, self.frame.call.options
-        space, target, layout = frame.space, frame.target, frame.layout(sector)
+        space, target, layout = frame.space, frame.sought.target, frame.layout(sector)
         block, here = self.block(layout), frame.grid.coordinates
         with self._timers("model space"):
             # As many determinants as do not count beside one sigma.

@@ -214,7 +214,7 @@ def _moments(
 
 def _root(operators: Operators, sector: Sector, pairs: Eigenpairs, k: int, spin: tuple[float, float]) -> Root:
     frame, penalised = operators.frame, float(pairs.energies[k])
-    target, layout, space = frame.target, frame.layout(sector), frame.space
+    target, layout, space = frame.sought.target, frame.layout(sector), frame.space
 
     # Energy and spin.
     known = not np.isnan(spin[0])

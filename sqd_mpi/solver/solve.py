@@ -122,7 +122,7 @@ def solve_subspace(
             history = History(options.tol, options.max_iterations, log)
             call = _agree(ranks_of(comm), hamiltonian, (strings_a, strings_b), options, log, timers)
             operators = Operators(fit(call))
-            target = operators.frame.target
+            target = operators.frame.sought.target
             history.penalised = target is not None and target.strength > 0.0
             restart = Restart.open(operators.frame, start_vectors)
             return _Solve(operators, restart, history, hook).run()
@@ -176,7 +176,7 @@ class _Solve:
         n_basis = frame.basis_that_fits(
             operator, self.operators.structure_bytes, frame.basis_for(layout, task.count), 2 * task.count
         )
-        self.usage.count(operator, self.operators.structure_bytes, 2 * n_basis + 1 + frame.n_extra_vectors)
+        self.usage.count(operator, self.operators.structure_bytes, 2 * n_basis + 1 + frame.sought.n_extra_vectors)
         start = self._start_vectors(task, operator)
 
         # Iterations, until the roots are converged or enough is known of the sector.
@@ -242,10 +242,10 @@ class _Solve:
     def _wanted_roots(self, sector: Sector, vectors: FloatArray) -> NDArray[np.bool_]:
         """Which eigenvectors have the parity of the wanted spin, where sectors do not keep parities apart."""
         layout = self.frame.layout(sector)
-        if not self.frame.parity or layout.parity:
+        if not self.frame.sought.parity or layout.parity:
             return np.ones(len(vectors), bool)
         parities = np.array([parity_of(self.frame.grid, layout, vector) for vector in vectors])
-        return self.frame.parity * parities > -_SURE_PARITY
+        return self.frame.sought.parity * parities > -_SURE_PARITY
 
     def _state(self, task: SectorTask, step: Step) -> dict[str, Any]:
         """What a later run needs beside the vectors to go on from here."""
@@ -269,8 +269,8 @@ class _Solve:
                 "<S^2> is not known: spin-dependent integrals came without the overlap of the orbitals"
             )
         return SubspaceResult(
-            roots, self.stopped, frame.grid, frame.space.labels, frame.target, history.n_iterations, history.n_sigma,
-            decisions, history.arrays(self.call.options.nroots), timings, frame.engine.name,
+            roots, self.stopped, frame.grid, frame.space.labels, frame.sought.target, history.n_iterations,
+            history.n_sigma, decisions, history.arrays(self.call.options.nroots), timings, frame.engine.name,
             frame.engine.memory.device, _jit.n_threads(), frame.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(history.n_sigma_here, 1), self.usage.memory,
             self.usage.messages, task_seconds, frame,
@@ -297,8 +297,8 @@ class _Solve:
                 f"not proven: a lower state may lie in {', '.join(unknown)}, where {options.max_iterations} "
                 "iterations (--max-iterations) did not decide"
             )
-        if self.frame.target is not None:
-            complaints = [self.frame.target.complaint(root.spin_square) for root in roots]
+        if self.frame.sought.target is not None:
+            complaints = [self.frame.sought.target.complaint(root.spin_square) for root in roots]
             for k, complaint in enumerate(complaints):
                 if complaint is not None:
                     log.warning(f"root {k} has {complaint}")

@@ -69,7 +69,7 @@ def test_projection(twice_spin, settings):
     options = SolveOptions(spin_square=twice_spin * (twice_spin + 2) / 4, symmetry="off", **settings)
     space = Space.create(hamiltonian, *pair, symmetry=False)
     frame = fit(Call(ranks_of(None), space, options, Log.silent(), Timers(), 2**30, 0, 1))
-    (sector,) = frame.sectors
+    (sector,) = frame.sought.sectors
     assert sector == Sector(0, 0 if settings.get("spin_flip") else (-1) ** (twice_spin // 2), twice_spin)
     operator = Operators(frame).hamiltonian(sector)
     vector = np.random.default_rng(3).normal(size=operator.size)

@@ -123,7 +123,7 @@ def test_more_roots_than_wanted_keep_to_the_memory_limit():
         options = SolveOptions(nroots=3, spin_square=2, spin_flip="off", memory=memory)
         space = Space.create(hamiltonian, *strings(hamiltonian))
         frame = fit(Call(ranks_of(None), space, options, Log.silent(), Timers(), memory, 0, 1))
-        return frame.basis_for(frame.layout(frame.sectors[0]), count)
+        return frame.basis_for(frame.layout(frame.sought.sectors[0]), count)
 
     vector = 25 * 8
     assert [basis(100 * vector, count) for count in (1, 4, 5, 6)] == [14, 14, 15, 18]
