@@ -1,4 +1,4 @@
-"""The exchange ladder of the [2Fe-2S] cluster: the lowest state of every spin, found in two ways.
+"""The exchange ladder of the [2Fe-2S] cluster: the lowest state of every spin, in spaces of one M or several.
 
     python examples/fe2s2/ladder.py --data DIR --orbitals 2-6,8,12-17
     mpirun -n 2 python examples/fe2s2/ladder.py --data DIR --spins 3,4,5 --picture ladder.png
@@ -7,11 +7,10 @@ DIR (by default that of SQD_MPI_DATA) holds fe2s2/fcidump.txt: 30 electrons in 2
 13-17 are the 3d orbitals of the two irons; it is part of the TrimCI project (MIT licence). With --orbitals only those
 are active, numbered from 1, and all others are doubly occupied.
 
-The lowest state of spin S lies in the space with M = S, where it is the lowest of all, and in every space with a
-smaller M, where --spin-square finds it. The first is much smaller; --m 0 or --m 0,S takes the other or both. For
-every state: energy, <S^2> and its variance, the sum of <s_p s_q> over the 3d orbitals p of one iron and q of the other,
-natural occupations, and what it cost. Where both ways are taken, energies that differ by more than 1e-8 hartree end
-the program with code 1.
+The lowest state of spin S lies in all spaces with M up to S. That with M = S, which is taken by default, is much the
+smallest; --m 0 or --m 0,S takes another or both. For every state: energy, <S^2> and its variance, the sum of
+<s_p s_q> over the 3d orbitals p of one iron and q of the other, natural occupations, and what it cost. Where several M
+are taken, energies that differ by more than 1e-8 hartree end the program with code 1.
 """
 
 from __future__ import annotations
