@@ -147,6 +147,7 @@ def of_loop(hamiltonian: Any, samples: Any, state: Any, began: float, n_ranks: i
         converged=[best.converged],
         residual_norm=[best.residual_norm],
         spin_square=[best.spin_square],
+        spin_variance=[best.spin_variance],
         sector=[best.sector],
         occupancies=[best.occupancies.tolist()],
         all_converged=bool(state.converged and best.converged),

@@ -91,6 +91,8 @@ class BatchResult:
     """Whether the residual norm reached the tolerance."""
     spin_square: float = float("nan")
     """<S^2>."""
+    spin_variance: float = float("nan")
+    """<(P S^2 P)^2> - <S^2>^2 with the projection P on the subspace: 0 for a state of one spin."""
     sector: int = 0
     """Symmetry sector."""
     occupancies: FloatArray | None = field(default=None, repr=False)
@@ -201,9 +203,10 @@ def _solve(
         # What is kept of it.
         strings = [bitstrings.canonical(each)[0] for each in (task.strings_a, task.strings_b)]
         trouble = None if task.vector_file is None else _write_vector(result, task.vector_file, strings, hamiltonian)
+        square, variance = (np.nan if each is None else each for each in (root.spin_square, root.spin_variance))
         return BatchResult(
             task.number, strings[0], strings[1], None, root.energy, root.residual_norm, root.converged,
-            np.nan if root.spin_square is None else root.spin_square, root.sector, root.occupancies, root.weights,
+            square, variance, root.sector, root.occupancies, root.weights,
             result.gather() if task.amplitudes else None,
             density_matrices(result, 0, task.rdm) if task.rdm else None,
             None if trouble else task.vector_file, trouble, result.n_iterations, result.n_sigma, perf_counter() - began,

@@ -31,7 +31,16 @@ STRINGS = all_strings(NORB, 3)[:33], all_strings(NORB, 4)[2:]
 OPTIONS = {"threads": 1, "model_space": 40}
 
 # The fields of `info --json` for a result, as the interface names them.
-PER_ROOT = ["energy", "converged", "residual_norm", "spin_square", "sector", "spin_flip_parity", "occupancies"]
+PER_ROOT = [
+    "energy",
+    "converged",
+    "residual_norm",
+    "spin_square",
+    "spin_variance",
+    "sector",
+    "spin_flip_parity",
+    "occupancies",
+]
 NUMBERS = {
     "dimension": int, "sector_dimension": int, "n_alpha_strings": int, "n_beta_strings": int, "norb": int,
     "n_ranks": int, "n_threads": int, "n_iterations": int, "n_sigma": int, "sigma_seconds": float,

@@ -62,6 +62,7 @@ def test_batches_are_solved_as_subspaces(alone):
         whole = solve_subspace(None, hamiltonian, alpha, beta)
         assert result.energy == pytest.approx(whole.roots[0].energy, abs=1e-12)
         assert result.spin_square == pytest.approx(whole.roots[0].spin_square, abs=1e-8)
+        assert result.spin_variance == pytest.approx(whole.roots[0].spin_variance, abs=1e-8)
         assert result.dimension == len(alpha) * len(beta)
 
 
