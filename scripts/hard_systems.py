@@ -106,7 +106,7 @@ def ladder(hamiltonian: Hamiltonian, nroots: int, tol: float) -> NDArray[np.floa
 
     energies: list[float] = []
     for twice in spins_of(hamiltonian.norb, hamiltonian.nelec):
-        count = min(nroots, n_spin_functions(hamiltonian.norb, hamiltonian.nelec, twice))
+        count = min(nroots, n_spin_functions([0] * hamiltonian.norb, hamiltonian.nelec, twice))
         energies.extend(solve(hamiltonian, spin_square=twice * (twice + 2) / 4, nroots=count, tol=tol).energies)
     return np.sort(energies)[:nroots]
 

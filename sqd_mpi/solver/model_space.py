@@ -61,7 +61,7 @@ class ModelSpace:
     clean: NDArray[np.bool_] | None = field(repr=False, default=None)
     """(n_states,) which eigenvectors the penalty does not touch, None for all."""
     n_independent: int = 0
-    """How many eigenvectors there are in all."""
+    """Its dimension: determinants, or functions of one spin."""
 
     @classmethod
     def create(

@@ -60,16 +60,17 @@ class Operators:
         with self._timers("structure"):
             block, common = self.block(layout), (self._timers, frame.engine.memory)
             if sector.has_spin:
-                spins = frame.sought.spins_of(layout.parity)
-                return SpinSectorOperator(frame.grid, layout, block, hamiltonian, sector.twice_spin, spins, *common)
+                spins, n_states = frame.sought.spins_of(layout.parity), frame.sought.n_states[sector]
+                return SpinSectorOperator(
+                    frame.grid, layout, block, hamiltonian, sector.twice_spin, spins, n_states, *common
+                )
             if frame.sought.target is not None:
                 return SpinTargetOperator(frame.grid, layout, block, hamiltonian, frame.sought.target, *common)
             return SigmaOperator(frame.grid, layout, block, Interaction.energy(hamiltonian), *common)
 
     def models(self) -> dict[Sector, ModelSpace]:
-        """The model spaces of all sectors; a label may have no state of a spin. Collective over the grid."""
-        models = {sector: self._model(sector) for sector in self.frame.sought.sectors}
-        return {sector: model for sector, model in models.items() if len(model.energies)}
+        """The model spaces of all sectors. Collective over the grid."""
+        return {sector: self._model(sector) for sector in self.frame.sought.sectors}
 
     def _model(self, sector: Sector) -> ModelSpace:
         frame, options = self.frame, self.frame.call.options

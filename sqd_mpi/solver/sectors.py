@@ -340,7 +340,7 @@ class SectorSearch:
         if k >= outlook.dimension:
             return "solved"
         if outlook.complete:
-            return "exact" if k < len(outlook.energies) and outlook.energies[k] > bound - SAME_ENERGY else None
+            return "exact" if outlook.energies[k] > bound - SAME_ENERGY else None
         looked_at = outlook.dimension >= LEAST_DIMENSION or k > 0
         return "model" if looked_at and self._lies_above(state, bound) else None
 

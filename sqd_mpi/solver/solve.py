@@ -148,12 +148,7 @@ class _Solve:
         self.models = self.operators.models()
         self.frame = self.operators.frame
         outlooks = {
-            sector: Outlook(
-                model.energies,
-                model.edge,
-                model.n_independent if model.complete else self.frame.layout(sector).dimension,
-                len(model.mine),
-            )  # fmt: skip
+            sector: Outlook(model.energies, model.edge, self.frame.sought.n_states[sector], model.n_independent)
             for sector, model in self.models.items()
         }
         self.search = SectorSearch(outlooks, self.call.options.nroots)

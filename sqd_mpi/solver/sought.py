@@ -12,12 +12,10 @@ from sqd_mpi.errors import InputError
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.space import Space
 from sqd_mpi.solver.sectors import ANY_SPIN, Sector
-from sqd_mpi.solver.spin_sector import active_part, n_spin_functions, spins_of
-from sqd_mpi.solver.spin_target import SpinTarget, is_closed
+from sqd_mpi.solver.spin_sector import ActivePart, active_part, is_closed, n_spin_functions
+from sqd_mpi.solver.spin_target import SpinTarget
 
 _SAME_SPIN = 1e-6  # of 2 S
-
-Active = tuple[int, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,15 @@ class Sought:
     """The wanted spin and the penalty on others, or None."""
     parity: int
     """Parity of the wanted spin where both spins have the same strings, else 0."""
-    sectors: list[Sector]
-    """Every sector that holds a vector, with a spin target of its parity only."""
-    active: Active | None
-    """Numbers of orbitals and electrons between full and empty ones, where the spin is a symmetry of the space."""
+    n_states: dict[Sector, int]
+    """Number of independent vectors of every sector that holds any, with a spin target of its parity only."""
+    active: ActivePart | None
+    """Orbitals and electrons between full and empty ones, where the spin is a symmetry of the space."""
+
+    @property
+    def sectors(self) -> list[Sector]:
+        """All sectors."""
+        return list(self.n_states)
 
     @property
     def n_extra_vectors(self) -> int:
@@ -43,7 +46,7 @@ class Sought:
     def spins_of(self, parity: int) -> list[int]:
         """Every 2 S that vectors may have, of one parity of the spin flip or, with 0, of any."""
         assert self.active is not None
-        return spins_of(*self.active, parity)
+        return self.active.spins(parity)
 
 
 def seek(space: Space, options: SolveOptions, flip: bool) -> Sought:
@@ -63,8 +66,8 @@ def seek(space: Space, options: SolveOptions, flip: bool) -> Sought:
     parities = (0,) if not flip else (parity,) if parity else (1, -1)
     spin = ANY_SPIN if active is None or target is None else round(2 * target.spin)
     found = [Sector(label, each, spin) for label in space.sectors for each in parities]
-    sectors = [sector for sector in found if sector_layout(space, sector, (1, 1, 1, 1)).dimension > 0]
-    return Sought(target, parity, sectors, active)
+    n_states = {sector: _n_states(space, sector, active) for sector in found}
+    return Sought(target, parity, {sector: n for sector, n in n_states.items() if n > 0}, active)
 
 
 def sector_layout(space: Space, sector: Sector, shape: Shape) -> Layout:
@@ -82,7 +85,15 @@ def _spin_target(space: Space, options: SolveOptions, flip: bool, pure: bool) ->
     return target.without_penalty() if pure else target
 
 
-def _active_part(space: Space, options: SolveOptions) -> Active | None:
+def _n_states(space: Space, sector: Sector, active: ActivePart | None) -> int:
+    """Number of independent vectors of a sector."""
+    if active is None:
+        return sector_layout(space, sector, (1, 1, 1, 1)).dimension
+    labels = space.labels.labels[active.orbitals].tolist()
+    return n_spin_functions(labels, active.nelec, sector.twice_spin, sector.label)
+
+
+def _active_part(space: Space, options: SolveOptions) -> ActivePart | None:
     """Orbitals and electrons between full and empty ones where the wanted spin is a symmetry of the space, or None.
 
     Raises:
@@ -97,8 +108,9 @@ def _active_part(space: Space, options: SolveOptions) -> Active | None:
         return None
     if options.spin_check == "strict":
         hamiltonian.spin_of(options.spin_square)
-    spins = spins_of(*active)
-    total = n_spin_functions(*active, round(twice_spin)) if round(twice_spin) in spins else 0
+    # Without labels all states count.
+    labels, wanted = [0] * len(active.orbitals), round(twice_spin)
+    total = n_spin_functions(labels, active.nelec, wanted) if wanted in active.spins() else 0
     if total >= options.nroots:
         return active
     if options.spin_check == "off":

@@ -9,11 +9,14 @@ P.-O. Loewdin's projection (Phys. Rev. 97, 1509 (1955)): a factor (S^2 - t') / (
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from math import comb
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sqd_mpi.arrays import Strings
 from sqd_mpi.backends.protocol import SigmaBlock
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
@@ -33,19 +36,25 @@ _PURE = 1e-9
 class SpinSectorOperator(SigmaOperator):
     """H in one sector of one spin on a process grid; arguments as of `SigmaOperator`, and 2 S.
 
-    `spins` are the values of 2 S that vectors of the layout may have.
+    `spins` are the values of 2 S that vectors of the layout may have, `n_states` is the number of states of that spin.
     """
 
     def __init__(
         self, grid: ProcessGrid, layout: Layout, block: SigmaBlock, hamiltonian: Hamiltonian, twice_spin: int,
-        spins: list[int], timers: Timers | None = None, memory: Memory = HOST,
+        spins: list[int], n_states: int, timers: Timers | None = None, memory: Memory = HOST,
     ):  # fmt: skip
         super().__init__(grid, layout, block, Interaction.energy(hamiltonian), timers, memory)
         mean = mean_diagonal(layout, grid.coordinates, hamiltonian, block, twice_spin, memory, wall=IMPOSSIBLE)
         self._mean_diagonal = memory.from_host(mean)
+        self._n_states = n_states
         value = twice_spin * (twice_spin + 2) / 4.0
         self.deviation = Interaction.spin_square(hamiltonian).shifted(-value)
         self._others = [other * (other + 2) / 4.0 - value for other in spins if other != twice_spin]
+
+    @property
+    def dimension(self) -> int:
+        """Number of independent vectors of the spin."""
+        return self._n_states
 
     def diagonal(self) -> Array:
         """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
@@ -94,22 +103,52 @@ def spins_of(norb: int, nelec: tuple[int, int], parity: int = 0) -> list[int]:
     return [twice for twice in found if parity == 0 or (-1) ** (twice // 2) == parity]
 
 
-def n_spin_functions(norb: int, nelec: tuple[int, int], twice_spin: int) -> int:
-    """Number of independent states of one spin of so many electrons in all strings of `norb` orbitals."""
-    total = sum(nelec)
+def n_spin_functions(labels: Sequence[int], nelec: tuple[int, int], twice_spin: int, sector: int = 0) -> int:
+    """Number of independent states of one spin in all strings of some orbitals.
 
-    def count(twice_m: int) -> int:
+    Args:
+        labels: of the orbitals.
+        nelec: numbers of electrons.
+        twice_spin: 2 S.
+        sector: label of the states.
+    """
+    # Every state of spin S has one partner with M = S, and with M = S + 1 only those of higher spins have one.
+    counts, total = _strings_by_label(labels), sum(nelec)
+
+    def determinants(twice_m: int) -> int:
         n_alpha, n_beta = (total + twice_m) // 2, (total - twice_m) // 2
-        return comb(norb, n_alpha) * comb(norb, n_beta) if 0 <= n_beta and n_alpha <= norb else 0
+        if n_beta < 0 or n_alpha > len(labels):
+            return 0
+        return sum(n * counts[n_beta][label ^ sector] for label, n in counts[n_alpha].items())
 
-    return count(twice_spin) - count(twice_spin + 2)
+    return determinants(twice_spin) - determinants(twice_spin + 2)
 
 
-def active_part(
-    strings_a: NDArray[np.uint64], strings_b: NDArray[np.uint64], norb: int
-) -> tuple[int, tuple[int, int]] | None:
-    """Number of orbitals and numbers of electrons between full and empty orbitals, if both sets are all strings of
-    those; None for other spaces.
+def _strings_by_label(labels: Sequence[int]) -> list[Counter[int]]:
+    """Of every number of electrons how many strings have which label."""
+    found: list[Counter[int]] = [Counter({0: 1}), *(Counter() for _ in labels)]
+    for orbital, label in enumerate(labels):
+        for n in range(orbital, -1, -1):
+            for other, count in found[n].items():
+                found[n + 1][other ^ label] += count
+    return found
+
+
+class ActivePart(NamedTuple):
+    """What is between full and empty orbitals in a space of all strings of some orbitals."""
+
+    orbitals: list[int]
+    """Numbers of the orbitals, from 0."""
+    nelec: tuple[int, int]
+    """Numbers of alpha and beta electrons in them."""
+
+    def spins(self, parity: int = 0) -> list[int]:
+        """Every 2 S; see `spins_of`."""
+        return spins_of(len(self.orbitals), self.nelec, parity)
+
+
+def active_part(strings_a: Strings, strings_b: Strings, norb: int) -> ActivePart | None:
+    """The active part if both sets are all strings of the same orbitals, the same others being full; else None.
 
     Args:
         strings_a: (n, n_words) uint64, alpha.
@@ -118,9 +157,19 @@ def active_part(
     """
     bits = [bitstrings.unpack(each, norb) for each in (strings_a, strings_b)]
     full, used = ([each.all(axis=0) for each in bits], [each.any(axis=0) for each in bits])
-    n_full = int(full[0].sum())
-    nelec = int(bits[0][0].sum()) - n_full, int(bits[1][0].sum()) - n_full
-    n_active = int((used[0] & ~full[0]).sum())
-    same = np.array_equal(full[0], full[1]) and np.array_equal(used[0], used[1])
-    whole = same and all(len(each) == comb(n_active, n) for each, n in zip(bits, nelec, strict=True))
-    return (n_active, nelec) if whole else None
+    if not (np.array_equal(full[0], full[1]) and np.array_equal(used[0], used[1])):
+        return None
+    active = np.flatnonzero(used[0] & ~full[0])
+    nelec = tuple(int(each[0, active].sum()) for each in bits)
+    whole = all(len(each) == comb(len(active), n) for each, n in zip(bits, nelec, strict=True))
+    return ActivePart(active.tolist(), (nelec[0], nelec[1])) if whole else None
+
+
+def is_closed(strings_a: Strings, strings_b: Strings, norb: int) -> bool:
+    """Whether S^2 does not lead out of the space of all pairs of the given strings: a condition that suffices.
+
+    There is an active part, or one spin has no electrons or no holes to exchange. Arguments as of `active_part`.
+    """
+    bits = [bitstrings.unpack(each, norb) for each in (strings_a, strings_b)]
+    nothing_to_exchange = any(not each.any() or bool(each.all()) for each in bits)
+    return nothing_to_exchange or active_part(strings_a, strings_b, norb) is not None

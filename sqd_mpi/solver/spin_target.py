@@ -19,17 +19,14 @@ whole configurations (S^2 connects nothing else) pure vectors stay pure, and the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.backends.protocol import SigmaBlock
 from sqd_mpi.distribution.layout import Layout
 from sqd_mpi.distribution.memory import HOST, Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
-from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.solver.mean_diagonal import mean_diagonal
@@ -190,28 +187,6 @@ class SpinTargetOperator(SigmaOperator):
             self._apply(self._root, self._root_diagonal, vector, self._once)
             self._apply(self._root, self._root_diagonal, self._once, self._twice)
             self.vectors.add_scaled(self._twice, self._strength, out)
-
-
-def is_closed(strings_a: NDArray[np.uint64], strings_b: NDArray[np.uint64], norb: int) -> bool:
-    """Whether S^2 does not lead out of the space of all pairs of the given strings: a condition that suffices.
-
-    Both sets are all strings over the same orbitals, the same others being full; or one spin has no electrons or no
-    holes to exchange.
-
-    Args:
-        strings_a: (n, nwords) uint64, alpha.
-        strings_b: (n, nwords) uint64, beta.
-        norb: number of orbitals.
-    """
-    bits = [bitstrings.unpack(each, norb) for each in (strings_a, strings_b)]
-    full, used = ([each.all(axis=0) for each in bits], [each.any(axis=0) for each in bits])
-    if not used[1].any() or not used[0].any() or full[0].all() or full[1].all():
-        return True
-    complete = [
-        len(each) == comb(int((u & ~f).sum()), int(each[0].sum() - f.sum()))
-        for each, f, u in zip(bits, full, used, strict=True)
-    ]
-    return all(complete) and np.array_equal(full[0], full[1]) and np.array_equal(used[0], used[1])
 
 
 def is_pure(mean: float, square: float) -> bool:

@@ -10,6 +10,7 @@ from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.errors import InputError
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.space import Space
 from sqd_mpi.solver.fitting import Call, fit
@@ -20,6 +21,7 @@ from sqd_mpi.solver.spin_sector import active_part, n_spin_functions, spins_of
 from sqd_mpi.timing import Timers
 from tests.support.molecules import molecule, strings
 from tests.support.problems import all_strings, close_strings, dense_matrix, make_hamiltonian
+from tests.support.shapes import LABELS
 
 ELECTRONS = [(3, (2, 1)), (4, (2, 2)), (4, (3, 1)), (5, (2, 2)), (5, (4, 3)), (5, (0, 3)), (4, (4, 4))]
 
@@ -43,7 +45,42 @@ def test_numbers_of_spin_functions(norb, nelec):
     _, spins = states_of(hamiltonian, strings(hamiltonian))
     twice, counts = np.unique(np.rint(2 * spins).astype(int), return_counts=True)
     assert spins_of(norb, nelec) == twice.tolist()
-    assert [n_spin_functions(norb, nelec, each) for each in twice] == counts.tolist()
+    assert [n_spin_functions([0] * norb, nelec, each) for each in twice] == counts.tolist()
+
+
+def test_numbers_of_spin_functions_in_every_sector():
+    """Against the dense S^2 in the determinants of one label."""
+    nelec, labels = (3, 2), LABELS[:5]
+    pair = all_strings(5, 3), all_strings(5, 2)
+    square = dense_matrix(make_hamiltonian(5, nelec, 1), *pair, Interaction.spin_square(make_hamiltonian(5, nelec, 1)))
+    of_strings = [np.bitwise_xor.reduce(np.where(bitstrings.unpack(each, 5), labels, 0), axis=1) for each in pair]
+    label = (of_strings[0][:, None] ^ of_strings[1][None, :]).ravel()
+    for sector in range(4):
+        inside = np.flatnonzero(label == sector)
+        values = np.linalg.eigvalsh(square[np.ix_(inside, inside)])
+        for twice in (1, 3, 5):
+            expected = int((abs(values - twice * (twice + 2) / 4) < 1e-8).sum())
+            assert n_spin_functions(labels.tolist(), nelec, twice, sector) == expected
+
+
+@pytest.mark.parametrize(
+    ("norb", "nelec", "spin_square", "nroots", "settings"),
+    [
+        (4, (2, 2), 6.0, 1, {"spin_flip": "off"}),
+        (5, (3, 2), 8.75, 1, {}),
+        (6, (3, 3), 12.0, 1, {"spin_flip": "off"}),
+        (4, (2, 1), 3.75, 4, {"spin_flip": "off"}),
+    ],
+)
+def test_all_states_of_a_spin_whose_configurations_are_cut(norb, nelec, spin_square, nroots, settings):
+    """One root more than there are was looked for without end: the model space does not show that there is none."""
+    hamiltonian = make_hamiltonian(norb, nelec, 1)
+    energies, spins = states_of(hamiltonian, strings(hamiltonian))
+    options = SolveOptions(spin_square=spin_square, nroots=nroots, model_space=2, tol=1e-8, **settings)
+    result = solve_subspace(None, hamiltonian, *strings(hamiltonian), options)
+    exact = energies[abs(spins * (spins + 1) - spin_square) < 1e-6]
+    assert len(exact) == nroots and result.converged and result.proven
+    np.testing.assert_allclose(result.energies, exact, atol=1e-9)
 
 
 def test_spins_of_both_parities():
@@ -53,10 +90,10 @@ def test_spins_of_both_parities():
 
 def test_orbitals_between_full_and_empty_ones():
     whole = all_strings(4, 2)
-    assert active_part(whole, whole, 4) == (4, (2, 2))
+    assert active_part(whole, whole, 4) == ([0, 1, 2, 3], (2, 2))
     shifted = (whole << np.uint64(2)) | np.uint64(0b11)  # orbitals 0 and 1 are full, 6 and 7 are empty
-    assert active_part(shifted, shifted, 8) == (4, (2, 2))
-    assert active_part(whole, all_strings(4, 1), 4) == (4, (2, 1))
+    assert active_part(shifted, shifted, 8) == ([2, 3, 4, 5], (2, 2))
+    assert active_part(whole, all_strings(4, 1), 4) == ([0, 1, 2, 3], (2, 1))
     assert active_part(whole[:5], whole, 4) is None
     assert active_part(whole, whole << np.uint64(1), 5) is None
 
