@@ -57,7 +57,8 @@ def _average_over_spin_functions(
     """Diagonal elements of H to their means over the spin functions of spin S of the configuration, in place.
 
     A determinant has -K_pq for every pair of parallel open shells; the mean over the functions of spin S of n open
-    shells has -K_pq (1/2 + 2 <s_p s_q>) for every pair, where n (n - 1) <s_p s_q> = S (S + 1) - 3 n / 4."""
+    shells has -K_pq (1/2 + 2 <s_p s_q>) for every pair, where n (n - 1) <s_p s_q> = S (S + 1) - 3 n / 4.
+    """
     for row in numba.prange(row_offset.shape[0]):
         first, last = max(row_offset[row], start), min(row_offset[row] + row_length[row], stop)
         opened, is_alpha = np.empty(64 * alpha.shape[1], np.int64), np.empty(64 * alpha.shape[1], np.bool_)

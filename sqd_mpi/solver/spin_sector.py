@@ -75,19 +75,20 @@ class SpinSectorOperator(SigmaOperator):
         self.block.diagonal(self.deviation, diagonal)
         with self.timers("purify"):
             self._apply(self.deviation, diagonal, vector, work)
-            square, left = self._squares(vector), self._squares(work)
+            square, left = self._squares(vector, work)
             if left <= _PURE**2 * square:
                 return 1.0
             for k, distance in enumerate(self._others):
                 if k > 0:
                     self._apply(self.deviation, diagonal, vector, work)
                 vectors.add_scaled(work, -1.0 / distance, vector)
-            return self._squares(vector) / max(square, 1e-300)
+            return self._squares(vector)[0] / max(square, 1e-300)
 
-    def _squares(self, vector: Array) -> float:
-        total = np.array([self.memory.vectors.dot(vector, vector)])
-        self.sum_over_ranks(total)
-        return float(total[0])
+    def _squares(self, *vectors: Array) -> list[float]:
+        """Squared norms of some vectors, in one reduction."""
+        totals = np.array([self.memory.vectors.dot(vector, vector) for vector in vectors])
+        self.sum_over_ranks(totals)
+        return [float(total) for total in totals]
 
 
 def spins_of(norb: int, nelec: tuple[int, int], parity: int = 0) -> list[int]:
