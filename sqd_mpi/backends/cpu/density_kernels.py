@@ -109,16 +109,16 @@ def _opposite_spin_part(
         while k < group_start[group + 1]:
             count = min(widest, group_start[group + 1] - k)
             w = (count + 7) // 8
-            _fill_kets(k, count, ket.ctypes.data, ket_offset, pair_ket, zero, kets_array)
-            _fill_kets(k, count, bra.ctypes.data, bra_offset, pair_bra, zero, bras_array)
+            _fill_kets(ket, k, count, ket.ctypes.data, ket_offset, pair_ket, zero, kets_array)
+            _fill_kets(bra, k, count, bra.ctypes.data, bra_offset, pair_bra, zero, bras_array)
             for lane in range(8 * w):
                 signs_array[lane] = pair_sign[k + lane] if lane < count else 0.0
-            _gather(w, kets, n_ket, packed)
+            _gather(ket, w, kets, n_ket, packed)
             for j in range(0, n_columns, 8):
                 for v in range(w):
-                    gather_tile(bras + 64 * v, 8 * j, n_columns - j, tile + 64 * v, 64 * w)
+                    gather_tile(bra, bras + 64 * v, 8 * j, n_columns - j, tile + 64 * v, 64 * w)
                     if j + 8 < n_columns:
-                        prefetch_lanes(bras + 64 * v, 8 * (j + 8), False)
+                        prefetch_lanes(bra, bras + 64 * v, 8 * (j + 8), False)
                 for i in range(min(8, n_columns - j)):
                     row = first_row + j + i
                     dot_row_table(
@@ -202,7 +202,7 @@ def _pack_rows(vector, offset, first, count, n_columns, w, zero_row, out):
     for block in numba.prange(n_blocks):
         j = 8 * block
         for v in range(w):
-            gather_tile(rows.ctypes.data + 64 * v, 8 * j, n_columns - j, out.ctypes.data + 64 * (w * j + v), 64 * w)
+            gather_tile(vector, rows.ctypes.data + 64 * v, 8 * j, n_columns - j, out.ctypes.data + 64 * (w * j + v), 64 * w)
 
 
 def _cuts(indptr):

@@ -17,12 +17,13 @@ from sqd_mpi.backends.cpu.simd import (
     _DOUBLE,
     _INT,
     _INT32,
-    _VECTOR,
     LANES,
     VECTOR_BYTES,
+    kind_of,
     _declare,
     _int,
     _load,
+    _load_vector,
     _loop,
     _multiply_add,
     _pointer,
@@ -30,6 +31,9 @@ from sqd_mpi.backends.cpu.simd import (
     _store,
     _switch_on_width,
 )
+
+
+_DOUBLES = kind_of(types.float64[:])
 
 
 def _fold(builder: Any, vectors: list[Any]) -> Any:
@@ -45,7 +49,7 @@ def _fold(builder: Any, vectors: list[Any]) -> Any:
 
 
 def _sum_of_lanes(builder: Any, vector: Any) -> Any:
-    kind = ir.FunctionType(_DOUBLE, [_DOUBLE, _VECTOR])
+    kind = ir.FunctionType(_DOUBLE, [_DOUBLE, _DOUBLES.vector])
     function = _declare(builder, "llvm.vector.reduce.fadd.v8f64", kind)
     return builder.call(function, [ir.Constant(_DOUBLE, -0.0), vector], fastmath=("reassoc",))
 
@@ -63,10 +67,10 @@ def _inner_products(
 
     def product(k: Any) -> Any:
         address = row(k)
-        total = builder.fmul(left[0], _load(builder, address, _VECTOR))
+        total = builder.fmul(left[0], _load_vector(builder, _DOUBLES, address))
         for v in range(1, len(left)):
-            right = _load(builder, builder.add(address, _int(VECTOR_BYTES * v)), _VECTOR)
-            total = _multiply_add(builder, left[v], right, total)
+            right = _load_vector(builder, _DOUBLES, builder.add(address, _int(VECTOR_BYTES * v)))
+            total = _multiply_add(builder, _DOUBLES, left[v], right, total)
         return total
 
     def eight(k: Any, _: list[Any]) -> list[Any]:
@@ -96,8 +100,8 @@ def dot_row_table(typingctx, width, first, last, entries, left, factors, matrix,
             # The left row with the signs of its lanes, in registers.
             rows = []
             for v in range(w):
-                value = _load(builder, builder.add(left, _int(VECTOR_BYTES * v)), _VECTOR)
-                factor = _load(builder, builder.add(factors, _int(VECTOR_BYTES * v)), _VECTOR)
+                value = _load_vector(builder, _DOUBLES, builder.add(left, _int(VECTOR_BYTES * v)))
+                factor = _load_vector(builder, _DOUBLES, builder.add(factors, _int(VECTOR_BYTES * v)))
                 rows.append(builder.fmul(value, factor))
 
             def both(k: Any) -> Any:
@@ -134,7 +138,7 @@ def dot_row_value(typingctx, width, first, last, column, left, matrix, value):
         width, first, last, column, left, matrix, value = arguments
 
         def emit(w: int) -> None:
-            rows = [_load(builder, builder.add(left, _int(VECTOR_BYTES * v)), _VECTOR) for v in range(w)]
+            rows = [_load_vector(builder, _DOUBLES, builder.add(left, _int(VECTOR_BYTES * v))) for v in range(w)]
 
             def row(k: Any) -> Any:
                 number = _load(builder, builder.add(column, builder.mul(k, _int(4))), _INT32)
@@ -148,7 +152,7 @@ def dot_row_value(typingctx, width, first, last, column, left, matrix, value):
                 builder.store(builder.fadd(builder.load(pointer, align=8), result), pointer, align=8)
 
             def take_eight(k: Any, results: Any) -> None:
-                _store(builder, builder.fadd(_load(builder, place(k), _VECTOR), results), place(k))
+                _store(builder, _DOUBLES, builder.fadd(_load_vector(builder, _DOUBLES, place(k)), results), place(k))
 
             _inner_products(builder, first, last, rows, row, take_eight, take_one)
 

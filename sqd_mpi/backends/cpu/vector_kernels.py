@@ -1,9 +1,12 @@
 """The three sums of sigma = H C at the speed of the machine: fast twins of `slow.kernels`, same arguments.
 
-Each kernel copies what it needs of C into a packed matrix G of rows of `width` vectors of eight lanes, kept in the
+Each kernel copies what it needs of C into a packed matrix G of rows of `width` vectors of a cache line, kept in the
 second-level cache, and multiplies it by a sparse matrix: row of results = sum of coefficient times row of G, with the
-results in registers (`simd`). Opposite spin and same-spin beta gather rows of C as lanes, by 8 x 8 transposes of full
-cache lines, since there the sparse matrix acts on columns; same-spin alpha packs a tile of columns as it stands.
+results in registers (`simd`). Opposite spin and same-spin beta gather rows of C as lanes, by transposes of full cache
+lines, since there the sparse matrix acts on columns; same-spin alpha packs a tile of columns as it stands.
+
+C and sigma are both float64, eight to a vector, or both float32, sixteen (`lanes` below); lists and values of sparse
+matrices are the same for both.
 
 Limits of the inner loop on a Zen 4 core: DGEMM does 27 GFMA/s; one load per multiply-add allows 23 from the first-level
 cache and 14 from the second. Rates below are executed multiply-adds per second on two threads of a core pair with a
@@ -45,21 +48,27 @@ BETA_TILE = 20_000
 # a strip on average, so that going through G strip by strip pays.
 NEAR_TILE = 1_500
 NEAR_ENTRIES = 12
-LANES = 8 * MAX_WIDTH  # most pairs in one chunk
+LANES = 16 * MAX_WIDTH  # most pairs in one chunk
 
 
 def scratch_size(max_rows: int, max_columns: int, max_matrix_entries: int, n_pair_b: int) -> int:
     """Number of float64 of scratch that each thread needs (arguments: `slow.kernels.scratch_size`)."""
-    columns = (max_columns + 15) // 8 * 8
+    columns = (max_columns + 31) // 16 * 16
     entries = (max_matrix_entries + 7) // 8 * 8 + columns
-    pairs = (n_pair_b + 15) // 8 * 8
-    packed = max(MIXED_TILE, BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
+    pairs = (n_pair_b + 31) // 16 * 16
+    packed = max(MIXED_TILE, BETA_TILE, 16 * columns) + 128 * MAX_WIDTH
     opposite = entries + 2 * (4 * pairs + columns) + pairs + 2 * columns + 10 * LANES + 16 * LANES
-    most = max(BETA_TILE, 16 * columns) + 64 * MAX_WIDTH
+    most = max(BETA_TILE, 16 * columns) + 128 * MAX_WIDTH
     beta = 2 * entries + pairs + 2 * columns + 5 * LANES + 2 * LANES * pairs
     beta += most + 64 + columns * (most // NEAR_TILE + 3)
-    alpha = LANES + ALPHA_TILE + 8 * LANES + (max_rows + 8) * (LANES * max_rows // ALPHA_TILE + 3)
+    alpha = LANES + ALPHA_TILE + 8 * LANES + (max_rows + 8) * (8 * MAX_WIDTH * max_rows // ALPHA_TILE + 3)
     return max(packed + max(opposite, beta), alpha)
+
+
+@jit
+def _lanes(like):
+    """Elements of an array that make a vector."""
+    return np.int64(64 // like.itemsize)
 
 
 @jit
@@ -86,42 +95,45 @@ def _largest_matrix(matrix_row, matrix_n_ket, indptr):
 
 
 @jit
-def _gather(width, kets, n_ket, packed):
-    """G[j, lane] = C[ket row of lane, j], by 8 x 8 transposes of full cache lines."""
-    stride = 64 * width
-    for j in range(0, n_ket, 8):
+def _gather(like, width, kets, n_ket, packed):
+    """G[j, lane] = C[ket row of lane, j], by transposes of full cache lines; `like` is an array like C."""
+    stride, lanes = 64 * width, _lanes(like)
+    for j in range(0, n_ket, lanes):
         for v in range(width):
-            gather_tile(kets + 64 * v, 8 * j, n_ket - j, packed + j * stride + 64 * v, stride)
+            gather_tile(
+                like, kets + 8 * lanes * v, like.itemsize * j, n_ket - j, packed + j * stride + 64 * v, stride
+            )  # fmt: skip
 
 
 @jit
-def _scatter(width, tile, bras, signs, stops, ends, lowest, j, count):
-    """sigma[bra row of lane, j : j + count] += sign of lane * tile, by 8 x 8 transposes; lanes end at their stops.
+def _scatter(like, width, tile, bras, signs, stops, ends, lowest, j, count):
+    """sigma[bra row of lane, j : j + count] += sign of lane * tile, by transposes; lanes end at their stops.
 
     ends: smallest and largest stop of every vector of lanes (`_ends_of_vectors`).
     lowest: smallest of the stops; the columns before it need no look at single vectors. Masked stores are slow, so of
         the others only the vectors whose own lanes end here take them.
     """
+    shift, step = like.itemsize * j, 8 * _lanes(like)
     for v in range(width):
+        source, place, factors = tile + 64 * v, bras + step * v, signs + step * v
         if j + count <= lowest:
-            scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+            scatter_tile(like, source, 64 * width, factors, place, shift, count)
             continue
         if j + count <= ends[2 * v]:
-            scatter_tile(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, count)
+            scatter_tile(like, source, 64 * width, factors, place, shift, count)
         elif j < ends[2 * v + 1]:
-            stop_data = stops.ctypes.data + 64 * v
-            scatter_tile_ragged(tile + 64 * v, 64 * width, signs + 64 * v, bras + 64 * v, 8 * j, stop_data, j)
+            scatter_tile_ragged(like, source, 64 * width, factors, place, shift, stops.ctypes.data + step * v, j)
 
 
 @jit
-def _ends_of_vectors(width, stops, ends):
+def _ends_of_vectors(lanes, width, stops, ends):
     """ends[2 v], ends[2 v + 1] = smallest and largest stop of the lanes of vector v; returns those of all vectors."""
     lowest = stops[0]
     highest = stops[0]
     for v in range(width):
-        least = stops[8 * v]
+        least = stops[lanes * v]
         most = least
-        for lane in range(8 * v + 1, 8 * v + 8):
+        for lane in range(lanes * v + 1, lanes * v + lanes):
             least = min(least, stops[lane])
             most = max(most, stops[lane])
         ends[2 * v] = least
@@ -225,23 +237,25 @@ def _is_twin(group, last_group, group_start, group_matrix, pair_ket):
 
 @jit
 def _fill_lanes(
-    first, count, sigma, bra_offset, row_stop, pair_bra, pair_sign, sink, bras, signs, stops, ends
+    like, first, count, sigma, bra_offset, row_stop, pair_bra, pair_sign, sink, bras, signs, stops, ends
 ):  # fmt: skip
-    """Addresses, signs and ends of the bra rows of `count` pairs; lanes up to the next multiple of 8 write to the sink.
+    """Addresses, signs and ends of the bra rows of `count` pairs; lanes up to the end of the last
+    vector write to the sink.
 
     Returns the numbers of columns that all lanes and that some lane want.
     """
     for lane in range(count):
         bra = pair_bra[first + lane]
-        bras[lane] = sigma + 8 * bra_offset[bra]
+        bras[lane] = sigma + like.itemsize * bra_offset[bra]
         signs[lane] = pair_sign[first + lane]
         stops[lane] = row_stop[bra]
-    width = (count + 7) // 8
-    for lane in range(count, 8 * width):
+    lanes = _lanes(like)
+    width = (count + lanes - 1) // lanes
+    for lane in range(count, lanes * width):
         bras[lane] = sink
         signs[lane] = 0.0
         stops[lane] = stops[count - 1]
-    return _ends_of_vectors(width, stops, ends)
+    return _ends_of_vectors(lanes, width, stops, ends)
 
 
 @jit
@@ -251,12 +265,12 @@ def _has_ended(ends, vector, twin, j):
 
 
 @jit
-def _chunk(remaining, n_ket, twin):
+def _chunk(lanes, remaining, n_ket, twin):
     """Pairs in the next chunk: vectors are dealt evenly to chunks of at most the width that suits the cache."""
     widest = _width(n_ket, MIXED_TILE, MAX_TWIN_WIDTH if twin else MAX_WIDTH)
-    vectors = (remaining + 7) // 8
+    vectors = (remaining + lanes - 1) // lanes
     n_chunks = (vectors + widest - 1) // widest
-    return min(remaining, (vectors + n_chunks - 1) // n_chunks * 8)
+    return min(remaining, (vectors + n_chunks - 1) // n_chunks * lanes)
 
 
 @jit
@@ -268,12 +282,15 @@ def _opposite_spin_part(first_group, last_group, c, sigma, rows, groups, beta, c
     _, group_start, group_pair, group_matrix, pair_bra, pair_ket, pair_sign = groups
     matrix_row, matrix_n_ket, indptr, column, orbital_pair, sign, matrix_diagonal, occupied_pair = beta
 
+    lanes, size = _lanes(c), c.itemsize
+
     # Places in the scratch: the beta matrix and the values of M_pq, the lanes of this and the next chunk, results, G.
     n_pair = coupling.shape[1]
     max_columns, max_entries = _largest_matrix(matrix_row, matrix_n_ket, indptr)
     entries, at = _take(scratch, 0, max_entries + max_columns)
     entries = entries.view(np.int64)
     table, at = _take(scratch, at, 2 * (4 * n_pair + max_columns))
+    table = table.view(c.dtype)
     used, at = _take(scratch, at, n_pair + 1)
     used = used.view(np.int64)
     zero_row, at = _take(scratch, at, max_columns)
@@ -314,13 +331,13 @@ def _opposite_spin_part(first_group, last_group, c, sigma, rows, groups, beta, c
     k = group_start[group]
     twin = _is_twin(group, last_group, group_start, group_matrix, pair_ket)
     count = np.int64(0)
-    next_count = _chunk(group_start[group + 1] - k, matrix_n_ket[group_matrix[group]], twin)
-    _fill_kets(k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[:LANES])
+    next_count = _chunk(lanes, group_start[group + 1] - k, matrix_n_ket[group_matrix[group]], twin)
+    _fill_kets(c, k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[:LANES])
     buffer = 0
     new_group = True
     while group < last_group:
         count = next_count
-        w = (count + 7) // 8
+        w = (count + lanes - 1) // lanes
         length = group_start[group + 1] - group_start[group]
 
         # What follows this chunk, so that its ket rows can be asked for early.
@@ -335,21 +352,21 @@ def _opposite_spin_part(first_group, last_group, c, sigma, rows, groups, beta, c
         next_count = np.int64(0)
         if next_group < last_group:
             next_n_ket = matrix_n_ket[group_matrix[next_group]]
-            next_count = _chunk(group_start[next_group + 1] - next_k, next_n_ket, next_twin)
+            next_count = _chunk(lanes, group_start[next_group + 1] - next_k, next_n_ket, next_twin)
             other = LANES * (1 - buffer)
-            _fill_kets(next_k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[other : other + LANES])
-        next_w = (next_count + 7) // 8
+            _fill_kets(c, next_k, next_count, c_data, ket_offset, pair_ket, zero, all_kets[other : other + LANES])
+        next_w = (next_count + lanes - 1) // lanes
         kets = all_kets.ctypes.data + 8 * LANES * buffer
         next_kets = all_kets.ctypes.data + 8 * LANES * (1 - buffer)
 
         # Where the results of this chunk go, and of its twin.
         lowest, wanted = _fill_lanes(
-            k, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
+            c, k, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
             all_bras, all_signs, all_stops, all_ends,
         )  # fmt: skip
         if twin:
             lowest_second, more = _fill_lanes(
-                k + length, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
+                c, k + length, count, sigma_data, bra_offset, row_stop, pair_bra, pair_sign, sink,
                 all_bras[LANES:], all_signs[LANES:], all_stops[LANES:], all_ends[2 * MAX_WIDTH :],
             )  # fmt: skip
             lowest = min(lowest, lowest_second)
@@ -372,44 +389,44 @@ def _opposite_spin_part(first_group, last_group, c, sigma, rows, groups, beta, c
                     occupied_pair, table, 2 if twin else 1, part,
                 )  # fmt: skip
 
-        # Eight rows of results at a time: ask for what comes next, multiply, add to sigma.
-        _gather(w, kets, n_ket, packed)
+        # A vector of columns at a time: ask for what comes next, multiply, add to sigma.
+        _gather(c, w, kets, n_ket, packed)
         base = indptr[first_row]
         skip = 0  # leading vectors whose rows have all ended: rows of a triangle are sorted by their ends
-        for j in range(0, wanted, 8):
-            n = min(8, wanted - j)
+        for j in range(0, wanted, lanes):
+            n = min(lanes, wanted - j)
             while skip < w - 1 and j >= lowest and _has_ended(all_ends, skip, twin, j):
                 skip += 1
-            if j + 8 < wanted:
+            if j + lanes < wanted:
                 for v in range(skip, w):
-                    prefetch_lanes(bras + 64 * v, 8 * (j + 8), True)
+                    prefetch_lanes(c, bras + 8 * lanes * v, size * (j + lanes), True)
                 if twin:
                     for v in range(skip, w):
-                        prefetch_lanes(bras + 8 * LANES + 64 * v, 8 * (j + 8), True)
+                        prefetch_lanes(c, bras + 8 * (LANES + lanes * v), size * (j + lanes), True)
             if j < next_n_ket:
                 for v in range(next_w):
-                    prefetch_lanes(next_kets + 64 * v, 8 * j, False)
+                    prefetch_lanes(c, next_kets + 8 * lanes * v, size * j, False)
             if twin:
                 for i in range(j, j + n):
                     out = tile + (i - j) * 64 * w + 64 * skip
                     table_row_twin(
-                        w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
+                        c, w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, packed + 64 * skip, out, out + 64 * LANES,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
+                _scatter(c, w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
                 _scatter(
-                    w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:],
+                    c, w, tile + 64 * LANES, bras + 8 * LANES, signs + 8 * LANES, all_stops[LANES:],
                     all_ends[2 * MAX_WIDTH :], lowest, j, n,
                 )  # fmt: skip
             else:
                 for i in range(j, j + n):
                     table_row(
-                        w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
+                        c, w - skip, 64 * w, indptr[first_row + i] - base + diagonal * i,
                         indptr[first_row + i + 1] - base + diagonal * (i + 1),
                         entry_data, table_data, packed + 64 * skip, tile + (i - j) * 64 * w + 64 * skip,
                     )  # fmt: skip
-                _scatter(w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
+                _scatter(c, w, tile, bras, signs, all_stops, all_ends, lowest, j, n)
 
         new_group = next_group != group
         group = next_group
@@ -419,11 +436,12 @@ def _opposite_spin_part(first_group, last_group, c, sigma, rows, groups, beta, c
 
 
 @jit
-def _fill_kets(first, count, c, ket_offset, pair_ket, zero, kets):
-    """Addresses of the ket rows of `count` pairs; lanes up to the next multiple of 8 read zeros."""
+def _fill_kets(like, first, count, c, ket_offset, pair_ket, zero, kets):
+    """Addresses of the ket rows of `count` pairs; lanes up to the end of the last vector read zeros."""
+    lanes = _lanes(like)
     for lane in range(count):
-        kets[lane] = c + 8 * ket_offset[pair_ket[first + lane]]
-    for lane in range(count, (count + 7) // 8 * 8):
+        kets[lane] = c + like.itemsize * ket_offset[pair_ket[first + lane]]
+    for lane in range(count, (count + lanes - 1) // lanes * lanes):
         kets[lane] = zero
 
 
@@ -431,8 +449,8 @@ def _fill_kets(first, count, c, ket_offset, pair_ket, zero, kets):
 def opposite_spin(ket, sigma, rows, groups, beta, coupling, swap, scratch):
     """Add the terms in which one alpha electron moves (arguments: `slow.kernels.opposite_spin`).
 
-    A chunk is up to 8 w pairs of one group. Its ket rows are gathered into G, M_pq is applied row by row, eight rows of
-    results are transposed back and added to the bra rows. Values of M_pq stand once per group in a table of 2 n_pair
+    A chunk is up to w vectors of pairs of one group. Its ket rows are gathered into G, M_pq is applied row by row, and as
+    many rows of results as a vector has lanes are transposed back and added to the bra rows. Values of M_pq stand once per group in a table of 2 n_pair
     couplings and n_columns diagonal elements. A twin, two consecutive groups of one beta matrix with identical ket rows
     (see `twins`), shares gather and loads: two multiply-adds for each vector of G.
 
@@ -451,26 +469,27 @@ def opposite_spin(ket, sigma, rows, groups, beta, coupling, swap, scratch):
 
 
 @jit
-def _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, packed):
-    """G[row, :] = C[ket row, first : first + count], zeros up to 8 w columns."""
+def _pack_columns(c, first, count, w, ket_offset, first_ket, n_ket, packed):
+    """G[row, :] = C[ket row, first : first + count], zeros up to w vectors."""
+    lanes = _lanes(c)
     for r in range(n_ket):
-        source = c + 8 * (ket_offset[first_ket + r] + first)
+        source = c.ctypes.data + c.itemsize * (ket_offset[first_ket + r] + first)
         for v in range(w):
-            copy_vector(source + 64 * v, count - 8 * v, packed + 64 * (w * r + v))
+            copy_vector(c, source + 64 * v, count - lanes * v, packed + 64 * (w * r + v))
 
 
 @jit
-def _alpha_shape(n_bra, n_ket, length, n_entries):
+def _alpha_shape(lanes, n_bra, n_ket, length, n_entries):
     """Vectors in a column tile and number of ket strips, such that a packed strip stays in the second-level cache.
 
-    Chosen for the least traffic beyond that cache: per element, each strip reads and writes sigma (16 bytes), and each
-    tile reads the sparse matrix again (12 bytes an entry).
+    Chosen for the least traffic beyond that cache: each strip reads and writes all elements of sigma, and each tile
+    reads the sparse matrix again (12 bytes an entry).
     """
     best = 1
     least = np.inf
-    for width in range(1, min(MAX_WIDTH, (length + 7) // 8) + 1):
+    for width in range(1, min(MAX_WIDTH, (length + lanes - 1) // lanes) + 1):
         n_strips = (8 * width * n_ket + ALPHA_TILE - 1) // ALPHA_TILE
-        traffic = 16.0 * n_strips + 12.0 * n_entries / (8.0 * width * n_bra)
+        traffic = 128.0 / lanes * n_strips + 12.0 * n_entries / (lanes * width * n_bra)
         if traffic < least:
             least = traffic
             best = width
@@ -500,29 +519,31 @@ def _alpha_tile(
 
     Asks early for the lines of sigma a few rows ahead and for the columns that the next tile packs.
     """
-    _pack_columns(first, count, w, c, ket_offset, first_ket, n_ket, packed)
+    lanes, size = _lanes(c), c.itemsize
+    sigma_data, c_data = sigma.ctypes.data, c.ctypes.data
+    _pack_columns(c, first, count, w, ket_offset, first_ket, n_ket, packed)
     for bra in range(start, stop):
-        target = sigma + 8 * (bra_offset[bra] + first)
+        target = sigma_data + size * (bra_offset[bra] + first)
         if bra + 4 < stop:
             for v in range(w):
-                prefetch_line(sigma + 8 * (bra_offset[bra + 4] + first) + 64 * v, True)
+                prefetch_line(sigma_data + size * (bra_offset[bra + 4] + first) + 64 * v, True)
         if bra - start < n_ket:
-            soon = c + 8 * (ket_offset[first_ket + bra - start] + first + count)
-            for v in range((next_count + 7) // 8):
+            soon = c_data + size * (ket_offset[first_ket + bra - start] + first + count)
+            for v in range((next_count + lanes - 1) // lanes):
                 prefetch_line(soon + 64 * v, False)
         k = begin[bra - first_bra]
         last = end[bra - first_bra]
         if k == last:
             continue
         wanted = min(count, row_stop[bra] - first)
-        whole = wanted == 8 * w
+        whole = wanted == lanes * w
         if not whole:
-            for v in range((wanted + 7) // 8):
-                copy_vector(target + 64 * v, wanted - 8 * v, total + 64 * v)
-        value_row(w, k, last, column, value, packed, first_ket, target if whole else total)
+            for v in range((wanted + lanes - 1) // lanes):
+                copy_vector(c, target + 64 * v, wanted - lanes * v, total + 64 * v)
+        value_row(c, w, k, last, column, value, packed, first_ket, target if whole else total)
         if not whole:
-            for v in range((wanted + 7) // 8):
-                store_vector(total + 64 * v, wanted - 8 * v, target + 64 * v)
+            for v in range((wanted + lanes - 1) // lanes):
+                store_vector(c, total + 64 * v, wanted - lanes * v, target + 64 * v)
 
 
 @jit
@@ -530,6 +551,7 @@ def _same_spin_alpha_part(thread, n_threads, c, sigma, rows, label_bra_start, la
     """One thread's part: the plane (column tile, entry of the label's sparse matrix) is cut into equal pieces."""
     bra_offset, row_stop, ket_offset = rows
     indptr, column, value = elements
+    lanes = _lanes(c)
     total, at = _take(scratch, 0, LANES)
     packed = scratch.ctypes.data + 8 * at
     ends = scratch[at + ALPHA_TILE + 8 * LANES :].view(np.int64)
@@ -545,22 +567,23 @@ def _same_spin_alpha_part(thread, n_threads, c, sigma, rows, label_bra_start, la
         # Tiles of columns and strips of ket rows, such as the cache holds.
         stops = row_stop[first_bra:last_bra]
         length = stops[-1]
-        width, n_strips = _alpha_shape(n_bra, n_ket, length, starts[-1] - starts[0])
-        n_tiles = (length + 8 * width - 1) // (8 * width)
+        width, n_strips = _alpha_shape(lanes, n_bra, n_ket, length, starts[-1] - starts[0])
+        n_columns = lanes * width
+        n_tiles = (length + n_columns - 1) // n_columns
         _divide_rows(first_bra, last_bra, indptr, column, label_ket_start[label], n_ket, n_strips, ends)
 
         # This thread's piece of the entries that all tiles have.
         total_entries = np.int64(0)
         for t in range(n_tiles):
-            total_entries += starts[-1] - starts[np.searchsorted(stops, 8 * width * t, side="right")]
+            total_entries += starts[-1] - starts[np.searchsorted(stops, n_columns * t, side="right")]
         lowest = total_entries * thread // n_threads
         highest = total_entries * (thread + 1) // n_threads
 
         # The part of every tile that lies in this piece, strip after strip.
         passed = np.int64(0)
         for t in range(n_tiles):
-            first = 8 * width * t
-            count = min(8 * width, length - first)
+            first = n_columns * t
+            count = min(n_columns, length - first)
             top = np.searchsorted(stops, first, side="right")  # rows above end before this tile
             origin = starts[top] - passed  # entry number of the first entry that this tile has
             passed += starts[-1] - starts[top]
@@ -572,9 +595,9 @@ def _same_spin_alpha_part(thread, n_threads, c, sigma, rows, label_bra_start, la
                 first_ket = label_ket_start[label] + n_ket * strip // n_strips
                 last_ket = label_ket_start[label] + n_ket * (strip + 1) // n_strips
                 _alpha_tile(
-                    start, stop, first_bra, first, count, (count + 7) // 8, c.ctypes.data, sigma.ctypes.data,
+                    start, stop, first_bra, first, count, (count + lanes - 1) // lanes, c, sigma,
                     bra_offset, row_stop, ket_offset, first_ket, last_ket - first_ket,
-                    max(min(8 * width, length - first - count), 0),
+                    max(min(n_columns, length - first - count), 0),
                     ends[strip * n_bra : (strip + 1) * n_bra], ends[(strip + 1) * n_bra : (strip + 2) * n_bra],
                     column.ctypes.data, value.ctypes.data, total.ctypes.data, packed,
                 )  # fmt: skip
@@ -584,7 +607,7 @@ def _same_spin_alpha_part(thread, n_threads, c, sigma, rows, label_bra_start, la
 def same_spin_alpha(ket, sigma, rows, label_bra_start, label_ket_start, matrix, scratch):
     """Add H_alpha from the left (arguments: `slow.kernels.same_spin_alpha`).
 
-    A tile of 8 w columns of a strip of ket rows is packed and every bra row's entries of that strip are applied to it,
+    A tile of w vectors of columns of a strip of ket rows is packed and every bra row's entries of that strip are applied to it,
     straight into sigma. Columns must ascend in each sparse row: that is how rows are divided among strips.
 
     Floor: entries x row length multiply-adds; 24 bytes of C and sigma per element and 12 bytes per entry and tile.
@@ -602,19 +625,20 @@ def same_spin_alpha(ket, sigma, rows, label_bra_start, label_ket_start, matrix, 
 
 
 @jit
-def _field(first, count, width, coupling, row_occupied_pair, used, n_used, rows, lanes, out):
+def _field(first, count, width, coupling, row_occupied_pair, used, n_used, rows, addresses, out):
     """F[u, lane] = sum over p occupied in alpha string of lane of coupling[pair(p, p), used[u]]."""
-    n = (n_used + 7) // 8 * 8
-    for lane in range(8 * width):
+    lanes = _lanes(rows)
+    n = (n_used + lanes - 1) // lanes * lanes
+    for lane in range(lanes * width):
         row = rows[lane * n : (lane + 1) * n]
         row[:] = 0.0
-        lanes[lane] = row.ctypes.data
+        addresses[lane] = row.ctypes.data
         if lane < count:
             for p in range(row_occupied_pair.shape[1]):
                 terms = coupling[row_occupied_pair[first + lane, p]]
                 for u in range(n_used):
                     row[u] += terms[used[u]]
-    _gather(width, lanes.ctypes.data, n, out)
+    _gather(rows, width, addresses.ctypes.data, n, out)
 
 
 @jit
@@ -660,11 +684,13 @@ def _number_pairs(first, last, n_pair, orbital_pair, column, sign, used, number,
 def _same_spin_beta_part(
     first_bra, last_bra, c, sigma, rows, alpha, singles, single_value, doubles, coupling, scratch
 ):  # fmt: skip
-    """The bra rows of one thread, in chunks of 8 w rows of one label."""
+    """The bra rows of one thread, in chunks of w vectors of rows of one label."""
     bra_offset, row_stop, own_ket_offset = rows
     _, label_bra_start, label_matrix, label_doubles, row_occupied_pair = alpha
     matrix_row, matrix_n_ket, indptr, column, orbital_pair, sign, _, _ = singles
     d_indptr, d_column, d_value = doubles
+
+    lanes, size = _lanes(c), c.itemsize
 
     # Places in the scratch: entries of a beta matrix, the lanes of a chunk, their fields, sums over doubles, G.
     n_pair = coupling.shape[1]
@@ -685,9 +711,10 @@ def _same_spin_beta_part(
     stops = stops.view(np.int64)
     ends, at = _take(scratch, at, 2 * MAX_WIDTH)
     ends_of_lanes = ends.view(np.int64)
-    field_rows, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
-    field, at = _take(scratch, at, LANES * ((n_pair + 7) // 8 * 8))
-    most = max(BETA_TILE, 16 * max_columns) + 64 * MAX_WIDTH
+    numbers, at = _take(scratch, at, LANES * ((n_pair + 15) // 16 * 16))
+    field_rows, numbers = numbers.view(c.dtype), numbers.view(np.int64)
+    field, at = _take(scratch, at, LANES * ((n_pair + 15) // 16 * 16))
+    most = max(BETA_TILE, 16 * max_columns) + 128 * MAX_WIDTH
     totals, at = _take(scratch, at, most)
     ends, at = _take(scratch, at, max_columns * (most // NEAR_TILE + 3))
     ends = ends.view(np.int64)
@@ -718,31 +745,30 @@ def _same_spin_beta_part(
         n_ket = matrix_n_ket[matrix]
         base = indptr[first_row]
         n_used = _number_pairs(
-            base, indptr[first_row + n_columns], n_pair, orbital_pair, column, sign, used, field_rows.view(np.int64),
-            entries, signs,
+            base, indptr[first_row + n_columns], n_pair, orbital_pair, column, sign, used, numbers, entries, signs,
         )  # fmt: skip
         value_data = single_value.ctypes.data + 8 * base
         width = _width(max(n_ket, n_columns), BETA_TILE, MAX_WIDTH)
         first_double = label_doubles[label]
         n_near = _near_strips(n_ket, width, n_columns, d_indptr[first_double + n_columns] - d_indptr[first_double])
         _divide_columns(first_double, n_columns, d_indptr, d_column, n_ket, n_near, ends)
-        for chunk in range(first, last, 8 * width):
-            count = min(8 * width, last - chunk)
-            w = (count + 7) // 8
+        for chunk in range(first, last, lanes * width):
+            count = min(lanes * width, last - chunk)
+            w = (count + lanes - 1) // lanes
             _field(chunk, count, w, coupling, row_occupied_pair, used, n_used, field_rows, kets, field_data)
 
             # Where the rows of this chunk lie; surplus lanes read zeros and write to the sink.
             wanted = row_stop[chunk + count - 1]
-            for lane in range(8 * w):
+            for lane in range(lanes * w):
                 kets[lane] = zero_row.ctypes.data
                 bras[lane] = sink_row.ctypes.data
                 stops[lane] = wanted
                 if lane < count:
                     stops[lane] = row_stop[chunk + lane]
-                    kets[lane] = c.ctypes.data + 8 * own_ket_offset[chunk + lane]
-                    bras[lane] = sigma.ctypes.data + 8 * bra_offset[chunk + lane]
-            lowest, _ = _ends_of_vectors(w, stops, ends_of_lanes)
-            _gather(w, kets.ctypes.data, n_ket, packed)
+                    kets[lane] = c.ctypes.data + size * own_ket_offset[chunk + lane]
+                    bras[lane] = sigma.ctypes.data + size * bra_offset[chunk + lane]
+            lowest, _ = _ends_of_vectors(lanes, w, stops, ends_of_lanes)
+            _gather(c, w, kets.ctypes.data, n_ket, packed)
 
             # Doubles for all columns.
             totals[: 8 * w * wanted] = 0.0
@@ -750,29 +776,29 @@ def _same_spin_beta_part(
                 for i in range(wanted):
                     k, end = ends[near * n_columns + i], ends[(near + 1) * n_columns + i]
                     if k < end:
-                        value_row(w, k, end, d_column_data, d_value_data, packed, 0, total_data + 64 * w * i)
+                        value_row(c, w, k, end, d_column_data, d_value_data, packed, 0, total_data + 64 * w * i)
 
-            # Singles, eight columns at a time, which then go to sigma.
-            for j in range(0, wanted, 8):
-                n = min(8, wanted - j)
-                if j + 8 < wanted:
+            # Singles, a vector of columns at a time, which then go to sigma.
+            for j in range(0, wanted, lanes):
+                n = min(lanes, wanted - j)
+                if j + lanes < wanted:
                     for v in range(w):
-                        prefetch_lanes(bra_data + 64 * v, 8 * (j + 8), True)
+                        prefetch_lanes(c, bra_data + 8 * lanes * v, size * (j + lanes), True)
                 tile_data = total_data + 64 * w * j
                 for i in range(j, j + n):
                     out = total_data + 64 * w * i
                     field_row(
-                        w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
+                        c, w, indptr[first_row + i] - base, indptr[first_row + i + 1] - base,
                         entry_data, value_data, sign_data, field_data, packed, out,
                     )  # fmt: skip
-                _scatter(w, tile_data, bra_data, ones.ctypes.data, stops, ends_of_lanes, lowest, j, n)
+                _scatter(c, w, tile_data, bra_data, ones.ctypes.data, stops, ends_of_lanes, lowest, j, n)
 
 
 @parallel_jit
 def same_spin_beta(ket, sigma, rows, alpha, singles, single_value, doubles, coupling, scratch):
     """Add H_beta from the right and alpha diagonal x beta single (arguments: `slow.kernels.same_spin_beta`).
 
-    A chunk is 8 w consecutive rows of a label, gathered once. Doubles have one value for all lanes; they go first, for
+    A chunk is w vectors of consecutive rows of a label, gathered once. Doubles have one value for all lanes; they go first, for
     all columns and, where the matrix is dense enough, through strips of G that stay in the first-level cache. Singles
     have the value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the pairs that occur.
 
