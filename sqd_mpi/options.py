@@ -172,6 +172,12 @@ class SolveOptions(BaseModel):
         "a size such as 500MB, 12GB or 8GiB",
         "Memory per rank (500MB, 12GB, 8GiB); by default what is available divided by the ranks of the node.",
     )
+    precision: Literal["auto", "double", "mixed"] = _field(
+        "auto",
+        "one of auto, double, mixed",
+        "mixed: sigma in single precision but for its diagonal, and energies and residuals refined to those of double "
+        "precision; auto: from 1,000,000 determinants on, where the backend has it.",
+    )
     tol: Annotated[_Real, Field(gt=0)] = _field(
         1e-6, "a positive number", "Residual norm of a normalised vector at which a root is converged."
     )

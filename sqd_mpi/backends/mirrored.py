@@ -53,7 +53,7 @@ class MirroredSum:
         self.stored = layout.bra_rows(ia, 0, ia)
         self.bra = self.stored.with_all_columns()
         self.sigma = np.zeros(layout.block_size(ia, ia))
-        self._parity = float(layout.parity)
+        self._parity = layout.parity
 
     @classmethod
     def of_tasks(cls, layout: Layout, ia: int, tasks: list[Task]) -> MirroredSum | None:
@@ -65,11 +65,17 @@ class MirroredSum:
         """Bytes of the sum."""
         return self.sigma.nbytes
 
+    def like(self, sigma: FloatArray) -> FloatArray:
+        """The flat sum, with elements of the type of sigma."""
+        if self.sigma.dtype != sigma.dtype:
+            self.sigma = np.zeros(self.sigma.shape, sigma.dtype)
+        return self.sigma
+
     def fold(self, sigma: FloatArray) -> None:
         """Add the sum and its mirror image to sigma, (stored elements,), and begin anew."""
         _fold(
-            self.sigma, self.stored.label_start, self.bra.offset, self.stored.offset, self.stored.stop, self._parity,
-            sigma,
+            self.sigma, self.stored.label_start, self.bra.offset, self.stored.offset, self.stored.stop,
+            sigma.dtype.type(self._parity), sigma,
         )  # fmt: skip
 
 

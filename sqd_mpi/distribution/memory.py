@@ -53,8 +53,14 @@ class Arrivals(Protocol):
 class Memory(Protocol):
     """The memory of a backend.
 
-    Arrays of vectors are (size,) or (n_vectors, size), blocks and buffers (size,), all float64; positions (m,) int64.
+    Arrays of vectors are (size,) or (n_vectors, size), blocks and buffers (size,), all of one type; positions (m,)
+    int64.
     """
+
+    dtype: Any
+    """Of the elements: float64 where vectors live; float32 serves for blocks and sums of a sigma in single precision."""
+    single: Memory | None
+    """The same memory with float32, or None where sigma has no kernels for it."""
 
     device: str | None
     """Name of the device for people; None in host memory."""
@@ -66,13 +72,13 @@ class Memory(Protocol):
     """Functions on vectors, as in `distribution.vectors`."""
 
     def empty(self, shape: int | tuple[int, ...]) -> Array:
-        """A C-contiguous float64 array with any elements."""
+        """A C-contiguous array with any elements."""
 
     def zero(self, array: Array) -> None:
         """Set all elements to zero."""
 
     def copy(self, source: Array, out: Array) -> None:
-        """out = source, both of this memory."""
+        """out = source, both of this memory; rounded, where they have elements of different types."""
 
     def to_host(self, array: Array, out: FloatArray | None = None) -> FloatArray:
         """The elements in host memory: in `out`, or in the array itself where it already lies there."""
@@ -133,9 +139,12 @@ class _HostPort:
 class HostBuffers:
     """Buffers for messages in pageable host memory."""
 
-    def empty(self, size: int, dtype: Any = np.float64) -> NDArray[Any]:
-        """A buffer."""
-        return np.empty(size, dtype)
+    def __init__(self, dtype: Any = np.float64) -> None:
+        self._dtype = dtype
+
+    def empty(self, size: int, dtype: Any = None) -> NDArray[Any]:
+        """A buffer, by default of the type of elements that these are for."""
+        return np.empty(size, dtype or self._dtype)
 
     def message(self, array: NDArray[Any]) -> NDArray[Any]:
         """What MPI is given for a buffer or a part of it."""
@@ -145,7 +154,8 @@ class HostBuffers:
 class _HostArrivals:
     """Kernels read blocks where they arrive."""
 
-    buffers: Any = HostBuffers()
+    def __init__(self, dtype: Any) -> None:
+        self.buffers: Any = HostBuffers(dtype)
 
     def bring(self, block: FloatArray) -> FloatArray:
         """The block itself."""
@@ -170,7 +180,10 @@ def smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
 
 
 class HostMemory(Memory):
-    """NumPy arrays; methods are documented at `Memory`. There is one, `HOST`."""
+    """NumPy arrays; methods are documented at `Memory`. There are two, `HOST` and its `single`."""
+
+    def __init__(self, dtype: Any, single: HostMemory | None = None) -> None:
+        self.dtype, self.single = dtype, single
 
     device: str | None = None
     identity: str | None = None
@@ -178,7 +191,7 @@ class HostMemory(Memory):
     vectors: Any = vectors
 
     def empty(self, shape: int | tuple[int, ...]) -> FloatArray:
-        return np.empty(shape)
+        return np.empty(shape, self.dtype)
 
     def zero(self, array: FloatArray) -> None:
         array[:] = 0.0
@@ -223,7 +236,7 @@ class HostMemory(Memory):
         return host
 
     def arrivals(self, capacity: int) -> Arrivals:
-        return _HostArrivals()
+        return _HostArrivals(self.dtype)
 
     def finish(self) -> None:
         """Kernels return when they are done."""
@@ -235,7 +248,7 @@ class HostMemory(Memory):
         pass
 
 
-HOST = HostMemory()
+HOST = HostMemory(np.float64, HostMemory(np.float32))
 
 
 def host_memory(direct: bool) -> HostMemory:

@@ -96,12 +96,12 @@ class Unfolding:
             part: which part of the stored rows is copied.
             n_parts: of how many.
         """
-        mine = _part_of_rows(self.own, part, n_parts)
+        mine, half = _part_of_rows(self.own, part, n_parts), own.dtype.type(_HALF)
         target = self.offset[self.own.row[mine]]
-        _place(own, self.own.offset[mine], self.own.stop[mine], target, _HALF, whole)
+        _place(own, self.own.offset[mine], self.own.stop[mine], target, half, whole)
         rows = _part_of_rows(self.mirror, part, n_parts)
         offset, stop, column = self.mirror.offset[rows], self.mirror.stop[rows], self.mirror.column[rows]
-        _turn(mirror, offset, stop, self.first_row[rows], column, self.offset, self.parity * _HALF, whole)
+        _turn(mirror, offset, stop, self.first_row[rows], column, self.offset, half.dtype.type(self.parity * half), whole)
         if len(self.line):
             last = self.own.offset[mine] + self.own.stop[mine] - 1
             values = own[last] if self.parity > 0 else 0.0

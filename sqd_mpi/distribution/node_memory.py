@@ -82,24 +82,24 @@ class NodeBlocks:
         node: the ranks of the node.
         places: block coordinates (ia, ib) of each of them; the first rank of a place provides the memory.
         size: number of elements that this rank provides.
+        dtype: their type.
     """
 
-    def __init__(self, node: MpiRanks, places: list[tuple[int, int]], size: int):
+    def __init__(self, node: MpiRanks, places: list[tuple[int, int]], size: int, dtype: Any = np.float64):
         from mpi4py import MPI
 
-        self._node = node
-        self._window = MPI.Win.Allocate_shared(8 * size, 8, comm=node.comm)
+        self._node, self.nbytes = node, np.dtype(dtype).itemsize * size
+        self._window = MPI.Win.Allocate_shared(self.nbytes, 8, comm=node.comm)
         self._window.Lock_all()
-        self.blocks: dict[tuple[int, int], NDArray[np.float64]] = {}
+        self.blocks: dict[tuple[int, int], NDArray[Any]] = {}
         for rank, place in enumerate(places):
             if place not in self.blocks:
                 memory: Any = self._window.Shared_query(rank)[0]
-                self.blocks[place] = np.frombuffer(memory, np.float64) if len(memory) else np.empty(0)
-        self.nbytes = 8 * size
+                self.blocks[place] = np.frombuffer(memory, dtype) if len(memory) else np.empty(0, dtype)
 
     @classmethod
     def where_they_fit(
-        cls, ranks: Ranks, node: MpiRanks, places: list[tuple[int, int]], size: int
+        cls, ranks: Ranks, node: MpiRanks, places: list[tuple[int, int]], size: int, dtype: Any = np.float64
     ) -> NodeBlocks | None:
         """Blocks on all nodes, or on none if one has not enough room. Collective over the ranks.
 
@@ -108,11 +108,12 @@ class NodeBlocks:
             node: the ranks of the node.
             places: block coordinates (ia, ib) of each of them.
             size: number of elements of this rank's block.
+            dtype: their type.
         """
         provided = size if places.index(places[node.rank]) == node.rank else 0
-        needed = node.sum(np.array([8.0 * provided]))[0]
+        needed = node.sum(np.array([float(np.dtype(dtype).itemsize) * provided]))[0]
         too_large = needed > _SHARED_MEMORY_SHARE * free_shared_memory()
-        return None if ranks.maximum(np.array([too_large], np.int64))[0] else cls(node, places, provided)
+        return None if ranks.maximum(np.array([too_large], np.int64))[0] else cls(node, places, provided, dtype)
 
     def fence(self) -> None:
         """Return when all ranks of the node are here; what they wrote before is visible after."""

@@ -81,7 +81,7 @@ class ProcessGrid:
         node.free()
         return None
 
-    def node_blocks(self, size: int) -> NodeBlocks | None:
+    def node_blocks(self, size: int, dtype: Any = np.float64) -> NodeBlocks | None:
         """Memory for one block of every place (ia, ib) on this node, which all its ranks can read and write.
 
         None where blocks are not shared: one rank a node, replicas of a block on several nodes, or not enough room for
@@ -89,11 +89,12 @@ class ProcessGrid:
 
         Args:
             size: number of elements of this rank's block.
+            dtype: their type.
         """
         if self.node is None:
             return None
         places = self.node.gather_objects((self.coordinates.ia, self.coordinates.ib))
-        return NodeBlocks.where_they_fit(self.ranks, self.node, places, size)
+        return NodeBlocks.where_they_fit(self.ranks, self.node, places, size, dtype)
 
     def coordinates_of(self, rank: int) -> Coordinates:
         """Coordinates of any rank."""

@@ -228,7 +228,7 @@ class MpiRanks(Ranks):
 
     def put_together(self, mine: NDArray[np.float64], whole: NDArray[np.float64], counts: list[int]) -> None:
         displacements = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self.comm.Allgatherv(mine, [whole, (counts, displacements), self._mpi.DOUBLE])
+        self.comm.Allgatherv(mine, [whole, (counts, displacements)])
 
     def scatter_sum(self, partial: NDArray[np.float64], mine: NDArray[np.float64], counts: list[int]) -> None:
         self.comm.Reduce_scatter(partial, mine, recvcounts=counts, op=self._mpi.SUM)

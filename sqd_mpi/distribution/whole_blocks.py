@@ -31,7 +31,7 @@ class MirrorExchange:
         number = here.ir * t + here.it
         self._start = sum(self._counts[:number])
         self._part = (number, t * r) if shared else ()
-        self._shared = grid.node_blocks(self._unfolding.own.size) if shared else None
+        self._shared = grid.node_blocks(self._unfolding.own.size, memory.dtype) if shared else None
         halves = self._shared.blocks if self._shared is not None else {}
         self._own: Array = halves.get((here.ia, here.ib))
         self._mirror: Array = halves.get((here.ib, here.ia)) if here.ia != here.ib else None

@@ -4,6 +4,10 @@ E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors
 (generalized Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)), so a small subspace converges almost
 like an unrestricted one. The inner products of a step travel in two reductions: one with the residual norms, one with
 the matrix elements of the new vectors.
+
+Where the operator works in single precision, images of the Ritz vectors are made anew in double precision once they
+have converged as far as that goes. What iterations add from there on is small, so that what its images are off by does
+not count: the outcome is that of double precision for one more sigma a root.
 """
 
 from __future__ import annotations
@@ -19,6 +23,12 @@ from numpy.typing import NDArray
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.options import fewest_krylov_vectors
 from sqd_mpi.solver.krylov_basis import KrylovBasis, Operator
+
+# In single precision a root is followed until its residual norm is so many times what that may be off by.
+_CERTAIN = 3.0
+# Energies count as those of double precision where a smaller share of the image of the Ritz vector is not.
+_SMALL_SHARE = 1e-2
+_PATIENCE, _PROGRESS = 8, 0.7  # iterations in which the largest residual norm should fall to that
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,8 @@ class Eigenpairs:
     """(nroots,) bool."""
     n_iterations: int
     n_sigma: int
-    """Counts."""
+    n_exact: int
+    """Counts: of iterations, of applications of the operator, and of those in double precision."""
     stopped: bool
     """Whether the callback ended the iterations."""
 
@@ -116,22 +127,46 @@ def davidson(
     basis = KrylovBasis(operator, min(size, operator.dimension + nroots), nroots)
     began = perf_counter()
     basis.begin(start)
-    iteration, stopped = 0, False
+    iteration, stopped, patience = 0, False, _Patience()
     while True:
         iteration += 1
         energies, coefficients = basis.ritz(nroots)
         if basis.count + nroots > basis.capacity:
             energies, coefficients = basis.restart(nroots)
         norms = basis.expand(energies, coefficients)
-        converged = norms <= tol
+        shares, errors = basis.errors(coefficients)
+        level = np.maximum(tol, _CERTAIN * errors)
+        converged, sure = norms <= level, bool((shares <= _SMALL_SHARE).all() and (level <= tol).all())
         if callback is not None:
             step = Step(
                 iteration, basis.count, energies, norms, basis.expansion.corrections,
                 basis.expansion.first_order_norms, basis.n_sigma, perf_counter() - began, basis.turn,
             )  # fmt: skip
             stopped = callback(step)
-        if stopped or converged.all() or iteration >= max_iterations:
+        if stopped or (sure and (converged.all() or iteration >= max_iterations)):
             break
-        if not basis.accept(~converged) and not basis.accept_random():
-            break
-    return Eigenpairs(energies, basis.give_up(), norms, converged, iteration, basis.n_sigma, stopped)
+        if not sure and (converged.all() or iteration >= max_iterations or patience.ends(float((norms / level).max()))):
+            basis.renew(nroots, alone=iteration >= max_iterations)
+        elif not basis.accept(~converged) and not basis.accept_random():
+            if sure:
+                break
+            basis.renew(nroots, alone=True)
+    converged &= (shares <= _SMALL_SHARE) & (norms <= tol)
+    return Eigenpairs(energies, basis.give_up(), norms, converged, iteration, basis.n_sigma, basis.n_exact, stopped)
+
+
+class _Patience:
+    """Whether iterations in single precision still come on."""
+
+    def __init__(self) -> None:
+        self._best, self._since = np.inf, 0
+
+    def ends(self, worst: float) -> bool:
+        """Whether the worst of the roots has not come on for long; told once an iteration."""
+        self._since += 1
+        if worst < _PROGRESS * self._best:
+            self._best, self._since = worst, 0
+        if self._since < _PATIENCE:
+            return False
+        self._best, self._since = np.inf, 0
+        return True

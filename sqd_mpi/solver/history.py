@@ -27,7 +27,7 @@ class History:
             max_iterations: after which the iterations of a sector end.
             log: where a line goes for every iteration.
         """
-        self.n_iterations = self.n_sigma = self.n_sigma_before = 0
+        self.n_iterations = self.n_sigma = self.n_sigma_before = self.n_single = 0
         self._began, self._seconds_before = perf_counter(), 0.0
         self.penalised = False
         """Whether energies are those of an operator with a penalty on other spins."""

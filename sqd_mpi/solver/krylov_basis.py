@@ -21,6 +21,7 @@ _STALE = 1e-4
 # Shares of the squared norm of a new direction that are left when it is purified: what was noise is dropped, and what
 # was changed by less than that stays orthogonal enough.
 _NOISE, _HARDLY_CHANGED = 0.5, 1.0 - 1e-6
+_ROUGH = 1e-6  # hartree; norm of what a sigma in single precision is off by, until it is measured
 _NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
 
 
@@ -40,8 +41,15 @@ class Operator(Protocol):
     def dimension(self) -> int:
         """Number of elements in all."""
 
+    @property
+    def rough(self) -> bool:
+        """Whether `matvec` works in single precision."""
+
     def matvec(self, vector: FloatArray, out: FloatArray) -> None:
         """out = H vector, both (size,)."""
+
+    def exact(self, vector: FloatArray, out: FloatArray) -> None:
+        """The same in double precision."""
 
     def diagonal(self) -> FloatArray:
         """Local part of the diagonal."""
@@ -49,10 +57,12 @@ class Operator(Protocol):
     def lowest_diagonal(self, count: int) -> FloatArray:
         """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
 
-    def purify(self, vector: FloatArray, scratch: tuple[FloatArray, FloatArray] | None = None) -> float:
+    def purify(
+        self, vector: FloatArray, scratch: tuple[FloatArray, FloatArray] | None = None, exact: bool = False
+    ) -> float:
         """Take out what a vector should not have; the share of its squared norm that is left, 1 if it was not touched.
 
-        `scratch` are two vectors that may be overwritten.
+        `scratch` are two vectors that may be overwritten; `exact` says whether that is done in double precision.
         """
 
     def sum_over_ranks(self, values: FloatArray) -> None:
@@ -97,7 +107,9 @@ class KrylovBasis:
         self.images: Any = operator.memory.empty((capacity, operator.size))
         self.matrix = np.zeros((capacity, capacity))
         self.overlap = np.zeros((capacity, capacity))
-        self.nroots, self.count, self.n_sigma = nroots, 0, 0
+        self.nroots, self.count, self.n_sigma, self.n_exact = nroots, 0, 0, 0
+        # How much of every image was made in single precision, and what such an image is off by.
+        self.roughness, self._unit = np.zeros(capacity), _ROUGH
         self.random = np.random.default_rng(1)
         self.ceilings: FloatArray = np.zeros(0)  # each eigenvalue is at most that element (a guide for a mean)
         nothing = np.zeros((0, 0))
@@ -122,7 +134,7 @@ class KrylovBasis:
                 break
             for row in range(n_start, self.nroots):
                 self.operator.memory.fill_random(self.random, self.basis[row])
-                self.operator.purify(self.basis[row])
+                self.operator.purify(self.basis[row], exact=True)
             n_start = self.nroots
         self._append(n_start)
 
@@ -162,6 +174,47 @@ class KrylovBasis:
         n_vectors = len(self.rows.current)
         del self.images
         return self.operator.memory.to_host(self.basis[:n_vectors], np.empty((n_vectors, self.operator.size)))
+
+    def renew(self, nroots: int, alone: bool = False) -> None:
+        """Make the images of the Ritz vectors in double precision; of the rest, those of the step before are kept.
+
+        With `alone` nothing else is kept.         What iterations add to the Ritz vectors from then on is small, and so are the errors of its images: as in the
+        refinement of a solution of linear equations, all else may go on in single precision.
+        """
+        room = 0 if alone else max(self.capacity - nroots - 2, 0)
+        kept = [self.rows.current, self._padded(self.rows.previous)[:room]]
+        self._keep(np.concatenate(kept) if len(kept[1]) else kept[0])
+        n, vectors = min(nroots, self.count), self.operator.vectors
+        spare, squares = self.images[self.count], np.zeros(n)
+        for row in range(n):
+            self._purify_exactly(row)
+            image = self.images[row]
+            self.operator.memory.copy(image, spare)
+            self.operator.exact(self.basis[row], image)
+            vectors.add_scaled(image, -1.0, spare)
+            vectors.rotate(self.images[row : row + 1], np.array([[-1.0]]))
+            squares[row] = vectors.dot(spare, spare)
+        self.n_sigma, self.n_exact = self.n_sigma + n, self.n_exact + n
+        self._unit = max(float(np.sqrt(self._reduced(squares).max())), np.finfo(float).eps)
+        self.roughness[:n] = 0.0
+        count, self.count = self.count, 0
+        self._take_in(count)
+
+    def _purify_exactly(self, row: int) -> None:
+        free = self.images[self.count :]
+        self.operator.purify(self.basis[row], (free[0], free[1]) if len(free) > 1 else None, exact=True)
+
+    def errors(self, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """How much of the images of Ritz vectors was made in single precision, and by what residual norms may be off.
+
+        Args:
+            coefficients: (m, count) of the Ritz vectors over the basis.
+
+        Returns:
+            (m,) shares; (m,) hartree.
+        """
+        shares = abs(coefficients) @ self.roughness[: coefficients.shape[1]]
+        return shares, self._unit * shares
 
     def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
         """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals, (m,).
@@ -266,6 +319,13 @@ class KrylovBasis:
         for row in range(k, n):
             self.operator.matvec(self.basis[row], self.images[row])
             self.n_sigma += 1
+        self.roughness[k:n] = float(self.operator.rough)
+        self.n_exact += 0 if self.operator.rough else n_new
+        self._take_in(n_new)
+
+    def _take_in(self, n_new: int) -> None:
+        """Take in the n_new rows behind the basis, whose images are there."""
+        k, n = self.count, self.count + n_new
         products = self.operator.vectors.gram(self.basis[k:n], self.basis[:n])
         elements = self.operator.vectors.gram(self.images[k:n], self.basis[:n])
         both = self._reduced(np.concatenate([products, elements], axis=1))
@@ -297,6 +357,7 @@ class KrylovBasis:
         n = len(kept_rows)
         self.matrix[:n, :n] = kept_rows @ self.matrix[:k, :k] @ kept_rows.T
         self.overlap[:n, :n] = kept_rows @ self.overlap[:k, :k] @ kept_rows.T
+        self.roughness[:n] = abs(kept_rows) @ self.roughness[:k]
         self.count = n
         self.rows.previous = self.rows.current = np.zeros((0, 0))  # they belonged to the old basis
         return kept_rows

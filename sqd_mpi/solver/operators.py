@@ -55,6 +55,11 @@ class Operators:
 
         Collective over the grid.
         """
+        operator = self._hamiltonian(sector)
+        operator.rough_memory = self.frame.single
+        return operator
+
+    def _hamiltonian(self, sector: Sector) -> SigmaOperator:
         frame = self.frame
         hamiltonian, layout = frame.space.hamiltonian, frame.layout(sector)
         with self._timers("structure"):

@@ -152,7 +152,7 @@ class Restart:
         if np.any(abs(squares - 1.0) > _NORMALISED):
             return False, None
         self.n_restored[sector] = n_found
-        return True, Eigenpairs(energies, vectors, norms, norms <= tol, 0, 0, False)
+        return True, Eigenpairs(energies, vectors, norms, norms <= tol, 0, 0, 0, False)
 
     def _vectors(self, sector: Sector, numbers: list[int]) -> NDArray[np.float64]:
         layout = self._frame.layout(sector)

@@ -46,10 +46,26 @@ class SigmaOperator:
         self.block = block
         self.interaction = interaction
         self.timers = timers if timers is not None else Timers()
-        self.plan = TaskPlan(grid, layout, block, interaction, memory, self.timers)
+        self.rough_memory: Memory | None = None
+        self.plan = self._plan(memory)
         self.vectors: Any = Timed(memory.vectors, self.timers, "vectors")
         self.task_seconds = 0.0  # processor time of all threads of this rank in its tasks
         self._diagonal = self._diagonal_of(interaction)
+
+    def _plan(self, memory: Memory) -> TaskPlan:
+        return TaskPlan(self.grid, self.layout, self.block, self.interaction, memory, self.timers)
+
+    def _use(self, memory: Memory) -> None:
+        """Have blocks, messages and sums in a memory from now on. Collective over the grid."""
+        if self.plan.memory is not memory:
+            with self.timers("structure"):
+                self.plan.free()
+                self.plan = self._plan(memory)
+
+    @property
+    def rough(self) -> bool:
+        """Whether `matvec` works in single precision."""
+        return self.rough_memory is not None
 
     @property
     def size(self) -> int:
@@ -83,10 +99,20 @@ class SigmaOperator:
 
     @in_phase("sigma")
     def matvec(self, vector: Array, out: Array) -> None:
-        """out = H vector, both (size,) slices of this rank, in its memory. Collective over the grid."""
+        """out = H vector, both (size,) slices of this rank, in its memory. Collective over the grid.
+
+        Where `rough_memory` is set, what is not on the diagonal is multiplied and summed there, in single precision.
+        """
+        self._use(self.rough_memory or self.memory)
         self._matvec(vector, out)
 
-    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None) -> float:
+    @in_phase("sigma")
+    def exact(self, vector: Array, out: Array) -> None:
+        """out = H vector as `matvec`, always in double precision. Collective over the grid."""
+        self._use(self.memory)
+        self._matvec(vector, out)
+
+    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = False) -> float:
         """Take out what a vector should not have: here nothing; see `krylov_basis.Operator`."""
         return 1.0
 

@@ -200,6 +200,7 @@ class _Solve:
         )  # fmt: skip
         self.restart.used = self.restart.used or bool(start.stored_numbers)
         self.history.n_sigma += pairs.n_sigma
+        self.history.n_single += pairs.n_sigma - pairs.n_exact
         self.usage.task_seconds += operator.task_seconds
         self.call.log.close()
         operator.plan.free()

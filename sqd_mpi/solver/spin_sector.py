@@ -31,6 +31,7 @@ from sqd_mpi.timing import Timers
 
 # A vector is left as it is if |S^2 v - t v| is below that for the normalised v.
 _PURE = 1e-9
+_ROUGHLY_PURE = 1e-6  # where S^2 is applied in single precision
 
 
 class SpinSectorOperator(SigmaOperator):
@@ -60,12 +61,13 @@ class SpinSectorOperator(SigmaOperator):
         """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
         return self._mean_diagonal
 
-    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None) -> float:
+    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = False) -> float:
         """Take other spins out of a vector, in place. Collective over the grid.
 
         Args:
             vector: (size,) slice of this rank.
             scratch: two more, which are overwritten.
+            exact: whether in double precision; else in that of `matvec`.
 
         Returns:
             the share of the squared norm that is left; exactly 1 if the vector was pure and was not touched.
@@ -73,10 +75,12 @@ class SpinSectorOperator(SigmaOperator):
         memory, vectors = self.memory, self.memory.vectors
         work, diagonal = scratch or (memory.empty(self.size), memory.empty(self.size))
         self.block.diagonal(self.deviation, diagonal)
+        self._use(self.memory if exact else self.rough_memory or self.memory)
+        pure = _ROUGHLY_PURE if self.rough and not exact else _PURE
         with self.timers("purify"):
             self._apply(self.deviation, diagonal, vector, work)
             square, left = self._squares(vector, work)
-            if left <= _PURE**2 * square:
+            if left <= pure**2 * square:
                 return 1.0
             for k, distance in enumerate(self._others):
                 if k > 0:

@@ -34,6 +34,9 @@ class TaskPlan:
         timers: Timers | None = None,
     ):  # fmt: skip
         self.block, self.memory = block, memory
+        # Where sigma is made in single precision: the slice of the vector as it goes there, and that of the result.
+        n_rounded = 0 if memory.dtype == np.float64 else layout.slice_size(*grid.coordinates)
+        self._rounded = (memory.empty(n_rounded), memory.empty(n_rounded)) if n_rounded else None
         self.timers = timers if timers is not None else Timers()
         a, b, t, _ = grid.shape
         here = grid.coordinates
@@ -56,19 +59,22 @@ class TaskPlan:
         sizes = layout.block_sizes
         remote = [int(sizes[key]) for key in by_ket if key != (here.ia, here.ib)]
         self._arrivals = memory.arrivals(max(remote, default=0))
-        own = self._own.message() if grid.layer.size > 1 else np.empty(0)
+        own = self._own.message() if grid.layer.size > 1 else np.empty(0, memory.dtype)
         self.exchange = KetExchange(grid, list(by_ket), sizes, own, self._own.of_node, self._arrivals.buffers)
         self.remote_tasks = [by_ket[key] for key in self.exchange.remote]
 
     @in_phase("collect")
     def collect(self, vector: Array) -> Array:
         """This rank's own whole block, from the slices of its replicas (and the stored half of its mirror block)."""
+        if self._rounded is not None:
+            self.memory.copy(vector, self._rounded[0])
+            vector = self._rounded[0]
         return self._own.collect(vector)
 
     @in_phase("vectors")
     def cleared(self, out: Array) -> Array:
-        """Zeros for the sum of this rank's tasks: `out` itself where there is one task group."""
-        sigma = out if self._sum.partial is None else self._sum.partial
+        """Zeros for the sum of this rank's tasks: the slice of the result itself where there is one task group."""
+        sigma = self._result(out) if self._sum.partial is None else self._sum.partial
         self.memory.zero(sigma)
         return sigma
 
@@ -109,7 +115,13 @@ class TaskPlan:
     @in_phase("scatter")
     def scatter(self, sigma: Array, out: Array) -> None:
         """The slice of this rank of the sum over the task groups."""
-        self._sum.scatter(sigma, out)
+        result = self._result(out)
+        self._sum.scatter(sigma, result)
+        if result is not out:
+            self.memory.copy(result, out)
+
+    def _result(self, out: Array) -> Array:
+        return out if self._rounded is None else self._rounded[1]
 
     @in_phase("vectors")
     def finish(self, diagonal: Array, vector: Array, out: Array) -> None:
@@ -125,20 +137,22 @@ class TaskPlan:
 
         What is read in place in the memory of the node does not count.
         """
-        return self.exchange.bytes_received + 8 * (self._own.n_received + self._sum.n_received)
+        size = np.dtype(self.memory.dtype).itemsize
+        return self.exchange.bytes_received + size * (self._own.n_received + self._sum.n_received)
 
     @property
     def buffer_bytes(self) -> int:
         """Bytes of own block, receive buffers and partial sums; shared memory counts on the rank that provides it."""
         partial = self._sum.partial.nbytes if self._sum.partial is not None else 0
         mirrored = self.block.mirrored.nbytes if self.block.mirrored is not None else 0
-        return self._own.buffer_bytes + partial + mirrored + self.exchange.buffer_bytes
+        rounded = sum(each.nbytes for each in self._rounded or ())
+        return self._own.buffer_bytes + partial + mirrored + rounded + self.exchange.buffer_bytes
 
     def free(self) -> None:
         """Release the requests and buffers. Collective over the grid."""
         self.exchange.free()
         self._own.free()
-        self._sum.partial = None
+        self._sum.partial = self._rounded = None
 
 
 class _OwnBlock:
@@ -152,7 +166,7 @@ class _OwnBlock:
 
         # One for all ranks of a node, or one of its own; none where the vector itself is the block.
         is_whole, size = grid.n_ranks == 1 and not layout.parity, layout.block_size(here.ia, here.ib)
-        self._shared = None if is_whole else grid.node_blocks(size)
+        self._shared = None if is_whole else grid.node_blocks(size, memory.dtype)
         self._on_node = self._shared.blocks[here.ia, here.ib] if self._shared is not None else None
         self._whole: Array = None
         if self._on_node is not None:
@@ -164,7 +178,8 @@ class _OwnBlock:
         # Ranks of a node share halves and whole blocks in host memory.
         self.fold: MirrorExchange | None = None
         if layout.parity:
-            self.fold = MirrorExchange(grid, layout, memory if self._shared is None else HOST, self._shared is not None)
+            on_host = self._shared is not None
+            self.fold = MirrorExchange(grid, layout, HOST if on_host and memory.device else memory, on_host)
 
     @property
     def of_node(self) -> Any:

@@ -316,7 +316,7 @@ class CpuBlock:
         ket_offset = self._ket_offset[(self.ia + task.da) % a, (self.ib + task.db) % b]
         if task.mirrored:
             assert self.mirrored is not None
-            sigma = self.mirrored.sigma
+            sigma = self.mirrored.like(sigma)
         if task.kind == "mixed":
             self._apply_mixed(task, ket, sigma, interaction, ket_offset)
         elif interaction.same_spin and task.kind == "alpha":

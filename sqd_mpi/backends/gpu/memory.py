@@ -43,6 +43,7 @@ class DeviceMemory:
         self.device: str | None = device.name
         self.identity: str | None = device.identity
         self.kind = device.kind
+        self.dtype, self.single = np.float64, None
         self.vectors: Any = DeviceVectors(device)
         self._direct = direct
         self._n_sharing = 1
