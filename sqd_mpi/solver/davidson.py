@@ -129,7 +129,7 @@ def davidson(
     basis.begin(start)
     iteration, stopped, patience = 0, False, _Patience()
     while True:
-        iteration += 1
+        iteration, settling = min(iteration + 1, max_iterations), iteration == max_iterations
         energies, coefficients = basis.ritz(nroots)
         if basis.count + nroots > basis.capacity:
             energies, coefficients = basis.restart(nroots)
@@ -137,7 +137,7 @@ def davidson(
         shares, errors = basis.errors(coefficients)
         level = np.maximum(tol, _CERTAIN * errors)
         converged, sure = norms <= level, bool((shares <= _SMALL_SHARE).all() and (level <= tol).all())
-        if callback is not None:
+        if callback is not None and not settling:
             step = Step(
                 iteration, basis.count, energies, norms, basis.expansion.corrections,
                 basis.expansion.first_order_norms, basis.n_sigma, perf_counter() - began, basis.turn,

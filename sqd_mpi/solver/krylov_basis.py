@@ -22,6 +22,7 @@ _STALE = 1e-4
 # was changed by less than that stays orthogonal enough.
 _NOISE, _HARDLY_CHANGED = 0.5, 1.0 - 1e-6
 _ROUGH = 1e-6  # hartree; norm of what a sigma in single precision is off by, until it is measured
+_SEEN = 0.5  # share of an image in single precision that shows what such images are off by
 _NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
 
 
@@ -58,7 +59,7 @@ class Operator(Protocol):
         """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
 
     def purify(
-        self, vector: FloatArray, scratch: tuple[FloatArray, FloatArray] | None = None, exact: bool = False
+        self, vector: FloatArray, scratch: tuple[FloatArray, FloatArray] | None = None, exact: bool = True
     ) -> float:
         """Take out what a vector should not have; the share of its squared norm that is left, 1 if it was not touched.
 
@@ -134,7 +135,7 @@ class KrylovBasis:
                 break
             for row in range(n_start, self.nroots):
                 self.operator.memory.fill_random(self.random, self.basis[row])
-                self.operator.purify(self.basis[row], exact=True)
+                self.operator.purify(self.basis[row])
             n_start = self.nroots
         self._append(n_start)
 
@@ -191,18 +192,18 @@ class KrylovBasis:
             image = self.images[row]
             self.operator.memory.copy(image, spare)
             self.operator.exact(self.basis[row], image)
-            vectors.add_scaled(image, -1.0, spare)
-            vectors.rotate(self.images[row : row + 1], np.array([[-1.0]]))
+            vectors.project_out(spare[None], image[None], np.ones((1, 1)), np.ones((1, 1)))  # the difference
             squares[row] = vectors.dot(spare, spare)
         self.n_sigma, self.n_exact = self.n_sigma + n, self.n_exact + n
-        self._unit = max(float(np.sqrt(self._reduced(squares).max())), np.finfo(float).eps)
+        found = np.sqrt(self._reduced(squares)) / np.maximum(self.roughness[:n], _SEEN)
+        self._unit = float(found.max(initial=0.0, where=self.roughness[:n] > _SEEN)) or self._unit
         self.roughness[:n] = 0.0
         count, self.count = self.count, 0
         self._take_in(count)
 
     def _purify_exactly(self, row: int) -> None:
         free = self.images[self.count :]
-        self.operator.purify(self.basis[row], (free[0], free[1]) if len(free) > 1 else None, exact=True)
+        self.operator.purify(self.basis[row], (free[0], free[1]) if len(free) > 1 else None)
 
     def errors(self, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
         """How much of the images of Ritz vectors was made in single precision, and by what residual norms may be off.
@@ -273,7 +274,7 @@ class KrylovBasis:
         are still those that they were."""
         rows, last = self.basis[first : first + count], self.capacity - 1
         scratch = (self.images[first], self.images[first + 1]) if first < last else None
-        shares = np.array([self.operator.purify(rows[k], scratch) for k in range(count)])
+        shares = np.array([self.operator.purify(rows[k], scratch, exact=False) for k in range(count)])
         kept = shares > _NOISE
         if not kept.all() and kept.any():
             self.operator.vectors.rotate(rows, np.eye(count)[kept])
@@ -326,14 +327,30 @@ class KrylovBasis:
     def _take_in(self, n_new: int) -> None:
         """Take in the n_new rows behind the basis, whose images are there."""
         k, n = self.count, self.count + n_new
-        products = self.operator.vectors.gram(self.basis[k:n], self.basis[:n])
-        elements = self.operator.vectors.gram(self.images[k:n], self.basis[:n])
-        both = self._reduced(np.concatenate([products, elements], axis=1))
-        for target, values in ((self.overlap, both[:, :n]), (self.matrix, both[:, n:])):
-            target[k:n, :n] = values
-            target[:n, k:n] = values.T
-            target[k:n, k:n] = (values[:, k:] + values[:, k:].T) / 2
+        vectors, fresh, rough = self.operator.vectors, slice(k, n), self.roughness[:n]
+        products = [vectors.gram(self.basis[fresh], self.basis[:n]), vectors.gram(self.images[fresh], self.basis[:n])]
+        better = rough[:k].min(initial=1.0) < rough[fresh].max(initial=0.0)
+        if better:
+            products.append(vectors.gram(self.basis[fresh], self.images[:k]))
+        both = self._reduced(np.concatenate(products, axis=1))
+        self._set(self.overlap, both[:, :n])
+        elements = both[:, n : 2 * n]
+        if better:
+            elements[:, :k] = np.where(rough[:k] < rough[fresh, None], both[:, 2 * n :], elements[:, :k])
+        # Of two vectors the one with the better image gives the element: an error of it would count at first order.
+        ahead = np.sign(rough[None, fresh] - rough[fresh, None])
+        new = elements[:, k:]
+        elements[:, k:] = new * (1.0 + ahead) / 2 + new.T * (1.0 - ahead) / 2
+        self._set(self.matrix, elements)
         self.count = n
+
+    def _set(self, matrix: FloatArray, values: FloatArray) -> None:
+        """Fill in the rows and columns of the last vectors, (n_new, n), of a symmetric matrix."""
+        n = values.shape[1]
+        k = n - len(values)
+        matrix[k:n, :n] = values
+        matrix[:n, k:n] = values.T
+        matrix[k:n, k:n] = (values[:, k:] + values[:, k:].T) / 2
 
     def _keep(self, coefficients: FloatArray) -> FloatArray:
         """Replace the basis by combinations of it, made orthonormal in order; dependent ones are left out.

@@ -112,7 +112,7 @@ class SigmaOperator:
         self._use(self.memory)
         self._matvec(vector, out)
 
-    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = False) -> float:
+    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = True) -> float:
         """Take out what a vector should not have: here nothing; see `krylov_basis.Operator`."""
         return 1.0
 

@@ -61,7 +61,7 @@ class SpinSectorOperator(SigmaOperator):
         """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
         return self._mean_diagonal
 
-    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = False) -> float:
+    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = True) -> float:
         """Take other spins out of a vector, in place. Collective over the grid.
 
         Args:

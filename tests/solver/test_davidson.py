@@ -34,14 +34,16 @@ def _rotate(vectors, coefficients):
 
 
 PLAIN = SimpleNamespace(
-    gram=lambda first, second: first @ second.T, residuals=_residuals, project_out=_project_out, rotate=_rotate
-)
+    gram=lambda first, second: first @ second.T, residuals=_residuals, project_out=_project_out, rotate=_rotate,
+    dot=np.dot,
+)  # fmt: skip
 
 
 class Dense:
     """A symmetric matrix as an operator."""
 
     memory = HOST
+    rough = False
 
     def __init__(self, matrix, vectors=PLAIN):
         self.matrix = matrix
@@ -54,7 +56,9 @@ class Dense:
         self.n_sigma += 1
         out[:] = self.matrix @ vector
 
-    def purify(self, vector, scratch=None):
+    exact = matvec
+
+    def purify(self, vector, scratch=None, exact=True):
         """Nothing to take out."""
         return 1.0
 
@@ -70,6 +74,28 @@ class Dense:
         """There is one rank."""
         assert values.flags.c_contiguous
         self.n_sums += 1
+
+
+class Rounded(Dense):
+    """The same with products in single precision but for the diagonal, or far rougher ones."""
+
+    rough = True
+
+    def __init__(self, matrix, noise=0.0):
+        super().__init__(matrix)
+        self.rounded = (matrix - np.diag(np.diag(matrix))).astype(np.float32)
+        self.n_exact, self.noise, self.rng = 0, noise, np.random.default_rng(1)
+
+    def matvec(self, vector, out):
+        """out = matrix vector, nearly."""
+        self.n_sigma += 1
+        out[:] = self.rounded @ vector.astype(np.float32) + np.diag(self.matrix) * vector
+        out += self.noise * self.rng.normal(size=len(vector)) / np.sqrt(len(vector))
+
+    def exact(self, vector, out):
+        """out = matrix vector."""
+        self.n_exact += 1
+        super().matvec(vector, out)
 
 
 def molecule_like(size: int, seed: int = 0, coupling: float = 0.1) -> np.ndarray:
@@ -350,3 +376,33 @@ def fill(out: np.ndarray, rows: np.ndarray) -> int:
     """Put rows into the first rows of out; returns how many."""
     out[: len(rows)] = rows
     return len(rows)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-6, 1e-9])
+@pytest.mark.parametrize("nroots", [1, 3])
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_products_in_single_precision_lead_to_the_same_eigenpairs(tol: float, nroots: int, noise: float) -> None:
+    """Residual norms and energies are those of double precision, for about one exact product a root."""
+    matrix = molecule_like(400)
+    operator = Rounded(matrix, noise)
+    found = davidson(operator, unit_start(matrix, nroots), nroots, tol, 300)
+    assert found.converged.all()
+    true = np.linalg.norm(found.vectors @ matrix - found.energies[:, None] * found.vectors, axis=1)
+    np.testing.assert_allclose(found.residual_norms, true, rtol=1e-3, atol=tol / 10)
+    assert (true <= 1.1 * tol).all()
+    np.testing.assert_allclose(found.energies, np.linalg.eigvalsh(matrix)[:nroots], rtol=0, atol=20 * tol**2 + 1e-12)
+    assert found.n_exact == operator.n_exact <= 3 * nroots
+    exact = davidson(Dense(matrix), unit_start(matrix, nroots), nroots, tol, 300)
+    assert exact.n_exact == exact.n_sigma
+    if noise == 0.0:
+        assert found.n_sigma <= exact.n_sigma + 4 * nroots
+
+
+def test_few_iterations_in_single_precision_end_with_exact_energies() -> None:
+    """What is given up as not converged has energies and residual norms of double precision."""
+    matrix = molecule_like(400)
+    found = davidson(Rounded(matrix), unit_start(matrix, 1), 1, 1e-8, max_iterations=4)
+    assert not found.converged.any()
+    vector = found.vectors[0]
+    assert found.energies[0] == pytest.approx(vector @ matrix @ vector, abs=1e-12)
+    assert found.residual_norms[0] == pytest.approx(np.linalg.norm(matrix @ vector - found.energies[0] * vector))
