@@ -34,7 +34,7 @@ from sqd_mpi.timing import Timers
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
 # Determinants from which on single precision pays for loading its kernels.
-_LEAST_SINGLE = 0
+_LEAST_SINGLE = 1_000_000
 _ANY_MEMORY = 2**60
 _ON_DEVICE = "vectors, buffers and connection lists"
 

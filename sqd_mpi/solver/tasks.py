@@ -35,8 +35,8 @@ class TaskPlan:
     ):  # fmt: skip
         self.block, self.memory = block, memory
         # Where sigma is made in single precision: the slice of the vector as it goes there, and that of the result.
-        n_rounded = 0 if memory.dtype == np.float64 else layout.slice_size(*grid.coordinates)
-        self._rounded = (memory.empty(n_rounded), memory.empty(n_rounded)) if n_rounded else None
+        size = layout.slice_size(*grid.coordinates)
+        self._rounded = None if memory.dtype == np.float64 else (memory.empty(size), memory.empty(size))
         self.timers = timers if timers is not None else Timers()
         a, b, t, _ = grid.shape
         here = grid.coordinates

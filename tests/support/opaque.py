@@ -118,6 +118,7 @@ class OpaqueMemory:
     device = "opaque"
     identity = None
     kind = "host"
+    dtype, single = np.float64, None
     vectors: Any = OpaqueVectors()
 
     def empty(self, shape):
