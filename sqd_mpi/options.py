@@ -141,6 +141,9 @@ def _field(default: Any, needs: str, description: str) -> Any:
     return Field(default, description=description, json_schema_extra={"needs": needs})
 
 
+LEAST_SINGLE = 1_000_000  # determinants from which on single precision pays for loading its kernels
+
+
 class SolveOptions(BaseModel):
     """The options of one subspace diagonalisation.
 
@@ -280,6 +283,11 @@ class SolveOptions(BaseModel):
         if self.watchdog_end and self.watchdog is None:
             raise InputError("--watchdog-end needs --watchdog SECONDS")
         return self
+
+    def takes_single_precision(self, n_determinants: int) -> bool:
+        """Whether sigma is made in single precision in a space of so many determinants, if the backend can."""
+        small = n_determinants < LEAST_SINGLE
+        return self.backend != "reference" and self.precision != "double" and not (self.precision == "auto" and small)
 
     def replace(self, **changes: Any) -> SolveOptions:
         """A copy with other values, checked like the first."""

@@ -205,7 +205,11 @@ class Job:
     def start(self) -> None:
         """Settle the number of threads and load the kernels. Collective."""
         self.n_nodes = count_nodes(self.ranks)
-        kernels = startup.Kernels(self.rdm_order, self.options.pt2, self.options.backend)
+        options, problem = self.options, self.problem
+        single = options.backend != "gpu" and options.takes_single_precision(
+            len(problem.strings_a) * len(problem.strings_b)
+        )
+        kernels = startup.Kernels(self.rdm_order, options.pt2, options.backend, single)
         self.threads = startup.start(
             self.ranks, self.options.threads, self.log, kernels, say=self.log.info, timers=self.timers
         )

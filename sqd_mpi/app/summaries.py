@@ -74,8 +74,8 @@ def _course(result: Any) -> dict[str, Any]:
     """On what the solve ran, how long, and what it took."""
     _, mean, most = result.task_seconds
     same = (
-        "backend", "device", "n_threads", "n_iterations", "n_sigma", "sigma_seconds", "solve_seconds", "messages",
-        "memory",
+        "backend", "device", "n_threads", "n_iterations", "n_sigma", "n_sigma_single", "sigma_seconds", "solve_seconds",
+        "messages", "memory",
     )  # fmt: skip
     return {
         **{name: getattr(result, name) for name in same},

@@ -83,6 +83,8 @@ class Summary(BaseModel):
     """Iterations of the eigensolver in all sectors, those before a restart included."""
     n_sigma: int | None = None
     """Number of applications of the Hamiltonian in all sectors, those before a restart included."""
+    n_sigma_single: int | None = None
+    """How many of them were made in single precision, without those before a restart."""
     sigma_seconds: float | None = None
     """Mean time of one application of the Hamiltonian, on the slowest rank; seconds."""
     solve_seconds: float | None = None

@@ -33,8 +33,6 @@ from sqd_mpi.timing import Timers
 
 # Largest share of the memory limit that vectors and buffers may be predicted to take.
 _MEMORY_SHARE = 0.95
-# Determinants from which on single precision pays for loading its kernels.
-_LEAST_SINGLE = 1_000_000
 _ANY_MEMORY = 2**60
 _ON_DEVICE = "vectors, buffers and connection lists"
 
@@ -115,9 +113,8 @@ class Frame:
     @property
     def single(self) -> Memory | None:
         """Where blocks and sums lie while sigma is made in single precision; None where that is not done."""
-        wanted = self.call.options.precision
-        small = self.space.n_determinants < _LEAST_SINGLE
-        return None if wanted == "double" or (wanted == "auto" and small) else self.engine.memory.single
+        wanted = self.call.options.takes_single_precision(self.space.n_determinants)
+        return self.engine.memory.single if wanted else None
 
     def layout(self, sector: Sector) -> Layout:
         """Ownership of the vectors of a sector."""

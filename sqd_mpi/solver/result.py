@@ -74,6 +74,8 @@ class SubspaceResult:
     """Iterations over all sectors, those before a restart included."""
     n_sigma: int
     """Applications of the Hamiltonian, counted likewise."""
+    n_sigma_single: int
+    """How many of them were made in single precision, by this run."""
     sectors_examined: dict[Sector, Decision]
     """For every (label, parity) how it was decided, see `sectors`."""
     history: dict[str, FloatArray] = field(repr=False)

@@ -70,6 +70,8 @@ class Kernels:
     """Whether second-order corrections are wanted."""
     backend: str = "cpu"
     """The backend; "auto" is settled by the problem, and its device is opened then."""
+    single: bool = False
+    """Whether sigma is made in single precision."""
 
 
 _loaded: set[Kernels] = set()  # by this process
@@ -245,6 +247,8 @@ def warm_up(kernels: Kernels) -> None:
     options = SolveOptions(memory=2**40, model_space=1, backend="gpu" if kernels.backend == "gpu" else "cpu")
     hamiltonian = Hamiltonian(h1e, eri, 0.0, 3, (2, 2))
     result = solve_subspace(None, hamiltonian, strings, strings, options)
+    if kernels.single:
+        solve_subspace(None, hamiltonian, strings, strings, options.replace(precision="mixed"))
     if kernels.rdm_order:
         from sqd_mpi.solver.density_matrices import of_all_roots
 

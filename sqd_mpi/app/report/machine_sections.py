@@ -38,6 +38,7 @@ def time(run: Run) -> str | None:
         ("solve", words.seconds(summary.solve_seconds)),
         ("one application of the Hamiltonian, mean", words.seconds(summary.sigma_seconds)),
         ("applications", words.count(summary.n_sigma)),
+        ("of these in single precision", words.count(summary.n_sigma_single)),
         ("processor time of a rank, mean", words.seconds(summary.cpu_seconds)),
         ("imbalance of it (largest / mean; 1 is perfect)", words.number(summary.imbalance, ".3f")),
         *_messages(summary.messages),

@@ -33,7 +33,7 @@ from sqd_mpi.backends.cpu.simd import (
 )
 
 
-_DOUBLES = kind_of(types.float64[:])
+_DOUBLES = kind_of(types.float64)
 
 
 def _fold(builder: Any, vectors: list[Any]) -> Any:

@@ -1,7 +1,7 @@
 """Numba intrinsics on vectors of 64 bytes, eight float64 or sixteen float32, written as LLVM IR that names no
 instruction set.
 
-Every function takes an array `like` whose elements have the type of the vectors, and else plain addresses and counts
+Every function takes `like`, a number or an array of the type of the elements of its vectors, and else plain addresses and counts
 (int64). LLVM keeps a vector in one AVX-512 register and splits it on other machines (two registers with AVX2, four with
 NEON). A multiply-add becomes one fused instruction where the machine has it.
 
@@ -66,8 +66,8 @@ _KINDS = {types.float64: Kind(_DOUBLE, "v8f64", 8), types.float32: Kind(ir.Float
 
 
 def kind_of(like: Any) -> Kind:
-    """The vectors for arrays of a numba type."""
-    return _KINDS[like.dtype]
+    """The vectors for a numba type of numbers or of arrays of them."""
+    return _KINDS[getattr(like, "dtype", like)]
 
 
 def _widest_row() -> int:

@@ -18,6 +18,7 @@ from tests.support.paths import ROOT
 from tests.support.waiting import HANG
 
 INT = numba.int64
+DTYPES = {"double": numba.float64, "single": numba.float32}
 
 
 @pytest.mark.slow
@@ -40,32 +41,33 @@ def test_kernels_agree_with_their_definition_without_avx512(tmp_path: Path) -> N
     assert re.search(r"\b[1-9][0-9] passed", done.stdout), done.stdout
 
 
-def table_row(width, stride, first, last, entries, table, matrix, out):  # type: ignore[no-untyped-def]
+def table_row(like, width, stride, first, last, entries, table, matrix, out):  # type: ignore[no-untyped-def]
     """One result of the opposite-spin kernel."""
-    simd.table_row(width, stride, first, last, entries, table, matrix, out)
+    simd.table_row(like, width, stride, first, last, entries, table, matrix, out)
 
 
-def table_row_twin(width, stride, first, last, entries, table, matrix, out, second):  # type: ignore[no-untyped-def]
+def table_row_twin(like, width, stride, first, last, entries, table, matrix, out, second):  # type: ignore[no-untyped-def]
     """Two results of the opposite-spin kernel."""
-    simd.table_row_twin(width, stride, first, last, entries, table, matrix, out, second)
+    simd.table_row_twin(like, width, stride, first, last, entries, table, matrix, out, second)
 
 
-def value_row(width, first, last, column, value, matrix, shift, out):  # type: ignore[no-untyped-def]
+def value_row(like, width, first, last, column, value, matrix, shift, out):  # type: ignore[no-untyped-def]
     """One result of a same-spin kernel."""
-    simd.value_row(width, first, last, column, value, matrix, shift, out)
+    simd.value_row(like, width, first, last, column, value, matrix, shift, out)
 
 
-def gather_tile(rows, shift, count, out, stride):  # type: ignore[no-untyped-def]
-    """Eight rows into columns of G."""
-    simd.gather_tile(rows, shift, count, out, stride)
+def gather_tile(like, rows, shift, count, out, stride):  # type: ignore[no-untyped-def]
+    """Rows into columns of G."""
+    simd.gather_tile(like, rows, shift, count, out, stride)
 
 
 @pytest.mark.parametrize(
     ("function", "n_arguments", "wanted"),
     [(table_row, 8, "fmla"), (table_row_twin, 9, "fmla"), (value_row, 8, "fmla"), (gather_tile, 5, "zip1|trn1|ext")],
 )
+@pytest.mark.parametrize("precision", DTYPES)
 def test_intrinsics_become_vector_instructions_of_aarch64(
-    function: Callable[..., None], n_arguments: int, wanted: str
+    function: Callable[..., None], n_arguments: int, wanted: str, precision: str
 ) -> None:
     """What the intrinsics emit compiles for 64-bit ARM, into its vector instructions and without library calls."""
     llvm.initialize_all_targets()
@@ -75,8 +77,9 @@ def test_intrinsics_become_vector_instructions_of_aarch64(
     except RuntimeError:
         pytest.skip("this llvmlite knows no aarch64")
     machine = target.create_target_machine(cpu="neoverse-v1", opt=3)
-    compiled = numba.njit((INT,) * n_arguments, error_model="numpy")(function)
-    text = compiled.inspect_llvm((INT,) * n_arguments)
+    signature = (DTYPES[precision], *(INT,) * n_arguments)
+    compiled = numba.njit(signature, error_model="numpy")(function)
+    text = compiled.inspect_llvm(signature)
     text = re.sub(r'target triple = ".*"', 'target triple = "aarch64-unknown-linux-gnu"', text)
     text = re.sub(r'target datalayout = ".*"', f'target datalayout = "{machine.target_data}"', text)
     assembly = machine.emit_assembly(llvm.parse_assembly(text))

@@ -64,8 +64,9 @@ CASES = {
 class Problem:
     """Random tables in the layout of the kernels, and the dense sums that they stand for."""
 
-    def __init__(self, case: Case):
+    def __init__(self, case: Case, dtype: type = np.float64):
         self.case = case
+        self.dtype = dtype
         self.rng = rng = np.random.default_rng(sum(case.bra_rows) * 100 + sum(case.ket_columns))
         labels = np.arange(case.n_labels)
         self.bra_start = np.concatenate([[0], np.cumsum(case.bra_rows)]).astype(np.int64)
@@ -81,8 +82,8 @@ class Problem:
                 self.row_stop[rows] = np.sort((rng.random(case.bra_rows[x]) * (self.row_length[rows] + 1)).astype(int))
         self.bra_offset, size = self.offsets(self.row_length)
         self.ket_offset, ket_size = self.offsets(self.ket_length)
-        self.start_value = rng.standard_normal(size)
-        self.c = rng.standard_normal(ket_size)
+        self.start_value = rng.standard_normal(size).astype(dtype)
+        self.c = rng.standard_normal(ket_size).astype(dtype)
         self.coupling = rng.standard_normal((N_PAIR, N_PAIR))
         self.same_columns = case.bra_columns == case.ket_columns
         self.make_beta()
@@ -258,7 +259,7 @@ class Problem:
 
     def dense_opposite_spin(self) -> np.ndarray:
         """The definition, with one dense matrix for every group."""
-        sigma, beta, groups = self.start_value.copy(), self.beta, self.groups
+        sigma, beta, groups = self.start_value.astype(np.float64), self.beta, self.groups
         for group, (pq, number) in enumerate(zip(groups.pair, groups.matrix, strict=True)):
             value = beta.sign * (
                 self.coupling[pq >> 1, beta.orbital_pair >> 1] - self.case.swap * (beta.orbital_pair == (pq ^ 1))
@@ -273,14 +274,14 @@ class Problem:
 
     def dense_same_spin_alpha(self) -> np.ndarray:
         """The definition, with a dense H_alpha."""
-        sigma = self.start_value.copy()
+        sigma = self.start_value.astype(np.float64)
         for bra, ket in zip(*np.nonzero(self.h_alpha), strict=True):
             self.add(sigma, bra, self.h_alpha[bra, ket] * self.ket(ket))
         return sigma
 
     def dense_same_spin_beta(self) -> np.ndarray:
         """The definition, with a dense H_beta + g for every alpha string."""
-        sigma = self.start_value.copy()
+        sigma = self.start_value.astype(np.float64)
         for row, label in enumerate(self.bra_label):
             if self.label_matrix[label] >= 0:
                 field = self.coupling[self.alpha_strings.occupied_pair[row]].sum(axis=0)
@@ -299,6 +300,17 @@ def test_kernels_reproduce_the_dense_definition(name: str, sum_name: str) -> Non
     for module in MODULES:
         found = getattr(problem, sum_name)(module)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * max(np.abs(expected).max(), 1.0))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("sum_name", ["opposite_spin", "same_spin_alpha", "same_spin_beta"])
+def test_kernels_reproduce_the_dense_definition_in_single_precision(name: str, sum_name: str) -> None:
+    """The same kernels on float32: right to the rounding of sums of so many terms."""
+    problem = Problem(CASES[name], np.float32)
+    expected = getattr(problem, f"dense_{sum_name}")()
+    found = getattr(problem, sum_name)(vector_kernels)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * max(np.abs(expected).max(), 1.0))
 
 
 @pytest.mark.parametrize("name", ["not divisible", "two labels", "wide", "wide in labels", "no rows", "ragged"])
