@@ -131,10 +131,27 @@ def _turn(stored, offset, stop, first_row, column, row_offset, factor, whole):
     n_blocks = (offset.shape[0] + _ROWS - 1) // _ROWS
     for block in numba.prange(n_blocks):
         first, last = block * _ROWS, min((block + 1) * _ROWS, offset.shape[0])
-        longest = np.int64(0)
+        shortest, longest = stop[first], stop[first]
+        alike = True  # rows of one label that become consecutive columns
         for row in range(first, last):
-            longest = max(longest, stop[row])
-        for j in range(longest):
+            shortest, longest = min(shortest, stop[row]), max(longest, stop[row])
+            alike = alike and first_row[row] == first_row[first] and column[row] == column[first] + row - first
+
+        # Eight elements of all rows at a time, to eight rows.
+        done = np.int64(0)
+        if alike:
+            for j in range(0, shortest - 7, 8):
+                at = first_row[first] + j
+                a, b, c, d = row_offset[at], row_offset[at + 1], row_offset[at + 2], row_offset[at + 3]
+                e, f, g, h = row_offset[at + 4], row_offset[at + 5], row_offset[at + 6], row_offset[at + 7]
+                for row in range(column[first], column[first] + last - first):
+                    source = offset[first + row - column[first]] + j
+                    whole[a + row], whole[b + row] = factor * stored[source + 0], factor * stored[source + 1]
+                    whole[c + row], whole[d + row] = factor * stored[source + 2], factor * stored[source + 3]
+                    whole[e + row], whole[f + row] = factor * stored[source + 4], factor * stored[source + 5]
+                    whole[g + row], whole[h + row] = factor * stored[source + 6], factor * stored[source + 7]
+                done = j + 8
+        for j in range(done, longest):
             for row in range(first, last):
                 if j < stop[row]:
                     whole[row_offset[first_row[row] + j] + column[row]] = factor * stored[offset[row] + j]
