@@ -58,7 +58,7 @@ class Memory(Protocol):
     """
 
     dtype: Any
-    """Of the elements: float64 where vectors live; float32 serves for blocks and sums of a sigma in single precision."""
+    """Of the elements: float64 where vectors live; float32 is for blocks and sums of a sigma in single precision."""
     single: Memory | None
     """The same memory with float32, or None where sigma has no kernels for it."""
 

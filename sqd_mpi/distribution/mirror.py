@@ -101,7 +101,9 @@ class Unfolding:
         _place(own, self.own.offset[mine], self.own.stop[mine], target, half, whole)
         rows = _part_of_rows(self.mirror, part, n_parts)
         offset, stop, column = self.mirror.offset[rows], self.mirror.stop[rows], self.mirror.column[rows]
-        _turn(mirror, offset, stop, self.first_row[rows], column, self.offset, half.dtype.type(self.parity * half), whole)
+        _turn(
+            mirror, offset, stop, self.first_row[rows], column, self.offset, half.dtype.type(self.parity * half), whole
+        )
         if len(self.line):
             last = self.own.offset[mine] + self.own.stop[mine] - 1
             values = own[last] if self.parity > 0 else 0.0

@@ -179,8 +179,12 @@ class KrylovBasis:
     def renew(self, nroots: int, alone: bool = False) -> None:
         """Make the images of the Ritz vectors in double precision; of the rest, those of the step before are kept.
 
-        With `alone` nothing else is kept.         What iterations add to the Ritz vectors from then on is small, and so are the errors of its images: as in the
+        What iterations add to the Ritz vectors from then on is small, and so are the errors of its images: as in the
         refinement of a solution of linear equations, all else may go on in single precision.
+
+        Args:
+            nroots: number of Ritz vectors.
+            alone: whether nothing else is kept.
         """
         room = 0 if alone else max(self.capacity - nroots - 2, 0)
         kept = [self.rows.current, self._padded(self.rows.previous)[:room]]

@@ -318,7 +318,11 @@ class SectorSearch:
         """How every sector was decided."""
         bound = self.bound
         return {
-            sector: Decision(float(min(state.energies, default=state.lowest)), self._settled(sector, bound) or "open", len(state.energies))
+            sector: Decision(
+                float(min(state.energies, default=state.lowest)),
+                self._settled(sector, bound) or "open",
+                len(state.energies),
+            )
             for sector, state in self._sectors.items()
         }
 

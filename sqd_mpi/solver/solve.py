@@ -266,8 +266,8 @@ class _Solve:
             )
         return SubspaceResult(
             roots, self.stopped, frame.grid, frame.space.labels, frame.sought.target, history.n_iterations,
-            history.n_sigma, history.n_single, decisions, history.arrays(self.call.options.nroots), timings, frame.engine.name,
-            frame.engine.memory.device, _jit.n_threads(), frame.max_subspace, solve_seconds,
+            history.n_sigma, history.n_single, decisions, history.arrays(self.call.options.nroots), timings,
+            frame.engine.name, frame.engine.memory.device, _jit.n_threads(), frame.max_subspace, solve_seconds,
             timings.get("sigma", (0.0, 0.0, 0.0))[2] / max(history.n_sigma_here, 1), self.usage.memory,
             self.usage.messages, task_seconds, frame,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sigma in single precision on several ranks: blocks, slides and sums in float32, and the answer of double precision."""
+"""Sigma in single precision on several ranks: blocks, slides and sums in float32, the answer that of float64."""
 
 from __future__ import annotations
 

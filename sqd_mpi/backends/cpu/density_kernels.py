@@ -202,7 +202,9 @@ def _pack_rows(vector, offset, first, count, n_columns, w, zero_row, out):
     for block in numba.prange(n_blocks):
         j = 8 * block
         for v in range(w):
-            gather_tile(vector, rows.ctypes.data + 64 * v, 8 * j, n_columns - j, out.ctypes.data + 64 * (w * j + v), 64 * w)
+            gather_tile(
+                vector, rows.ctypes.data + 64 * v, 8 * j, n_columns - j, out.ctypes.data + 64 * (w * j + v), 64 * w
+            )
 
 
 def _cuts(indptr):

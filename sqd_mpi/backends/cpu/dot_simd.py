@@ -19,7 +19,6 @@ from sqd_mpi.backends.cpu.simd import (
     _INT32,
     LANES,
     VECTOR_BYTES,
-    kind_of,
     _declare,
     _int,
     _load,
@@ -30,8 +29,8 @@ from sqd_mpi.backends.cpu.simd import (
     _shuffle,
     _store,
     _switch_on_width,
+    kind_of,
 )
-
 
 _DOUBLES = kind_of(types.float64)
 

@@ -1,8 +1,8 @@
 """Numba intrinsics on vectors of 64 bytes, eight float64 or sixteen float32, written as LLVM IR that names no
 instruction set.
 
-Every function takes `like`, a number or an array of the type of the elements of its vectors, and else plain addresses and counts
-(int64). LLVM keeps a vector in one AVX-512 register and splits it on other machines (two registers with AVX2, four with
+Every function takes `like`, a number or an array of the type of the elements of its vectors, and else plain addresses
+and counts (int64). LLVM keeps a vector in one AVX-512 register and splits it on other machines (two registers with AVX2, four with
 NEON). A multiply-add becomes one fused instruction where the machine has it.
 
 A "row" below is `width` vectors of a packed matrix G, 64 width bytes apart. What is kept for both precisions, values of
@@ -170,7 +170,7 @@ def _clip(builder: Any, count: Any, most: int) -> Any:
 
 
 def _transpose(builder: Any, kind: Kind, rows: list[Any]) -> list[Any]:
-    """Transpose as many rows as a vector has lanes, in rounds of two-input shuffles: 8 x 8 in three, 16 x 16 in four."""
+    """Transpose as many rows as a vector has lanes by two-input shuffles: 8 x 8 in three rounds, 16 x 16 in four."""
     lanes = kind.lanes
     step = 1
     while step < lanes:
@@ -365,7 +365,9 @@ def value_row(typingctx, like, width, first, last, column, value, matrix, shift,
                 return lambda v: coefficient, builder.add(base, row)
 
             places = [builder.add(out, _int(VECTOR_BYTES * v)) for v in range(w)]
-            sums = _accumulate(builder, kind, w, first, last, [_load_vector(builder, kind, place) for place in places], entry)
+            sums = _accumulate(
+                builder, kind, w, first, last, [_load_vector(builder, kind, place) for place in places], entry
+            )
             for total, place in zip(sums, places, strict=True):
                 _store(builder, kind, total, place)
 
@@ -401,7 +403,9 @@ def field_row(typingctx, like, width, first, last, entries, value, sign, field, 
                 return coefficient, builder.add(matrix, builder.mul(column, row_bytes))
 
             places = [builder.add(out, _int(VECTOR_BYTES * v)) for v in range(w)]
-            sums = _accumulate(builder, kind, w, first, last, [_load_vector(builder, kind, place) for place in places], entry)
+            sums = _accumulate(
+                builder, kind, w, first, last, [_load_vector(builder, kind, place) for place in places], entry
+            )
             for total, place in zip(sums, places, strict=True):
                 _store(builder, kind, total, place)
 
@@ -427,9 +431,9 @@ def _full_or_partial(builder: Any, kind: Kind, count: Any, emit: Callable[[Any],
 
 @intrinsic
 def gather_tile(typingctx, like, rows, shift, count, out, stride):
-    """Transpose `count` columns, at most as many as there are lanes, of as many rows: out[j, lane] = row[lane][j], out rows `stride` bytes apart.
+    """Transpose `count` columns of as many rows as there are lanes: out[j, lane] = row[lane][j].
 
-    rows: address of an int64 address for every lane; shift: bytes added to each.
+    count: at most as many columns as lanes; stride: bytes between rows of `out`; rows: address of an int64 address for every lane; shift: bytes added to each.
     """
     signature, kind = types.void(like, *[types.int64] * 5), kind_of(like)
 
@@ -458,7 +462,9 @@ def scatter_tile(typingctx, like, tile, stride, signs, rows, shift, count):
 
     def codegen(context, builder, signature, arguments):
         _, tile, stride, signs, rows, shift, count = arguments
-        columns = [_load_vector(builder, kind, builder.add(tile, builder.mul(stride, _int(j)))) for j in range(kind.lanes)]
+        columns = [
+            _load_vector(builder, kind, builder.add(tile, builder.mul(stride, _int(j)))) for j in range(kind.lanes)
+        ]
         lines = _transpose(builder, kind, columns)
         addresses = _lane_addresses(builder, rows, shift, kind.lanes)
         factors = [_factor(builder, kind, builder.add(signs, _int(8 * lane))) for lane in range(kind.lanes)]
@@ -467,7 +473,12 @@ def scatter_tile(typingctx, like, tile, stride, signs, rows, shift, count):
         def emit(mask: Any) -> None:
             for address, factor, line in zip(addresses, factors, lines, strict=True):
                 if mask is None:
-                    _store(builder, kind, _multiply_add(builder, kind, factor, line, _load_vector(builder, kind, address)), address)
+                    _store(
+                        builder,
+                        kind,
+                        _multiply_add(builder, kind, factor, line, _load_vector(builder, kind, address)),
+                        address,
+                    )
                 else:
                     old = _masked_load(builder, kind, address, mask)
                     _masked_store(builder, kind, _multiply_add(builder, kind, factor, line, old), address, mask)
@@ -485,7 +496,9 @@ def scatter_tile_ragged(typingctx, like, tile, stride, signs, rows, shift, stops
 
     def codegen(context, builder, signature, arguments):
         _, tile, stride, signs, rows, shift, stops, first = arguments
-        columns = [_load_vector(builder, kind, builder.add(tile, builder.mul(stride, _int(j)))) for j in range(kind.lanes)]
+        columns = [
+            _load_vector(builder, kind, builder.add(tile, builder.mul(stride, _int(j)))) for j in range(kind.lanes)
+        ]
         lines = _transpose(builder, kind, columns)
         addresses = _lane_addresses(builder, rows, shift, kind.lanes)
         for lane, (address, line) in enumerate(zip(addresses, lines, strict=True)):
