@@ -58,6 +58,8 @@ class SpinTarget:
     """Which of both forms it has."""
     closed: bool = True
     """Whether S^2 does not lead out of the space."""
+    held: bool = False
+    """Whether both spins have the same strings, which hold states to the parity of the spin."""
 
     @classmethod
     def create(
@@ -73,7 +75,7 @@ class SpinTarget:
             spin_flip: whether sectors of even and of odd spin are solved separately.
             closed: whether S^2 does not lead out of the space.
             any_value: whether a value is taken that no state of these electrons can have.
-            held: whether states are held to the parity of the spin.
+            held: whether both spins have the same strings, which hold states to the parity of the spin.
 
         Raises:
             InputError: no state can have that spin, or the overlap that S^2 needs is missing.
@@ -82,7 +84,7 @@ class SpinTarget:
             hamiltonian.spin_of(spin_square)
         least = abs(hamiltonian.nelec[0] - hamiltonian.nelec[1]) / 2
         linear = spin_square < least * (least + 1.0) + _LEAST_SLACK
-        target = cls(spin_square, 0.0 if strength is None else strength, linear, closed)
+        target = cls(spin_square, 0.0 if strength is None else strength, linear, closed, held)
         alone = spin_flip if closed else held and strength is None
         if alone and target.is_a_spin and target.spin < 2.0:  # the lowest of its parity
             target = replace(target, linear=True)
@@ -117,9 +119,10 @@ class SpinTarget:
         if mean is None or variance is None or self.reached(mean):
             return None
         if self.is_another(mean, variance):
+            unlike = "" if self.closed or self.held else "the same strings for both spins, "
             why = (
-                "a state of another spin, which counts as not converged; a larger --spin-penalty or space may bring "
-                "the spin that was asked for"
+                f"a state of another spin, which counts as not converged; {unlike}a larger --spin-penalty or space may "
+                "bring the spin that was asked for"
             )
         elif self.closed:
             why = "spins mix, as states of two are nearly degenerate; a larger --spin-penalty keeps them apart"

@@ -201,7 +201,9 @@ def test_mixtures_are_told_from_other_spins():
     assert target.is_another(2.0, 0.0) and not target.is_another(0.3, 0.0)
     assert target.complaint(None, None) is None and target.complaint(0.0, 0.0) is None
     assert "so that spins mix; a larger --spin-penalty makes the state purer" in (target.complaint(0.3, 0.9) or "")
-    assert "a state of another spin, which counts as not converged" in (target.complaint(2.0, 0.0) or "")
+    assert "not converged; the same strings for both spins, a larger --spin-penalty" in target.complaint(2.0, 0.0)
+    same = SpinTarget.create(make_hamiltonian(6, (3, 3)), 0, None, True, closed=False, held=True)
+    assert "a state of another spin, which counts as not converged; a larger" in (same.complaint(2.0, 0.0) or "")
 
 
 @pytest.mark.parametrize("spin_square", [0.0, 2.0])
