@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -49,7 +50,8 @@ def draw(seed: int, number: int, kind: str | None = None) -> Problem | None:
     rng = np.random.default_rng([seed, number, 1])
     drawn = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     kind = kind or drawn
-    found = {"cluster": cluster, "dimer": dimer, "stretched": stretched, "iron": iron}[kind](rng)
+    with threadpool_limits(1):  # else degenerate orbitals may differ from run to run
+        found = {"cluster": cluster, "dimer": dimer, "stretched": stretched, "iron": iron}[kind](rng)
     if found is None:
         return None
     hamiltonian, name = found

@@ -15,7 +15,8 @@ square spreads high spins over tens of hartree, and iterations then take six tim
 A penalty alone converges badly: a diagonal preconditioner that tells apart determinants of one configuration, which
 differ only in how the spins of the open shells are dealt, mixes other spins into every new direction. Here the
 diagonal is replaced by its mean over all spin functions of spin S of the configuration, so that in a space that holds
-whole configurations (S^2 connects nothing else) pure vectors stay pure, and the penalty only holds off rounding.
+whole configurations (S^2 connects nothing else) pure vectors stay pure, and the penalty only holds off rounding. In
+other spaces no vector is pure, and the diagonal is that of the operator.
 """
 
 from __future__ import annotations
@@ -158,11 +159,19 @@ class SpinTarget:
         self, layout: Layout, place: tuple[int, int, int, int], hamiltonian: Hamiltonian, block: SigmaBlock,
         memory: Memory = HOST,
     ) -> FloatArray:  # fmt: skip
-        """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree, in host memory."""
-        if hamiltonian.spin_dependent:  # no configurations without common orbitals
+        """(slice size,) diagonal for the choice of determinants and the preconditioner, hartree, in host memory.
+
+        Where S^2 leads out of the space it has the penalty on single determinants: most lack spin partners.
+        """
+        if hamiltonian.spin_dependent or not self.closed:  # no configurations without common orbitals, or cut ones
             elements = memory.empty(layout.slice_size(*place))
             block.diagonal(self.interaction(hamiltonian), elements)
-            return memory.to_host(elements)
+            out = memory.to_host(elements)
+            if not self.linear and not hamiltonian.spin_dependent:
+                deviation = memory.empty(len(out))
+                block.diagonal(self.deviation(hamiltonian), deviation)
+                out += self.strength * memory.to_host(deviation) ** 2
+            return out
         # Configurations with too few open shells: lifted by what the penalty makes of their highest spin.
         strength = 0.0 if self.linear else self.strength
         return mean_diagonal(layout, place, hamiltonian, block, round(2.0 * self.spin), memory, strength)
@@ -174,10 +183,11 @@ class SpinTarget:
     def is_another(self, mean: float, variance: float) -> bool:
         """Whether a state is one of another spin, not a mixture with the wanted one as its main part.
 
-        Its <S^2> is nearer to that of another spin, and so far from the wanted value that less than half of it can
-        have that (F. P. Cantelli's inequality).
+        Its <S^2> is nearer to that of another spin (of the same parity, to which equal strings hold it), and so far from
+        the wanted value that less than half of it can have that (F. P. Cantelli's inequality).
         """
-        nearer = abs((np.sqrt(4.0 * max(mean, 0.0) + 1.0) - 1.0) / 2.0 - self.spin) > 0.5
+        half = 1.0 if self.held and not self.closed else 0.5
+        nearer = abs((np.sqrt(4.0 * max(mean, 0.0) + 1.0) - 1.0) / 2.0 - self.spin) > half
         return bool(nearer and (mean - self.value) ** 2 > variance)
 
     def energy(self, penalised_energy: float, mean: float, square: float) -> float:

@@ -15,6 +15,7 @@ from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.space import Space
 from sqd_mpi.solver.fitting import Call, fit
+from sqd_mpi.solver.operators import Operators
 from sqd_mpi.solver.solve import solve_subspace
 from sqd_mpi.solver.spin_target import SpinTarget, is_pure
 from sqd_mpi.timing import Timers
@@ -194,6 +195,23 @@ def test_spaces_that_the_spin_leads_out_of_have_a_weaker_penalty():
     assert not SpinTarget.create(hamiltonian, 2, 0.1, True, closed=False, held=True).linear
 
 
+@pytest.mark.parametrize("spin_square", [0.0, 2.0])
+def test_cut_configurations_have_the_penalty_on_the_diagonal(spin_square):
+    hamiltonian, one, other = make_hamiltonian(6, (3, 3), 4), close_strings(6, 3, 8), close_strings(6, 3, 7, 1)
+    options = SolveOptions(spin_square=spin_square, symmetry="off", spin_flip="off")
+    space = Space.create(hamiltonian, one, other, symmetry=False)
+    frame = fit(Call(ranks_of(None), space, options, Log.silent(), Timers(), 2**30, 0, 1))
+    diagonal = Operators(frame).hamiltonian(frame.sought.sectors[0]).diagonal()
+    energy, square = (
+        np.diag(dense_matrix(hamiltonian, one, other, each))
+        for each in (Interaction.energy(hamiltonian), Interaction.spin_square(hamiltonian))
+    )
+    target, deviation = frame.sought.target, square - spin_square
+    assert target is not None and target.linear == (spin_square == 0.0)
+    expected = energy + target.strength * (deviation if target.linear else deviation**2)
+    np.testing.assert_allclose(diagonal, expected, atol=1e-12)
+
+
 def test_mixtures_are_told_from_other_spins():
     target = SpinTarget.create(make_hamiltonian(6, (3, 3)), 0, None, True, closed=False)
     # 85 % singlet and 15 % quintet; 40 % and 60 %; a triplet.
@@ -203,7 +221,8 @@ def test_mixtures_are_told_from_other_spins():
     assert "so that spins mix; a larger --spin-penalty makes the state purer" in (target.complaint(0.3, 0.9) or "")
     assert "not converged; the same strings for both spins, a larger --spin-penalty" in target.complaint(2.0, 0.0)
     same = SpinTarget.create(make_hamiltonian(6, (3, 3)), 0, None, True, closed=False, held=True)
-    assert "a state of another spin, which counts as not converged; a larger" in (same.complaint(2.0, 0.0) or "")
+    assert "a state of another spin, which counts as not converged; a larger" in (same.complaint(3.0, 0.1) or "")
+    assert not same.is_another(1.5, 0.1)  # the next spin of this parity has 6
 
 
 @pytest.mark.parametrize("spin_square", [0.0, 2.0])
