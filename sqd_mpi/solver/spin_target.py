@@ -183,7 +183,7 @@ class SpinTarget:
     def is_another(self, mean: float, variance: float) -> bool:
         """Whether a state is one of another spin, not a mixture with the wanted one as its main part.
 
-        Its <S^2> is nearer to that of another spin (of the same parity, to which equal strings hold it), and so far from
+        Its <S^2> is nearer to that of another spin (of its parity, to which equal strings hold it), and so far from
         the wanted value that less than half of it can have that (F. P. Cantelli's inequality).
         """
         half = 1.0 if self.held and not self.closed else 0.5
