@@ -10,13 +10,15 @@ little about them, so a solver that trusts its start misses some. A problem depe
 Every solve has the program's defaults but for the number of roots.
 
 Prints a line for every solve that is wrong (off by more than 1e-7 hartree) or not converged and, per kind, how many
-sigmas were needed. Exit code 1 if a state was missed.
+sigmas were needed, and how many of them only showed that no state was missed. Exit code 1 if a state was missed.
+scripts/harder_spaces.py draws other kinds, and solves that ask for a spin.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
@@ -32,6 +34,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from sqd_mpi.log import Iteration, Log
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
 
@@ -51,6 +54,8 @@ class Problem:
     strings_a: NDArray[np.uint64] = field(repr=False)
     strings_b: NDArray[np.uint64] = field(repr=False)
     nroots: int
+    spin_square: float | None = None
+    """S(S+1) that is asked for, or None for any."""
 
     @property
     def dimension(self) -> int:
@@ -311,7 +316,7 @@ def all_strings(norb: int, n_electrons: int) -> NDArray[np.uint64]:
 def sparse_matrix(problem: Problem) -> scipy.sparse.csr_array:
     """The Hamiltonian over (alpha, beta) in canonical order, from products of annihilators: no code of the solver."""
     hamiltonian = problem.hamiltonian
-    h1e, eri = _full_integrals(hamiltonian)
+    h1e, eri = full_integrals(hamiltonian)
     spins = [_Spin(bitstrings.to_integers(each), hamiltonian.norb) for each in (problem.strings_a, problem.strings_b)]
     alone = [each.interaction(h1e, eri) for each in spins]
     identity = [scipy.sparse.identity(each.size, format="csr") for each in spins]
@@ -330,8 +335,8 @@ class _Spin:
 
     def __init__(self, strings: list[int], norb: int):
         self.size = len(strings)
-        targets, self._removed = _annihilators(strings, norb)
-        self._removed_again = _annihilators(targets, norb)[1]
+        targets, self._removed = annihilators(strings, norb)
+        self._removed_again = annihilators(targets, norb)[1]
         self.moved = [[left.T @ right for right in self._removed] for left in self._removed]  # a+_p a_q
 
     def contracted(self, amounts: NDArray[np.float64]) -> Any:
@@ -354,7 +359,7 @@ class _Spin:
         return total + stacked.T @ scipy.sparse.kron(amounts, scipy.sparse.identity(both[0].shape[0]), "csr") @ stacked
 
 
-def _annihilators(strings: list[int], norb: int) -> tuple[list[int], list[Any]]:
+def annihilators(strings: list[int], norb: int) -> tuple[list[int], list[Any]]:
     """Strings with one electron less, and a_q from the given strings to them for every orbital q."""
     number: dict[int, int] = {}
     entries: list[list[tuple[int, int, float]]] = [[] for _ in range(norb)]
@@ -372,7 +377,7 @@ def _annihilators(strings: list[int], norb: int) -> tuple[list[int], list[Any]]:
     return list(number) or [0], matrices
 
 
-def _full_integrals(hamiltonian: Hamiltonian) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def full_integrals(hamiltonian: Hamiltonian) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     from pyscf import ao2mo
 
     return hamiltonian.h1e, ao2mo.restore(1, hamiltonian.eri, hamiltonian.norb)
@@ -380,8 +385,12 @@ def _full_integrals(hamiltonian: Hamiltonian) -> tuple[NDArray[np.float64], NDAr
 
 def lowest_energies(problem: Problem, count: int) -> NDArray[np.float64]:
     """The `count` lowest eigenvalues with all their copies, hartree."""
-    matrix = sparse_matrix(problem)
-    if problem.dimension <= DENSE:
+    return lowest_eigenvalues(sparse_matrix(problem), count)
+
+
+def lowest_eigenvalues(matrix: scipy.sparse.csr_array, count: int) -> NDArray[np.float64]:
+    """The `count` lowest eigenvalues of a symmetric matrix with all their copies."""
+    if matrix.shape[0] <= DENSE:
         return scipy.linalg.eigh(matrix.toarray(), eigvals_only=True, subset_by_index=(0, count - 1))
     rng = np.random.default_rng(0)
     energies, vectors = _arpack(matrix, count + 2, rng)
@@ -415,6 +424,8 @@ class Outcome:
     energies: NDArray[np.float64]
     converged: bool
     n_sigma: int
+    n_deciding: int
+    """Sigmas of those that did not follow the lowest states of the model spaces, but looked for others."""
     proven: bool
 
     @property
@@ -423,44 +434,107 @@ class Outcome:
         return self.converged and float(abs(self.energies - self.exact).max()) > WRONG
 
 
-def attempt(problem: Problem, **options: Any) -> Outcome:
-    """Solve a problem with the program's defaults, and exactly."""
+class Counter(Log):
+    """Counts the sigmas that follow the lowest states of the model spaces; prints nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(rank=-1)
+        self.n_following = self._before = 0
+        self._follows = False
+
+    def iteration(self, row: Iteration) -> None:
+        """Iterations of other tasks are not shown."""
+        self._follows = True
+
+    def count(self, progress: Any) -> bool:
+        """The hook of a solve, called after the log."""
+        self._before = 0 if progress.step.iteration == 1 else self._before
+        if self._follows:
+            self.n_following += progress.step.n_sigma - self._before
+        self._before, self._follows = progress.step.n_sigma, False
+        return False
+
+
+def attempt(
+    problem: Problem, exactly: Callable[[Problem, Any], NDArray[np.float64]] | None = None, **options: Any
+) -> Outcome:
+    """Solve a problem with the program's defaults, and exactly.
+
+    Args:
+        problem: what is solved.
+        exactly: gives the right energies, (nroots,) hartree, from the problem and the result.
+        options: of the solve.
+    """
     from sqd_mpi import SolveOptions, solve_subspace
 
+    counter = Counter()
+    chosen = SolveOptions(nroots=problem.nroots, spin_square=problem.spin_square, **options)
     result = solve_subspace(
-        None, problem.hamiltonian, problem.strings_a, problem.strings_b, SolveOptions(nroots=problem.nroots, **options)
+        None, problem.hamiltonian, problem.strings_a, problem.strings_b, chosen, log=counter, hook=counter.count
     )
-    exact = lowest_energies(problem, problem.nroots)
-    proven = bool(getattr(result, "proven", True))
-    return Outcome(problem, exact, result.energies, result.converged, result.n_sigma, proven)
+    exact = exactly(problem, result) if exactly else lowest_energies(problem, problem.nroots)
+    energies = result.energies if problem.spin_square is None else _penalised(result)
+    n_deciding = result.n_sigma - counter.n_following
+    # In samples a state may turn out to be of another spin than was asked for.
+    converged = all(root.residual_norm <= chosen.tol for root in result.roots)
+    return Outcome(problem, exact, energies, converged, result.n_sigma, n_deciding, result.proven)
+
+
+def _penalised(result: Any) -> NDArray[np.float64]:
+    """(nroots,) eigenvalues of what is diagonalised, hartree."""
+    return np.array([root.penalised_energy for root in result.roots])
 
 
 def main() -> int:
     """All problems of a seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return run(__doc__, KINDS, draw)
+
+
+def run(
+    description: str | None, kinds: Iterable[str], draw: Callable[[int, int, str | None], Problem | None],
+    exactly: Callable[[Problem, Any], NDArray[np.float64]] | None = None,
+) -> int:  # fmt: skip
+    """Command line of a generator.
+
+    Args:
+        description: for its help.
+        kinds: of problems.
+        draw: gives the problem of a seed, number and kind, or None where data are missing.
+        exactly: as of `attempt`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", choices=tuple(KINDS))
+    parser.add_argument("--kind", choices=tuple(kinds))
     parser.add_argument("--verbose", action="store_true", help="print every solve")
     arguments = parser.parse_args()
     from sqd_mpi import _jit
 
     _jit.set_threads(1)
-    outcomes = []
+    outcomes, n_skipped = [], 0
     for number in range(arguments.first, arguments.first + arguments.problems):
-        outcome = attempt(draw(arguments.seed, number, arguments.kind))
+        problem = draw(arguments.seed, number, arguments.kind)
+        if problem is None:
+            n_skipped += 1
+            continue
+        outcome = attempt(problem, exactly)
         outcomes.append(outcome)
         if outcome.wrong or not outcome.converged or arguments.verbose:
             verdict = "WRONG" if outcome.wrong else "right" if outcome.converged else "not converged"
             print(
                 f"{number} {outcome.problem.name}, {outcome.problem.nroots} roots, {outcome.problem.dimension} "
-                f"determinants: {verdict}, {outcome.n_sigma} sigmas"
+                f"determinants: {verdict}, {outcome.n_sigma} sigmas",
+                flush=True,
             )
         if outcome.wrong:
             print(f"    got   {outcome.energies}\n    right {outcome.exact}", flush=True)
+    if n_skipped:
+        print(f"{n_skipped} problems need fe2s2/fcidump.txt of the TrimCI project in the folder SQD_MPI_DATA; left out")
+    if not outcomes:
+        return 0
     print(f"seed {arguments.seed}: {summary(outcomes)}")
-    for kind in KINDS:
+    for kind in kinds:
         those = [each for each in outcomes if each.problem.name.startswith(kind)]
         if those:
             print(f"    {kind}: {summary(those)}")
@@ -470,10 +544,12 @@ def main() -> int:
 def summary(outcomes: list[Outcome]) -> str:
     """One line on some outcomes."""
     sigmas = [outcome.n_sigma for outcome in outcomes]
+    deciding = sum(outcome.n_deciding for outcome in outcomes)
     return (
         f"{len(outcomes)} solves, {sum(each.wrong for each in outcomes)} wrong, "
         f"{sum(not each.converged for each in outcomes)} not converged, "
-        f"{sum(not each.proven for each in outcomes)} not proven, {sum(sigmas)} sigmas, median {np.median(sigmas):g}"
+        f"{sum(not each.proven for each in outcomes)} not proven, {sum(sigmas)} sigmas, median {np.median(sigmas):g}, "
+        f"{deciding} to decide: {deciding / max(sum(sigmas) - deciding, 1):.2f} of the others"
     )
 
 

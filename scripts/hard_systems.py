@@ -1,12 +1,16 @@
 """Strongly correlated systems in complete spaces: what their lowest states cost, and whether they are right.
 
-    python scripts/hard_systems.py [--systems fe11,h10] [--data DIR] [--roots 4] [--tol 1e-5]
+    python scripts/hard_systems.py [--systems fe11,h10] [--data DIR] [--roots 4] [--tol 1e-5] [--sampled]
 
 For every system the lowest state, the lowest singlet and several roots of any spin are sought with the program's
 defaults, and, to check them, as many roots of every spin by themselves: the lowest of all spins must be what the first
 and the third solve gave. Prints sigmas, those that show that no state was missed included, and energies. Exit code 1 if
 a state was missed. The [2Fe-2S] clusters need fe2s2/fcidump.txt (TrimCI project, MIT licence) in DIR, by default that
 of SQD_MPI_DATA; without it they are left out.
+
+With --sampled the spaces are samples of strings, grown by first-order weights, which S^2 leads out of: the lowest state
+of any spin, and what comes out where a singlet, a triplet or a quintet is wanted, with the sigmas of these states alone
+and of all.
 """
 
 from __future__ import annotations
@@ -25,10 +29,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import hard_spaces  # noqa: E402
+import sampled_sets  # noqa: E402
 
 from sqd_mpi.problem.hamiltonian import Hamiltonian  # noqa: E402
 
 WRONG = 1e-7  # hartree
+MISSING = "needs fe2s2/fcidump.txt of the TrimCI project in --data"
 IRON = [2, 3, 4, 5, 6, 13, 14, 15, 16, 17]  # 3d orbitals of [2Fe-2S], numbered from 1
 
 
@@ -92,6 +98,29 @@ def systems(data: str | None) -> dict[str, Callable[[], Hamiltonian | None]]:
     }
 
 
+def sampled_systems(data: str | None) -> dict[str, Callable[[], tuple[Hamiltonian, NDArray[np.uint64]] | None]]:
+    """All samples by name: the Hamiltonian and the strings of both spins."""
+
+    def iron(count: int) -> tuple[Hamiltonian, NDArray[np.uint64]] | None:
+        sulfur = [p for p in range(1, 21) if p not in IRON]
+        hamiltonian = iron_sulfur(data, sulfur)
+        if hamiltonian is None:
+            return None
+        strings = sampled_sets.filled(20, [p - 1 for p in sulfur], [p - 1 for p in IRON], 5)
+        return hamiltonian, sampled_sets.grown(hamiltonian, strings, count)
+
+    def lowest(hamiltonian: Hamiltonian, count: int) -> tuple[Hamiltonian, NDArray[np.uint64]]:
+        return hamiltonian, sampled_sets.from_lowest(hamiltonian, count)
+
+    return {
+        "fes400": lambda: iron(400),
+        "fes800": lambda: iron(800),
+        "n2-12-300": lambda: lowest(nitrogen(12), 300),
+        "hubbard-4x3-U8-400": lambda: lowest(hubbard(4, 3, 8.0, False), 400),
+        "hubbard-4x3-U4-eigen-300": lambda: lowest(hubbard(4, 3, 4.0, True), 300),
+    }
+
+
 def solve(hamiltonian: Hamiltonian, **options: Any) -> Any:
     """The result of a solve in all strings."""
     from sqd_mpi import SolveOptions, solve_subspace
@@ -111,6 +140,34 @@ def ladder(hamiltonian: Hamiltonian, nroots: int, tol: float) -> NDArray[np.floa
     return np.sort(energies)[:nroots]
 
 
+def show_samples(chosen: dict[str, Any], tol: float) -> int:
+    """The table of samples; 1 if a state did not converge."""
+    from sqd_mpi import SolveOptions, solve_subspace
+
+    print(f"{'sample':26} S(S+1)  sigmas (all)  energy (hartree)  <S^2>    residual  what is said")
+    open_ones = False
+    for name, make in chosen.items():
+        found = make()
+        if found is None:
+            print(f"{name:26} {MISSING}")
+            continue
+        hamiltonian, strings = found
+        for value in (None, 0.0, 2.0, 6.0):
+            counter = hard_spaces.Counter()
+            result = solve_subspace(
+                None, hamiltonian, strings, strings, SolveOptions(spin_square=value, tol=tol), log=counter,
+                hook=counter.count,
+            )  # fmt: skip
+            root, wanted = result.roots[0], "any" if value is None else f"{value:g}"
+            open_ones = open_ones or root.residual_norm > tol
+            print(
+                f"{name:26} {wanted:>6}  {counter.n_following:4d} ({result.n_sigma:5d})  {root.energy:16.8f}  "
+                f"{root.spin_square:7.4f}  {root.residual_norm:.1e}  {'; '.join(counter.warnings)}",
+                flush=True,
+            )
+    return int(open_ones)
+
+
 def main() -> int:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,19 +175,22 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("SQD_MPI_DATA"))
     parser.add_argument("--roots", type=int, default=4)
     parser.add_argument("--tol", type=float, default=1e-5)
+    parser.add_argument("--sampled", action="store_true", help="samples of strings")
     options = parser.parse_args()
-    known = systems(options.data)
+    known: dict[str, Any] = sampled_systems(options.data) if options.sampled else dict(systems(options.data))
     names = options.systems.split(",") if options.systems else list(known)
     if unknown := [name for name in names if name not in known]:
         print(f"--systems are among {', '.join(known)}; got {', '.join(unknown)}", file=sys.stderr)
         return 2
+    if options.sampled:
+        return show_samples({name: known[name] for name in names}, options.tol)
 
     print(f"{'system':22} determinants  lowest (sigmas)  singlet  {options.roots} roots  verdict, energies (hartree)")
     missed = False
     for name in names:
         hamiltonian = known[name]()
         if hamiltonian is None:
-            print(f"{name:22} needs fe2s2/fcidump.txt of the TrimCI project in --data")
+            print(f"{name:22} {MISSING}")
             continue
         exact = ladder(hamiltonian, options.roots, options.tol)
         lowest, singlet = solve(hamiltonian, tol=options.tol), solve(hamiltonian, spin_square=0.0, tol=options.tol)

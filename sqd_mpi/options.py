@@ -197,7 +197,7 @@ class SolveOptions(BaseModel):
     spin_penalty: Annotated[Annotated[_Real, Field(gt=0)] | None, BeforeValidator(_or_none)] = _field(
         None,
         "auto or a positive number",
-        "Strength of the penalty on other spins in hartree; by default it lifts the nearest one by 0.5.",
+        "Strength of the penalty on other spins in hartree; by default it lifts the nearest one by 0.2 to 0.5.",
     )
     spin_check: Literal["strict", "off"] = _field(
         "strict",

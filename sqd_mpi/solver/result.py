@@ -223,7 +223,7 @@ def _root(operators: Operators, sector: Sector, pairs: Eigenpairs, k: int, spin:
     spin_square, spin_pure = (spin[0], is_pure(*spin)) if known else (None, None)
     variance = max(spin[1] - spin[0] ** 2, 0.0) if known else None
     energy = penalised if target is None else target.energy(penalised, *spin)
-    another = target is not None and known and target.is_another(spin[0])
+    another = target is not None and variance is not None and target.is_another(spin[0], variance)
 
     # Weights of the strings, and occupations from them.
     weights = string_weights(frame.grid, layout, pairs.vectors[k])

@@ -294,8 +294,8 @@ class _Solve:
                 "iterations (--max-iterations) did not decide"
             )
         if self.frame.sought.target is not None:
-            complaints = [self.frame.sought.target.complaint(root.spin_square) for root in roots]
-            for k, complaint in enumerate(complaints):
+            target = self.frame.sought.target
+            for k, complaint in enumerate(target.complaint(root.spin_square, root.spin_variance) for root in roots):
                 if complaint is not None:
                     log.warning(f"root {k} has {complaint}")
 

@@ -80,8 +80,9 @@ def _spin_target(space: Space, options: SolveOptions, flip: bool, pure: bool) ->
         return None
     closed = is_closed(space.alpha.strings, space.beta.strings, space.hamiltonian.norb)
     target = SpinTarget.create(
-        space.hamiltonian, options.spin_square, options.spin_penalty, flip, closed, options.spin_check == "off"
-    )
+        space.hamiltonian, options.spin_square, options.spin_penalty, flip, closed, options.spin_check == "off",
+        held=space.same_spins and space.alpha.size * (space.alpha.size - 1) // 2 >= options.nroots,
+    )  # fmt: skip
     return target.without_penalty() if pure else target
 
 

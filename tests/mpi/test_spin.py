@@ -52,6 +52,25 @@ def test_quadratic_penalty_on_every_grid_without_whole_configurations(comm):
         assert root.spin_square < 1.0 and not root.converged  # the penalty is too weak for a quartet here
 
 
+def test_linear_penalty_of_sampled_triplets_on_every_grid(comm):
+    # Singlets, which the penalty leaves below, have the other parity: they are passed over where a sector holds both.
+    hamiltonian = make_hamiltonian(6, (3, 3), 5)
+    one = close_strings(6, 3, 9)
+    matrix, square = (
+        dense_matrix(hamiltonian, one, one, each)
+        for each in (Interaction.energy(hamiltonian), Interaction.spin_square(hamiltonian))
+    )
+    swap = np.eye(81).reshape(9, 9, 9, 9).transpose(1, 0, 2, 3).reshape(81, 81)
+    exact = np.linalg.eigvalsh(matrix + 0.05 * (square - 2.0 * np.eye(81)) + 1e3 * (np.eye(81) + swap))[:2]
+    for shape in shapes(comm.size):
+        options = SolveOptions(grid=shape, spin_square=2, nroots=2, tol=1e-8, model_space=8)
+        result = solve_subspace(comm, hamiltonian, one, one, options)
+        target = result.spin_target
+        assert target is not None and target.linear and target.strength == pytest.approx(0.05)
+        assert all(root.residual_norm <= 1e-8 for root in result.roots)
+        np.testing.assert_allclose([root.penalised_energy for root in result.roots], exact, atol=1e-10)
+
+
 def test_spin_dependent_integrals_on_every_grid(comm):
     hamiltonian = spin_dependent(6, (3, 2), 2, np.array([0, 1, 0, 1, 1, 0]))
     strings = close_strings(6, 3, 9), close_strings(6, 2, 8, 1)

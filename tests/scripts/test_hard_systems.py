@@ -37,3 +37,6 @@ def test_unknown_names_and_missing_data(tmp_path):
     finished = run("--systems", "fe11", "--data", str(tmp_path))
     assert finished.returncode == 0
     assert "fe11                   needs fe2s2/fcidump.txt of the TrimCI project in --data" in finished.stdout
+    finished = run("--sampled", "--systems", "fes800", "--data", str(tmp_path))
+    assert finished.returncode == 0
+    assert "fes800                     needs fe2s2/fcidump.txt of the TrimCI project in --data" in finished.stdout

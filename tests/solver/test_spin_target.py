@@ -15,6 +15,7 @@ from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.space import Space
 from sqd_mpi.solver.fitting import Call, fit
+from sqd_mpi.solver.operators import Operators
 from sqd_mpi.solver.solve import solve_subspace
 from sqd_mpi.solver.spin_target import SpinTarget, is_pure
 from sqd_mpi.timing import Timers
@@ -179,6 +180,75 @@ def test_strength_lifts_the_nearest_spin_by_half_a_hartree():
         distance = abs(other - target.value)
         assert target.strength * (distance if target.linear else distance**2) == pytest.approx(0.5)
     assert is_pure(2.0, 4.0) and not is_pure(2.0, 5.0) and not is_pure(1.0, 1.0)
+
+
+def test_spaces_that_the_spin_leads_out_of_have_a_weaker_penalty():
+    """It is linear where both spins have the same strings; a strength that is given has the form of PySCF."""
+    hamiltonian = make_hamiltonian(6, (3, 3))
+    for value, held, linear, strength in (
+        (0, True, True, 0.1), (0, False, True, 0.1), (2, True, True, 0.05), (2, False, False, 0.125),
+        (6, True, False, 0.5 / 16),
+    ):  # fmt: skip
+        for flip in (False, True):  # the form does not depend on the sectors
+            target = SpinTarget.create(hamiltonian, value, None, flip, closed=False, held=held)
+            assert target.linear == linear and target.strength == pytest.approx(strength)
+    assert not SpinTarget.create(hamiltonian, 2, 0.1, True, closed=False, held=True).linear
+
+
+@pytest.mark.parametrize("spin_square", [0.0, 2.0])
+def test_cut_configurations_have_the_penalty_on_the_diagonal(spin_square):
+    hamiltonian, one, other = make_hamiltonian(6, (3, 3), 4), close_strings(6, 3, 8), close_strings(6, 3, 7, 1)
+    options = SolveOptions(spin_square=spin_square, symmetry="off", spin_flip="off")
+    space = Space.create(hamiltonian, one, other, symmetry=False)
+    frame = fit(Call(ranks_of(None), space, options, Log.silent(), Timers(), 2**30, 0, 1))
+    diagonal = Operators(frame).hamiltonian(frame.sought.sectors[0]).diagonal()
+    energy, square = (
+        np.diag(dense_matrix(hamiltonian, one, other, each))
+        for each in (Interaction.energy(hamiltonian), Interaction.spin_square(hamiltonian))
+    )
+    target, deviation = frame.sought.target, square - spin_square
+    assert target is not None and target.linear == (spin_square == 0.0)
+    expected = energy + target.strength * (deviation if target.linear else deviation**2)
+    np.testing.assert_allclose(diagonal, expected, atol=1e-12)
+
+
+def test_mixtures_are_told_from_other_spins():
+    target = SpinTarget.create(make_hamiltonian(6, (3, 3)), 0, None, True, closed=False)
+    # 85 % singlet and 15 % quintet; 40 % and 60 %; a triplet.
+    assert not target.is_another(0.9, 0.85 * 0.15 * 36) and target.is_another(3.6, 0.4 * 0.6 * 36)
+    assert target.is_another(2.0, 0.0) and not target.is_another(0.3, 0.0)
+    assert target.complaint(None, None) is None and target.complaint(0.0, 0.0) is None
+    assert "so that spins mix; a larger --spin-penalty makes the state purer" in (target.complaint(0.3, 0.9) or "")
+    assert "not converged; the same strings for both spins, a larger --spin-penalty" in target.complaint(2.0, 0.0)
+    same = SpinTarget.create(make_hamiltonian(6, (3, 3)), 0, None, True, closed=False, held=True)
+    assert "a state of another spin, which counts as not converged; a larger" in (same.complaint(3.0, 0.1) or "")
+    assert not same.is_another(1.5, 0.1)  # the next spin of this parity has 6
+
+
+@pytest.mark.parametrize("spin_square", [0.0, 2.0])
+def test_sampled_spaces_converge_as_without_a_target(spin_square):
+    # Some strings of stretched N2, where singlet to septet lie within 0.05 hartree; no state has one spin.
+    hamiltonian = molecule("N2 2.2")
+    one = close_strings(hamiltonian.norb, hamiltonian.nelec[0], 16)
+    matrix, square = (
+        dense_matrix(hamiltonian, one, one, each)
+        for each in (Interaction.energy(hamiltonian), Interaction.spin_square(hamiltonian))
+    )
+    n, parity = len(one), 1 if spin_square == 0.0 else -1
+    swap = np.eye(n * n).reshape(n, n, n, n).transpose(1, 0, 2, 3).reshape(n * n, n * n)
+    free = solve_subspace(None, hamiltonian, one, one, SolveOptions(tol=1e-7, model_space=20))
+    found = {}
+    for flip in ("auto", "off"):
+        options = SolveOptions(spin_square=spin_square, tol=1e-7, model_space=20, spin_flip=flip)
+        result = solve_subspace(None, hamiltonian, one, one, options)
+        target, root = result.spin_target, result.roots[0]
+        assert target is not None and target.linear and result.converged
+        penalty = target.strength * (square - spin_square * np.eye(n * n)) + 1e3 * (np.eye(n * n) - parity * swap)
+        exact = np.linalg.eigvalsh(matrix + penalty)[0]
+        assert root.penalised_energy == pytest.approx(exact, abs=1e-9)
+        found[flip] = result
+    assert found["auto"].energies == pytest.approx(found["off"].energies, abs=1e-7)
+    assert found["auto"].n_sigma < 2 * free.n_sigma
 
 
 @pytest.fixture
