@@ -2,8 +2,8 @@
 instruction set.
 
 Every function takes `like`, a number or an array of the type of the elements of its vectors, and else plain addresses
-and counts (int64). LLVM keeps a vector in one AVX-512 register and splits it on other machines (two registers with AVX2, four with
-NEON). A multiply-add becomes one fused instruction where the machine has it.
+and counts (int64). LLVM keeps a vector in one AVX-512 register and splits it on other machines (two registers with
+AVX2, four with NEON). A multiply-add becomes one fused instruction where the machine has it.
 
 A "row" below is `width` vectors of a packed matrix G, 64 width bytes apart. What is kept for both precisions, values of
 sparse matrices and signs, is float64 and is rounded on its way into a register.
@@ -433,7 +433,8 @@ def _full_or_partial(builder: Any, kind: Kind, count: Any, emit: Callable[[Any],
 def gather_tile(typingctx, like, rows, shift, count, out, stride):
     """Transpose `count` columns of as many rows as there are lanes: out[j, lane] = row[lane][j].
 
-    count: at most as many columns as lanes; stride: bytes between rows of `out`; rows: address of an int64 address for every lane; shift: bytes added to each.
+    count: at most as many columns as lanes; stride: bytes between rows of `out`.
+    rows: address of an int64 address for every lane; shift: bytes added to each.
     """
     signature, kind = types.void(like, *[types.int64] * 5), kind_of(like)
 

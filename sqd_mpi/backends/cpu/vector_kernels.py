@@ -449,10 +449,11 @@ def _fill_kets(like, first, count, c, ket_offset, pair_ket, zero, kets):
 def opposite_spin(ket, sigma, rows, groups, beta, coupling, swap, scratch):
     """Add the terms in which one alpha electron moves (arguments: `slow.kernels.opposite_spin`).
 
-    A chunk is up to w vectors of pairs of one group. Its ket rows are gathered into G, M_pq is applied row by row, and as
-    many rows of results as a vector has lanes are transposed back and added to the bra rows. Values of M_pq stand once per
-    group in a table of 2 n_pair couplings and n_columns diagonal elements. A twin, two consecutive groups of one beta matrix with identical ket rows
-    (see `twins`), shares gather and loads: two multiply-adds for each vector of G.
+    A chunk is up to w vectors of pairs of one group. Its ket rows are gathered into G, M_pq is applied row by row, and
+    as many rows of results as a vector has lanes are transposed back and added to the bra rows. Values of M_pq stand
+    once per group in a table of 2 n_pair couplings and n_columns diagonal elements. A twin, two consecutive groups of
+    one beta matrix with identical ket rows (see `twins`), shares gather and loads: two multiply-adds for each vector of
+    G.
 
     Floor: pairs x (entries + diagonal) multiply-adds; pairs x (8 n_ket + 16 n_columns) bytes of C and sigma from the
     third-level cache or memory. Measured: 28 GFMA/s (h2o 1em4), 30 (n2 1em5), 15 and 19 in one sector, 10 sparse. One
@@ -607,8 +608,9 @@ def _same_spin_alpha_part(thread, n_threads, c, sigma, rows, label_bra_start, la
 def same_spin_alpha(ket, sigma, rows, label_bra_start, label_ket_start, matrix, scratch):
     """Add H_alpha from the left (arguments: `slow.kernels.same_spin_alpha`).
 
-    A tile of w vectors of columns of a strip of ket rows is packed and every bra row's entries of that strip are applied
-    to it, straight into sigma. Columns must ascend in each sparse row: that is how rows are divided among strips.
+    A tile of w vectors of columns of a strip of ket rows is packed and every bra row's entries of that strip are
+    applied to it, straight into sigma. Columns must ascend in each sparse row: that is how rows are divided among
+    strips.
 
     Floor: entries x row length multiply-adds; 24 bytes of C and sigma per element and 12 bytes per entry and tile.
     Measured: 21 GFMA/s (h2o 1em4), 18 (n2 1em5), 22 and 21 in one sector, 18 sparse. Above some 3,000 rows of a label
@@ -799,8 +801,9 @@ def same_spin_beta(ket, sigma, rows, alpha, singles, single_value, doubles, coup
     """Add H_beta from the right and alpha diagonal x beta single (arguments: `slow.kernels.same_spin_beta`).
 
     A chunk is w vectors of consecutive rows of a label, gathered once. Doubles have one value for all lanes; they go
-    first, for all columns and, where the matrix is dense enough, through strips of G that stay in the first-level cache. Singles
-    have the value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the pairs that occur.
+    first, for all columns and, where the matrix is dense enough, through strips of G that stay in the first-level
+    cache. Singles have the value plus sign times the field g of each lane, F[rs, lane], made once per chunk for the
+    pairs that occur.
 
     Floor: rows x (doubles + 2 singles) multiply-adds; 24 bytes of C and sigma per element, 12 bytes per double and 24
     per single and chunk. Measured: 25 GFMA/s (h2o 1em4), 25 (n2 1em5), 23 and 26 in one sector, 18 sparse.
