@@ -8,8 +8,8 @@ the matrix elements of the new vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -42,9 +42,21 @@ class Step:
     """Matrix-vector products so far."""
     seconds: float
     """Since the start."""
-    vectors: Callable[[], FloatArray] = field(repr=False)
-    """Call it, on all ranks, to get in host memory the Ritz vectors and, behind these nroots rows, directions from
+    vectors: Callable[[], Sequence[FloatArray]] = field(repr=False)
+    """Call it, on all ranks, to get in host memory the Ritz vectors and, behind these nroots ones, directions from
     which iterations that start anew go on like these; the iterations go on as if it had not been called."""
+
+    def behind(self, known: Eigenpairs) -> Step:
+        """The same with known eigenpairs before the roots that are iterated; nothing is left to correct of them."""
+        zeros = np.zeros(len(known.energies))
+        return replace(
+            self,
+            energies=np.append(known.energies, self.energies),
+            residual_norms=np.append(known.residual_norms, self.residual_norms),
+            corrections=np.append(zeros, self.corrections),
+            first_order_norms=np.append(zeros, self.first_order_norms),
+            vectors=lambda: [*known.vectors, *self.vectors()],
+        )
 
 
 @dataclass(frozen=True)
@@ -52,18 +64,35 @@ class Eigenpairs:
     """Result of `davidson`."""
 
     energies: FloatArray
-    """(nroots,) hartree, ascending."""
+    """(nroots,) hartree, ascending; but see `behind`."""
     vectors: FloatArray
     """(nroots, size) local parts of the normalised eigenvectors, in host memory."""
     residual_norms: FloatArray
     """(nroots,) hartree."""
     converged: NDArray[np.bool_]
-    """(nroots,) bool."""
+    """(nroots,) bool; beside locked vectors whether the residual is there but for what it has of these."""
     n_iterations: int
     n_sigma: int
     """Counts."""
     stopped: bool
     """Whether the callback ended the iterations."""
+
+    def behind(self, known: Eigenpairs) -> Eigenpairs:
+        """The same with known eigenpairs before them, in this order."""
+        return replace(
+            self,
+            energies=np.append(known.energies, self.energies),
+            vectors=np.concatenate([known.vectors, self.vectors]),
+            residual_norms=np.append(known.residual_norms, self.residual_norms),
+            converged=np.append(known.converged, self.converged),
+        )
+
+    def taken(self, order: NDArray[np.int64]) -> Eigenpairs:
+        """The same in another order."""
+        if np.array_equal(order, np.arange(len(order))):
+            return self
+        names = "energies", "vectors", "residual_norms", "converged"
+        return replace(self, **{name: getattr(self, name)[order] for name in names})
 
 
 def default_subspace(nroots: int) -> int:
@@ -91,8 +120,9 @@ def davidson(
     max_iterations: int = 100,
     max_subspace: int | None = None,
     callback: Callable[[Step], bool] | None = None,
+    locked: FloatArray | None = None,
 ) -> Eigenpairs:
-    """Lowest eigenpairs of a symmetric operator.
+    """Lowest eigenpairs of a symmetric operator, or of what is left of it beside some known eigenvectors.
 
     Collective over the ranks of the operator; all arguments must agree.
 
@@ -105,15 +135,18 @@ def davidson(
         max_iterations: iterations after which to give up.
         max_subspace: basis vectors kept, at least `least_subspace(nroots)`; default `default_subspace(nroots)`.
         callback: called once an iteration; returns True to stop.
+        locked: (n, size) known eigenvectors of norm 1, in host memory; the roots that are sought are orthogonal to
+            them, and no operator is applied to them.
 
     Returns:
-        eigenpairs, converged or not.
+        eigenpairs, converged or not. Residual norms are those of the operator, which may stay above `tol` where locked
+        vectors are known to no more than that.
 
     Raises:
         RunError: a vector holds a value that is not finite; the same on all ranks.
     """
     size = max_subspace if max_subspace is not None else default_subspace(nroots)
-    basis = KrylovBasis(operator, min(size, operator.dimension + nroots), nroots)
+    basis = KrylovBasis(operator, min(size, operator.dimension + nroots), nroots, locked)
     began = perf_counter()
     basis.begin(start)
     iteration, stopped = 0, False
@@ -123,7 +156,7 @@ def davidson(
         if basis.count + nroots > basis.capacity:
             energies, coefficients = basis.restart(nroots)
         norms = basis.expand(energies, coefficients)
-        converged = norms <= tol
+        converged = basis.norms_beside_locked <= tol  # no more can be reached beside locked vectors
         if callback is not None:
             step = Step(
                 iteration, basis.count, energies, norms, basis.expansion.corrections,
