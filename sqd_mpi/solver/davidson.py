@@ -1,8 +1,9 @@
 """Lowest eigenpairs of a symmetric operator by the block Davidson method with thick restart; knows no MPI.
 
-E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors and those of the step before
-(generalized Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)), so a small subspace converges almost
-like an unrestricted one. The inner products of a step travel in two reductions: one with the residual norms, one with
+E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors, those of the step before (generalized
+Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)) and higher Ritz vectors, as many as there is room for
+(thick restart: A. Stathopoulos, Y. Saad, K. Wu, ibid. 19, 227 (1998)), so four basis vectors a root converge like an
+unrestricted subspace. The inner products of a step travel in two reductions: one with the residual norms, one with
 the matrix elements of the new vectors.
 """
 
@@ -96,8 +97,14 @@ class Eigenpairs:
 
 
 def default_subspace(nroots: int) -> int:
-    """Number of basis vectors kept by default; with their images and the diagonal 15 vectors for one root."""
-    return max(7, 4 * nroots + 2)
+    """Number of basis vectors kept by default; with their images, the diagonal and a known root 10 for one root."""
+    return 4 if nroots == 1 else 4 * nroots + 2
+
+
+def enough_vectors(nroots: int) -> int:
+    """Number of basis vectors from which on more are hardly of use: Ritz vectors, those of the step before, a higher
+    one, and expansions."""
+    return 3 * nroots + 1
 
 
 def least_subspace(nroots: int) -> int:

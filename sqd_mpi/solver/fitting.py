@@ -25,7 +25,7 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.problem.space import Space
-from sqd_mpi.solver.davidson import least_subspace, subspace_sizes
+from sqd_mpi.solver.davidson import enough_vectors, least_subspace, subspace_sizes
 from sqd_mpi.solver.sectors import Sector
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.sought import Sought, sector_layout, seek
@@ -117,7 +117,8 @@ class Frame:
     def basis_for(self, layout: Layout, count: int, n_known: int) -> int:
         """Number of basis vectors with which `count` roots of a sector are followed.
 
-        Two roots that are known, here or in another sector, take the place of a basis vector and its image.
+        Two roots that are known, here or in another sector, take the place of a basis vector and its image. For a single
+        one there is room (`planner.predict_memory`).
 
         Args:
             layout: of the sector.
@@ -127,14 +128,14 @@ class Frame:
         Raises:
             InputError: not even two vectors a root fit into the memory limit; the same on all ranks.
         """
-        size = self.max_subspace - -(-n_known // 2)
-        if size > 2 * count:
+        size = self.max_subspace - n_known // 2
+        if size >= min(self.max_subspace, enough_vectors(count)):
             return size
         # More roots than were asked for, such as those of the other parity. With two vectors a root nothing would be
         # left of the step before, without which iterations hardly come on.
         for size in range(max(self.max_subspace, least_subspace(count)), 2 * count - 1, -1):
             needed = _vector_bytes(self.grid.shape, [layout], size) + _extra_bytes(
-                self.sought.n_extra_vectors + n_known, [layout], self.grid
+                self.sought.n_extra_vectors + max(n_known - 1, 0), [layout], self.grid
             )
             if self.engine.has_device or needed <= _MEMORY_SHARE * self.engine.allowed:
                 return size

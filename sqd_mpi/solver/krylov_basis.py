@@ -213,12 +213,10 @@ class KrylovBasis:
         return energies[:nroots].copy(), self.rows.current
 
     def restart(self, nroots: int) -> tuple[FloatArray, FloatArray]:
-        """Keep the Ritz vectors and, where there is room, those of the step before."""
-        kept = self.rows.current
-        room = self.capacity - 2 * nroots
-        if len(self.rows.previous) and room > 0:
-            kept = np.concatenate([kept, self._padded(self.rows.previous[:room])])
-        self._keep(kept)
+        """Keep all that leaves room for an expansion of every root: the Ritz vectors of the roots, then those of the
+        step before, then Ritz vectors that lie higher."""
+        wanted = [self.rows.current, self._padded(self.rows.previous), self.rows.every[nroots:]]
+        self._keep(np.concatenate(wanted), self.capacity - nroots)
         return self.ritz(nroots)
 
     def turn(self) -> FloatArray:
@@ -367,8 +365,9 @@ class KrylovBasis:
         self.locked.with_basis[k:n], self.locked.elements[k:n] = np.split(both[:, 2 * n :], 2, axis=1)
         self.count = n
 
-    def _keep(self, coefficients: FloatArray) -> FloatArray:
-        """Replace the basis by combinations of it, made orthonormal in order; dependent ones are left out.
+    def _keep(self, coefficients: FloatArray, most: int | None = None) -> FloatArray:
+        """Replace the basis by the first `most` of some combinations of it, made orthonormal in order; dependent ones
+        are left out.
 
         Returns:
             the combinations.
@@ -381,7 +380,7 @@ class KrylovBasis:
                 for kept in rows:
                     row = row - (kept @ overlap @ row) * kept
             norm = np.sqrt(row @ overlap @ row)
-            if norm > _NOTHING_NEW and len(rows) < k:
+            if norm > _NOTHING_NEW and len(rows) < (k if most is None else most):
                 rows.append(row / norm)
         kept_rows = np.array(rows)
         self.operator.vectors.rotate(self.basis[:k], kept_rows)
