@@ -7,7 +7,7 @@ reductions that are made anyway, and is part of every residual norm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,10 +54,10 @@ class Operator(Protocol):
     def lowest_diagonal(self, count: int) -> FloatArray:
         """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
 
-    def purify(self, vector: FloatArray, scratch: tuple[FloatArray, FloatArray] | None = None) -> float:
+    def purify(self, vector: FloatArray, scratch: Sequence[FloatArray] = ()) -> float:
         """Take out what a vector should not have; the share of its squared norm that is left, 1 if it was not touched.
 
-        `scratch` are two vectors that may be overwritten.
+        `scratch` are up to two vectors that may be overwritten.
         """
 
     def sum_over_ranks(self, values: FloatArray) -> None:
@@ -121,7 +121,7 @@ class KrylovBasis:
     def __init__(self, operator: Operator, capacity: int, nroots: int, locked: FloatArray | None = None):
         self.operator = operator
         self.basis: Any = operator.memory.empty((capacity, operator.size))
-        self.images: Any = operator.memory.empty((capacity, operator.size))
+        self.images: Any = None  # until there are start vectors, so that there is room for what makes them
         self.matrix = np.zeros((capacity, capacity))
         self.overlap = np.zeros((capacity, capacity))
         self.locked = _Locked(None if locked is None else operator.memory.from_host(locked), capacity)
@@ -159,6 +159,7 @@ class KrylovBasis:
                 self.operator.memory.fill_random(self.random, self.basis[row])
                 self.operator.purify(self.basis[row])
             n_start = self.nroots
+        self.images = self.operator.memory.empty((self.capacity, self.operator.size))
         self._append(n_start)
 
     def _orthonormalise_start(self, count: int) -> int:
@@ -213,10 +214,12 @@ class KrylovBasis:
         return energies[:nroots].copy(), self.rows.current
 
     def restart(self, nroots: int) -> tuple[FloatArray, FloatArray]:
-        """Keep all that leaves room for an expansion of every root: the Ritz vectors of the roots, then those of the
-        step before, then Ritz vectors that lie higher."""
+        """Keep the Ritz vectors of the roots, then those of the step before, then Ritz vectors that lie higher."""
+        # As many as there is room for. But where all but one direction stay, the one that goes may be the same each
+        # time, and the next residual brings it back: where there is room three expansions are made before.
+        most = max(min(3 * nroots, self.capacity - nroots), self.capacity - 3 * nroots)
         wanted = [self.rows.current, self._padded(self.rows.previous), self.rows.every[nroots:]]
-        self._keep(np.concatenate(wanted), self.capacity - nroots)
+        self._keep(np.concatenate(wanted), most)
         return self.ritz(nroots)
 
     def turn(self) -> FloatArray:
@@ -308,8 +311,8 @@ class KrylovBasis:
     def _purify(self, first: int, count: int) -> tuple[int, bool]:
         """Take out of some new vectors of norm 1 what they should not have; returns how many are left, and whether they
         are still those that they were."""
-        rows, last = self.basis[first : first + count], self.capacity - 1
-        scratch = (self.images[first], self.images[first + 1]) if first < last else None
+        rows, free = self.basis[first : first + count], self.images[first:]
+        scratch = [free[k] for k in range(min(2, free.shape[0]))]
         shares = np.array([self.operator.purify(rows[k], scratch) for k in range(count)])
         kept = shares > _NOISE
         if not kept.all() and kept.any():

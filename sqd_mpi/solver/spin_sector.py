@@ -60,18 +60,18 @@ class SpinSectorOperator(SigmaOperator):
         """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
         return self._mean_diagonal
 
-    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None) -> float:
+    def purify(self, vector: Array, scratch: Sequence[Array] = ()) -> float:
         """Take other spins out of a vector, in place. Collective over the grid.
 
         Args:
             vector: (size,) slice of this rank.
-            scratch: two more, which are overwritten.
+            scratch: up to two more, which are overwritten; two are needed.
 
         Returns:
             the share of the squared norm that is left; exactly 1 if the vector was pure and was not touched.
         """
         memory, vectors = self.memory, self.memory.vectors
-        work, diagonal = scratch or (memory.empty(self.size), memory.empty(self.size))
+        work, diagonal = [*scratch, *(memory.empty(self.size) for _ in range(2 - len(scratch)))]
         self.block.diagonal(self.deviation, diagonal)
         with self.timers("purify"):
             self._apply(self.deviation, diagonal, vector, work)
