@@ -21,6 +21,9 @@ from sqd_mpi.arrays import FloatArray
 from sqd_mpi.options import fewest_krylov_vectors
 from sqd_mpi.solver.krylov_basis import KrylovBasis, Operator
 
+# What is left of a residual beside locked vectors hardly sinks where what they have of it is as large.
+_STALLED = 2.0
+
 
 @dataclass(frozen=True)
 class Step:
@@ -71,7 +74,8 @@ class Eigenpairs:
     residual_norms: FloatArray
     """(nroots,) hartree."""
     converged: NDArray[np.bool_]
-    """(nroots,) bool; beside locked vectors whether the residual is there but for what it has of these."""
+    """(nroots,) bool; beside locked vectors whether the residual is that small but for what it has of these, or cannot
+    become so."""
     n_iterations: int
     n_sigma: int
     """Counts."""
@@ -163,7 +167,7 @@ def davidson(
         if basis.count + nroots > basis.capacity:
             energies, coefficients = basis.restart(nroots)
         norms = basis.expand(energies, coefficients)
-        converged = basis.norms_beside_locked <= tol  # no more can be reached beside locked vectors
+        converged = basis.norms_beside_locked <= np.maximum(tol, _STALLED * basis.locked_norms)
         if callback is not None:
             step = Step(
                 iteration, basis.count, energies, norms, basis.expansion.corrections,

@@ -99,7 +99,7 @@ class _Locked:
     def __init__(self, vectors: Any, capacity: int) -> None:
         self.vectors = vectors
         """(n, size) in the memory of the operator; None if there are none."""
-        self.count = 0 if vectors is None else len(vectors)
+        self.count = 0 if vectors is None else vectors.shape[0]
         self.overlap = np.eye(self.count)
         """X X^T."""
         self.with_basis = np.zeros((capacity, self.count))
@@ -131,7 +131,8 @@ class KrylovBasis:
         nothing = np.zeros((0, 0))
         self.rows = _RitzRows(nothing, nothing, nothing)
         self.expansion: _Expansion  # from `expand` on
-        self.norms_beside_locked: FloatArray  # of the residuals, (nroots,), likewise
+        self.locked_norms: FloatArray  # of parts of the residuals, (nroots,), likewise
+        self.norms_beside_locked: FloatArray
 
     @property
     def capacity(self) -> int:
@@ -247,7 +248,7 @@ class KrylovBasis:
     def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
         """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals, (m,).
 
-        Those of the residuals without what they have of locked vectors are `norms_beside_locked`.
+        Those of what they have of locked vectors and of the rest are `locked_norms` and `norms_beside_locked`.
 
         Args:
             energies: (m,) Ritz values, hartree.
@@ -269,10 +270,11 @@ class KrylovBasis:
         return np.sqrt(packed[:, 0])
 
     def _measure_locked_part(self, energies: FloatArray, coefficients: FloatArray, squares: FloatArray) -> None:
-        """Take from the squared norms (m,) of residuals what they have of locked vectors."""
+        """Divide the squared norms (m,) of residuals into what they have of locked vectors and the rest."""
         locked, k = self.locked, self.count
-        inner = coefficients @ (locked.elements[:k]) - energies[:, None] * (coefficients @ locked.with_basis[:k])
+        inner = coefficients @ locked.elements[:k] - energies[:, None] * (coefficients @ locked.with_basis[:k])
         part = np.einsum("ij,ji->i", inner, np.linalg.solve(locked.overlap, inner.T))
+        self.locked_norms = np.sqrt(np.maximum(part, 0.0))
         self.norms_beside_locked = np.sqrt(np.maximum(squares - part, 0.0))
 
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
