@@ -171,7 +171,8 @@ def davidson(
         if callback is not None:
             step = Step(
                 iteration, basis.count, energies, norms, basis.expansion.corrections,
-                basis.expansion.first_order_norms, basis.n_sigma, perf_counter() - began, basis.turn,
+                basis.expansion.first_order_norms, basis.n_sigma, perf_counter() - began,
+                lambda: list(basis.turn()),
             )  # fmt: skip
             stopped = callback(step)
         if stopped or converged.all() or iteration >= max_iterations:

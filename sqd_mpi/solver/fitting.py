@@ -117,8 +117,8 @@ class Frame:
     def basis_for(self, layout: Layout, count: int, n_known: int) -> int:
         """Number of basis vectors with which `count` roots of a sector are followed.
 
-        Two roots that are known, here or in another sector, take the place of a basis vector and its image. For a single
-        one there is room (`planner.predict_memory`).
+        Two roots that are known, here or in another sector, take the place of a basis vector and its image. For a
+        single one there is room (`planner.predict_memory`).
 
         Args:
             layout: of the sector.

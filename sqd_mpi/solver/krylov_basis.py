@@ -1,8 +1,8 @@
 """Basis of the block Davidson method: what it spans, its Ritz vectors, and how it is expanded and restarted.
 
-Known eigenvectors may be *locked*: the basis stays orthogonal to them, and they have no images. As they are eigenvectors
-but for their residuals, what H has between them and the basis is next to nothing; it is measured all the same, in the
-reductions that are made anyway, and is part of every residual norm.
+Known eigenvectors may be *locked*: the basis stays orthogonal to them, and they have no images. As they are
+eigenvectors but for their residuals, what H has between them and the basis is next to nothing; it is measured all the
+same, in the reductions that are made anyway, and is part of every residual norm.
 """
 
 from __future__ import annotations

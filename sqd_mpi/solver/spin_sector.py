@@ -71,7 +71,10 @@ class SpinSectorOperator(SigmaOperator):
             the share of the squared norm that is left; exactly 1 if the vector was pure and was not touched.
         """
         memory, vectors = self.memory, self.memory.vectors
-        work, diagonal = [*scratch, *(memory.empty(self.size) for _ in range(2 - len(scratch)))]
+        arrays = [*scratch]
+        while len(arrays) < 2:
+            arrays.append(memory.empty(self.size))
+        work, diagonal = arrays
         self.block.diagonal(self.deviation, diagonal)
         with self.timers("purify"):
             self._apply(self.deviation, diagonal, vector, work)
