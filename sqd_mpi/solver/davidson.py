@@ -1,9 +1,9 @@
 """Lowest eigenpairs of a symmetric operator by the block Davidson method with thick restart; knows no MPI.
 
 E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors, those of the step before (generalized
-Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)) and higher Ritz vectors, as many as there is room for
-(thick restart: A. Stathopoulos, Y. Saad, K. Wu, ibid. 19, 227 (1998)), so four basis vectors a root converge like an
-unrestricted subspace. The inner products of a step travel in two reductions: one with the residual norms, one with
+Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)) and, where there is room, higher Ritz vectors (thick
+restart: A. Stathopoulos, Y. Saad, K. Wu, SIAM J. Sci. Comput. 19, 227 (1998)), so a small subspace converges almost
+like an unrestricted one. The inner products of a step travel in two reductions: one with the residual norms, one with
 the matrix elements of the new vectors.
 """
 

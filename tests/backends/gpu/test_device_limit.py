@@ -104,7 +104,7 @@ def test_lists_longer_than_predicted_take_the_place_of_vectors(make_device, smal
     make_device(int(1.02 * predicted(10) / 0.95 / 0.95))
     monkeypatch.setattr(planner, "rank_bytes", lambda problem, shape, limits: dict.fromkeys(range(1, 11), 0))
     honest = GpuShare.nbytes.fget
-    extra = int(made * 2 * 8 * 150 * 151 / 2)  # two vectors and more
+    extra = int(made * 6 * 8 * 150 * 151 / 2)  # six vectors and more
     monkeypatch.setattr(GpuShare, "nbytes", property(lambda self: honest(self) + extra))
     if made == 1.0:
         solve(Log(0))
