@@ -99,6 +99,8 @@ class MemoryNeeds:
 def predict_memory(grid: Shape, dimension: int, max_subspace: int, n_determinants: int | None = None) -> VectorBytes:
     """Bytes of vectors and buffers of one rank, before anything is allocated.
 
+    Vectors are the basis, its images, the diagonal, and a root that is known while others are sought.
+
     Args:
         grid: (a, b, t, r).
         dimension: number of stored elements of a vector of a sector.
@@ -109,7 +111,7 @@ def predict_memory(grid: Shape, dimension: int, max_subspace: int, n_determinant
     spin_flip = n_determinants is not None and n_determinants != dimension
     block = -(-(n_determinants if n_determinants is not None else dimension) // (a * b))
     stored = -(-dimension // (a * b))
-    vectors = (2 * max_subspace + 1) * -(-dimension // (a * b * t * r))
+    vectors = (2 * max_subspace + 2) * -(-dimension // (a * b * t * r))
     own = block if a * b * t * r > 1 or spin_flip else 0
     kets = min(2, a * b - 1) * block
     partial = -(-stored // r) if t > 1 else 0

@@ -1,7 +1,8 @@
 """Lowest eigenpairs of a symmetric operator by the block Davidson method with thick restart; knows no MPI.
 
-E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors and those of the step before
-(generalized Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)), so a small subspace converges almost
+E. R. Davidson, J. Comput. Phys. 17, 87 (1975). A restart keeps the Ritz vectors, those of the step before (generalized
+Davidson + k: A. Stathopoulos, SIAM J. Sci. Comput. 29, 481 (2007)) and, where there is room, higher Ritz vectors (thick
+restart: A. Stathopoulos, Y. Saad, K. Wu, SIAM J. Sci. Comput. 19, 227 (1998)), so a small subspace converges almost
 like an unrestricted one. The inner products of a step travel in two reductions: one with the residual norms, one with
 the matrix elements of the new vectors.
 
@@ -12,8 +13,8 @@ not count: the outcome is that of double precision for one more sigma a root.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +30,8 @@ _CERTAIN = 3.0
 # Energies count as those of double precision where a smaller share of the image of the Ritz vector is not.
 _SMALL_SHARE = 1e-2
 _PATIENCE, _PROGRESS = 8, 0.7  # iterations in which the largest residual norm should fall to that
+# What is left of a residual beside locked vectors hardly sinks where what they have of it is as large.
+_STALLED = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,21 @@ class Step:
     """Matrix-vector products so far."""
     seconds: float
     """Since the start."""
-    vectors: Callable[[], FloatArray] = field(repr=False)
-    """Call it, on all ranks, to get in host memory the Ritz vectors and, behind these nroots rows, directions from
+    vectors: Callable[[], Sequence[FloatArray]] = field(repr=False)
+    """Call it, on all ranks, to get in host memory the Ritz vectors and, behind these nroots ones, directions from
     which iterations that start anew go on like these; the iterations go on as if it had not been called."""
+
+    def behind(self, known: Eigenpairs) -> Step:
+        """The same with known eigenpairs before the roots that are iterated; nothing is left to correct of them."""
+        zeros = np.zeros(len(known.energies))
+        return replace(
+            self,
+            energies=np.append(known.energies, self.energies),
+            residual_norms=np.append(known.residual_norms, self.residual_norms),
+            corrections=np.append(zeros, self.corrections),
+            first_order_norms=np.append(zeros, self.first_order_norms),
+            vectors=lambda: [*known.vectors, *self.vectors()],
+        )
 
 
 @dataclass(frozen=True)
@@ -62,13 +77,14 @@ class Eigenpairs:
     """Result of `davidson`."""
 
     energies: FloatArray
-    """(nroots,) hartree, ascending."""
+    """(nroots,) hartree, ascending; but see `behind`."""
     vectors: FloatArray
     """(nroots, size) local parts of the normalised eigenvectors, in host memory."""
     residual_norms: FloatArray
     """(nroots,) hartree."""
     converged: NDArray[np.bool_]
-    """(nroots,) bool."""
+    """(nroots,) bool; beside locked vectors whether the residual is that small but for what it has of these, or cannot
+    become so."""
     n_iterations: int
     n_sigma: int
     n_exact: int
@@ -76,10 +92,33 @@ class Eigenpairs:
     stopped: bool
     """Whether the callback ended the iterations."""
 
+    def behind(self, known: Eigenpairs) -> Eigenpairs:
+        """The same with known eigenpairs before them, in this order."""
+        return replace(
+            self,
+            energies=np.append(known.energies, self.energies),
+            vectors=np.concatenate([known.vectors, self.vectors]),
+            residual_norms=np.append(known.residual_norms, self.residual_norms),
+            converged=np.append(known.converged, self.converged),
+        )
+
+    def taken(self, order: NDArray[np.int64]) -> Eigenpairs:
+        """The same in another order."""
+        if np.array_equal(order, np.arange(len(order))):
+            return self
+        names = "energies", "vectors", "residual_norms", "converged"
+        return replace(self, **{name: getattr(self, name)[order] for name in names})
+
 
 def default_subspace(nroots: int) -> int:
-    """Number of basis vectors kept by default; with their images and the diagonal 15 vectors for one root."""
-    return max(7, 4 * nroots + 2)
+    """Number of basis vectors kept by default; with their images, the diagonal and a known root 10 for one root."""
+    return 4 if nroots == 1 else 4 * nroots + 2
+
+
+def enough_vectors(nroots: int) -> int:
+    """Number of basis vectors from which on more are hardly of use: Ritz vectors, those of the step before, a higher
+    one, and expansions."""
+    return 3 * nroots + 1
 
 
 def least_subspace(nroots: int) -> int:
@@ -102,8 +141,9 @@ def davidson(
     max_iterations: int = 100,
     max_subspace: int | None = None,
     callback: Callable[[Step], bool] | None = None,
+    locked: FloatArray | None = None,
 ) -> Eigenpairs:
-    """Lowest eigenpairs of a symmetric operator.
+    """Lowest eigenpairs of a symmetric operator, or of what is left of it beside some known eigenvectors.
 
     Collective over the ranks of the operator; all arguments must agree.
 
@@ -116,15 +156,18 @@ def davidson(
         max_iterations: iterations after which to give up.
         max_subspace: basis vectors kept, at least `least_subspace(nroots)`; default `default_subspace(nroots)`.
         callback: called once an iteration; returns True to stop.
+        locked: (n, size) known eigenvectors of norm 1, in host memory; the roots that are sought are orthogonal to
+            them, and no operator is applied to them.
 
     Returns:
-        eigenpairs, converged or not.
+        eigenpairs, converged or not. Residual norms are those of the operator, which may stay above `tol` where locked
+        vectors are known to no more than that.
 
     Raises:
         RunError: a vector holds a value that is not finite; the same on all ranks.
     """
     size = max_subspace if max_subspace is not None else default_subspace(nroots)
-    basis = KrylovBasis(operator, min(size, operator.dimension + nroots), nroots)
+    basis = KrylovBasis(operator, min(size, operator.dimension + nroots), nroots, locked)
     began = perf_counter()
     basis.begin(start)
     iteration, stopped, patience = 0, False, _Patience()
@@ -135,23 +178,26 @@ def davidson(
             energies, coefficients = basis.restart(nroots)
         norms = basis.expand(energies, coefficients)
         shares, errors = basis.errors(coefficients)
-        level = np.maximum(tol, _CERTAIN * errors)
-        converged, sure = norms <= level, bool((shares <= _SMALL_SHARE).all() and (level <= tol).all())
+        reached = basis.norms_beside_locked <= np.maximum(tol, _STALLED * basis.locked_norms)
+        worst = float((basis.norms_beside_locked / np.maximum(tol, _CERTAIN * errors)).max())
+        converged = reached | (basis.norms_beside_locked <= _CERTAIN * errors)
+        sure = bool((shares <= _SMALL_SHARE).all() and (_CERTAIN * errors <= tol).all())
         if callback is not None and not settling:
             step = Step(
                 iteration, basis.count, energies, norms, basis.expansion.corrections,
-                basis.expansion.first_order_norms, basis.n_sigma, perf_counter() - began, basis.turn,
+                basis.expansion.first_order_norms, basis.n_sigma, perf_counter() - began,
+                lambda: list(basis.turn()),
             )  # fmt: skip
             stopped = callback(step)
         if stopped or (sure and (converged.all() or iteration >= max_iterations)):
             break
-        if not sure and (converged.all() or iteration >= max_iterations or patience.ends(float((norms / level).max()))):
+        if not sure and (converged.all() or iteration >= max_iterations or patience.ends(worst)):
             basis.renew(nroots, alone=iteration >= max_iterations)
         elif not basis.accept(~converged) and not basis.accept_random():
             if sure:
                 break
             basis.renew(nroots, alone=True)
-    converged &= (shares <= _SMALL_SHARE) & (norms <= tol)
+    converged = reached & (shares <= _SMALL_SHARE)
     return Eigenpairs(energies, basis.give_up(), norms, converged, iteration, basis.n_sigma, basis.n_exact, stopped)
 
 

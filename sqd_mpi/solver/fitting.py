@@ -25,7 +25,7 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.planner.profile import MachineProfile
 from sqd_mpi.problem.space import Space
-from sqd_mpi.solver.davidson import least_subspace, subspace_sizes
+from sqd_mpi.solver.davidson import enough_vectors, least_subspace, subspace_sizes
 from sqd_mpi.solver.sectors import Sector
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.sought import Sought, sector_layout, seek
@@ -120,25 +120,36 @@ class Frame:
         """Ownership of the vectors of a sector."""
         return sector_layout(self.space, sector, self.grid.shape)
 
-    def basis_for(self, layout: Layout, count: int) -> int:
+    def basis_for(self, layout: Layout, count: int, n_known: int) -> int:
         """Number of basis vectors with which `count` roots of a sector are followed.
+
+        Two roots that are known, here or in another sector, take the place of a basis vector and its image. For a
+        single one there is room (`planner.predict_memory`).
+
+        Args:
+            layout: of the sector.
+            count: number of roots, beside locked ones.
+            n_known: number of vectors of roots that are kept.
 
         Raises:
             InputError: not even two vectors a root fit into the memory limit; the same on all ranks.
         """
-        if count <= self.call.options.nroots + 1:
-            return max(self.max_subspace, 2 * count)
-        # Roots of the other parity, which are not wanted, lie below. With two vectors a root nothing would be left of
-        # the step before, without which iterations hardly come on.
+        size = self.max_subspace - n_known // 2
+        if size >= min(self.max_subspace, enough_vectors(count)):
+            return size
+        # More roots than were asked for, such as those of the other parity. With two vectors a root nothing would be
+        # left of the step before, without which iterations hardly come on.
         for size in range(max(self.max_subspace, least_subspace(count)), 2 * count - 1, -1):
             needed = _vector_bytes(self.grid.shape, [layout], size) + _extra_bytes(
-                self.sought.n_extra_vectors, [layout], self.grid
+                self.sought.n_extra_vectors + max(n_known - 1, 0), [layout], self.grid
             )
             if self.engine.has_device or needed <= _MEMORY_SHARE * self.engine.allowed:
                 return size
         raise _too_large(self.call, self.engine, self.grid.shape, needed, f"vectors and buffers for {count} roots")
 
-    def basis_that_fits(self, operator: SigmaOperator, structure: int, n_basis: int, least: int) -> int:
+    def basis_that_fits(
+        self, operator: SigmaOperator, structure: int, n_basis: int, least: int, n_locked: int
+    ) -> int:  # fmt: skip
         """As many basis vectors as fit beside lists and buffers that are on the device by now.
 
         Collective over the grid. Predicted lists may be somewhat smaller than those that were made.
@@ -148,6 +159,7 @@ class Frame:
             structure: bytes of this rank's lists.
             n_basis: as many as there should be.
             least: as many as there must be.
+            n_locked: vectors of known roots that lie on the device as well.
 
         Raises:
             InputError: not even the least number fits; the same on all ranks.
@@ -157,7 +169,7 @@ class Frame:
         taken = (
             structure
             + operator.plan.buffer_bytes
-            + _extra_bytes(self.sought.n_extra_vectors, [operator.layout], self.grid)
+            + _extra_bytes(self.sought.n_extra_vectors + n_locked, [operator.layout], self.grid)
         )
         counts = np.array([taken, 8 * operator.size], np.int64)
         self.grid.maximum_over_all(counts)

@@ -1,8 +1,13 @@
-"""Basis of the block Davidson method: what it spans, its Ritz vectors, and how it is expanded and restarted."""
+"""Basis of the block Davidson method: what it spans, its Ritz vectors, and how it is expanded and restarted.
+
+Known eigenvectors may be *locked*: the basis stays orthogonal to them, and they have no images. As they are
+eigenvectors but for their residuals, what H has between them and the basis is next to nothing; it is measured all the
+same, in the reductions that are made anyway, and is part of every residual norm.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,12 +63,10 @@ class Operator(Protocol):
     def lowest_diagonal(self, count: int) -> FloatArray:
         """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
 
-    def purify(
-        self, vector: FloatArray, scratch: tuple[FloatArray, FloatArray] | None = None, exact: bool = True
-    ) -> float:
+    def purify(self, vector: FloatArray, scratch: Sequence[FloatArray] = (), exact: bool = True) -> float:
         """Take out what a vector should not have; the share of its squared norm that is left, 1 if it was not touched.
 
-        `scratch` are two vectors that may be overwritten; `exact` says whether that is done in double precision.
+        `scratch` are up to two vectors that may be overwritten; `exact` says whether that is done in double precision.
         """
 
     def sum_over_ranks(self, values: FloatArray) -> None:
@@ -91,7 +94,7 @@ class _Expansion:
     """Second-order estimates of what the Ritz values miss, hartree."""
     overlaps: FloatArray
     products: FloatArray
-    """With the basis, and among themselves."""
+    """With the locked vectors and the basis, in this order, and among themselves."""
 
     @property
     def first_order_norms(self) -> FloatArray:
@@ -99,15 +102,38 @@ class _Expansion:
         return np.asarray(np.sqrt(np.diag(self.products)))
 
 
-class KrylovBasis:
-    """Basis V, images W = H V and the projected matrices V^T H V and V^T V."""
+class _Locked:
+    """Known eigenvectors X of norm 1, which need be orthogonal only roughly, and small matrices between them and V."""
 
-    def __init__(self, operator: Operator, capacity: int, nroots: int):
+    def __init__(self, vectors: Any, capacity: int) -> None:
+        self.vectors = vectors
+        """(n, size) in the memory of the operator; None if there are none."""
+        self.count = 0 if vectors is None else vectors.shape[0]
+        self.overlap = np.eye(self.count)
+        """X X^T."""
+        self.with_basis = np.zeros((capacity, self.count))
+        """V X^T: rounding."""
+        self.elements = np.zeros((capacity, self.count))
+        """W X^T: residuals of the locked vectors."""
+
+
+class KrylovBasis:
+    """Basis V, images W = H V and the projected matrices V^T H V and V^T V.
+
+    Args:
+        operator: the operator.
+        capacity: number of basis vectors and of images that there is room for.
+        nroots: number of roots that are followed, beside the locked ones.
+        locked: (n, size) known eigenvectors in host memory, of norm 1, or None.
+    """
+
+    def __init__(self, operator: Operator, capacity: int, nroots: int, locked: FloatArray | None = None):
         self.operator = operator
         self.basis: Any = operator.memory.empty((capacity, operator.size))
-        self.images: Any = operator.memory.empty((capacity, operator.size))
+        self.images: Any = None  # until there are start vectors, so that there is room for what makes them
         self.matrix = np.zeros((capacity, capacity))
         self.overlap = np.zeros((capacity, capacity))
+        self.locked = _Locked(None if locked is None else operator.memory.from_host(locked), capacity)
         self.nroots, self.count, self.n_sigma, self.n_exact = nroots, 0, 0, 0
         # How much of every image was made in single precision, and what such an image is off by.
         self.roughness, self._unit = np.zeros(capacity), _ROUGH
@@ -116,28 +142,79 @@ class KrylovBasis:
         nothing = np.zeros((0, 0))
         self.rows = _RitzRows(nothing, nothing, nothing)
         self.expansion: _Expansion  # from `expand` on
+        self.locked_norms: FloatArray  # of parts of the residuals, (nroots,), likewise
+        self.norms_beside_locked: FloatArray
 
     @property
     def capacity(self) -> int:
         """Number of basis vectors that there is room for."""
         return len(self.matrix)
 
+    @property
+    def _dimension(self) -> int:
+        """Most vectors that can be independent of the locked ones and of each other."""
+        return self.operator.dimension - self.locked.count
+
     def begin(self, start: Callable[[Any], int]) -> None:
         """Orthonormalise the start vectors and apply the operator to them."""
-        self.ceilings = self.operator.lowest_diagonal(self.nroots)
+        n_locked = self.locked.count
+        # The lowest eigenvalues but for n locked ones lie at most as high as those that follow the n lowest.
+        self.ceilings = self.operator.lowest_diagonal(n_locked + self.nroots)[n_locked:]
+        if n_locked:
+            self.locked.overlap = self._reduced(self.operator.vectors.gram(self.locked.vectors, self.locked.vectors))
         n_start = start(self.basis)
         while True:
-            gram = self._reduced(self.operator.vectors.gram(self.basis[:n_start], self.basis[:n_start]))
-            transform = _orthonormal(gram, _DEPENDENT)
-            self.operator.vectors.rotate(self.basis[:n_start], transform)
-            n_start = len(transform)
-            if n_start >= min(self.nroots, self.operator.dimension):
+            n_start = self._orthonormalise_start(n_start)
+            if n_start >= min(self.nroots, self._dimension):
                 break
             for row in range(n_start, self.nroots):
                 self.operator.memory.fill_random(self.random, self.basis[row])
                 self.operator.purify(self.basis[row])
             n_start = self.nroots
+        self.images = self.operator.memory.empty((self.capacity, self.operator.size))
         self._append(n_start)
+
+    def _orthonormalise_start(self, count: int) -> int:
+        """Make the first rows of the basis orthonormal and orthogonal to locked vectors; returns how many are left."""
+        for _ in range(3):
+            fresh = self.basis[:count]
+            overlaps, products = self._inner_products(0, count)
+            inside = np.linalg.solve(self.locked.overlap, overlaps.T).T
+            left = products - inside @ overlaps.T
+            transform = _orthonormal(left, _DEPENDENT)
+            if not self.locked.count:
+                self.operator.vectors.rotate(fresh, transform)
+                return len(transform)
+            self.operator.vectors.project_out(fresh, self.locked.vectors, inside, transform)
+            count = len(transform)
+            # What is left of a vector that was all but locked is full of rounding.
+            if not count or np.linalg.eigvalsh(left).min() > _CANCELLED * np.diag(products).max():
+                break
+        return count
+
+    def _inner_products(self, first: int, count: int) -> tuple[FloatArray, FloatArray]:
+        """Overlaps of `count` rows from `first` on with the locked vectors and the rows before, (count, n_locked +
+        first), and among themselves, in one reduction."""
+        rows, vectors = self.basis[first : first + count], self.operator.vectors
+        both = vectors.gram(rows, self.basis[: first + count])
+        both = self._reduced(np.column_stack([self._with_locked(rows), both]))
+        n_before = self.locked.count + first
+        return both[:, :n_before], both[:, n_before:]
+
+    def _with_locked(self, rows: Any) -> FloatArray:
+        """Local part of the overlaps (m, n_locked) of vectors with the locked ones."""
+        if not self.locked.count:
+            return np.zeros((rows.shape[0], 0))
+        return np.asarray(self.operator.vectors.gram(rows, self.locked.vectors))
+
+    @property
+    def _metric(self) -> FloatArray:
+        """Overlaps of the locked vectors and the basis."""
+        k, locked = self.count, self.locked
+        if not locked.count:
+            return self.overlap[:k, :k]
+        cross = locked.with_basis[:k]
+        return np.block([[locked.overlap, cross.T], [cross, self.overlap[:k, :k]]])
 
     def ritz(self, nroots: int) -> tuple[FloatArray, FloatArray]:
         """Lowest Ritz values and their coefficients (nroots, count), normalised in the metric of the overlap."""
@@ -149,12 +226,12 @@ class KrylovBasis:
         return energies[:nroots].copy(), self.rows.current
 
     def restart(self, nroots: int) -> tuple[FloatArray, FloatArray]:
-        """Keep the Ritz vectors and, where there is room, those of the step before."""
-        kept = self.rows.current
-        room = self.capacity - 2 * nroots
-        if len(self.rows.previous) and room > 0:
-            kept = np.concatenate([kept, self._padded(self.rows.previous[:room])])
-        self._keep(kept)
+        """Keep the Ritz vectors of the roots, then those of the step before, then Ritz vectors that lie higher."""
+        # As many as there is room for. But where all but one direction stay, the one that goes may be the same each
+        # time, and the next residual brings it back: where there is room three expansions are made before.
+        most = max(min(3 * nroots, self.capacity - nroots), self.capacity - 3 * nroots)
+        wanted = [self.rows.current, self._padded(self.rows.previous), self.rows.every[nroots:]]
+        self._keep(np.concatenate(wanted), most)
         return self.ritz(nroots)
 
     def turn(self) -> FloatArray:
@@ -166,7 +243,9 @@ class KrylovBasis:
         kept = self._keep(np.concatenate([self.rows.every[:n], previous, self.rows.every[n:]]))
         into = overlap @ kept.T  # from coefficients in the old basis to those in the new one
         self.rows.previous, self.rows.current, self.rows.every = previous @ into, np.eye(n, k), self.rows.every @ into
-        self.expansion.overlaps = self.expansion.overlaps @ kept.T
+        n_locked = self.locked.count
+        with_locked, with_basis = self.expansion.overlaps[:, :n_locked], self.expansion.overlaps[:, n_locked:]
+        self.expansion.overlaps = np.column_stack([with_locked, with_basis @ kept.T])
         return self.operator.memory.to_host(self.basis[: min(n + len(previous), k)])
 
     def give_up(self) -> FloatArray:
@@ -174,21 +253,21 @@ class KrylovBasis:
         self.operator.vectors.rotate(self.basis[: self.count], self.rows.current)
         n_vectors = len(self.rows.current)
         del self.images
+        self.locked.vectors = None
         return self.operator.memory.to_host(self.basis[:n_vectors], np.empty((n_vectors, self.operator.size)))
 
     def renew(self, nroots: int, alone: bool = False) -> None:
-        """Make the images of the Ritz vectors in double precision; of the rest, those of the step before are kept.
+        """Make the images of the Ritz vectors in double precision; what else the basis spans is kept as it is.
 
         What iterations add to the Ritz vectors from then on is small, and so are the errors of its images: as in the
         refinement of a solution of linear equations, all else may go on in single precision.
 
         Args:
             nroots: number of Ritz vectors.
-            alone: whether nothing else is kept.
+            alone: whether they alone are kept.
         """
-        room = 0 if alone else max(self.capacity - nroots - 2, 0)
-        kept = [self.rows.current, self._padded(self.rows.previous)[:room]]
-        self._keep(np.concatenate(kept) if len(kept[1]) else kept[0])
+        wanted = [self.rows.current, self._padded(self.rows.previous), self.rows.every[nroots:]]
+        self._keep(np.concatenate(wanted), nroots if alone else self.capacity - 1)
         n, vectors = min(nroots, self.count), self.operator.vectors
         spare, squares = self.images[self.count], np.zeros(n)
         for row in range(n):
@@ -207,7 +286,7 @@ class KrylovBasis:
 
     def _purify_exactly(self, row: int) -> None:
         free = self.images[self.count :]
-        self.operator.purify(self.basis[row], (free[0], free[1]) if len(free) > 1 else None)
+        self.operator.purify(self.basis[row], [free[k] for k in range(min(2, free.shape[0]))])
 
     def errors(self, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
         """How much of the images of Ritz vectors was made in single precision, and by what residual norms may be off.
@@ -224,6 +303,8 @@ class KrylovBasis:
     def expand(self, energies: FloatArray, coefficients: FloatArray) -> FloatArray:
         """Preconditioned residuals into the free rows of the basis; returns the norms of the residuals, (m,).
 
+        Those of what they have of locked vectors and of the rest are `locked_norms` and `norms_beside_locked`.
+
         Args:
             energies: (m,) Ritz values, hartree.
             coefficients: (m, count) of the Ritz vectors over the basis.
@@ -237,9 +318,19 @@ class KrylovBasis:
             self.basis[:k], self.images[:k], coefficients, energies, shifts, self.operator.diagonal(),
             _DENOMINATOR_FLOOR, self.basis[k : k + m],
         )  # fmt: skip
-        packed = self._reduced(np.column_stack([squares, corrections, overlaps, products]))
-        self.expansion = _Expansion(shifts, packed[:, 1], packed[:, 2 : 2 + k], packed[:, 2 + k :])
+        with_locked, n_before = self._with_locked(self.basis[k : k + m]), self.locked.count + k
+        packed = self._reduced(np.column_stack([squares, corrections, with_locked, overlaps, products]))
+        self.expansion = _Expansion(shifts, packed[:, 1], packed[:, 2 : 2 + n_before], packed[:, 2 + n_before :])
+        self._measure_locked_part(energies, coefficients, packed[:, 0])
         return np.sqrt(packed[:, 0])
+
+    def _measure_locked_part(self, energies: FloatArray, coefficients: FloatArray, squares: FloatArray) -> None:
+        """Divide the squared norms (m,) of residuals into what they have of locked vectors and the rest."""
+        locked, k = self.locked, self.count
+        inner = coefficients @ locked.elements[:k] - energies[:, None] * (coefficients @ locked.with_basis[:k])
+        part = np.einsum("ij,ji->i", inner, np.linalg.solve(locked.overlap, inner.T))
+        self.locked_norms = np.sqrt(np.maximum(part, 0.0))
+        self.norms_beside_locked = np.sqrt(np.maximum(squares - part, 0.0))
 
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
         """Take in those of the (m,) expansion vectors that are wanted; False if nothing new is left."""
@@ -252,7 +343,7 @@ class KrylovBasis:
         overlaps, products = self.expansion.overlaps, self.expansion.products
         selection = np.eye(m)[wanted]
         fresh = self.basis[k : k + m]
-        metric = self.overlap[:k, :k]
+        metric, n_locked = self._metric, self.locked.count
         for _ in range(3):
             inside = np.linalg.solve(metric, overlaps.T).T
             left = products - inside @ overlaps.T
@@ -261,23 +352,24 @@ class KrylovBasis:
             transform = _orthonormal(small, _DEPENDENT * max(float(scale.max(initial=0.0)), 1e-300)) @ selection
             if not len(transform):
                 return False
-            self.operator.vectors.project_out(fresh, self.basis[:k], inside, transform)
+            if n_locked:
+                self.operator.vectors.project_out(fresh, self.locked.vectors, inside[:, :n_locked], np.eye(m))
+            self.operator.vectors.project_out(fresh, self.basis[:k], inside[:, n_locked:], transform)
             m, unchanged = self._purify(k, len(transform))
             if m == 0:
                 return False
             fresh, selection = self.basis[k : k + m], np.eye(m)
             if unchanged and np.linalg.eigvalsh(small).min() > _CANCELLED * scale.max():
                 break
-            both = self._reduced(self.operator.vectors.gram(fresh, self.basis[: k + m]))
-            overlaps, products = both[:, :k], both[:, k:]
+            overlaps, products = self._inner_products(k, m)
         self._append(m)
         return True
 
     def _purify(self, first: int, count: int) -> tuple[int, bool]:
         """Take out of some new vectors of norm 1 what they should not have; returns how many are left, and whether they
         are still those that they were."""
-        rows, last = self.basis[first : first + count], self.capacity - 1
-        scratch = (self.images[first], self.images[first + 1]) if first < last else None
+        rows, free = self.basis[first : first + count], self.images[first:]
+        scratch = [free[k] for k in range(min(2, free.shape[0]))]
         shares = np.array([self.operator.purify(rows[k], scratch, exact=False) for k in range(count)])
         kept = shares > _NOISE
         if not kept.all() and kept.any():
@@ -292,7 +384,7 @@ class KrylovBasis:
         """
         k, m = self.count, len(wanted)
         overlaps, squares = self.expansion.overlaps, np.diag(self.expansion.products)
-        inside = np.linalg.solve(self.overlap[:k, :k], overlaps.T).T
+        inside = np.linalg.solve(self._metric, overlaps.T).T
         new = squares - np.einsum("ij,ij->i", inside, overlaps)
         stale = np.flatnonzero(wanted & (new < _STALE * squares))
         if not len(stale):
@@ -304,18 +396,16 @@ class KrylovBasis:
                 basis, basis, np.ascontiguousarray(self.rows.current[here]), np.zeros(1), self.expansion.shifts[here],
                 self.operator.diagonal(), _DENOMINATOR_FLOOR, self.basis[k + row : k + row + 1],
             )  # fmt: skip
-        both = self._reduced(vectors.gram(self.basis[k : k + m], self.basis[: k + m]))
-        self.expansion.overlaps, self.expansion.products = both[:, :k], both[:, k:]
+        self.expansion.overlaps, self.expansion.products = self._inner_products(k, m)
 
     def accept_random(self) -> bool:
         """Take in a random direction where the preconditioner gave none (a diagonal matrix); False if none is left."""
         k = self.count
-        if k >= self.operator.dimension:
+        if k >= self._dimension:
             return False
         self.operator.memory.fill_random(self.random, self.basis[k])
         self.operator.purify(self.basis[k])
-        both = self._reduced(self.operator.vectors.gram(self.basis[k : k + 1], self.basis[: k + 1]))
-        self.expansion.overlaps, self.expansion.products = both[:, :k], both[:, k:]
+        self.expansion.overlaps, self.expansion.products = self._inner_products(k, 1)
         return self._accept(np.ones(1, bool))
 
     def _append(self, n_new: int) -> None:
@@ -336,16 +426,19 @@ class KrylovBasis:
         better = rough[:k].min(initial=1.0) < rough[fresh].max(initial=0.0)
         if better:
             products.append(vectors.gram(self.basis[fresh], self.images[:k]))
+        products += [self._with_locked(each[fresh]) for each in (self.basis, self.images)]
         both = self._reduced(np.concatenate(products, axis=1))
         self._set(self.overlap, both[:, :n])
         elements = both[:, n : 2 * n]
         if better:
-            elements[:, :k] = np.where(rough[:k] < rough[fresh, None], both[:, 2 * n :], elements[:, :k])
+            elements[:, :k] = np.where(rough[:k] < rough[fresh, None], both[:, 2 * n : 2 * n + k], elements[:, :k])
         # Of two vectors the one with the better image gives the element: an error of it would count at first order.
         ahead = np.sign(rough[None, fresh] - rough[fresh, None])
         new = elements[:, k:]
         elements[:, k:] = new * (1.0 + ahead) / 2 + new.T * (1.0 - ahead) / 2
         self._set(self.matrix, elements)
+        last = both[:, both.shape[1] - 2 * self.locked.count :]
+        self.locked.with_basis[fresh], self.locked.elements[fresh] = np.split(last, 2, axis=1)
         self.count = n
 
     def _set(self, matrix: FloatArray, values: FloatArray) -> None:
@@ -356,8 +449,9 @@ class KrylovBasis:
         matrix[:n, k:n] = values.T
         matrix[k:n, k:n] = (values[:, k:] + values[:, k:].T) / 2
 
-    def _keep(self, coefficients: FloatArray) -> FloatArray:
-        """Replace the basis by combinations of it, made orthonormal in order; dependent ones are left out.
+    def _keep(self, coefficients: FloatArray, most: int | None = None) -> FloatArray:
+        """Replace the basis by the first `most` of some combinations of it, made orthonormal in order; dependent ones
+        are left out.
 
         Returns:
             the combinations.
@@ -370,7 +464,7 @@ class KrylovBasis:
                 for kept in rows:
                     row = row - (kept @ overlap @ row) * kept
             norm = np.sqrt(row @ overlap @ row)
-            if norm > _NOTHING_NEW and len(rows) < k:
+            if norm > _NOTHING_NEW and len(rows) < (k if most is None else most):
                 rows.append(row / norm)
         kept_rows = np.array(rows)
         self.operator.vectors.rotate(self.basis[:k], kept_rows)
@@ -379,6 +473,8 @@ class KrylovBasis:
         self.matrix[:n, :n] = kept_rows @ self.matrix[:k, :k] @ kept_rows.T
         self.overlap[:n, :n] = kept_rows @ self.overlap[:k, :k] @ kept_rows.T
         self.roughness[:n] = abs(kept_rows) @ self.roughness[:k]
+        for with_locked in (self.locked.with_basis, self.locked.elements):
+            with_locked[:n] = kept_rows @ with_locked[:k]
         self.count = n
         self.rows.previous = self.rows.current = np.zeros((0, 0))  # they belonged to the old basis
         return kept_rows

@@ -95,7 +95,7 @@ class SubspaceResult:
     sigma_seconds: float
     """Mean seconds per application of the Hamiltonian, slowest rank."""
     memory: dict[str, int]
-    """Largest bytes of any rank of "vectors" (basis, images, diagonal), "buffers" and "structure"."""
+    """Largest bytes of any rank of "vectors" (basis, images, diagonals, known roots), "buffers" and "structure"."""
     messages: dict[str, int]
     """Most "bytes" received and "ket_blocks" among them in one sigma of any rank."""
     task_seconds: tuple[float, float, float]

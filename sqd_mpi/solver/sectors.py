@@ -270,7 +270,8 @@ class SectorSearch:
         Args:
             task: what the sector was solved for.
             verdict: with which the iterations ended.
-            energies: (count,) hartree, ascending; Ritz values where a root did not converge.
+            energies: (count,) hartree, those that were known before and then the others, each ascending; Ritz values
+                where a root did not converge.
             converged: (count,) whether each did.
             share: what the model space holds of their vectors.
             wanted: (count,) which of them may be wanted roots; by default all.
@@ -279,7 +280,7 @@ class SectorSearch:
             whether these are roots of the sector that are known from now on.
         """
         state, bound = self._sectors[task.sector], self.bound
-        state.lowest = min(state.lowest, float(energies[0]))
+        state.lowest = min(state.lowest, float(np.min(energies)))
         if verdict is not Verdict.OPEN:
             return False
         if task.aim is not Aim.ROOTS and energies[-1] > bound + SAME_ENERGY:
@@ -299,9 +300,10 @@ class SectorSearch:
         self, sector: Sector, energies: FloatArray, share: ModelShare, wanted: NDArray[np.bool_] | None = None
     ) -> None:
         """Note the lowest roots of a sector; arguments as of `note`."""
-        state = self._sectors[sector]
-        state.energies = np.array(energies, float)
-        state.wanted = np.ones(len(energies), bool) if wanted is None else np.array(wanted, bool)
+        state, order = self._sectors[sector], np.argsort(energies, kind="stable")
+        share = ModelShare(*(np.asarray(values)[order] for values in share))
+        state.energies = energies = np.array(energies, float)[order]
+        state.wanted = (np.ones(len(energies), bool) if wanted is None else np.array(wanted, bool))[order]
         state.lowest = min([state.lowest, *state.energies])
         state.outside = float(np.max(share.outside, initial=0.0))
         k = min(len(energies), len(state.outlook.energies))

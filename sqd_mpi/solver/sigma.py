@@ -7,6 +7,7 @@ rank's tasks while ket blocks slide in, adds the partial results over the task g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import process_time
 from typing import Any
 
@@ -112,7 +113,7 @@ class SigmaOperator:
         self._use(self.memory)
         self._matvec(vector, out)
 
-    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = True) -> float:
+    def purify(self, vector: Array, scratch: Sequence[Array] = (), exact: bool = True) -> float:
         """Take out what a vector should not have: here nothing; see `krylov_basis.Operator`."""
         return 1.0
 

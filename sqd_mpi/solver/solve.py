@@ -28,7 +28,7 @@ from sqd_mpi.problem.hamiltonian import Hamiltonian
 from sqd_mpi.problem.space import Space
 from sqd_mpi.problem.symmetry import OrbitalLabels
 from sqd_mpi.resources import available_memory
-from sqd_mpi.solver.davidson import Step, davidson
+from sqd_mpi.solver.davidson import Eigenpairs, Step, davidson
 from sqd_mpi.solver.fitting import Call, fit
 from sqd_mpi.solver.history import History
 from sqd_mpi.solver.observables import parity_of
@@ -37,6 +37,7 @@ from sqd_mpi.solver.restart import Restart
 from sqd_mpi.solver.result import Found, Root, SubspaceResult, lowest_roots
 from sqd_mpi.solver.sectors import (
     HOW_DECIDED,
+    SAME_ENERGY,
     Aim,
     Decision,
     ModelShare,
@@ -161,18 +162,22 @@ class _Solve:
             self._solve_sector(task)
         return self._result()
 
-    def _solve_sector(self, task: SectorTask) -> None:
-        """Follow the lowest roots of one sector as far as the task asks, and note what that shows."""
+    def _solve_sector(self, task: SectorTask, lock: bool = True) -> None:
+        """Follow the lowest roots of one sector as far as the task asks, and note what that shows.
+
+        Args:
+            task: what the sector is solved for.
+            lock: whether roots that are known are left as they are.
+        """
         frame, options, search, sector = self.frame, self.call.options, self.search, task.sector
         layout, bound = frame.layout(sector), search.bound
 
-        # The operator, and as many basis vectors as fit beside it.
+        # The operator, and as many basis vectors as fit beside it and the roots that are known.
         operator = self.operators.hamiltonian(sector)
-        n_basis = frame.basis_that_fits(
-            operator, self.operators.structure_bytes, frame.basis_for(layout, task.count), 2 * task.count
-        )
-        self.usage.count(operator, self.operators.structure_bytes, 2 * n_basis + 1 + frame.sought.n_extra_vectors)
-        start = self._start_vectors(task, operator)
+        known = self.found[sector].pairs if lock and self._is_converged(sector) else None
+        n_locked = 0 if known is None else len(known.energies)
+        n_basis = self._basis_size(operator, task.count - n_locked, n_locked)
+        start = self._start_vectors(task, operator, n_locked, stored=lock)
 
         # Iterations, until the roots are converged or enough is known of the sector.
         finished = [
@@ -184,8 +189,9 @@ class _Solve:
 
         def callback(step: Step) -> bool:
             nonlocal verdict
+            step = step if known is None else step.behind(known)
             self.history.record(sector, step, shown=task.aim is Aim.ROOTS)
-            if step.iteration == 1 and task.aim is Aim.ROOTS:
+            if step.iteration == 1 and task.aim is Aim.ROOTS and known is None:
                 self.restart.compare(start.stored_numbers, step)
             verdict = search.judge(task, step, start.outside)
             if self.hook is not None:
@@ -195,8 +201,8 @@ class _Solve:
             return self.stopped or verdict is not Verdict.OPEN
 
         pairs = davidson(
-            operator, start.fill, nroots=task.count, tol=options.tol, max_iterations=options.max_iterations,
-            max_subspace=n_basis, callback=callback,
+            operator, start.fill, nroots=task.count - n_locked, tol=options.tol, max_iterations=options.max_iterations,
+            max_subspace=n_basis, callback=callback, locked=None if known is None else known.vectors,
         )  # fmt: skip
         self.restart.used = self.restart.used or bool(start.stored_numbers)
         self.history.n_sigma += pairs.n_sigma
@@ -208,12 +214,39 @@ class _Solve:
         # What that shows of this and the other sectors.
         if self.stopped and task.aim is not Aim.ROOTS:
             return
-        share = ModelShare(*self.models[sector].shares(frame.grid, pairs.vectors))
-        wanted = self._wanted_roots(sector, pairs.vectors)
-        if search.note(task, verdict, pairs.energies, pairs.converged, share, wanted):
-            self.found[sector] = Found(pairs, wanted)
-            if np.isfinite(bound):
-                self.call.log.info(f"also solved: {sector}, energy {pairs.energies[-1]:.10f}")
+        together = pairs if known is None else pairs.behind(known)
+        share = ModelShare(*self.models[sector].shares(frame.grid, together.vectors))
+        wanted = self._wanted_roots(sector, together.vectors)
+        if not search.note(task, verdict, together.energies, together.converged, share, wanted):
+            return
+        order = np.argsort(together.energies, kind="stable")
+        self.found[sector] = Found(together.taken(order), wanted[order])
+        if np.isfinite(bound):
+            self.call.log.info(f"also solved: {sector}, energy {together.energies[-1]:.10f}")
+        if known is not None and not self.stopped and _disturb_each_other(known, pairs, options.tol):
+            self._solve_sector(SectorTask(sector, task.count, Aim.ROOTS), lock=False)
+
+    def _is_converged(self, sector: Sector) -> bool:
+        """Whether roots of a sector are known, all of them converged."""
+        return sector in self.found and bool(self.found[sector].pairs.converged.all())
+
+    def _basis_size(self, operator: SigmaOperator, count: int, n_locked: int) -> int:
+        """How many basis vectors there are for some roots of a sector beside locked ones; noted with all others.
+
+        Collective over the grid.
+        """
+        frame, structure_bytes = self.frame, self.operators.structure_bytes
+        n_known = sum(len(each.pairs.energies) for each in self.found.values())
+        wanted = frame.basis_for(operator.layout, count, n_known)
+        n_basis = frame.basis_that_fits(operator, structure_bytes, wanted, 2 * count, n_locked)
+
+        # Vectors of roots are kept in host memory; on a device there are copies of those that are locked.
+        kept = 8 * operator.size * n_locked
+        if not frame.engine.has_device:
+            kept = sum(each.pairs.vectors.nbytes for each in self.found.values())
+        own = 8 * operator.size * (2 * n_basis + 1 + frame.sought.n_extra_vectors)
+        self.usage.count(operator, structure_bytes, own + kept)
+        return n_basis
 
     def _take(self, sector: Sector, found: Found) -> None:
         """Take up the roots of a sector that an earlier run has found."""
@@ -221,18 +254,20 @@ class _Solve:
         share = ModelShare(*self.models[sector].shares(self.frame.grid, found.pairs.vectors))
         self.search.found(sector, found.pairs.energies, share, found.wanted)
 
-    def _start_vectors(self, task: SectorTask, operator: SigmaOperator) -> StartVectors:
-        """What a task starts from."""
+    def _start_vectors(self, task: SectorTask, operator: SigmaOperator, n_locked: int, stored: bool) -> StartVectors:
+        """What a task starts from: known roots unless they are locked, stored vectors if they are wanted, and more."""
         frame, sector, model, restart = self.frame, task.sector, self.models[task.sector], self.restart
         memory = frame.engine.memory
         start = StartVectors(
             frame.grid, frame.layout(sector), model, memory, task, memory.to_host(operator.diagonal()),
-            min(self.search.bound, float(model.energies[0])), operator.purify,
+            min(self.search.bound, float(model.energies[0])), operator.purify, n_locked,
         )  # fmt: skip
-        if sector in self.found:
+        if sector in self.found and not n_locked:
             start.add_known(self.found[sector].pairs.vectors)
-        if restart.stored is not None:
-            start.add_stored(restart.stored, restart.n_restored.get(sector, 0), sector == restart.guarded)
+        if stored and restart.stored is not None:
+            # The first stored vectors of a sector are those of roots that are known by now.
+            n_skipped = max(n_locked, restart.n_restored.get(sector, 0))
+            start.add_stored(restart.stored, n_skipped, sector == restart.guarded)
         return start
 
     def _wanted_roots(self, sector: Sector, vectors: FloatArray) -> NDArray[np.bool_]:
@@ -300,6 +335,17 @@ class _Solve:
                     log.warning(f"root {k} has {complaint}")
 
 
+def _disturb_each_other(known: Eigenpairs, new: Eigenpairs, tol: float) -> bool:
+    """Whether roots that were converged one after the other are to be looked at together.
+
+    Beside locked vectors a residual may stay too large; and what those hold of a root that lies close is not rounding.
+    """
+    if np.any(new.residual_norms > tol):
+        return bool(new.converged.all())
+    couplings = np.minimum(known.residual_norms[:, None], new.residual_norms[None, :])  # at most
+    return bool(np.any(couplings**2 > SAME_ENERGY * abs(known.energies[:, None] - new.energies[None, :])))
+
+
 class _Usage:
     """The most that any sector took on this rank; after `agree` on any rank."""
 
@@ -308,11 +354,11 @@ class _Usage:
         self.messages = {"bytes": 0, "ket_blocks": 0}
         self.task_seconds = 0.0
 
-    def count(self, operator: SigmaOperator, structure_bytes: int, n_vectors: int) -> None:
-        """Note what an operator and its vectors take."""
+    def count(self, operator: SigmaOperator, structure_bytes: int, vector_bytes: int) -> None:
+        """Note what an operator and all vectors take."""
         plan = operator.plan
         for found, name, value in (
-            (self.memory, "vectors", 8 * operator.size * n_vectors),
+            (self.memory, "vectors", vector_bytes),
             (self.memory, "buffers", plan.buffer_bytes),
             (self.memory, "structure", structure_bytes),
             (self.messages, "bytes", plan.message_bytes),

@@ -38,9 +38,9 @@ class Sought:
 
     @property
     def n_extra_vectors(self) -> int:
-        """Vectors that an operator keeps beside those of H alone."""
+        """Vectors that an operator needs beside those of H alone."""
         if self.active is not None:
-            return 1
+            return 2  # the mean diagonal, and the diagonal of S^2 while the last row of a basis is purified
         return 0 if self.target is None else self.target.n_vectors
 
     def spins_of(self, parity: int) -> list[int]:

@@ -61,19 +61,22 @@ class SpinSectorOperator(SigmaOperator):
         """This rank's slice of the diagonal of H, averaged over the spin functions of each configuration."""
         return self._mean_diagonal
 
-    def purify(self, vector: Array, scratch: tuple[Array, Array] | None = None, exact: bool = True) -> float:
+    def purify(self, vector: Array, scratch: Sequence[Array] = (), exact: bool = True) -> float:
         """Take other spins out of a vector, in place. Collective over the grid.
 
         Args:
             vector: (size,) slice of this rank.
-            scratch: two more, which are overwritten.
+            scratch: up to two more, which are overwritten; two are needed.
             exact: whether in double precision; else in that of `matvec`.
 
         Returns:
             the share of the squared norm that is left; exactly 1 if the vector was pure and was not touched.
         """
         memory, vectors = self.memory, self.memory.vectors
-        work, diagonal = scratch or (memory.empty(self.size), memory.empty(self.size))
+        arrays = [*scratch]
+        while len(arrays) < 2:
+            arrays.append(memory.empty(self.size))
+        work, diagonal = arrays
         self.block.diagonal(self.deviation, diagonal)
         self._use(self.memory if exact else self.rough_memory or self.memory)
         pure = _ROUGHLY_PURE if self.rough and not exact else _PURE

@@ -37,14 +37,16 @@ class StartVectors:
         diagonal: this rank's slice of the diagonal of the operator, in host memory.
         energy: about that of the states that are sought, hartree.
         purify: takes out of a vector what it should not have, and gives the share of its squared norm that is left.
+        n_locked: how many of the roots of the task are known and have no rows in the basis.
     """
 
     def __init__(
         self, grid: ProcessGrid, layout: Layout, model: ModelSpace, memory: Memory, task: SectorTask,
-        diagonal: FloatArray, energy: float, purify: Callable[[Array], float] = _nothing_to_purify,
+        diagonal: FloatArray, energy: float, purify: Callable[[Array], float] = _nothing_to_purify, n_locked: int = 0,
     ):  # fmt: skip
         self._grid, self._layout, self._model, self._memory, self._task = grid, layout, model, memory, task
         self._diagonal, self._energy, self._purify = diagonal, energy, purify
+        self._n_locked = n_locked
         self._known: list[FloatArray] = []
         self._stored: tuple[Any, int, bool] = None, 0, False  # as in `add_stored`
         self.stored_numbers: list[int] = []
@@ -69,23 +71,23 @@ class StartVectors:
 
     def fill(self, out: Array) -> int:
         """Fill the first rows of (rows, size); returns how many. Collective over the grid."""
-        task, limit = self._task, out.shape[0] - self._task.count
-        count = 0
+        task, n_rows = self._task, self._task.count - self._n_locked
+        limit, count = out.shape[0] - n_rows, 0
         for vector in self._known[:limit]:
             self._memory.from_host(vector, out[count])
             count += 1
         n_guards = 0 if task.aim is Aim.ROOTS else 1
         count = self._fill_stored(out, count, limit - n_guards)
-        if count >= task.count:
-            last = self._memory.to_host(out[task.count - 1])[None, :]
+        if count >= n_rows:
+            last = self._memory.to_host(out[n_rows - 1])[None, :]
             self.outside = float(self._model.weight_outside(self._grid, last)[0])
         if task.aim is Aim.GUARD:
-            if not (self._stored[2] and count >= task.count):
+            if not (self._stored[2] and count >= n_rows):
                 count = self._fill_guards(out, count, limit)
         else:
             # Model states come on top: they guard against a root that stored vectors lack.
-            first = 0 if task.aim is Aim.ROOTS else task.count - 1
-            wanted = task.count - first if count < task.count or task.aim is not Aim.ROOTS else 0
+            first = self._n_locked if task.aim is Aim.ROOTS else task.count - 1
+            wanted = task.count - first if count < n_rows or task.aim is not Aim.ROOTS else 0
             n_model = self._model.fill(out[count:limit], wanted, self._memory, first)
             for row in range(count, count + n_model):
                 self._purify(out[row])  # configurations may have been cut

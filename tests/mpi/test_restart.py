@@ -142,3 +142,36 @@ def test_a_stopped_solve_goes_on_where_it_was(comm, spins, nroots, n_iterations)
     assert (history["sector"][n_iterations], history["parity"][n_iterations]) == (sector, parity)
     np.testing.assert_allclose(history["residual_norm"][n_iterations][: len(norms)], norms, rtol=0.02)
     assert np.all(np.diff(history["seconds"]) >= 0)
+
+
+@pytest.mark.every_size
+def test_a_guard_that_was_stopped_goes_on_beside_the_known_root(comm):
+    """The known root is the first of the checkpoint and is not iterated again; the one that was sought follows it."""
+    hamiltonian, *strings = problem("unlike")
+    exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))[0]
+    options = SolveOptions(model_space=6)
+    known = records.Problem(hamiltonian, *strings, {}, (0, 0))
+    fingerprint = records.fingerprint(hamiltonian, *strings)
+    steps = []
+    with folder_of_all(comm) as folder:
+        writer = Checkpoints(ranks_of(comm), folder / "result.h5", known, fingerprint, Log.silent())
+
+        def hook(progress):
+            steps.append(progress.step)
+            if sum(len(step.energies) == 2 for step in steps) < 5:
+                return False
+            assert writer.write(progress) is None
+            return True
+
+        grids = shapes(comm.size)
+        whole = solve_subspace(comm, hamiltonian, *strings, options.replace(grid=grids[0]))
+        stopped = solve_subspace(comm, hamiltonian, *strings, options.replace(grid=grids[0]), hook=hook)
+        assert stopped.stopped and len(steps[-1].energies) == 2
+        resumed = options.replace(grid=grids[-1], resume=True, start=writer.newest)
+        result = solve_subspace(comm, hamiltonian, *strings, resumed)
+    assert result.converged and result.proven
+    assert result.energies[0] == pytest.approx(exact, abs=1e-10)
+    history, n = result.history, stopped.n_iterations
+    np.testing.assert_allclose(history["energy"][n], steps[-1].energies, atol=1e-10)
+    np.testing.assert_allclose(history["residual_norm"][n], steps[-1].residual_norms, rtol=0.02)
+    assert result.n_sigma <= whole.n_sigma + 6

@@ -150,6 +150,19 @@ def test_a_guard_decides_by_its_residual_and_finds_roots_one_by_one():
     assert search.next() is None and search.decisions()[EVEN].how == "ritz"
 
 
+def test_a_root_that_a_guard_finds_below_known_ones_takes_its_place_among_them():
+    """It comes last, behind those that were known, and it alone is judged."""
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 2)
+    solve(search, search.next(), -2.1, -1.5, outside=0.4)
+    task = search.next()
+    assert search.judge(task, step(-2.1, -1.5, -1.6, norms=1e-9), None) is Verdict.OPEN
+    wanted = np.array([True, True, False])
+    found = np.array([-2.1, -1.5, -1.6])
+    assert search.note(task, Verdict.OPEN, found, np.ones(3, bool), share(*found), wanted)
+    assert search.bound == -1.5  # the new one is not wanted
+    assert search.next() == SectorTask(EVEN, 4, Aim.GUARD)
+
+
 def test_a_copy_of_the_highest_wanted_state_need_not_be_found():
     search = SectorSearch({EVEN: outlook(-2.0, -1.9), ODD: outlook(-1.0)}, 1)
     solve(search, search.next(), -2.1, outside=0.4)

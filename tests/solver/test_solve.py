@@ -300,6 +300,33 @@ def test_size_of_the_subspace_makes_no_difference(max_subspace):
     assert result.energies[0] == pytest.approx(exact.energies[0], abs=1e-10)
 
 
+def test_one_root_takes_ten_vectors():
+    """Four of the basis, their images, the diagonal, and the root that is known while others are sought."""
+    hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
+    strings = close_strings(8, 4, 30)
+    widths = []
+
+    def hook(progress: Progress) -> bool:
+        widths.append((len(progress.step.energies), progress.step.subspace))
+        return False
+
+    options = SolveOptions(model_space=4, spin_flip="off", symmetry="off")
+    result = solve_subspace(None, hamiltonian, strings, strings, options, hook=hook)
+    assert result.converged and result.proven
+    assert {width for width, _ in widths} == {1, 2} and max(size for _, size in widths) <= 4
+    assert result.memory["vectors"] == 10 * 8 * 900
+
+
+@pytest.mark.parametrize("max_subspace", [6, None])
+def test_several_roots_take_what_was_planned(max_subspace):
+    hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
+    strings = close_strings(8, 4, 30)
+    options = SolveOptions(model_space=4, nroots=2, max_subspace=max_subspace, spin_flip="off", max_iterations=400)
+    result = solve_subspace(None, hamiltonian, strings, strings, options)
+    np.testing.assert_allclose(result.energies, np.linalg.eigvalsh(dense_matrix(hamiltonian, strings, strings))[:2])
+    assert result.memory["vectors"] <= (2 * result.max_subspace + 2) * 8 * 900
+
+
 def test_residual_norm_is_that_of_the_vector():
     hamiltonian = make_hamiltonian(6, (3, 2), seed=5)
     strings = strings_of(6, (3, 2), (14, 11))
