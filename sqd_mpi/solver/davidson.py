@@ -181,7 +181,7 @@ def davidson(
         reached = basis.norms_beside_locked <= np.maximum(tol, _STALLED * basis.locked_norms)
         worst = float((basis.norms_beside_locked / np.maximum(tol, _CERTAIN * errors)).max())
         converged = reached | (basis.norms_beside_locked <= _CERTAIN * errors)
-        sure = bool((shares <= _SMALL_SHARE).all() and (_CERTAIN * errors <= tol).all())
+        unsure = (shares > _SMALL_SHARE) | (_CERTAIN * errors > tol)
         if callback is not None and not settling:
             step = Step(
                 iteration, basis.count, energies, norms, basis.expansion.corrections,
@@ -189,14 +189,14 @@ def davidson(
                 lambda: list(basis.turn()),
             )  # fmt: skip
             stopped = callback(step)
-        if stopped or (sure and (converged.all() or iteration >= max_iterations)):
+        if stopped or (not unsure.any() and (converged.all() or iteration >= max_iterations)):
             break
-        if not sure and (converged.all() or iteration >= max_iterations or patience.ends(worst)):
-            basis.renew(nroots, alone=iteration >= max_iterations)
+        if unsure.any() and (converged.all() or iteration >= max_iterations or patience.ends(worst)):
+            basis.renew(unsure, alone=iteration >= max_iterations)
         elif not basis.accept(~converged) and not basis.accept_random():
-            if sure:
+            if not unsure.any():
                 break
-            basis.renew(nroots, alone=True)
+            basis.renew(unsure, alone=True)
     converged = reached & (shares <= _SMALL_SHARE)
     return Eigenpairs(energies, basis.give_up(), norms, converged, iteration, basis.n_sigma, basis.n_exact, stopped)
 

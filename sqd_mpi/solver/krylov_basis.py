@@ -256,31 +256,32 @@ class KrylovBasis:
         self.locked.vectors = None
         return self.operator.memory.to_host(self.basis[:n_vectors], np.empty((n_vectors, self.operator.size)))
 
-    def renew(self, nroots: int, alone: bool = False) -> None:
-        """Make the images of the Ritz vectors in double precision; what else the basis spans is kept as it is.
+    def renew(self, which: NDArray[np.bool_], alone: bool = False) -> None:
+        """Make the images of some of the Ritz vectors in double precision; what else the basis spans is kept as it is.
 
         What iterations add to the Ritz vectors from then on is small, and so are the errors of its images: as in the
         refinement of a solution of linear equations, all else may go on in single precision.
 
         Args:
-            nroots: number of Ritz vectors.
-            alone: whether they alone are kept.
+            which: (nroots,) of which.
+            alone: whether the nroots Ritz vectors alone are kept.
         """
+        nroots = len(which)
         wanted = [self.rows.current, self._padded(self.rows.previous), self.rows.every[nroots:]]
         self._keep(np.concatenate(wanted), nroots if alone else self.capacity - 1)
-        n, vectors = min(nroots, self.count), self.operator.vectors
-        spare, squares = self.images[self.count], np.zeros(n)
-        for row in range(n):
+        rows, vectors = np.flatnonzero(which[: self.count]), self.operator.vectors
+        spare, squares = self.images[self.count], np.zeros(self.count)
+        for row in rows:
             self._purify_exactly(row)
             image = self.images[row]
             self.operator.memory.copy(image, spare)
             self.operator.exact(self.basis[row], image)
             vectors.project_out(spare[None], image[None], np.ones((1, 1)), np.ones((1, 1)))  # the difference
             squares[row] = vectors.dot(spare, spare)
-        self.n_sigma, self.n_exact = self.n_sigma + n, self.n_exact + n
-        found = np.sqrt(self._reduced(squares)) / np.maximum(self.roughness[:n], _SEEN)
-        self._unit = float(found.max(initial=0.0, where=self.roughness[:n] > _SEEN)) or self._unit
-        self.roughness[:n] = 0.0
+        self.n_sigma, self.n_exact = self.n_sigma + len(rows), self.n_exact + len(rows)
+        found = np.sqrt(self._reduced(squares)) / np.maximum(self.roughness[: self.count], _SEEN)
+        self._unit = float(found.max(initial=0.0, where=self.roughness[: self.count] > _SEEN)) or self._unit
+        self.roughness[rows] = 0.0
         count, self.count = self.count, 0
         self._take_in(count)
 
