@@ -24,6 +24,14 @@ def gram(first: FloatArray, second: FloatArray) -> FloatArray:
     return partial.sum(axis=0)
 
 
+def grams(first: FloatArray, second: FloatArray, basis: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Local parts of first basis^T and second basis^T, (m, k) each, for twice (m, size) and (k, size), in one pass."""
+    partial = np.zeros((_RANGES, 2, first.shape[0], basis.shape[0]))
+    _grams(first, second, basis, partial)
+    total = partial.sum(axis=0)
+    return total[0], total[1]
+
+
 def dot(first: FloatArray, second: FloatArray) -> float:
     """Local part of the inner product of two vectors (size,)."""
     return float(gram(first[None, :], second[None, :])[0, 0])
@@ -118,6 +126,19 @@ def _gram(first, second, partial):
             for i in range(first.shape[0]):
                 for j in range(second.shape[0]):
                     partial[part, i, j] += _dot(first[i], second[j], start, stop)
+
+
+@parallel_jit
+def _grams(first, second, basis, partial):
+    size = first.shape[1]
+    for part in numba.prange(_RANGES):
+        begin, end = size * part // _RANGES, size * (part + 1) // _RANGES
+        for start in range(begin, end, _CHUNK):
+            stop = min(start + _CHUNK, end)
+            for j in range(basis.shape[0]):
+                for i in range(first.shape[0]):
+                    partial[part, 0, i, j] += _dot(first[i], basis[j], start, stop)
+                    partial[part, 1, i, j] += _dot(second[i], basis[j], start, stop)
 
 
 @parallel_jit

@@ -269,7 +269,7 @@ class KrylovBasis:
         nroots = len(which)
         wanted = [self.rows.current, self._padded(self.rows.previous), self.rows.every[nroots:]]
         self._keep(np.concatenate(wanted), nroots if alone else self.capacity - 1)
-        rows, vectors = np.flatnonzero(which[: self.count]), self.operator.vectors
+        rows, vectors = np.flatnonzero(which[: self.count]).tolist(), self.operator.vectors
         spare, squares = self.images[self.count], np.zeros(self.count)
         for row in rows:
             self._purify_exactly(row)
@@ -423,7 +423,7 @@ class KrylovBasis:
         """Take in the n_new rows behind the basis, whose images are there."""
         k, n = self.count, self.count + n_new
         vectors, fresh, rough = self.operator.vectors, slice(k, n), self.roughness[:n]
-        products = [vectors.gram(self.basis[fresh], self.basis[:n]), vectors.gram(self.images[fresh], self.basis[:n])]
+        products = [*vectors.grams(self.basis[fresh], self.images[fresh], self.basis[:n])]
         better = rough[:k].min(initial=1.0) < rough[fresh].max(initial=0.0)
         if better:
             products.append(vectors.gram(self.basis[fresh], self.images[:k]))

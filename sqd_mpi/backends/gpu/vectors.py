@@ -56,6 +56,10 @@ class DeviceVectors:
         )  # fmt: skip
         return self._total(partial).reshape(m, k)
 
+    def grams(self, first: DeviceArray, second: DeviceArray, basis: DeviceArray) -> tuple[FloatArray, FloatArray]:
+        """Local parts of first basis^T and second basis^T; see `distribution.vectors.grams`."""
+        return self.gram(first, basis), self.gram(second, basis)
+
     def dot(self, first: DeviceArray, second: DeviceArray) -> float:
         """Local part of the inner product of two vectors."""
         return float(self.gram(first.reshape(1, -1), second.reshape(1, -1))[0, 0])
