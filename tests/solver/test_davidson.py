@@ -34,7 +34,8 @@ def _rotate(vectors, coefficients):
 
 
 PLAIN = SimpleNamespace(
-    gram=lambda first, second: first @ second.T, grams=lambda a, b, basis: (a @ basis.T, b @ basis.T), residuals=_residuals, project_out=_project_out, rotate=_rotate,
+    gram=lambda first, second: first @ second.T, grams=lambda a, b, basis: (a @ basis.T, b @ basis.T),
+    residuals=_residuals, project_out=_project_out, rotate=_rotate,
     dot=np.dot,
 )  # fmt: skip
 
