@@ -87,6 +87,10 @@ class Engine:
     allowed: int
     """Bytes of that memory which a rank may take."""
 
+    def single(self, call: Call) -> Memory | None:
+        """Where blocks and sums lie while sigma is made in single precision; None where that is not done."""
+        return self.memory.single if call.options.takes_single_precision(call.space.n_determinants) else None
+
     @property
     def has_device(self) -> bool:
         """Whether vectors live on a device, which then limits them."""
@@ -113,8 +117,12 @@ class Frame:
     @property
     def single(self) -> Memory | None:
         """Where blocks and sums lie while sigma is made in single precision; None where that is not done."""
-        wanted = self.call.options.takes_single_precision(self.space.n_determinants)
-        return self.engine.memory.single if wanted else None
+        return self.engine.single(self.call)
+
+    @property
+    def n_extra_vectors(self) -> int:
+        """Vectors beside the basis that an operator keeps."""
+        return _n_extra_vectors(self.call, self.engine, self.grid, self.sought)
 
     def layout(self, sector: Sector) -> Layout:
         """Ownership of the vectors of a sector."""
@@ -141,7 +149,7 @@ class Frame:
         # left of the step before, without which iterations hardly come on.
         for size in range(max(self.max_subspace, least_subspace(count)), 2 * count - 1, -1):
             needed = _vector_bytes(self.grid.shape, [layout], size) + _extra_bytes(
-                self.sought.n_extra_vectors + max(n_known - 1, 0), [layout], self.grid
+                self.n_extra_vectors + max(n_known - 1, 0), [layout], self.grid
             )
             if self.engine.has_device or needed <= _MEMORY_SHARE * self.engine.allowed:
                 return size
@@ -169,7 +177,7 @@ class Frame:
         taken = (
             structure
             + operator.plan.buffer_bytes
-            + _extra_bytes(self.sought.n_extra_vectors + n_locked, [operator.layout], self.grid)
+            + _extra_bytes(self.n_extra_vectors + n_locked, [operator.layout], self.grid)
         )
         counts = np.array([taken, 8 * operator.size], np.int64)
         self.grid.maximum_over_all(counts)
@@ -218,7 +226,8 @@ def fit(call: Call) -> Frame:
             space.keep_singles_of(whole.ket_rows(grid.coordinates.ia)[0], whole.beta_rows(grid.coordinates.ib)[0])
     call.forget_problem()
     layouts = [sector_layout(space, sector, shape) for sector in sought.sectors]
-    max_subspace = _subspace_that_fits(call, engine, grid, layouts, sought.n_extra_vectors, device_bytes)
+    n_extra = _n_extra_vectors(call, engine, grid, sought)
+    max_subspace = _subspace_that_fits(call, engine, grid, layouts, n_extra, device_bytes)
     return Frame(call, engine, grid, space, sought, max_subspace)
 
 
@@ -354,6 +363,14 @@ def _vector_bytes(shape: Shape, layouts: list[Layout], n_basis: int) -> int:
     dimension = max(layout.dimension for layout in layouts)
     n_determinants = max(layout.n_determinants for layout in layouts)
     return planner.predict_memory(shape, dimension, n_basis, n_determinants).total
+
+
+def _n_extra_vectors(call: Call, engine: Engine, grid: ProcessGrid, sought: Sought) -> int:
+    """Vectors beside the basis that an operator keeps."""
+    # In double precision the vector of one process is its own block. A rounded one and its image take one more vector;
+    # elsewhere blocks of half the size make up for them.
+    is_whole = grid.n_ranks == 1 and not sought.sectors[0].parity
+    return sought.n_extra_vectors + int(is_whole and engine.single(call) is not None)
 
 
 def _extra_bytes(n_extra: int, layouts: list[Layout], grid: ProcessGrid) -> int:

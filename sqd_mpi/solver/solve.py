@@ -244,7 +244,7 @@ class _Solve:
         kept = 8 * operator.size * n_locked
         if not frame.engine.has_device:
             kept = sum(each.pairs.vectors.nbytes for each in self.found.values())
-        own = 8 * operator.size * (2 * n_basis + 1 + frame.sought.n_extra_vectors)
+        own = 8 * operator.size * (2 * n_basis + 1 + frame.n_extra_vectors)
         self.usage.count(operator, structure_bytes, own + kept)
         return n_basis
 
