@@ -287,7 +287,7 @@ class SolveOptions(BaseModel):
     def takes_single_precision(self, n_determinants: int) -> bool:
         """Whether sigma is made in single precision in a space of so many determinants, if the backend can."""
         small = n_determinants < LEAST_SINGLE
-        return self.backend != "reference" and self.precision != "double" and not (self.precision == "auto" and small)
+        return self.backend not in ("gpu", "reference") and self.precision != "double" and not (self.precision == "auto" and small)
 
     def replace(self, **changes: Any) -> SolveOptions:
         """A copy with other values, checked like the first."""

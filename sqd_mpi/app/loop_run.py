@@ -66,6 +66,7 @@ class _LoopJob(Job):
     """The parts of a job that are the same for a single solve are inherited: threads and signals."""
 
     options: LoopOptions
+    size = 0  # of the batches, which are not drawn when the kernels are loaded
 
     def __init__(
         self, ranks: Ranks, problem_path: str, output_path: str, given: dict[str, Any], extra: dict[str, str | None],

@@ -202,14 +202,17 @@ class Job:
         tracer.align(self.ranks)
         return tracer
 
+    @property
+    def size(self) -> int:
+        """Number of determinants, as far as it is known."""
+        return len(self.problem.strings_a) * len(self.problem.strings_b)
+
     def start(self) -> None:
         """Settle the number of threads and load the kernels. Collective."""
         self.n_nodes = count_nodes(self.ranks)
-        options, problem = self.options, self.problem
-        single = options.backend != "gpu" and options.takes_single_precision(
-            len(problem.strings_a) * len(problem.strings_b)
+        kernels = startup.Kernels(
+            self.rdm_order, self.options.pt2, self.options.backend, self.options.takes_single_precision(self.size)
         )
-        kernels = startup.Kernels(self.rdm_order, options.pt2, options.backend, single)
         self.threads = startup.start(
             self.ranks, self.options.threads, self.log, kernels, say=self.log.info, timers=self.timers
         )

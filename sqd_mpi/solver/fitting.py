@@ -143,7 +143,7 @@ class Frame:
             InputError: not even two vectors a root fit into the memory limit; the same on all ranks.
         """
         size = self.max_subspace - n_known // 2
-        if size >= min(self.max_subspace, enough_vectors(count)):
+        if size >= max(min(self.max_subspace, enough_vectors(count)), 2 * count):
             return size
         # More roots than were asked for, such as those of the other parity. With two vectors a root nothing would be
         # left of the step before, without which iterations hardly come on.

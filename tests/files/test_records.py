@@ -316,6 +316,7 @@ SUMMARY: dict[str, Any] = {
     "n_threads": 4,
     "n_iterations": 12,
     "n_sigma": 13,
+    "n_sigma_single": 11,
     "sigma_seconds": 0.1 + 0.2,
     "solve_seconds": 1.0,
     "wall_seconds": 2.0,
