@@ -286,8 +286,8 @@ class SolveOptions(BaseModel):
 
     def takes_single_precision(self, n_determinants: int) -> bool:
         """Whether sigma is made in single precision in a space of so many determinants, if the backend can."""
-        small = n_determinants < LEAST_SINGLE
-        return self.backend not in ("gpu", "reference") and self.precision != "double" and not (self.precision == "auto" and small)
+        wanted = self.precision == "mixed" or (self.precision == "auto" and n_determinants >= LEAST_SINGLE)
+        return wanted and self.backend not in ("gpu", "reference")
 
     def replace(self, **changes: Any) -> SolveOptions:
         """A copy with other values, checked like the first."""
