@@ -60,6 +60,7 @@ def plan_file(
     problem = planner.Problem.create(
         problem_file.hamiltonian, problem_file.strings_a, problem_file.strings_b, options.symmetry == "auto",
         options.spin_flip == "auto", options.string_order != "sorted",
+        options.takes_single_precision(len(problem_file.strings_a) * len(problem_file.strings_b)),
     )  # fmt: skip
     rdm_order = 0 if options.rdm == "none" else int(options.rdm)
     sizes = subspace_sizes(options.nroots, options.max_subspace)
@@ -70,9 +71,10 @@ def plan_file(
     profile = profile.model_copy(update={"ranks_per_node": per_node})
     found = planner.make_plan(problem, ranks, profile, n_threads, limits, numbers)
     on_device = f", {device_bytes / 1e9:.3g} GB of a GPU" if device_bytes is not None else ""
+    single = ", single precision" if problem.single and profile.backend == "cpu" else ""
     title = (
         f"{Path(input_path).name}: {problem.alpha.size} x {problem.beta.size} strings, {ranks} ranks x {n_threads} "
-        f"threads, {memory / 1e9:.3g} GB per rank{on_device}; {profile.name}"
+        f"threads, {memory / 1e9:.3g} GB per rank{on_device}{single}; {profile.name}"
     )
     return found, title
 

@@ -26,6 +26,8 @@ class GridPlan:
     """(a, b, t, r)."""
     spin_flip: bool
     """Whether spin-flip symmetry is used."""
+    single_precision: bool
+    """Whether sigma is made in single precision."""
     max_subspace: int
     """Number of basis vectors that was planned for."""
     vectors_bytes: int
@@ -98,6 +100,8 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
         n_threads: threads of a rank.
         limits: memory and subspace; the largest subspace that fits is planned for.
     """
+    single = problem.single and profile.backend == "cpu"
+    profile = profile.in_single_precision() if single else profile
     work = Work(problem, shape, profile, profile.kernel_threads(n_threads))
 
     # The largest subspace that fits, or the smallest with what it lacks.
@@ -109,7 +113,7 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
 
     # A sigma is the slowest rank's tasks, messages that they do not hide, and vectors; an iteration adds its own.
     n_ranks = prod(shape)
-    messages, seconds = Messages.create(work), Seconds(work)
+    messages, seconds = Messages.create(work, 4.0 if single else 8.0), Seconds(work)
     compute = float((seconds.ranks / work.n_threads + seconds.fold[:, None]).max())
     slice_size = problem.dimension(shape) / n_ranks
     sigma = compute + messages.seconds(profile, compute) + profile.vector_seconds * messages.vector_elements
@@ -119,6 +123,7 @@ def predict(problem: Problem, shape: Shape, profile: MachineProfile, n_threads: 
     return GridPlan(
         grid=shape,
         spin_flip=bool(work.parity),
+        single_precision=single,
         max_subspace=size,
         vectors_bytes=needed.eigensolver.vectors,
         buffers_bytes=needed.eigensolver.buffers,
@@ -161,8 +166,8 @@ class Messages:
     """Elements read or written beside the tasks."""
 
     @classmethod
-    def create(cls, work: Work) -> Messages:
-        """Count the messages of a grid."""
+    def create(cls, work: Work, element: float = 8.0) -> Messages:
+        """Count the messages of a grid, with so many bytes an element."""
         a, b, t, r = work.shape
         problem = work.problem
         block = problem.n_determinants / (a * b)
@@ -176,10 +181,10 @@ class Messages:
             elements += 6.0 * block  # turned copies, which miss the caches
         return cls(
             slides,
-            8.0 * slides * block,
-            8.0 * stored * (1.0 - 1.0 / replicas),
-            8.0 * stored * (work.parity != 0 and a > 1),
-            8.0 * stored / r * (1.0 - 1.0 / t),
+            element * slides * block,
+            element * stored * (1.0 - 1.0 / replicas),
+            element * stored * (work.parity != 0 and a > 1),
+            element * stored / r * (1.0 - 1.0 / t),
             replicas,
             t,
             elements,

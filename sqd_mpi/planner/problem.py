@@ -36,6 +36,8 @@ class Problem:
     """Whether spin-flip symmetry is used where the grid allows it."""
     deal: bool = True
     """Whether blocks get light and heavy strings alike."""
+    single: bool = False
+    """Whether the CPU makes sigma in single precision."""
 
     @classmethod
     def create(
@@ -46,6 +48,7 @@ class Problem:
         symmetry: bool = True,
         spin_flip: bool = True,
         deal: bool = True,
+        single: bool = False,
     ) -> Problem:
         """Everything from integrals and strings, (n, nwords) uint64 in any order.
 
@@ -54,10 +57,10 @@ class Problem:
         """
         hamiltonian.check_strings(strings_a, strings_b)
         space = Space.create(hamiltonian, strings_a, strings_b, symmetry)
-        return cls.from_space(space, spin_flip and space.same_spins, deal)
+        return cls.from_space(space, spin_flip and space.same_spins, deal, single)
 
     @classmethod
-    def from_space(cls, space: Space, spin_flip: bool, deal: bool) -> Problem:
+    def from_space(cls, space: Space, spin_flip: bool, deal: bool, single: bool = False) -> Problem:
         """The same from a space whose strings are in the order by label."""
         norb, labels, alpha, beta = space.hamiltonian.norb, space.labels, space.alpha, space.beta
         rows, columns = np.tril_indices(norb)
@@ -66,7 +69,7 @@ class Problem:
         found_b = found_a if space.same_spins else connections(beta, norb, pair_labels_b)
         one = (1, 1, 1, 1)
         sector = max(space.sectors, key=lambda x: Layout.create(alpha, beta, x, one).n_determinants)
-        return cls(norb, space.hamiltonian.nelec, pair_labels, found_a, found_b, sector, spin_flip, deal)
+        return cls(norb, space.hamiltonian.nelec, pair_labels, found_a, found_b, sector, spin_flip, deal, single)
 
     @property
     def n_labels(self) -> int:

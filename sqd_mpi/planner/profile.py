@@ -95,6 +95,12 @@ class MachineProfile(BaseModel):
             return 1
         return max(1, -(-self.ranks_per_node // self.devices_per_node))
 
+    def in_single_precision(self) -> MachineProfile:
+        """The same for a sigma in single precision on a CPU."""
+        names = ("gather_seconds", "mixed_seconds", "same_spin_seconds")
+        seconds = {name: costs.SINGLE_SHARE * getattr(self, name) for name in names}
+        return self.model_copy(update={**seconds, "lanes": 2 * self.lanes})
+
     def kernel_threads(self, n_threads: int) -> int:
         """By how many the times of kernels are divided, of ranks with so many threads."""
         return 1 if self.backend == "gpu" else n_threads

@@ -67,7 +67,8 @@ class Call:
     def problem(self) -> planner.Problem:
         """What the planner knows about the input; wanted before strings are dealt to the parts of the grid."""
         flip = self.options.spin_flip == "auto" and self.space.same_spins
-        return planner.Problem.from_space(self.space, flip, self.options.string_order != "sorted")
+        single = self.options.takes_single_precision(self.space.n_determinants)
+        return planner.Problem.from_space(self.space, flip, self.options.string_order != "sorted", single)
 
     def forget_problem(self) -> None:
         """Give back the memory of its connections."""

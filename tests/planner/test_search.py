@@ -80,6 +80,20 @@ def plan_of(n_ranks, n_strings=60, memory=10**12, spin_flip=True, **changes):
     return planner.make_plan(problem, n_ranks, MachineProfile(**changes), 1, planner.MemoryLimits(memory, 7, 3), (1, 2))
 
 
+def test_single_precision_halves_messages_and_takes_less_time():
+    strings, hamiltonian = close_strings(9, 4, 60), make_hamiltonian(9, (4, 4))
+    limits = planner.MemoryLimits(10**12, 7, 3)
+    double, single = (
+        planner.predict(planner.Problem.create(hamiltonian, strings, strings, single=single), (2, 2, 2, 1),
+                        MachineProfile(), 1, limits)
+        for single in (False, True)
+    )  # fmt: skip
+    assert single.message_bytes_per_rank == pytest.approx(double.message_bytes_per_rank / 2, abs=1)
+    assert single.compute_seconds["alpha"] < 0.6 * double.compute_seconds["alpha"]  # no groups that must be filled up
+    assert single.bytes_per_rank == double.bytes_per_rank  # the last sigmas are in double precision
+    assert single.to_dict()["single_precision"] and not double.to_dict()["single_precision"]
+
+
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 6, 7, 12, 64, 97])
 @pytest.mark.parametrize("n_strings", [1, 2, 60])
 def test_chosen_grid_uses_all_ranks(n_ranks, n_strings):

@@ -36,6 +36,9 @@ PAIR_SECONDS = 0.8e-9
 SECTOR_SECONDS = 0.1
 """Model space of 1,000 determinants of one sector beside its diagonal."""
 
+SINGLE_SHARE = 0.57
+"""What an operation takes in single precision, as a share of its seconds in double; vectors have twice the lanes."""
+
 MOST_VECTORS = 8.0
 """Vectors of lanes that the opposite-spin kernel treats at a time."""
 SHARED_GROUP = 24.0
