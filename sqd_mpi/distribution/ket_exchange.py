@@ -57,7 +57,8 @@ class KetExchange:
         capacity = max(self._sizes, default=0)
         self._buffers: list[NDArray[Any]] = [empty(capacity) for _ in range(min(2, len(travelling)))]
         self._started = [0.0] * len(travelling)
-        self.bytes_received = sum(self._sizes) * (self._buffers[0].itemsize if self._buffers else 0)
+        element = self._buffers[0].nbytes // capacity if self._buffers else 0
+        self.bytes_received = element * sum(self._sizes)
 
         # Persistent requests, once every rank has heard who wants its block.
         self._sends: list[Any] = []
