@@ -182,7 +182,7 @@ def smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
 class HostMemory(Memory):
     """NumPy arrays; methods are documented at `Memory`. There are two, `HOST` and its `single`."""
 
-    def __init__(self, dtype: Any, single: HostMemory | None = None) -> None:
+    def __init__(self, dtype: Any = np.float64, single: HostMemory | None = None) -> None:
         self.dtype, self.single = dtype, single
 
     device: str | None = None
