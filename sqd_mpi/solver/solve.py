@@ -158,6 +158,8 @@ class _Solve:
                 self._take(sector, Found(pairs, self._wanted_roots(sector, pairs.vectors)))
             self.search.restore(sector, hard, how)
 
+        if self.frame.single is not None:
+            self.call.log.info("single precision until it no longer serves: till then energies are right to about 1e-7")
         while not self.stopped and (task := self.search.next()) is not None:
             self._solve_sector(task)
         return self._result()
