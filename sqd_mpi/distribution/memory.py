@@ -182,13 +182,13 @@ def smallest(values: FloatArray, count: int) -> NDArray[np.int64]:
 class HostMemory(Memory):
     """NumPy arrays; methods are documented at `Memory`. There are two, `HOST` and its `single`."""
 
-    def __init__(self, dtype: Any = np.float64, single: HostMemory | None = None) -> None:
-        self.dtype, self.single = dtype, single
-
     device: str | None = None
     identity: str | None = None
     kind = "host"
     vectors: Any = vectors
+
+    def __init__(self, dtype: Any = np.float64, single: HostMemory | None = None) -> None:
+        self.dtype, self.single = dtype, single
 
     def empty(self, shape: int | tuple[int, ...]) -> FloatArray:
         return np.empty(shape, self.dtype)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.options import fewest_krylov_vectors
-from sqd_mpi.solver.krylov_basis import KrylovBasis, Operator
+from sqd_mpi.solver.krylov_basis import KrylovBasis
+from sqd_mpi.solver.krylov_parts import Operator
 
 # In single precision a root is followed until its residual norm is so many times what that may be off by.
 _CERTAIN = 3.0
@@ -179,18 +180,13 @@ def davidson(
         norms = basis.expand(energies, coefficients)
         shares, errors = basis.errors(coefficients)
         reached = basis.norms_beside_locked <= np.maximum(tol, _STALLED * basis.locked_norms)
-        worst = float((basis.norms_beside_locked / np.maximum(tol, _CERTAIN * errors)).max())
         converged = reached | (basis.norms_beside_locked <= _CERTAIN * errors)
         unsure = (shares > _SMALL_SHARE) | (_CERTAIN * errors > tol)
         if callback is not None and not settling:
-            step = Step(
-                iteration, basis.count, energies, norms, basis.expansion.corrections,
-                basis.expansion.first_order_norms, basis.n_sigma, perf_counter() - began,
-                lambda: list(basis.turn()),
-            )  # fmt: skip
-            stopped = callback(step)
+            stopped = callback(_step(iteration, basis, energies, norms, perf_counter() - began))
         if stopped or (not unsure.any() and (converged.all() or iteration >= max_iterations)):
             break
+        worst = float((basis.norms_beside_locked / np.maximum(tol, _CERTAIN * errors)).max())
         if unsure.any() and (converged.all() or iteration >= max_iterations or patience.ends(worst)):
             basis.renew(unsure, alone=iteration >= max_iterations)
         elif not basis.accept(~converged) and not basis.accept_random():
@@ -199,6 +195,14 @@ def davidson(
             basis.renew(unsure, alone=True)
     converged = reached & (shares <= _SMALL_SHARE)
     return Eigenpairs(energies, basis.give_up(), norms, converged, iteration, basis.n_sigma, basis.n_exact, stopped)
+
+
+def _step(iteration: int, basis: KrylovBasis, energies: FloatArray, norms: FloatArray, seconds: float) -> Step:
+    """What the callback is told."""
+    return Step(
+        iteration, basis.count, energies, norms, basis.expansion.corrections, basis.expansion.first_order_norms,
+        basis.n_sigma, seconds, lambda: list(basis.turn()),
+    )  # fmt: skip
 
 
 class _Patience:

@@ -7,15 +7,15 @@ same, in the reductions that are made anyway, and is part of every residual norm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.errors import RunError
+from sqd_mpi.solver.krylov_parts import Expansion, Locked, Operator, RitzRows
 
 _DENOMINATOR_FLOOR = 1e-2  # hartree; smaller denominators of the preconditioner are moved to it
 _DEPENDENT = 1e-12  # a new direction whose squared norm falls below this share is not used
@@ -29,92 +29,6 @@ _NOISE, _HARDLY_CHANGED = 0.5, 1.0 - 1e-6
 _ROUGH = 1e-6  # hartree; norm of what a sigma in single precision is off by, until it is measured
 _SEEN = 0.5  # share of an image in single precision that shows what such images are off by
 _NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
-
-
-class Operator(Protocol):
-    """A symmetric operator on distributed vectors; what `davidson` needs."""
-
-    memory: Any
-    """Where vectors live (`distribution.memory`)."""
-    vectors: Any
-    """Functions on vectors there."""
-
-    @property
-    def size(self) -> int:
-        """Number of elements on this rank."""
-
-    @property
-    def dimension(self) -> int:
-        """Number of elements in all."""
-
-    @property
-    def rough(self) -> bool:
-        """Whether `matvec` works in single precision."""
-
-    def matvec(self, vector: FloatArray, out: FloatArray) -> None:
-        """out = H vector, both (size,)."""
-
-    def exact(self, vector: FloatArray, out: FloatArray) -> None:
-        """The same in double precision."""
-
-    def diagonal(self) -> FloatArray:
-        """Local part of the diagonal."""
-
-    def lowest_diagonal(self, count: int) -> FloatArray:
-        """(count,) lowest elements of the diagonal of all ranks, ascending, infinite where there are no more."""
-
-    def purify(self, vector: FloatArray, scratch: Sequence[FloatArray] = (), exact: bool = True) -> float:
-        """Take out what a vector should not have; the share of its squared norm that is left, 1 if it was not touched.
-
-        `scratch` are up to two vectors that may be overwritten; `exact` says whether that is done in double precision.
-        """
-
-    def sum_over_ranks(self, values: FloatArray) -> None:
-        """Add small arrays over all ranks, in place."""
-
-
-@dataclass
-class _RitzRows:
-    """Coefficients of Ritz vectors over the basis, in rows."""
-
-    every: FloatArray
-    """Of all of them."""
-    current: FloatArray
-    previous: FloatArray
-    """Of the roots, in this iteration and in the one before."""
-
-
-@dataclass
-class _Expansion:
-    """What is known of the expansion vectors, which lie behind the basis."""
-
-    shifts: FloatArray
-    """Of the preconditioner, hartree."""
-    corrections: FloatArray
-    """Second-order estimates of what the Ritz values miss, hartree."""
-    overlaps: FloatArray
-    products: FloatArray
-    """With the locked vectors and the basis, in this order, and among themselves."""
-
-    @property
-    def first_order_norms(self) -> FloatArray:
-        """2-norms of the first-order corrections, which these vectors are before they are changed."""
-        return np.asarray(np.sqrt(np.diag(self.products)))
-
-
-class _Locked:
-    """Known eigenvectors X of norm 1, which need be orthogonal only roughly, and small matrices between them and V."""
-
-    def __init__(self, vectors: Any, capacity: int) -> None:
-        self.vectors = vectors
-        """(n, size) in the memory of the operator; None if there are none."""
-        self.count = 0 if vectors is None else vectors.shape[0]
-        self.overlap = np.eye(self.count)
-        """X X^T."""
-        self.with_basis = np.zeros((capacity, self.count))
-        """V X^T: rounding."""
-        self.elements = np.zeros((capacity, self.count))
-        """W X^T: residuals of the locked vectors."""
 
 
 class KrylovBasis:
@@ -133,15 +47,15 @@ class KrylovBasis:
         self.images: Any = None  # until there are start vectors, so that there is room for what makes them
         self.matrix = np.zeros((capacity, capacity))
         self.overlap = np.zeros((capacity, capacity))
-        self.locked = _Locked(None if locked is None else operator.memory.from_host(locked), capacity)
+        self.locked = Locked(None if locked is None else operator.memory.from_host(locked), capacity)
         self.nroots, self.count, self.n_sigma, self.n_exact = nroots, 0, 0, 0
         # How much of every image was made in single precision, and what such an image is off by.
         self.roughness, self._unit = np.zeros(capacity), _ROUGH
         self.random = np.random.default_rng(1)
         self.ceilings: FloatArray = np.zeros(0)  # each eigenvalue is at most that element (a guide for a mean)
         nothing = np.zeros((0, 0))
-        self.rows = _RitzRows(nothing, nothing, nothing)
-        self.expansion: _Expansion  # from `expand` on
+        self.rows = RitzRows(nothing, nothing, nothing)
+        self.expansion: Expansion  # from `expand` on
         self.locked_norms: FloatArray  # of parts of the residuals, (nroots,), likewise
         self.norms_beside_locked: FloatArray
 
@@ -321,7 +235,7 @@ class KrylovBasis:
         )  # fmt: skip
         with_locked, n_before = self._with_locked(self.basis[k : k + m]), self.locked.count + k
         packed = self._reduced(np.column_stack([squares, corrections, with_locked, overlaps, products]))
-        self.expansion = _Expansion(shifts, packed[:, 1], packed[:, 2 : 2 + n_before], packed[:, 2 + n_before :])
+        self.expansion = Expansion(shifts, packed[:, 1], packed[:, 2 : 2 + n_before], packed[:, 2 + n_before :])
         self._measure_locked_part(energies, coefficients, packed[:, 0])
         return np.sqrt(packed[:, 0])
 

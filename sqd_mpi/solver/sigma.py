@@ -114,7 +114,7 @@ class SigmaOperator:
         self._matvec(vector, out)
 
     def purify(self, vector: Array, scratch: Sequence[Array] = (), exact: bool = True) -> float:
-        """Take out what a vector should not have: here nothing; see `krylov_basis.Operator`."""
+        """Take out what a vector should not have: here nothing; see `krylov_parts.Operator`."""
         return 1.0
 
     def _matvec(self, vector: Array, out: Array) -> None:

@@ -182,11 +182,7 @@ class _Solve:
         start = self._start_vectors(task, operator, n_locked, stored=lock)
 
         # Iterations, until the roots are converged or enough is known of the sector.
-        finished = [
-            (frame.layout(other), each.pairs.vectors, each.pairs.energies, each.pairs.residual_norms)
-            for other, each in self.found.items()
-            if other != sector
-        ]
+        finished = self._finished_but(sector)
         verdict = Verdict.OPEN
 
         def callback(step: Step) -> bool:
@@ -249,6 +245,14 @@ class _Solve:
         own = 8 * operator.size * (2 * n_basis + 1 + frame.n_extra_vectors)
         self.usage.count(operator, structure_bytes, own + kept)
         return n_basis
+
+    def _finished_but(self, sector: Sector) -> list[tuple[Layout, FloatArray, FloatArray, FloatArray]]:
+        """What is known of the other sectors, as in `Progress.finished`."""
+        return [
+            (self.frame.layout(other), each.pairs.vectors, each.pairs.energies, each.pairs.residual_norms)
+            for other, each in self.found.items()
+            if other != sector
+        ]
 
     def _take(self, sector: Sector, found: Found) -> None:
         """Take up the roots of a sector that an earlier run has found."""
