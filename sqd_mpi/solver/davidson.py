@@ -143,6 +143,8 @@ def davidson(
     max_subspace: int | None = None,
     callback: Callable[[Step], bool] | None = None,
     locked: FloatArray | None = None,
+    stir: Callable[[Any, Any], bool] | None = None,
+    sharper: Callable[[], float] | None = None,
 ) -> Eigenpairs:
     """Lowest eigenpairs of a symmetric operator, or of what is left of it beside some known eigenvectors.
 
@@ -159,6 +161,9 @@ def davidson(
         callback: called once an iteration; returns True to stop.
         locked: (n, size) known eigenvectors of norm 1, in host memory; the roots that are sought are orthogonal to
             them, and no operator is applied to them.
+        stir: called after the callback with the (nroots, size) vectors that are about to expand the subspace and one
+            more as scratch; returns whether it changed the former.
+        sharper: called once an iteration; roots are followed down to that residual norm where it lies below `tol`.
 
     Returns:
         eigenpairs, converged or not. Residual norms are those of the operator, which may stay above `tol` where locked
@@ -179,21 +184,24 @@ def davidson(
             energies, coefficients = basis.restart(nroots)
         norms = basis.expand(energies, coefficients)
         shares, errors = basis.errors(coefficients)
-        reached = basis.norms_beside_locked <= np.maximum(tol, _STALLED * basis.locked_norms)
+        aim = tol if sharper is None else min(tol, sharper())
+        reached = basis.norms_beside_locked <= np.maximum(aim, _STALLED * basis.locked_norms)
         converged = reached | (basis.norms_beside_locked <= _CERTAIN * errors)
-        unsure = (shares > _SMALL_SHARE) | (_CERTAIN * errors > tol)
+        unsure = (shares > _SMALL_SHARE) | (_CERTAIN * errors > aim)
         if callback is not None and not settling:
             stopped = callback(_step(iteration, basis, energies, norms, perf_counter() - began))
         if stopped or (not unsure.any() and (converged.all() or iteration >= max_iterations)):
             break
-        worst = float((basis.norms_beside_locked / np.maximum(tol, _CERTAIN * errors)).max())
+        if stir is not None:
+            basis.stir(stir)
+        worst = float((basis.norms_beside_locked / np.maximum(aim, _CERTAIN * errors)).max())
         if unsure.any() and (converged.all() or iteration >= max_iterations or patience.ends(worst)):
             basis.renew(unsure, alone=iteration >= max_iterations)
         elif not basis.accept(~converged) and not basis.accept_random():
             if not unsure.any():
                 break
             basis.renew(unsure, alone=True)
-    converged = reached & (shares <= _SMALL_SHARE)
+    converged = (basis.norms_beside_locked <= np.maximum(tol, _STALLED * basis.locked_norms)) & (shares <= _SMALL_SHARE)
     return Eigenpairs(energies, basis.give_up(), norms, converged, iteration, basis.n_sigma, basis.n_exact, stopped)
 
 

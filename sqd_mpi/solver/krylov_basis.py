@@ -247,6 +247,12 @@ class KrylovBasis:
         self.locked_norms = np.sqrt(np.maximum(part, 0.0))
         self.norms_beside_locked = np.sqrt(np.maximum(squares - part, 0.0))
 
+    def stir(self, change: Callable[[Any, Any], bool]) -> None:
+        """Let a function change the expansion vectors, given scratch; it returns whether it did."""
+        k, m = self.count, len(self.expansion.products)
+        if change(self.basis[k : k + m], self.images[k]):
+            self.expansion.overlaps, self.expansion.products = self._inner_products(k, m)
+
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
         """Take in those of the (m,) expansion vectors that are wanted; False if nothing new is left."""
         self._replace_stale(wanted)

@@ -15,8 +15,9 @@ from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.solver.davidson import Eigenpairs, Step
 from sqd_mpi.solver.fitting import Frame
 from sqd_mpi.solver.history import History
-from sqd_mpi.solver.sectors import ANY_SPIN, Aim, Sector, SectorSearch, SectorTask
+from sqd_mpi.solver.sectors import ANY_SPIN, Aim, Known, Sector, SectorSearch, SectorTask
 
+_NOTHING = -1e300  # hartree; no states lie below
 _NORMALISED = 1e-9  # by how much the squared norm of an eigenvector from a checkpoint may differ from 1
 
 
@@ -32,7 +33,7 @@ class Restart:
         self.n_restored: dict[Sector, int] = {}
         """Roots of every sector that a checkpoint has brought."""
         self.guarded: Sector | None = None
-        """Sector for which the checkpoint has a vector that began as a random one, or None."""
+        """Sector for which the checkpoint has vectors in which random ones have had a part, or None."""
         self._frame = frame
 
     @classmethod
@@ -80,20 +81,22 @@ class Restart:
     def state(self, task: SectorTask, search: SectorSearch) -> dict[str, Any]:
         """What a later run needs, beside vectors and history, to go on from here."""
         sectors_known = search.state()
+        guarded = task.aim is Aim.GUARD or (task.aim is Aim.ROOTS and search.is_stirred(task.sector))
         return {
             "settings": _settings(self._frame),
-            "guarded": task.sector if task.aim is Aim.GUARD else None,
+            "guarded": task.sector if guarded else None,
             "sectors": {
                 "label": [sector.label for sector in sectors_known],
                 "parity": [sector.parity for sector in sectors_known],
                 "twice_spin": [sector.twice_spin for sector in sectors_known],
-                "n_found": [n_found for n_found, _, _ in sectors_known.values()],
-                "hard": [int(hard) for _, hard, _ in sectors_known.values()],
-                "how": [how for _, _, how in sectors_known.values()],
+                "n_found": [known.n_found for known in sectors_known.values()],
+                "hard": [int(known.hard) for known in sectors_known.values()],
+                "how": [known.how for known in sectors_known.values()],
+                "complete_below": [max(known.complete_below, _NOTHING) for known in sectors_known.values()],
             },
         }
 
-    def known(self, history: History, sectors: list[Sector]) -> Iterator[tuple[Sector, Eigenpairs | None, bool, str]]:
+    def known(self, history: History, sectors: list[Sector]) -> Iterator[tuple[Sector, Eigenpairs | None, Known]]:
         """Go on where a run of the same problem was stopped, and yields the sectors that it had begun or decided.
 
         Collective over the grid: all ranks exhaust it.
@@ -103,8 +106,8 @@ class Restart:
             sectors: those of this solve.
 
         Yields:
-            sector, its roots if it had any, whether it was hard, and how it was decided. Sectors whose roots are not
-            all there with the accuracy that is wanted now are left out.
+            sector, its roots if it had any, and what else was known of it. Sectors whose roots are not all there with
+            the accuracy that is wanted now are left out.
         """
         frame = self._frame
         if not frame.call.options.resume or not isinstance(self.stored, StoredVectors):
@@ -122,15 +125,19 @@ class Restart:
         guarded = known["guarded"]
         self.guarded = None if guarded is None else Sector(*(int(number) for number in guarded))
         columns = known["sectors"]
+        # Older files lack some.
         columns.setdefault("twice_spin", [ANY_SPIN] * len(columns["label"]))
-        names = "label", "parity", "twice_spin", "n_found", "hard", "how"
-        for label, parity, twice_spin, n_found, hard, how in zip(*(columns[name] for name in names), strict=True):
+        columns.setdefault("complete_below", [_NOTHING] * len(columns["label"]))
+        names = "label", "parity", "twice_spin", "n_found", "hard", "how", "complete_below"
+        for label, parity, twice_spin, n_found, hard, how, complete_below in zip(
+            *(columns[name] for name in names), strict=True
+        ):
             sector = Sector(label, parity, twice_spin)
             if sector not in sectors:
                 continue
             whole, pairs = self._roots(sector, n_found, state)
             if whole:
-                yield sector, pairs, bool(hard), str(how)
+                yield sector, pairs, Known(n_found, bool(hard), str(how), float(complete_below))
 
     def _roots(self, sector: Sector, n_found: int, state: dict[str, Any]) -> tuple[bool, Eigenpairs | None]:
         """Whether the known roots of a sector are all there with the accuracy that is wanted now; and the roots."""

@@ -9,7 +9,8 @@ hold another state below the highest wanted root. It says how that was decided:
   lies above, and so does every determinant outside, lowered by several times what the states that were solved lie below
   their main determinants; believed only where the model spaces hold nearly all of the weight of every such state;
 * `ritz`: iterations from the model state, where its first-order vector is small, or from random vectors, which leave
-  no state out, have led to a Ritz value above;
+  no state out, have led to a Ritz value above; or random vectors were stirred into the first steps of its lowest roots,
+  which then converged as far as it takes to bring up a state that lies lower, and the highest of them lies above;
 * `undecided`: iterations ended too early. Then the result is not proven.
 """
 
@@ -68,6 +69,12 @@ LARGEST_PART = 0.5  # of a sector that is a model space from which others may be
 LEAST_DIMENSION = 1_000_000
 # A Ritz value from random start vectors decides when its residual norm is below this share of its distance.
 DECISIVE = 0.03
+# Random vectors are stirred into iterations that are slow: where the largest first-order norm falls by less than that a
+# step, or is too large from the start. Late in the iterations too little of them would come into the Ritz vectors.
+SLOW, LEAST_STIRRED = 0.4, 0.01
+# So far are roots followed then, hartree: a state that lies closely below comes up late. With residual norms of 1e-3 one
+# of 300 hard problems lost a state, with 1e-5 one of 1,000, with 1e-6 none.
+SHARP = 1e-6
 SAME_ENERGY = 1e-8  # hartree; a state that is missed by less is not missed
 
 
@@ -110,6 +117,19 @@ class Decision(NamedTuple):
     def proven(self) -> bool:
         """Whether no wanted root can be missing there."""
         return self.how in HOW_DECIDED
+
+
+class Known(NamedTuple):
+    """What a checkpoint tells of a sector."""
+
+    n_found: int
+    """Number of its states that are known."""
+    hard: bool
+    """Whether its model space says too little."""
+    how: str
+    """How it was decided, or nothing."""
+    complete_below: float
+    """All its states that lie below are known, hartree."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +191,16 @@ class _Sector:
     """Their largest weight outside of the model space."""
     hard: bool = False
     """Whether the model space says too little."""
+    first_norms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """First-order norms from which the iterations of its lowest roots began."""
+    slow: bool = False
+    """Whether they come on slowly."""
+    stirred: bool = False
+    """Whether they have had a part of random vectors."""
+    sharp: bool = False
+    """Whether they are converged so far that this counts."""
+    complete_below: float = -np.inf
+    """All its states that lie below are known, hartree."""
     how: str | None = None
     """How it was decided, where that cannot be read off the rest."""
 
@@ -244,6 +274,8 @@ class SectorSearch:
         """
         verdict = self._verdict(task, step, outside)
         state = self._sectors[task.sector]
+        if task.aim is Aim.ROOTS:
+            _follow(state, step)
         state.hard = state.hard or verdict is Verdict.UNCLEAR
         state.how = "ritz" if verdict is Verdict.ABOVE else state.how
         return verdict
@@ -294,7 +326,29 @@ class SectorSearch:
         self.found(task.sector, energies, share, wanted)
         if not converged.all():
             state.how = "undecided"
+        elif task.aim is Aim.GUARD:  # the lowest of all that were not known
+            state.complete_below = float(energies[-1])
+        elif task.aim is Aim.ROOTS and state.stirred and state.sharp:
+            state.complete_below = float(energies.max())
         return True
+
+    def to_stir(self, task: SectorTask, step: Step) -> bool:
+        """Whether random vectors should come into the iterations of a task now."""
+        state = self._sectors[task.sector]
+        wanted = task.aim is Aim.ROOTS and state.slow and not state.stirred
+        return wanted and bool(step.first_order_norms.max() >= LEAST_STIRRED)
+
+    def stirred(self, sector: Sector) -> None:
+        """Note that random vectors have come into the iterations of the lowest roots of a sector."""
+        self._sectors[sector].stirred = True
+
+    def tolerance(self, task: SectorTask) -> float:
+        """Residual norm down to which roots are followed even if a larger one will do, hartree."""
+        return SHARP if task.aim is Aim.ROOTS and self._sectors[task.sector].stirred else np.inf
+
+    def is_stirred(self, sector: Sector) -> bool:
+        """Whether random vectors have come into the iterations of the lowest roots of a sector."""
+        return self._sectors[sector].stirred
 
     def found(
         self, sector: Sector, energies: FloatArray, share: ModelShare, wanted: NDArray[np.bool_] | None = None
@@ -328,15 +382,19 @@ class SectorSearch:
             for sector, state in self._sectors.items()
         }
 
-    def state(self) -> dict[Sector, tuple[int, bool, str]]:
-        """What `restore` needs: for every sector the number of known roots, whether it is hard, how it was decided."""
-        return {s: (len(state.energies), state.hard, state.how or "") for s, state in self._sectors.items()}
+    def state(self) -> dict[Sector, Known]:
+        """What `restore` needs of every sector."""
+        return {
+            sector: Known(len(state.energies), state.hard, state.how or "", state.complete_below)
+            for sector, state in self._sectors.items()
+        }
 
-    def restore(self, sector: Sector, hard: bool, how: str) -> None:
+    def restore(self, sector: Sector, known: Known) -> None:
         """Take up what was known about a sector; its roots are noted by `found`."""
         state = self._sectors[sector]
-        state.hard = state.hard or hard
-        state.how = how if how in HOW_DECIDED else None
+        state.hard = state.hard or known.hard
+        state.how = known.how if known.how in HOW_DECIDED else None
+        state.complete_below = known.complete_below
 
     def _settled(self, sector: Sector, bound: float) -> str | None:
         state = self._sectors[sector]
@@ -345,6 +403,8 @@ class SectorSearch:
             return state.how
         if k >= outlook.dimension:
             return "solved"
+        if state.complete_below > bound - SAME_ENERGY:
+            return "ritz"
         if outlook.complete:
             return "exact" if outlook.energies[k] > bound - SAME_ENERGY else None
         looked_at = outlook.dimension >= LEAST_DIMENSION or k > 0
@@ -358,6 +418,16 @@ class SectorSearch:
             each.outside <= LARGEST_OUTSIDE and each.outlook.size <= LARGEST_PART * each.outlook.dimension
             for each in solved
         )
+
+
+def _follow(state: _Sector, step: Step) -> None:
+    """Note how the iterations of the lowest roots of a sector come on."""
+    norms = step.first_order_norms
+    if step.iteration == 1:
+        state.first_norms = norms
+    limits = state.first_norms * SLOW ** (step.iteration - 1) if step.iteration > 1 else LARGEST_FIRST_ORDER
+    state.slow = state.slow or bool(np.any(norms > limits))
+    state.sharp = bool(np.all(step.residual_norms <= SHARP))
 
 
 def decides(energy: float, residual_norm: float, bound: float) -> bool:

@@ -153,10 +153,10 @@ class _Solve:
             for sector, model in self.models.items()
         }
         self.search = SectorSearch(outlooks, self.call.options.nroots)
-        for sector, pairs, hard, how in self.restart.known(self.history, list(self.models)):
+        for sector, pairs, known in self.restart.known(self.history, list(self.models)):
             if pairs is not None:
                 self._take(sector, Found(pairs, self._wanted_roots(sector, pairs.vectors)))
-            self.search.restore(sector, hard, how)
+            self.search.restore(sector, known)
 
         if self.frame.single is not None:
             self.call.log.info("single precision until it no longer serves: till then energies are right to about 1e-7")
@@ -183,24 +183,34 @@ class _Solve:
 
         # Iterations, until the roots are converged or enough is known of the sector.
         finished = self._finished_but(sector)
-        verdict = Verdict.OPEN
+        verdict, slow = Verdict.OPEN, False
 
         def callback(step: Step) -> bool:
-            nonlocal verdict
+            nonlocal verdict, slow
             step = step if known is None else step.behind(known)
             self.history.record(sector, step, shown=task.aim is Aim.ROOTS)
             if step.iteration == 1 and task.aim is Aim.ROOTS and known is None:
                 self.restart.compare(start.stored_numbers, step)
+                if start.stored_numbers and sector == self.restart.guarded:
+                    search.stirred(sector)
             verdict = search.judge(task, step, start.outside)
+            slow = search.to_stir(task, step)
             if self.hook is not None:
                 state = partial(self._state, task, step)
                 n, labels = self.history.n_iterations, frame.space.labels
                 self.stopped = self.hook(Progress(step, n, layout, finished, frame.grid, labels, state))
             return self.stopped or verdict is not Verdict.OPEN
 
+        def stir(rows: Any, scratch: Any) -> bool:
+            if slow:
+                start.stir(rows, scratch)
+                search.stirred(sector)
+            return slow
+
         pairs = davidson(
             operator, start.fill, nroots=task.count - n_locked, tol=options.tol, max_iterations=options.max_iterations,
             max_subspace=n_basis, callback=callback, locked=None if known is None else known.vectors,
+            stir=stir, sharper=lambda: search.tolerance(task),
         )  # fmt: skip
         self.restart.used = self.restart.used or bool(start.stored_numbers)
         self.history.n_sigma += pairs.n_sigma

@@ -17,6 +17,7 @@ from sqd_mpi.solver.sectors import Aim, SectorTask
 
 _N_RANDOM = 2
 _OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinants beside that in the model space
+_STIRRED = 0.5  # norm of a random vector beside that of what it is added to
 _LEAST_SQUARE = 1e-4  # norm squared of the part of a stored vector that lies in the sector
 
 
@@ -93,6 +94,24 @@ class StartVectors:
                 self._purify(out[row])  # configurations may have been cut
             count += n_model
         return self._fill_directions(out, count, limit)
+
+    def stir(self, rows: Array, scratch: Array) -> None:
+        """Add a random vector of low energy to each of some vectors: from there on no state is out of reach.
+
+        Collective over the grid.
+
+        Args:
+            rows: the (n, size) vectors.
+            scratch: (size,), overwritten.
+        """
+        vectors = self._memory.vectors
+        for number in range(rows.shape[0]):
+            with self._memory.filling(scratch) as random:
+                self._make_guard(number, random)
+            squares = np.array([vectors.dot(each, each) for each in (rows[number], scratch)])
+            self._grid.sum_over_all(squares)
+            factor = _STIRRED * np.sqrt(squares[0] / max(float(squares[1]), 1e-300))
+            vectors.add_scaled(scratch, factor, rows[number])
 
     def _fill_stored(self, out: Array, count: int, limit: int) -> int:
         """Stored eigenvectors, as far as they lie in the sector."""

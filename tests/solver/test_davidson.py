@@ -509,3 +509,50 @@ def test_few_iterations_in_single_precision_end_with_exact_energies() -> None:
     vector = found.vectors[0]
     assert found.energies[0] == pytest.approx(vector @ matrix @ vector, abs=1e-12)
     assert found.residual_norms[0] == pytest.approx(np.linalg.norm(matrix @ vector - found.energies[0] * vector))
+
+
+def test_what_is_stirred_in_leads_to_a_state_that_the_start_cannot_reach():
+    """Two blocks without coupling; the start lies in that with the higher lowest eigenvalue."""
+    n = 60
+    matrix = np.zeros((2 * n, 2 * n))
+    matrix[:n, :n], matrix[n:, n:] = molecule_like(n, 1), molecule_like(n, 2) - 0.25 * np.eye(n)
+    lowest = [np.linalg.eigvalsh(matrix[k : k + n, k : k + n])[0] for k in (0, n)]
+    assert lowest[0] > lowest[1] + 1e-3
+
+    def start(rows):
+        rows[0] = 0.0
+        rows[0, np.argmin(np.diag(matrix)[:n])] = 1.0
+        return 1
+
+    calls, noise = [], np.random.default_rng(3).normal(size=2 * n)
+
+    def stir(rows, scratch):
+        calls.append(rows.shape)
+        scratch[:] = np.nan  # it is free
+        if len(calls) != 2:
+            return False
+        rows[0] += 0.5 * np.linalg.norm(rows[0]) / np.linalg.norm(noise) * noise
+        return True
+
+    alone = davidson(Dense(matrix), start)
+    np.testing.assert_allclose(alone.energies, lowest[:1], atol=1e-10)
+    operator = Dense(matrix)
+    found = davidson(operator, start, stir=stir, max_iterations=200)
+    assert found.converged.all() and set(calls) == {(1, 2 * n)}
+    np.testing.assert_allclose(found.energies, lowest[1:], atol=1e-10)
+    residual = matrix @ found.vectors[0] - found.energies[0] * found.vectors[0]
+    assert np.linalg.norm(residual) <= 1e-6
+
+
+def test_roots_are_followed_further_than_they_must_and_then_still_converged():
+    matrix, calls = molecule_like(200), []
+
+    def sharper():
+        calls.append(1)
+        return np.inf if len(calls) < 3 else 1e-8
+
+    loose, sharp = (davidson(Dense(matrix), unit_start(matrix, 1), tol=1e-3, sharper=each) for each in (lambda: 1.0, sharper))
+    assert 1e-8 < loose.residual_norms[0] <= 1e-3 and sharp.residual_norms[0] <= 1e-8
+    assert len(calls) == sharp.n_iterations
+    short = davidson(Dense(matrix), unit_start(matrix, 1), tol=1e-3, sharper=lambda: 1e-8, max_iterations=loose.n_iterations)
+    assert short.converged.all() and short.residual_norms[0] > 1e-8

@@ -10,8 +10,12 @@ import pytest
 from sqd_mpi.solver.sectors import (
     CAUTION,
     DECISIVE,
+    LARGEST_FIRST_ORDER,
     LEAST_DIMENSION,
+    LEAST_STIRRED,
     SAME_ENERGY,
+    SHARP,
+    SLOW,
     Aim,
     ModelShare,
     Outlook,
@@ -137,17 +141,77 @@ def test_a_large_correction_keeps_a_look_going():
 
 
 def test_a_guard_decides_by_its_residual_and_finds_roots_one_by_one():
-    search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 2)
-    solve(search, search.next(), -2.1, -1.5, outside=0.4)
-    task = search.next()
-    assert task == SectorTask(EVEN, 3, Aim.GUARD)
-    assert search.judge(task, step(-2.1, -1.5, -1.0, norms=2 * DECISIVE * 0.5), None) is Verdict.OPEN
-    assert solve(search, task, -2.1, -1.8, -1.5)  # one was missed
-    assert search.bound == -1.8
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 3)
+    solve(search, search.next(), -2.1, -1.6, -1.5, outside=0.4)
     task = search.next()
     assert task == SectorTask(EVEN, 4, Aim.GUARD)
-    assert not solve(search, task, -2.1, -1.8, -1.5, -1.2)
+    assert search.judge(task, step(-2.1, -1.6, -1.5, -1.0, norms=2 * DECISIVE * 0.5), None) is Verdict.OPEN
+    assert solve(search, task, -2.1, -1.6, -1.5, -1.8)  # one was missed
+    assert search.bound == -1.6
+    task = search.next()
+    assert task == SectorTask(EVEN, 5, Aim.GUARD)
+    assert not solve(search, task, -2.1, -1.8, -1.6, -1.5, -1.2)
     assert search.next() is None and search.decisions()[EVEN].how == "ritz"
+
+
+def test_a_guard_that_finds_the_highest_wanted_root_has_found_the_lowest_of_what_was_not_known():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 1)
+    solve(search, search.next(), -2.1, outside=0.4)
+    assert solve(search, search.next(), -2.1, -2.2) and search.bound == -2.2
+    assert search.next() is None and search.decisions()[EVEN].how == "ritz"
+
+
+def stirred(search: SectorSearch, *energies: float, norms: float = 0.1 * SHARP) -> None:
+    """Solve the next sector by iterations into which random vectors came at the second step."""
+    task = search.next()
+    for number, first_order in ((1, 0.3), (2, 0.5 * (SLOW + 1) * 0.3)):
+        now = step(*energies, iteration=number, first_order=first_order)
+        search.judge(task, now, None)
+        assert search.to_stir(task, now) is (number == 2)
+    search.stirred(task.sector)
+    now = step(*energies, iteration=20, first_order=norms, norms=norms)
+    search.judge(task, now, None)
+    assert not search.to_stir(task, now)
+    assert solve(search, task, *energies, outside=0.4)
+
+
+def test_stirred_iterations_that_have_converged_leave_no_state_below_their_highest_root():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8), ODD: outlook(-1.0)}, 2)
+    stirred(search, -2.1, -1.5)
+    assert search.next().sector == ODD and search.decisions()[EVEN].how == "ritz"
+    # A root of another sector that lies higher asks for what may lie between.
+    search = SectorSearch({EVEN: outlook(-2.0, -1.7), ODD: outlook(-1.8)}, 2)
+    stirred(search, -2.1)
+    stirred(search, -1.8)
+    assert search.next() == SectorTask(EVEN, 2, Aim.GUARD)
+    assert search.decisions()[ODD].how == "ritz"
+
+
+def test_stirred_iterations_that_have_hardly_converged_do_not_count():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9)}, 1)
+    stirred(search, -2.1, norms=2 * SHARP)
+    assert search.next() == SectorTask(EVEN, 2, Aim.GUARD)
+
+
+@pytest.mark.parametrize(
+    ("first_order", "then"),
+    [(0.9 * LARGEST_FIRST_ORDER, 0.9 * SLOW), (0.5 * LEAST_STIRRED, 1.0)],
+    ids=["quick", "all but converged"],
+)
+def test_iterations_that_are_quick_or_all_but_converged_are_not_stirred(first_order, then):
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9)}, 1)
+    task = search.next()
+    for number in (1, 2, 3):
+        now = step(-2.1, iteration=number, first_order=first_order * then ** (number - 1))
+        search.judge(task, now, None)
+        assert not search.to_stir(task, now)
+
+
+def test_iterations_far_from_an_eigenvector_are_stirred_at_once():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9)}, 1)
+    task, now = search.next(), step(-2.1, first_order=1.01 * LARGEST_FIRST_ORDER)
+    search.judge(task, now, None)
+    assert search.to_stir(task, now)
 
 
 def test_a_root_that_a_guard_finds_below_known_ones_takes_its_place_among_them():
@@ -207,7 +271,7 @@ def test_roots_that_are_not_wanted_do_not_count():
     task = search.next()
     both = share(-2.1, -2.0, outside=0.4)
     search.note(task, Verdict.OPEN, np.array([-2.1, -2.0]), np.ones(2, bool), both, np.array([False, True]))
-    assert search.bound == -2.0 and search.next() == SectorTask(EVEN, 3, Aim.GUARD)
+    assert search.bound == -2.0 and search.next() is None  # a guard has found it
 
 
 def test_what_was_decided_can_be_taken_up_again():
@@ -216,11 +280,20 @@ def test_what_was_decided_can_be_taken_up_again():
     solve(first, first.next(), -2.1)
     first.judge(first.next(), step(-1.1), None)
     again = SectorSearch(outlooks, 1)
-    for sector, (n_found, hard, how) in first.state().items():
-        if n_found:
+    for sector, known in first.state().items():
+        if known.n_found:
             again.found(sector, np.array([-2.1]), share(-2.1))
-        again.restore(sector, hard, how)
+        again.restore(sector, known)
     assert again.next() == first.next() == SectorTask(OTHER, 1, Aim.LOOK)
+
+
+def test_that_no_state_lies_below_is_taken_up_again():
+    outlooks = {EVEN: outlook(-2.0, -1.9)}
+    first, again = (SectorSearch(outlooks, 1) for _ in range(2))
+    stirred(first, -2.1)
+    again.found(EVEN, np.array([-2.1]), share(-2.1, outside=0.4))
+    again.restore(EVEN, first.state()[EVEN])
+    assert again.next() is None
 
 
 def test_what_decides():
