@@ -26,21 +26,23 @@ class RemainingTime:
 
     def __init__(self, tol: float, max_iterations: int | None = None) -> None:
         """Take the residual norm at which a root is converged, and the iterations after which the solver gives up."""
-        self._tol, self._most = tol, math.inf if max_iterations is None else max_iterations
-        self._norms: list[NDArray[np.float64]] = []  # logarithms of norm / tol, (nroots,) of every iteration
+        self.tol = tol
+        """It may change from one iteration to the next."""
+        self._most = math.inf if max_iterations is None else max_iterations
+        self._norms: list[NDArray[np.float64]] = []  # (nroots,) of every iteration
         self._seconds: list[float] = []
 
     def add(self, residual_norms: ArrayLike, seconds: float) -> None:
         """Take the norms of all roots, (nroots,), and the seconds since any fixed moment after an iteration."""
-        norms = np.atleast_1d(np.asarray(residual_norms, float)) / self._tol
-        self._norms.append(np.log(np.maximum(norms, 1e-6)))  # what is exact has no logarithm
+        self._norms.append(np.atleast_1d(np.asarray(residual_norms, float)))
         self._seconds.append(seconds)
 
     def iterations(self) -> float | None:
         """The number of iterations still needed, or None before the fourth or if norms do not fall."""
-        norms, n = np.array(self._norms), len(self._norms)
+        n = len(self._norms)
         if n < FIRST_ESTIMATE:
             return None
+        norms = np.log(np.maximum(np.array(self._norms) / self.tol, 1e-6))  # what is exact has no logarithm
         left = norms[:, norms[-1] > 0.0]
         window = min(n, max(_WINDOW, n // 2))
         falls = np.maximum((left[-window] - left[-1]) / (window - 1), _LEAST_SHARE * (left[0] - left[-1]) / (n - 1))

@@ -47,11 +47,12 @@ class History:
         """Applications of the Hamiltonian in this process."""
         return self.n_sigma - self.n_sigma_before
 
-    def record(self, sector: Sector, step: Step, shown: bool) -> None:
-        """Keep an iteration, and show it."""
+    def record(self, sector: Sector, step: Step, shown: bool, tol: float = np.inf) -> None:
+        """Keep an iteration, and show it; roots are followed down to `tol` where that is less than must be."""
         self.n_iterations += 1
         if step.iteration == 1:
             self._left = RemainingTime(*self._limits)
+        self._left.tol = min(self._limits[0], tol)
         self._left.add(step.residual_norms, step.seconds)
         seconds = self.seconds
 

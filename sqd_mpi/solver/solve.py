@@ -188,7 +188,7 @@ class _Solve:
         def callback(step: Step) -> bool:
             nonlocal verdict, slow
             step = step if known is None else step.behind(known)
-            self.history.record(sector, step, shown=task.aim is Aim.ROOTS)
+            self.history.record(sector, step, shown=task.aim is Aim.ROOTS, tol=search.tolerance(task))
             if step.iteration == 1 and task.aim is Aim.ROOTS and known is None:
                 self.restart.compare(start.stored_numbers, step)
                 if start.stored_numbers and sector == self.restart.guarded:

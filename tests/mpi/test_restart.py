@@ -14,6 +14,7 @@ from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.files import distributed, items, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
+from sqd_mpi.solver import sectors
 from sqd_mpi.solver.solve import solve_subspace
 from tests.support.problems import close_strings, dense_matrix, make_hamiltonian
 from tests.support.shapes import shapes
@@ -145,8 +146,9 @@ def test_a_stopped_solve_goes_on_where_it_was(comm, spins, nroots, n_iterations)
 
 
 @pytest.mark.every_size
-def test_a_guard_that_was_stopped_goes_on_beside_the_known_root(comm):
+def test_a_guard_that_was_stopped_goes_on_beside_the_known_root(comm, monkeypatch):
     """The known root is the first of the checkpoint and is not iterated again; the one that was sought follows it."""
+    monkeypatch.setattr(sectors, "LEAST_STIRRED", np.inf)  # else there is no need of one
     hamiltonian, *strings = problem("unlike")
     exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))[0]
     options = SolveOptions(model_space=6)
@@ -174,4 +176,26 @@ def test_a_guard_that_was_stopped_goes_on_beside_the_known_root(comm):
     history, n = result.history, stopped.n_iterations
     np.testing.assert_allclose(history["energy"][n], steps[-1].energies, atol=1e-10)
     np.testing.assert_allclose(history["residual_norm"][n], steps[-1].residual_norms, rtol=0.02)
+    assert result.n_sigma <= whole.n_sigma + 6
+
+
+@pytest.mark.every_size
+def test_stirred_iterations_that_were_stopped_need_no_guard_either(comm):
+    """A checkpoint says that random vectors have come into them."""
+    hamiltonian, *strings = problem("unlike")
+    exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))[0]
+    options = SolveOptions(model_space=6)
+    known = records.Problem(hamiltonian, *strings, {}, (0, 0))
+    fingerprint = records.fingerprint(hamiltonian, *strings)
+    grids = shapes(comm.size)
+    with folder_of_all(comm) as folder:
+        writer = Checkpoints(ranks_of(comm), folder / "result.h5", known, fingerprint, Log.silent())
+        hook, _ = stop_after(8, writer)
+        whole = solve_subspace(comm, hamiltonian, *strings, options.replace(grid=grids[0]))
+        solve_subspace(comm, hamiltonian, *strings, options.replace(grid=grids[0]), hook=hook)
+        resumed = options.replace(grid=grids[-1], resume=True, start=writer.newest)
+        result = solve_subspace(comm, hamiltonian, *strings, resumed)
+    for each in (whole, result):
+        assert each.converged and each.proven and each.history["energy"].shape[1] == 1
+        assert each.energies[0] == pytest.approx(exact, abs=1e-10)
     assert result.n_sigma <= whole.n_sigma + 6
