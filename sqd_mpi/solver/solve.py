@@ -38,6 +38,7 @@ from sqd_mpi.solver.result import Found, Root, SubspaceResult, lowest_roots
 from sqd_mpi.solver.sectors import (
     HOW_DECIDED,
     SAME_ENERGY,
+    SHARP,
     Aim,
     Decision,
     ModelShare,
@@ -205,6 +206,8 @@ class _Solve:
             if slow:
                 start.stir(rows, scratch)
                 search.stirred(sector)
+                if options.tol > SHARP:
+                    self.call.log.info(f"slow iterations: they go on to a residual of {SHARP:g}, lest a lower state stays hidden")
             return slow
 
         pairs = davidson(
