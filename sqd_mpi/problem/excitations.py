@@ -60,9 +60,13 @@ class Singles:
 
     def between(self, low: int, high: int) -> Singles:
         """The singles to kets low .. high - 1, which are numbered from 0."""
-        wanted = (self.ket >= low) & (self.ket < high)
+        found = self.where((self.ket >= low) & (self.ket < high))
+        return Singles(found.indptr, found.ket - np.int32(low), found.pair, found.sign)
+
+    def where(self, wanted: NDArray[np.bool_]) -> Singles:
+        """Some of the singles, (nnz,)."""
         indptr = np.concatenate([[0], np.cumsum(wanted)])[self.indptr].astype(np.int64)
-        return Singles(indptr, self.ket[wanted] - np.int32(low), self.pair[wanted], self.sign[wanted])
+        return Singles(indptr, self.ket[wanted], self.pair[wanted], self.sign[wanted])
 
     def renumbered(self, new: NDArray[np.int32]) -> Singles:
         """The same singles with ket k called new[k], (n_ket,); sorted anew in every row."""

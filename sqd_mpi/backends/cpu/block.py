@@ -15,6 +15,7 @@ from sqd_mpi import _jit
 from sqd_mpi._jit import parallel_jit
 from sqd_mpi.arrays import FloatArray, IntArray, Place
 from sqd_mpi.backends.cpu import costs, lists, swaps, vector_kernels
+from sqd_mpi.backends.cpu.connected import ConnectedPairs
 from sqd_mpi.backends.cpu.records import AlphaStrings, BetaSingles, Groups, Rows, SparseRows
 from sqd_mpi.backends.mirrored import MirroredSum, half_of_kets
 from sqd_mpi.backends.protocol import Task
@@ -44,6 +45,8 @@ class StringStructure:
         self.bra = layout.bra_rows(self.ia, self.ir, self.ib)
         self.norb = hamiltonian.norb
         self.integrals = hamiltonian.same_spin(0), hamiltonian.same_spin(1)
+        self.coupling = hamiltonian.coupling()
+        self.pairs = ConnectedPairs.of(hamiltonian)
         rows, columns = np.tril_indices(hamiltonian.norb)
         self.pair_labels, self.pair_labels_b = (
             (labels[rows] ^ labels[columns]).astype(np.int64) for labels in orbital_labels.both
@@ -51,12 +54,32 @@ class StringStructure:
         self._alpha: dict[tuple[int, RowRange, bool], lists.AlphaSingles] = {}
         self._alpha_rows: dict[tuple[int, RowRange], SparseRows] = {}
         self._beta_rows: dict[int, tuple[SparseRows, FloatArray]] = {}
+        self._moving_beta: dict[int, tuple[BetaSingles, FloatArray]] = {}
         self._sorted_beta: dict[int, swaps.SortedSingles] = {}
 
     @cached_property
     def beta(self) -> list[BetaSingles]:
         """Beta singles, one entry per shift db."""
         return lists.beta_singles(self.layout, self.ib, self.norb, self.pair_labels_b)
+
+    @cached_property
+    def coupled_beta(self) -> list[BetaSingles]:
+        """Those beta singles, likewise, that any alpha single is coupled with."""
+        return [lists.of_pairs(each, self.pairs.coupled_beta) for each in self.beta]
+
+    @cached_property
+    def n_moving_beta(self) -> list[IntArray]:
+        """(n_matrices,) numbers of those beta singles, likewise, that have elements where no alpha electron moves."""
+        return [lists.of_pairs(each, self.pairs.moving_beta).matrix_entries for each in self.beta]
+
+    def moving_beta(self, db: int) -> tuple[BetaSingles, FloatArray]:
+        """The beta singles that have elements where no alpha electron moves, and these elements of H_beta."""
+        if db not in self._moving_beta:
+            singles, (_, value) = self.beta[db], self.beta_hamiltonian(db)
+            kept = self.pairs.moving_beta[singles.orbital_pair >> 1]
+            found = lists.of_pairs(singles, self.pairs.moving_beta)
+            self._moving_beta[db] = found, value if found is singles else value[kept]
+        return self._moving_beta[db]
 
     @cached_property
     def _rows_are_columns(self) -> bool:
@@ -77,15 +100,35 @@ class StringStructure:
         return lists.singles_per_row(self.layout, self.ia, self.singles, self.pair_labels)
 
     @cached_property
+    def coupled_per_row(self) -> NDArray[np.int32]:
+        """Those of them that are coupled with beta electrons."""
+        if self.pairs.coupled_alpha.all():
+            return self.singles_per_row
+        return lists.singles_per_row(self.layout, self.ia, self.coupled_singles, self.pair_labels)
+
+    @cached_property
+    def coupled_singles(self) -> Singles:
+        """Those of the singles from this rank's bra rows that are coupled with beta electrons."""
+        coupled = self.pairs.coupled_alpha
+        return self.singles if coupled.all() else self.singles.where(coupled[self.singles.pair >> 1])
+
+    @cached_property
+    def has_singles(self) -> NDArray[np.bool_]:
+        """(a,) whether any single, coupled or not, leads from this rank's bra rows to the alpha block at shift da."""
+        shift = (owners(self.layout.alpha_bounds) - self.ia) % self.layout.grid[0]
+        return np.bincount(shift[self.singles.ket], minlength=self.layout.grid[0]) > 0
+
+    @cached_property
     def group_sizes(self) -> FloatArray:
         """(a,) singles in the group of a typical alpha single (both directions of its pair), by shift da."""
         a, _, _, _ = self.layout.grid
         n_pairs = len(self.pair_labels)
         label = np.repeat(np.arange(self.layout.n_labels), np.diff(self.bra.label_start))
         shift = (owners(self.layout.alpha_bounds) - self.ia) % a
-        key = shift[self.singles.ket] * self.layout.n_labels + np.repeat(label, np.diff(self.singles.indptr))
+        singles = self.coupled_singles
+        key = shift[singles.ket] * self.layout.n_labels + np.repeat(label, np.diff(singles.indptr))
         size = a * self.layout.n_labels * n_pairs
-        counts = np.bincount(key * n_pairs + (self.singles.pair >> 1), minlength=size).reshape(a, -1).astype(float)
+        counts = np.bincount(key * n_pairs + (singles.pair >> 1), minlength=size).reshape(a, -1).astype(float)
         return np.asarray((counts**2).sum(axis=1) / np.maximum(counts.sum(axis=1), 1.0))
 
     @cached_property
@@ -105,7 +148,7 @@ class StringStructure:
         terms, exact = lists.same_spin_terms(layout.beta, columns, layout.beta_bounds, *self.integrals[1], False)
         total = np.concatenate([np.zeros((1, terms.shape[1])), np.cumsum(terms, axis=0)])
         doubles = np.roll(total[column_start[1:]] - total[column_start[:-1]], -self.ib, axis=1)
-        singles = np.stack([table.matrix_entries[:: layout.n_labels] for table in self.beta], axis=1)
+        singles = np.stack([entries[:: layout.n_labels] for entries in self.n_moving_beta], axis=1)
         return doubles + 2.0 * singles, exact
 
     def alpha(self, da: int, rows: RowRange, mirrored: bool = False) -> lists.AlphaSingles:
@@ -120,13 +163,16 @@ class StringStructure:
         if not missing:
             return
         layout = self.layout
-        entries = np.sum([table.matrix_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.beta], axis=0)
+        entries = np.sum(
+            [table.matrix_entries.reshape(layout.n_labels, -1).sum(axis=1) for table in self.coupled_beta], axis=0
+        )
         entries = entries[np.arange(layout.n_labels) ^ layout.sector]
         row_cost = costs.single_seconds(layout.row_lengths(self.ib), entries)
         bra = self.bra.with_all_columns() if mirrored else self.bra
         found = lists.alpha_singles(
-            layout, self.ia, bra, self.singles, rows, missing, self.pair_labels, row_cost, _jit.n_threads()
-        )
+            layout, self.ia, bra, self.singles, rows, missing, self.pair_labels, row_cost, _jit.n_threads(),
+            self.pairs.coupled_alpha,
+        )  # fmt: skip
         self._alpha.update({(da, rows, mirrored): singles for da, singles in found.items()})
 
     def alpha_hamiltonian(self, da: int, rows: RowRange) -> SparseRows:
@@ -194,7 +240,9 @@ class StringStructure:
     @property
     def nbytes(self) -> int:
         """Bytes of all lists and matrices."""
-        parts: list[Any] = [self.singles, *self._alpha.values(), *self.beta, *self._alpha_rows.values()]
+        parts: list[Any] = [self.singles, *self._alpha.values(), *self._alpha_rows.values()]
+        parts += {id(each): each for each in (*self.beta, *self.coupled_beta)}.values()
+        parts += [each for db, (each, _) in self._moving_beta.items() if each is not self.beta[db]]
         parts += [*self._sorted_beta.values(), *(doubles for doubles, _ in self._beta_rows.values())]
         total = sum(values.nbytes for _, values in self._beta_rows.values()) + self.singles_per_row.nbytes
         return total + sum(lists.array_bytes(part) for part in parts)
@@ -207,6 +255,7 @@ class StringStructure:
         self._alpha = {key: singles for key, singles in self._alpha.items() if key in mixed}
         self._alpha_rows = {key: rows for key, rows in self._alpha_rows.items() if key in alpha}
         self._beta_rows = {db: rows for db, rows in self._beta_rows.items() if db in beta}
+        self._moving_beta = {db: singles for db, singles in self._moving_beta.items() if db in beta}
 
     def rows_of(self, task: Task) -> RowRange:
         """The range of bra rows of a task."""
@@ -270,7 +319,7 @@ class CpuBlock:
     def _mixed_seconds(self, task: Task, bra: BraRows) -> FloatArray:
         """(n_rows,) predicted seconds of an opposite-spin task on one thread."""
         share, layout = self.share, self.layout
-        beta, counts = share.beta[task.db], share.singles_per_row[:, task.da]
+        beta, counts = share.coupled_beta[task.db], share.coupled_per_row[:, task.da]
 
         # What one single costs, by label of its row and of its orbital pair.
         width = np.diff(beta.matrix_row)
@@ -284,7 +333,10 @@ class CpuBlock:
         wanted = costs.triangle_share(bra.wanted, size) if triangle else costs.wanted_share(bra.wanted)
         seconds = np.einsum("rd,rd->r", counts, per_single) * wanted
         n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
-        seconds += costs.GROUP_SECONDS * n_groups / max(len(seconds), 1) * (seconds.sum() > 0.0)
+        # S^2 needs the task even where nothing is coupled.
+        swaps_only = not seconds.any() and share.has_singles[task.da] and share.beta[task.db].column.size > 0
+        if seconds.any() or (swaps_only and not share.pairs.all_coupled):
+            seconds += costs.GROUP_SECONDS * max(n_groups, 1) / len(seconds)
         return np.asarray(seconds)
 
     def prepare(self, tasks: list[Task]) -> None:
@@ -307,7 +359,7 @@ class CpuBlock:
                 share.alpha_hamiltonian(task.da, share.rows_of(task))
                 self._ket_start[key[0]] = self.layout.ket_rows(key[0])[1]
             elif task.kind == "beta":
-                share.beta_hamiltonian(task.db)
+                share.moving_beta(task.db)
                 self._own_offset[task.db] = self._ket_offset[key][self._bra.block_row]
 
     def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
@@ -344,14 +396,18 @@ class CpuBlock:
     def _apply_mixed(
         self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction, ket_offset: IntArray
     ) -> None:
-        bra, beta = self._bra_of(task), self.share.beta[task.db]
+        share = self.share
+        bra, beta = self._bra_of(task), share.beta[task.db]
         rows = Rows(bra.offset, bra.stop, ket_offset)
         singles = self.share.alpha(task.da, self.share.rows_of(task), task.mirrored)
         if interaction.is_swap:
             groups = singles.directed.of_sector(self.layout.sector, self.layout.n_labels)
             swaps.swap_both(ket, sigma, rows, groups, self.share.sorted_beta(task.db), -interaction.swap)
             return
-        groups = singles.directed if interaction.swap != 0.0 else singles.undirected
+        if interaction.coupling is share.coupling and interaction.swap == 0.0:
+            groups, beta = singles.undirected, share.coupled_beta[task.db]
+        else:
+            groups = singles.directed
         self._apply_opposite(ket, sigma, rows, groups, beta, interaction.coupling, interaction.swap)
         if interaction.twist is not None:
             # A coupling whose sign goes with the directions of both pairs: plain, with those signs in the lists.
@@ -378,18 +434,19 @@ class CpuBlock:
         self.kernels.same_spin_alpha(ket, sigma, rows, bra_start, ket_start, matrix, self._scratch)
 
     def _apply_beta(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
-        doubles, single_value = self.share.beta_hamiltonian(task.db)
-        if not interaction.same_spin:  # alpha diagonal x beta single only
+        doubles, _ = self.share.beta_hamiltonian(task.db)
+        singles, single_value = self.share.moving_beta(task.db)
+        if not interaction.same_spin:  # alpha diagonal x beta single only, of any coupling
             doubles = SparseRows(np.zeros_like(doubles.indptr), doubles.column[:0], doubles.value[:0])
-            single_value = np.zeros_like(single_value)
+            singles = self.share.beta[task.db]
+            single_value = np.zeros(len(singles.column))
         low, high = self.share.rows_of(task)
         bra = self._bra_of(task)
         thread_row = low + lists.split_rows(bra.stop[low:high].astype(np.float64), self._n_threads)
         rows = Rows(bra.offset, bra.stop, self._own_offset[task.db])
         alpha = AlphaStrings(thread_row, bra.label_start, self._label_matrix, self._doubles_row, self._row_occupied)
         self.kernels.same_spin_beta(
-            ket, sigma, rows, alpha, self.share.beta[task.db], single_value, doubles, interaction.coupling,
-            self._scratch,
+            ket, sigma, rows, alpha, singles, single_value, doubles, interaction.coupling, self._scratch,
         )  # fmt: skip
 
     @cached_property

@@ -37,7 +37,7 @@ class AlphaSingles:
     directed: Groups
     """Groups of equal directed orbital pair, in the order (thread, label, label of pq, pq, row)."""
     undirected: Groups
-    """Both directions of a pair in one group, regrouped so that ket rows are gathered once for two groups where
+    """Both directions of a coupled pair in one group, regrouped so that ket rows are gathered once for two groups where
     possible (`twins`)."""
 
 
@@ -71,7 +71,7 @@ def split_rows(cost: FloatArray, n_parts: int) -> IntArray:
 
 def alpha_singles(
     layout: Layout, ia: int, bra: BraRows, singles: Singles, rows: tuple[int, int], shifts: set[int],
-    pair_labels: IntArray, row_cost: FloatArray, n_threads: int,
+    pair_labels: IntArray, row_cost: FloatArray, n_threads: int, coupled: NDArray[np.bool_] | None = None,
 ) -> dict[int, AlphaSingles]:  # fmt: skip
     """Singles of a range of a rank's bra rows to the alpha blocks at the given shifts: shift -> sorted lists.
 
@@ -84,6 +84,7 @@ def alpha_singles(
         pair_labels: (n_pairs,) label of every orbital pair.
         row_cost: (n_labels,) cost of one single of a row, by alpha label of the bra.
         n_threads: threads among which rows are divided by cost.
+        coupled: (n_pairs,) orbital pairs of the undirected groups; by default all.
     """
     # What a single's place in the lists hangs on: thread and label of its row, shift of its ket, rank of its pair.
     a = layout.grid[0]
@@ -120,7 +121,10 @@ def alpha_singles(
         key_counts = np.diff(np.append(per_block[k], last)).reshape(shape[1:])
         lists = out[0][first:last], out[1][first:last], out[2][first:last]
         n_ket = len(layout.ket_rows((ia + da) % a)[0])
-        undirected = _with_twins(_groups(key_counts, order, 2, pair_labels, *lists), n_ket)
+        undirected = _groups(key_counts, order, 2, pair_labels, *lists)
+        if coupled is not None and not coupled.all():
+            undirected = _of_pairs(undirected, coupled)
+        undirected = _with_twins(undirected, n_ket)
         if layout.parity:
             _sort_groups(undirected, bra.stop)
         result[da] = AlphaSingles(_groups(key_counts, order, 1, pair_labels, *lists), undirected)
@@ -180,6 +184,20 @@ def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> l
     rows, column_start = layout.beta_rows(ib)
     singles = layout.beta.singles(rows)
     return column_singles(layout, layout.beta.strings[rows], column_start, ib, norb, pair_labels, singles=singles)
+
+
+def of_pairs(singles: BetaSingles, wanted: NDArray[np.bool_]) -> BetaSingles:
+    """The singles by some orbital pairs, (n_pairs,); the same record if these are all."""
+    kept = wanted[singles.orbital_pair >> 1]
+    if kept.all():
+        return singles
+    n_before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    return singles._replace(
+        indptr=n_before[singles.indptr],
+        column=singles.column[kept],
+        orbital_pair=singles.orbital_pair[kept],
+        sign=singles.sign[kept],
+    )
 
 
 def column_singles(
@@ -370,6 +388,23 @@ def _same_spin_chunk(bra: Strings, ket: Strings, h1e: FloatArray, eri: FloatArra
 
 def _threads_of_rows(cost: FloatArray, n_threads: int) -> IntArray:
     return np.repeat(np.arange(n_threads), np.diff(split_rows(cost, n_threads)))
+
+
+def _of_pairs(groups: Groups, wanted: NDArray[np.bool_]) -> Groups:
+    """The groups of some orbital pairs, (n_pairs,)."""
+    kept = wanted[groups.pair >> 1]
+    lengths = np.diff(groups.start)
+    single = np.repeat(kept, lengths)
+    n_before = np.concatenate([[0], np.cumsum(kept)])
+    return Groups(
+        n_before[groups.thread_group].astype(np.int64),
+        np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
+        groups.pair[kept],
+        groups.matrix[kept],
+        groups.pair_bra[single],
+        groups.pair_ket[single],
+        groups.pair_sign[single],
+    )
 
 
 def _with_twins(groups: Groups, n_ket: int) -> Groups:

@@ -1,0 +1,52 @@
+"""Orbital pairs by which the Hamiltonian connects strings: of a lattice in its sites nearly all integrals are zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqd_mpi.arrays import FloatArray
+from sqd_mpi.problem.hamiltonian import Hamiltonian
+
+# Integrals at or below this (hartree) are zeros with rounding noise, as elements of same spin.
+_ZERO = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class ConnectedPairs:
+    """Which orbital pairs p > q have a part; the others are left out of what is multiplied."""
+
+    coupled_alpha: NDArray[np.bool_]
+    """(n_pairs,) pairs of alpha electrons that any pair of beta electrons, r = s included, is coupled with."""
+    coupled_beta: NDArray[np.bool_]
+    """(n_pairs,) pairs of beta electrons that any pair p > q of alpha electrons is coupled with."""
+    moving_beta: NDArray[np.bool_]
+    """(n_pairs,) pairs of beta electrons that have elements between strings, or with alpha electrons that stay."""
+
+    @property
+    def all_coupled(self) -> bool:
+        """Whether all pairs p > q of both spins are coupled."""
+        return bool(self.coupled_alpha.all() and self.coupled_beta.all())
+
+    @classmethod
+    def of(cls, hamiltonian: Hamiltonian) -> ConnectedPairs:
+        """Those of a Hamiltonian."""
+        p, q = np.tril_indices(hamiltonian.norb)
+        apart, coupled = p != q, abs(hamiltonian.coupling()) > _ZERO
+        h1e, eri = hamiltonian.same_spin(1)
+        return cls(
+            coupled_alpha=coupled.any(axis=1),
+            coupled_beta=coupled[apart].any(axis=0),
+            moving_beta=coupled[~apart].any(axis=0) | _moves(h1e, eri, p, q),
+        )
+
+
+def _moves(h1e: FloatArray, eri: FloatArray, p: NDArray[np.int64], q: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n_pairs,) whether a single p > q of one spin may have an element: h_pq, (pq|rr) or (pr|rq) of any r."""
+    orbitals = np.arange(len(h1e))
+    pair = np.maximum.outer(orbitals, orbitals)
+    pair = pair * (pair + 1) // 2 + np.minimum.outer(orbitals, orbitals)
+    direct, exchange = eri[:, pair.diagonal()], eri[pair[p], pair[q]]
+    return np.asarray((abs(h1e[p, q]) > _ZERO) | (abs(direct) > _ZERO).any(axis=1) | (abs(exchange) > _ZERO).any(axis=1))
