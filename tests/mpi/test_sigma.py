@@ -13,7 +13,7 @@ from sqd_mpi.problem.interaction import Interaction
 from sqd_mpi.problem.spin_strings import SpinStrings, sectors
 from sqd_mpi.problem.symmetry import find_labels, trivial_labels
 from sqd_mpi.solver.sigma import SigmaOperator
-from tests.support.problems import close_strings, dense_matrix, make_hamiltonian, random_strings
+from tests.support.problems import close_strings, dense_matrix, make_hamiltonian, random_strings, with_few_integrals
 from tests.support.shapes import LABELS, shapes
 
 pytestmark = pytest.mark.mpi
@@ -61,8 +61,11 @@ def test_spin_flip_parity(comm, backend, parity, what):
         grid.free()
 
 
-def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, seed=5):
-    """Sigma of a random vector as a whole array, with the vector; summed over sectors."""
+def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, seed=5, planned=False):
+    """Sigma of a random vector as a whole array, with the vector; summed over sectors.
+
+    With `planned` the tasks are those of H.
+    """
     alpha, beta = (SpinStrings.from_canonical(each, labels.labels, labels.n_labels) for each in strings)
     alpha, beta = order_strings(alpha, beta, shape, deal=sum(shape) % 2 == 0, spin_flip=False)
     whole = np.random.default_rng(seed).normal(size=(alpha.size, beta.size))
@@ -76,12 +79,14 @@ def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, bac
     share = module.create_share(Layout.create(alpha, beta, found[0], shape), place, hamiltonian, labels)
     for sector in found:
         layout = Layout.create(alpha, beta, sector, shape)
-        operator = SigmaOperator(grid, layout, module.create_block(layout, place, hamiltonian, share), interaction)
+        block = module.create_block(layout, place, hamiltonian, share)
+        operator = SigmaOperator(grid, layout, block, Interaction.energy(hamiltonian) if planned else interaction)
         where = layout.geometry(*place)
         rows, columns = where.locate(np.arange(where.size))
         index = alpha.canonical[where.alpha[rows]], beta.canonical[where.beta[columns]]
-        out = np.empty(where.size)
-        operator.matvec(np.ascontiguousarray(whole[index]), out)
+        out, diagonal = np.empty(where.size), np.empty(where.size)
+        block.diagonal(interaction, diagonal)
+        operator._apply(interaction, diagonal, np.ascontiguousarray(whole[index]), out)
         sigma[index] = out
         operator.plan.free()
     grid.sum_over_all(sigma)
@@ -89,11 +94,11 @@ def apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, bac
     return whole, sigma
 
 
-def check(comm, hamiltonian, strings, labels, interaction, backend):
-    """All grids of this number of ranks against the dense matrix."""
+def check(comm, hamiltonian, strings, labels, interaction, backend, planned=False):
+    """All grids of this number of ranks against the dense matrix; `planned` as in `apply_everywhere`."""
     matrix = dense_matrix(hamiltonian, *strings, interaction)
     for shape in shapes(comm.size):
-        whole, sigma = apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend)
+        whole, sigma = apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, planned=planned)
         expected = (matrix @ whole.ravel()).reshape(whole.shape)
         error = np.abs(sigma - expected).max() / np.abs(expected).max()
         assert error < 1e-12, f"grid {shape}: relative error {error:.1e}"
@@ -135,3 +140,13 @@ def test_no_connection_at_all(comm):
     hamiltonian = make_hamiltonian(12, (3, 3))
     far = np.array([[0b000000000111], [0b000000111000], [0b000111000000], [0b111000000000]], np.uint64)
     check(comm, hamiltonian, (far, far), trivial_labels(12), Interaction.energy(hamiltonian), "cpu")
+
+
+@pytest.mark.every_size
+@pytest.mark.parametrize("what", ["energy", "spin_square"])
+@pytest.mark.parametrize("kind", ["sites", "extended", "impurity", "pairs"])
+def test_few_integrals(comm, kind, what):
+    """S^2 is applied in the order of tasks that was planned for H, which may leave nearly all pairs out."""
+    hamiltonian = with_few_integrals(kind, 7, (3, 2))
+    strings = random_strings(7, 3, 19), random_strings(7, 2, 17, seed=1)
+    check(comm, hamiltonian, strings, trivial_labels(7), getattr(Interaction, what)(hamiltonian), "cpu", planned=True)

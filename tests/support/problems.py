@@ -31,6 +31,29 @@ def make_hamiltonian(
     return Hamiltonian(h1e, eri[np.tril_indices(n_pairs)], 0.7, norb, nelec)
 
 
+def with_few_integrals(kind: str, norb: int, nelec: tuple[int, int], seed: int = 0) -> Hamiltonian:
+    """Random hopping and few two-electron integrals that are not zero.
+
+    Args:
+        kind: "sites", a Hubbard model; "extended", with repulsion and exchange of neighbours as well; "impurity", all
+            integrals of the first three orbitals; "pairs", pair hopping (pq|pq) alone.
+        norb, nelec: orbitals and electrons.
+        seed: of random numbers.
+    """
+    full = make_hamiltonian(norb, nelec, seed)
+    p, q = np.tril_indices(norb)
+    wanted = (p[:, None] == q[None, :]) & (p == q)[:, None] & (p == q)[None, :]
+    if kind == "extended":
+        wanted = (p == q)[:, None] & (p == q)[None, :] & (abs(p[:, None] - p[None, :]) <= 1)
+        wanted |= np.diag(p - q == 1)
+    elif kind == "impurity":
+        wanted = (p < 3)[:, None] & (p < 3)[None, :]
+    elif kind == "pairs":
+        wanted = np.diag(p > q)
+    pairs = np.where(wanted, full.eri_pairs(), 0.0)
+    return Hamiltonian(full.h1e, pairs[np.tril_indices(len(p))], full.ecore, norb, nelec)
+
+
 def turned(hamiltonian: Hamiltonian, seed: int = 0, blocks: np.ndarray | None = None) -> Hamiltonian:
     """The same Hamiltonian with beta orbitals of their own, turned among those of equal label."""
     rng = np.random.default_rng(seed)

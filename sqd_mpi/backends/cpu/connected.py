@@ -16,7 +16,7 @@ _ZERO = 1e-14
 
 @dataclass(frozen=True, eq=False)
 class ConnectedPairs:
-    """Which orbital pairs p > q have a part; the others are left out of what is multiplied."""
+    """Which orbital pairs p > q have a part; the others are left out of what is multiplied. Pairs p = q always are in."""
 
     coupled_alpha: NDArray[np.bool_]
     """(n_pairs,) pairs of alpha electrons that any pair of beta electrons, r = s included, is coupled with."""
@@ -37,9 +37,9 @@ class ConnectedPairs:
         apart, coupled = p != q, abs(hamiltonian.coupling()) > _ZERO
         h1e, eri = hamiltonian.same_spin(1)
         return cls(
-            coupled_alpha=coupled.any(axis=1),
-            coupled_beta=coupled[apart].any(axis=0),
-            moving_beta=coupled[~apart].any(axis=0) | _moves(h1e, eri, p, q),
+            coupled_alpha=coupled.any(axis=1) | ~apart,
+            coupled_beta=coupled[apart].any(axis=0) | ~apart,
+            moving_beta=coupled[~apart].any(axis=0) | _moves(h1e, eri, p, q) | ~apart,
         )
 
 
