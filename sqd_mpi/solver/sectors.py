@@ -72,8 +72,8 @@ DECISIVE = 0.03
 # Random vectors are stirred into iterations that are slow: where the largest first-order norm falls by less than that a
 # step, or is too large from the start. Late in the iterations too little of them would come into the Ritz vectors.
 SLOW, LEAST_STIRRED = 0.4, 0.01
-# So far are roots followed then, hartree: a state that lies closely below comes up late. With residual norms of 1e-3 one
-# of 300 hard problems lost a state, with 1e-5 one of 1,000, with 1e-6 none.
+# So far are roots followed then, hartree: a state that lies closely below comes up late. With residual norms of 1e-3
+# one of 300 hard problems lost a state, with 1e-5 one of 1,000, with 1e-6 none.
 SHARP = 1e-6
 SAME_ENERGY = 1e-8  # hartree; a state that is missed by less is not missed
 

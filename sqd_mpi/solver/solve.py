@@ -207,7 +207,9 @@ class _Solve:
                 start.stir(rows, scratch)
                 search.stirred(sector)
                 if options.tol > SHARP:
-                    self.call.log.info(f"slow iterations: they go on to a residual of {SHARP:g}, lest a lower state stays hidden")
+                    self.call.log.info(
+                        f"slow iterations: they go on to a residual of {SHARP:g}, lest a lower state stays hidden"
+                    )
             return slow
 
         pairs = davidson(

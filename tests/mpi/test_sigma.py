@@ -98,7 +98,9 @@ def check(comm, hamiltonian, strings, labels, interaction, backend, planned=Fals
     """All grids of this number of ranks against the dense matrix; `planned` as in `apply_everywhere`."""
     matrix = dense_matrix(hamiltonian, *strings, interaction)
     for shape in shapes(comm.size):
-        whole, sigma = apply_everywhere(comm, shape, hamiltonian, strings, labels, interaction, backend, planned=planned)
+        whole, sigma = apply_everywhere(
+            comm, shape, hamiltonian, strings, labels, interaction, backend, planned=planned
+        )
         expected = (matrix @ whole.ravel()).reshape(whole.shape)
         error = np.abs(sigma - expected).max() / np.abs(expected).max()
         assert error < 1e-12, f"grid {shape}: relative error {error:.1e}"

@@ -551,8 +551,12 @@ def test_roots_are_followed_further_than_they_must_and_then_still_converged():
         calls.append(1)
         return np.inf if len(calls) < 3 else 1e-8
 
-    loose, sharp = (davidson(Dense(matrix), unit_start(matrix, 1), tol=1e-3, sharper=each) for each in (lambda: 1.0, sharper))
+    loose, sharp = (
+        davidson(Dense(matrix), unit_start(matrix, 1), tol=1e-3, sharper=each) for each in (lambda: 1.0, sharper)
+    )
     assert 1e-8 < loose.residual_norms[0] <= 1e-3 and sharp.residual_norms[0] <= 1e-8
     assert len(calls) == sharp.n_iterations
-    short = davidson(Dense(matrix), unit_start(matrix, 1), tol=1e-3, sharper=lambda: 1e-8, max_iterations=loose.n_iterations)
+    short = davidson(
+        Dense(matrix), unit_start(matrix, 1), tol=1e-3, sharper=lambda: 1e-8, max_iterations=loose.n_iterations
+    )
     assert short.converged.all() and short.residual_norms[0] > 1e-8

@@ -16,7 +16,7 @@ _ZERO = 1e-14
 
 @dataclass(frozen=True, eq=False)
 class ConnectedPairs:
-    """Which orbital pairs p > q have a part; the others are left out of what is multiplied. Pairs p = q always are in."""
+    """Which orbital pairs p > q have a part; the others are left out of what is multiplied. Pairs p = q always are."""
 
     coupled_alpha: NDArray[np.bool_]
     """(n_pairs,) pairs of alpha electrons that any pair of beta electrons, r = s included, is coupled with."""
@@ -49,4 +49,6 @@ def _moves(h1e: FloatArray, eri: FloatArray, p: NDArray[np.int64], q: NDArray[np
     pair = np.maximum.outer(orbitals, orbitals)
     pair = pair * (pair + 1) // 2 + np.minimum.outer(orbitals, orbitals)
     direct, exchange = eri[:, pair.diagonal()], eri[pair[p], pair[q]]
-    return np.asarray((abs(h1e[p, q]) > _ZERO) | (abs(direct) > _ZERO).any(axis=1) | (abs(exchange) > _ZERO).any(axis=1))
+    return np.asarray(
+        (abs(h1e[p, q]) > _ZERO) | (abs(direct) > _ZERO).any(axis=1) | (abs(exchange) > _ZERO).any(axis=1)
+    )

@@ -22,7 +22,11 @@ def by_definition(hamiltonian) -> dict[str, np.ndarray]:
         pq = pair[p, q]
         found["coupled_alpha"][pq] = any(coupling[pq, pair[r, s]] != 0 for r in orbitals for s in orbitals)
         found["coupled_beta"][pq] = any(coupling[pair[r, s], pq] != 0 for r, s in apart)
-        elements = [h1e[p, q], *(eri[pq, pair[r, r]] for r in orbitals), *(eri[pair[p, r], pair[q, r]] for r in orbitals)]
+        elements = [
+            h1e[p, q],
+            *(eri[pq, pair[r, r]] for r in orbitals),
+            *(eri[pair[p, r], pair[q, r]] for r in orbitals),
+        ]
         found["moving_beta"][pq] = any(elements) or any(coupling[pair[r, r], pq] != 0 for r in orbitals)
     return found
 
