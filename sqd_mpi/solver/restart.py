@@ -15,7 +15,8 @@ from sqd_mpi.files.distributed import StoredVectors
 from sqd_mpi.solver.davidson import Eigenpairs, Step
 from sqd_mpi.solver.fitting import Frame
 from sqd_mpi.solver.history import History
-from sqd_mpi.solver.sectors import ANY_SPIN, Aim, Known, Sector, SectorSearch, SectorTask
+from sqd_mpi.solver.sector_search import SectorSearch
+from sqd_mpi.solver.sectors import ANY_SPIN, Aim, Known, Sector, SectorTask
 
 _NOTHING = -1e300  # hartree; no states lie below
 _NORMALISED = 1e-9  # by how much the squared norm of an eigenvector from a checkpoint may differ from 1

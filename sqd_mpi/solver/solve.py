@@ -35,19 +35,8 @@ from sqd_mpi.solver.observables import parity_of
 from sqd_mpi.solver.operators import Operators
 from sqd_mpi.solver.restart import Restart
 from sqd_mpi.solver.result import Found, Root, SubspaceResult, lowest_roots
-from sqd_mpi.solver.sectors import (
-    HOW_DECIDED,
-    SAME_ENERGY,
-    SHARP,
-    Aim,
-    Decision,
-    ModelShare,
-    Outlook,
-    Sector,
-    SectorSearch,
-    SectorTask,
-    Verdict,
-)
+from sqd_mpi.solver.sector_search import SAME_ENERGY, SHARP, SectorSearch
+from sqd_mpi.solver.sectors import HOW_DECIDED, Aim, Decision, ModelShare, Outlook, Sector, SectorTask, Verdict
 from sqd_mpi.solver.sigma import SigmaOperator
 from sqd_mpi.solver.start_vectors import StartVectors
 from sqd_mpi.timing import Timers

@@ -14,7 +14,7 @@ from sqd_mpi.distribution.ranks import ranks_of
 from sqd_mpi.files import distributed, items, records
 from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
-from sqd_mpi.solver import sectors
+from sqd_mpi.solver import sector_search
 from sqd_mpi.solver.solve import solve_subspace
 from tests.support.problems import close_strings, dense_matrix, make_hamiltonian
 from tests.support.shapes import shapes
@@ -148,7 +148,7 @@ def test_a_stopped_solve_goes_on_where_it_was(comm, spins, nroots, n_iterations)
 @pytest.mark.every_size
 def test_a_guard_that_was_stopped_goes_on_beside_the_known_root(comm, monkeypatch):
     """The known root is the first of the checkpoint and is not iterated again; the one that was sought follows it."""
-    monkeypatch.setattr(sectors, "LEAST_STIRRED", np.inf)  # else there is no need of one
+    monkeypatch.setattr(sector_search, "LEAST_STIRRED", np.inf)  # else there is no need of one
     hamiltonian, *strings = problem("unlike")
     exact = np.linalg.eigvalsh(dense_matrix(hamiltonian, *strings))[0]
     options = SolveOptions(model_space=6)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sqd_mpi.solver.sectors import (
+from sqd_mpi.solver.sector_search import (
     CAUTION,
     DECISIVE,
     LARGEST_FIRST_ORDER,
@@ -16,14 +16,10 @@ from sqd_mpi.solver.sectors import (
     SAME_ENERGY,
     SHARP,
     SLOW,
-    Aim,
-    ModelShare,
-    Outlook,
     SectorSearch,
-    SectorTask,
-    Verdict,
     decides,
 )
+from sqd_mpi.solver.sectors import Aim, ModelShare, Outlook, SectorTask, Verdict
 
 EVEN, ODD, OTHER = (0, 1), (0, -1), (1, 1)
 LARGE = 10 * LEAST_DIMENSION
