@@ -46,7 +46,7 @@ LARGEST_OUTSIDE = 0.1
 LARGEST_FIRST_ORDER = 0.35
 LARGEST_PART = 0.5  # of a sector that is a model space from which others may be judged
 # Smaller sectors are not left out without a look, which costs next to nothing.
-LEAST_DIMENSION = 1_000_000
+LEAST_DIMENSION = 100_000
 # A Ritz value from random start vectors decides when its residual norm is below this share of its distance.
 DECISIVE = 0.03
 # Random vectors are stirred into iterations that are slow: where the largest first-order norm falls by less than that a

@@ -10,6 +10,7 @@ from sqd_mpi.log import Log
 from sqd_mpi.options import SolveOptions
 from sqd_mpi.problem import bitstrings
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.solver import sector_search
 from sqd_mpi.solver.density_matrices import density_matrices
 from sqd_mpi.solver.sectors import HOW_DECIDED, Sector
 from sqd_mpi.solver.solve import Progress, solve_subspace
@@ -243,7 +244,8 @@ def test_strings_in_any_order_and_duplicates_make_no_difference():
     assert np.array_equal(found.roots[0].weights.alpha.shape, (12,))
 
 
-def test_history_timings_and_counts():
+def test_history_timings_and_counts(monkeypatch):
+    monkeypatch.setattr(sector_search, "LEAST_STIRRED", np.inf)  # so that there is a guard
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 30)
     timers = Timers()
@@ -300,8 +302,9 @@ def test_size_of_the_subspace_makes_no_difference(max_subspace):
     assert result.energies[0] == pytest.approx(exact.energies[0], abs=1e-10)
 
 
-def test_one_root_takes_ten_vectors():
+def test_one_root_takes_ten_vectors(monkeypatch):
     """Four of the basis, their images, the diagonal, and the root that is known while others are sought."""
+    monkeypatch.setattr(sector_search, "LEAST_STIRRED", np.inf)  # so that a root is guarded
     hamiltonian = make_hamiltonian(8, (4, 4), seed=1)
     strings = close_strings(8, 4, 30)
     widths = []
