@@ -162,6 +162,7 @@ class SectorSearch:
         state = self._sectors[task.sector]
         if task.aim is Aim.ROOTS:
             _follow(state, step)
+            state.slow = state.slow or (outside is not None and outside > LARGEST_OUTSIDE)
         state.hard = state.hard or verdict is Verdict.UNCLEAR
         state.how = "ritz" if verdict is Verdict.ABOVE else state.how
         return verdict

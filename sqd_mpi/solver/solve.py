@@ -180,10 +180,9 @@ class _Solve:
             step = step if known is None else step.behind(known)
             self.history.record(sector, step, shown=task.aim is Aim.ROOTS, tol=search.tolerance(task))
             if step.iteration == 1 and task.aim is Aim.ROOTS and known is None:
-                if start.stirred:
+                self.restart.compare(start.stored_numbers, step)
+                if start.stored_numbers and sector == self.restart.guarded:
                     search.stirred(sector)
-                if not start.stirred or sector == self.restart.guarded:
-                    self.restart.compare(start.stored_numbers, step)
             verdict = search.judge(task, step, start.outside)
             slow = search.to_stir(task, step)
             if self.hook is not None:
@@ -278,7 +277,7 @@ class _Solve:
         if stored and restart.stored is not None:
             # The first stored vectors of a sector are those of roots that are known by now.
             n_skipped = max(n_locked, restart.n_restored.get(sector, 0))
-            start.add_stored(restart.stored, n_skipped, sector == restart.guarded, self.call.options.resume)
+            start.add_stored(restart.stored, n_skipped, sector == restart.guarded)
         return start
 
     def _wanted_roots(self, sector: Sector, vectors: FloatArray) -> NDArray[np.bool_]:

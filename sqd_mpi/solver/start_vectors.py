@@ -13,13 +13,11 @@ from sqd_mpi.distribution.memory import Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.solver.model_space import ModelSpace
 from sqd_mpi.solver.random_vectors import fill_random
-from sqd_mpi.solver.sector_search import LARGEST_OUTSIDE
 from sqd_mpi.solver.sectors import Aim, SectorTask
 
 _N_RANDOM = 2
 _OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinants beside that in the model space
-# Norms of random vectors beside those of what they are added to: directions of slow iterations, and stored vectors.
-_STIRRED, _STIRRED_AT_FIRST = 0.5, 0.1
+_STIRRED = 0.5  # norm of a random vector beside that of what it is added to
 _LEAST_SQUARE = 1e-4  # norm squared of the part of a stored vector that lies in the sector
 
 
@@ -52,11 +50,8 @@ class StartVectors:
         self._n_locked = n_locked
         self._known: list[FloatArray] = []
         self._stored: tuple[Any, int, bool] = None, 0, False  # as in `add_stored`
-        self._to_go_on = False  # likewise
         self.stored_numbers: list[int] = []
         """Which stored eigenvectors lie in the sector and were taken."""
-        self.stirred = False
-        """Whether random vectors have had a part in all of the stored vectors, now or before they were stored."""
         self.outside: float | None = None
         """Weight outside of the model space of what the last root of the task starts from; None if that is a state of
         the model space."""
@@ -65,18 +60,15 @@ class StartVectors:
         """Take eigenvectors of the sector, (n, size) slices of this rank in host memory."""
         self._known.extend(vectors)
 
-    def add_stored(
-        self, stored: Any, n_skipped: int = 0, with_guard: bool = False, of_this_solve: bool = False
-    ) -> None:
+    def add_stored(self, stored: Any, n_skipped: int = 0, with_guard: bool = False) -> None:
         """Take stored vectors.
 
         Args:
             stored: see `files.distributed.StoredVectors`.
             n_skipped: how many of those that lie in the sector are passed over, the first ones.
             with_guard: whether the next comes from iterations in which random vectors have had a part.
-            of_this_solve: whether its iterations go on from them as they are.
         """
-        self._stored, self._to_go_on = (stored, n_skipped, with_guard), of_this_solve
+        self._stored = stored, n_skipped, with_guard
 
     def fill(self, out: Array) -> int:
         """Fill the first rows of (rows, size); returns how many. Collective over the grid."""
@@ -90,8 +82,6 @@ class StartVectors:
         if count >= n_rows:
             last = self._memory.to_host(out[n_rows - 1])[None, :]
             self.outside = float(self._model.weight_outside(self._grid, last)[0])
-            if task.aim is Aim.ROOTS and self.stored_numbers:
-                self._stir_stored(out, count)
         if task.aim is Aim.GUARD:
             if not (self._stored[2] and count >= n_rows):
                 count = self._fill_guards(out, count, limit)
@@ -105,7 +95,7 @@ class StartVectors:
             count += n_model
         return self._fill_directions(out, count, limit)
 
-    def stir(self, rows: Array, scratch: Array, share: float = _STIRRED) -> None:
+    def stir(self, rows: Array, scratch: Array) -> None:
         """Add a random vector of low energy to each of some vectors: from there on no state is out of reach.
 
         Collective over the grid.
@@ -113,7 +103,6 @@ class StartVectors:
         Args:
             rows: the (n, size) vectors.
             scratch: (size,), overwritten.
-            share: norm of a random vector beside that of the vector to which it is added.
         """
         vectors = self._memory.vectors
         for number in range(rows.shape[0]):
@@ -121,7 +110,7 @@ class StartVectors:
                 self._make_guard(number, random)
             squares = np.array([vectors.dot(each, each) for each in (rows[number], scratch)])
             self._grid.sum_over_all(squares)
-            factor = share * np.sqrt(squares[0] / max(float(squares[1]), 1e-300))
+            factor = _STIRRED * np.sqrt(squares[0] / max(float(squares[1]), 1e-300))
             vectors.add_scaled(scratch, factor, rows[number])
 
     def _fill_stored(self, out: Array, count: int, limit: int) -> int:
@@ -136,15 +125,6 @@ class StartVectors:
                     self.stored_numbers.append(number)
                     count += 1
         return count
-
-    def _stir_stored(self, out: Array, count: int) -> None:
-        """Stir random vectors into stored ones of another solve of which the model space says too little."""
-        self.stirred = self._stored[2]
-        if not self.stirred and not self._to_go_on and self.outside is not None and self.outside > LARGEST_OUTSIDE:
-            self.stir(out[:count], out[-1], _STIRRED_AT_FIRST)
-            for row in range(count):
-                self._purify(out[row])
-            self.stirred = True
 
     def _fill_directions(self, out: Array, count: int, limit: int) -> int:
         """Directions in which the iterations that were stored were going, if they were those of this sector."""

@@ -203,6 +203,16 @@ def test_iterations_that_are_quick_or_all_but_converged_are_not_stirred(first_or
         assert not search.to_stir(task, now)
 
 
+@pytest.mark.parametrize(("first_order", "expected"), [(2 * LEAST_STIRRED, True), (0.5 * LEAST_STIRRED, False)])
+def test_stored_vectors_outside_of_the_model_space_are_stirred_unless_they_have_all_but_converged(
+    first_order, expected
+):
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9)}, 1)
+    task, now = search.next(), step(-2.1, first_order=first_order)
+    search.judge(task, now, 0.5)
+    assert search.to_stir(task, now) is expected
+
+
 def test_iterations_far_from_an_eigenvector_are_stirred_at_once():
     search = SectorSearch({EVEN: outlook(-2.0, -1.9)}, 1)
     task, now = search.next(), step(-2.1, first_order=1.01 * LARGEST_FIRST_ORDER)

@@ -82,35 +82,3 @@ def test_stirring_adds_a_part_of_random_vectors_in_every_memory():
     np.testing.assert_allclose(np.linalg.norm(added, axis=1), 0.5 * np.linalg.norm(rows, axis=1))
     assert abs(added[0] @ added[1]) < 0.5 * np.linalg.norm(added[0]) * np.linalg.norm(added[1])
     assert (abs(added[0]) > 0).all()  # no determinant is left out
-
-
-class Stored:
-    """One stored vector."""
-
-    nroots = 1
-
-    def __init__(self, vector: np.ndarray):
-        self.vector = vector / np.linalg.norm(vector)
-
-    def fill(self, grid, layout, number, out):
-        """The vector."""
-        out[:] = self.vector
-
-
-@pytest.mark.parametrize(
-    ("hard", "known", "stirred"),
-    [(True, {}, True), (True, {"of_this_solve": True}, False), (True, {"with_guard": True}, True), (False, {}, False)],
-    ids=["of another solve", "of a checkpoint", "of a checkpoint, stirred before", "in the model space"],
-)
-def test_stored_vectors_of_which_the_model_space_says_too_little_are_stirred(hard, known, stirred):
-    start = of_task(SectorTask(SECTOR, 1, Aim.ROOTS), HOST)
-    out = np.empty((4, DIMENSION))
-    vector = np.random.default_rng(3).normal(size=DIMENSION)
-    if not hard:
-        of_task(SectorTask(SECTOR, 1, Aim.ROOTS), HOST).fill(out)
-        vector = out[0].copy()
-    stored = Stored(vector)
-    start.add_stored(stored, **known)
-    assert start.fill(out) == 1 and start.stirred == stirred
-    change = out[0] - stored.vector
-    assert np.linalg.norm(change) == pytest.approx(0.1 if stirred and not known else 0.0, abs=1e-14)
