@@ -249,7 +249,7 @@ def test_start_from_a_result_takes_fewer_iterations(folder, hamiltonian, exact):
     records.write_input("input.h5", hamiltonian, all_strings(7, 3), STRINGS[1], OPTIONS)
     assert run_here("plain.h5") == 0
     assert run_here(start="first.h5") == 0
-    # Beside a root that has all but converged a guard is needed, which slow iterations from model states can do without.
+    # Beside a root that has all but converged a guard is needed; slow iterations from model states can do without one.
     assert summary()["n_iterations"] <= 1.2 * summary("plain.h5")["n_iterations"]
     with h5py.File("result.h5") as better, h5py.File("plain.h5") as plain:
         assert better["history/energy"][0, 0] < plain["history/energy"][0, 0]
