@@ -143,8 +143,7 @@ def davidson(
     max_subspace: int | None = None,
     callback: Callable[[Step], bool] | None = None,
     locked: FloatArray | None = None,
-    stir: Callable[[Any, Any], bool] | None = None,
-    sharper: Callable[[], float] | None = None,
+    stir: Callable[[Any, Any], float] | None = None,
 ) -> Eigenpairs:
     """Lowest eigenpairs of a symmetric operator, or of what is left of it beside some known eigenvectors.
 
@@ -161,9 +160,9 @@ def davidson(
         callback: called once an iteration; returns True to stop.
         locked: (n, size) known eigenvectors of norm 1, in host memory; the roots that are sought are orthogonal to
             them, and no operator is applied to them.
-        stir: called after the callback with the (nroots, size) vectors that are about to expand the subspace and one
-            more as scratch; returns whether it changed the former.
-        sharper: called once an iteration; roots are followed down to that residual norm where it lies below `tol`.
+        stir: called after the callback with the (nroots, size) vectors that are about to expand the subspace, and one
+            more as scratch; infinite as long as it leaves them as they are. Once it has changed them it is not called
+            any more, and the roots are followed down to the residual norm that it returns if that is below `tol`.
 
     Returns:
         eigenpairs, converged or not. Residual norms are those of the operator, which may stay above `tol` where locked
@@ -176,24 +175,23 @@ def davidson(
     basis = KrylovBasis(operator, min(size, operator.dimension + nroots), nroots, locked)
     began = perf_counter()
     basis.begin(start)
-    iteration, stopped, patience = 0, False, _Patience()
+    iteration, stopped, patience, aim = 0, False, _Patience(), tol
     while True:
         iteration, settling = min(iteration + 1, max_iterations), iteration == max_iterations
         energies, coefficients = basis.ritz(nroots)
         if basis.count + nroots > basis.capacity:
             energies, coefficients = basis.restart(nroots)
         norms = basis.expand(energies, coefficients)
+        if callback is not None and not settling:
+            stopped = callback(_step(iteration, basis, energies, norms, perf_counter() - began))
+        if stir is not None and not settling and not stopped:
+            stir, aim = basis.stir(stir, aim)
         shares, errors = basis.errors(coefficients)
-        aim = tol if sharper is None else min(tol, sharper())
         reached = basis.norms_beside_locked <= np.maximum(aim, _STALLED * basis.locked_norms)
         converged = reached | (basis.norms_beside_locked <= _CERTAIN * errors)
         unsure = (shares > _SMALL_SHARE) | (_CERTAIN * errors > aim)
-        if callback is not None and not settling:
-            stopped = callback(_step(iteration, basis, energies, norms, perf_counter() - began))
         if stopped or (not unsure.any() and (converged.all() or iteration >= max_iterations)):
             break
-        if stir is not None:
-            basis.stir(stir)
         worst = float((basis.norms_beside_locked / np.maximum(aim, _CERTAIN * errors)).max())
         if unsure.any() and (converged.all() or iteration >= max_iterations or patience.ends(worst)):
             basis.renew(unsure, alone=iteration >= max_iterations)

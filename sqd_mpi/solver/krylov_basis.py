@@ -31,6 +31,9 @@ _SEEN = 0.5  # share of an image in single precision that shows what such images
 _NOTHING_NEW = 1e-10  # norm of what is left of a normalised vector that is dependent on others
 
 
+Stir = Callable[[Any, Any], float]
+
+
 class KrylovBasis:
     """Basis V, images W = H V and the projected matrices V^T H V and V^T V.
 
@@ -247,11 +250,18 @@ class KrylovBasis:
         self.locked_norms = np.sqrt(np.maximum(part, 0.0))
         self.norms_beside_locked = np.sqrt(np.maximum(squares - part, 0.0))
 
-    def stir(self, change: Callable[[Any, Any], bool]) -> None:
-        """Let a function change the expansion vectors, given scratch; it returns whether it did."""
+    def stir(self, change: Stir, aim: float) -> tuple[Stir | None, float]:
+        """Let a function change the expansion vectors, see `davidson`.
+
+        Returns:
+            the function as long as it has not, else None; the residual norm down to which roots are followed.
+        """
         k, m = self.count, len(self.expansion.products)
-        if change(self.basis[k : k + m], self.images[k]):
-            self.expansion.overlaps, self.expansion.products = self._inner_products(k, m)
+        sharper = change(self.basis[k : k + m], self.images[k])
+        if np.isinf(sharper):
+            return change, aim
+        self.expansion.overlaps, self.expansion.products = self._inner_products(k, m)
+        return None, min(aim, sharper)
 
     def accept(self, wanted: NDArray[np.bool_]) -> bool:
         """Take in those of the (m,) expansion vectors that are wanted; False if nothing new is left."""

@@ -175,10 +175,6 @@ class ModelSpace:
         outside = np.maximum(1.0 - (inside**2).sum(axis=1), 0.0)
         return outside, _of_the_main(inside @ self.vectors, self.energies), _of_the_main(inside, self.diagonal)
 
-    def weight_outside(self, grid: ProcessGrid, vectors: FloatArray) -> FloatArray:
-        """(n,) weight of normalised vectors outside of the model space, see `shares`."""
-        return self.shares(grid, vectors)[0]
-
     def fill(self, out: Array, n_vectors: int, memory: Memory = HOST, first: int = 0) -> int:
         """Put start vectors into the first rows of `out` (rows, size); returns how many.
 

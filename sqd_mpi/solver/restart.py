@@ -34,7 +34,9 @@ class Restart:
         self.n_restored: dict[Sector, int] = {}
         """Roots of every sector that a checkpoint has brought."""
         self.guarded: Sector | None = None
-        """Sector for which the checkpoint has vectors in which random ones have had a part, or None."""
+        """Sector for which the checkpoint has a vector that began as a random one, or None."""
+        self.stirred: set[Sector] = set()
+        """Sectors for whose lowest roots the checkpoint has vectors in which random ones have had a part."""
         self._frame = frame
 
     @classmethod
@@ -82,10 +84,9 @@ class Restart:
     def state(self, task: SectorTask, search: SectorSearch) -> dict[str, Any]:
         """What a later run needs, beside vectors and history, to go on from here."""
         sectors_known = search.state()
-        guarded = task.aim is Aim.GUARD or (task.aim is Aim.ROOTS and search.is_stirred(task.sector))
         return {
             "settings": _settings(self._frame),
-            "guarded": task.sector if guarded else None,
+            "guarded": task.sector if task.aim is Aim.GUARD else None,
             "sectors": {
                 "label": [sector.label for sector in sectors_known],
                 "parity": [sector.parity for sector in sectors_known],
@@ -93,6 +94,7 @@ class Restart:
                 "n_found": [known.n_found for known in sectors_known.values()],
                 "hard": [int(known.hard) for known in sectors_known.values()],
                 "how": [known.how for known in sectors_known.values()],
+                "stirred": [int(known.stirred) for known in sectors_known.values()],
                 "complete_below": [max(known.complete_below, _NOTHING) for known in sectors_known.values()],
             },
         }
@@ -128,17 +130,20 @@ class Restart:
         columns = known["sectors"]
         # Older files lack some.
         columns.setdefault("twice_spin", [ANY_SPIN] * len(columns["label"]))
+        columns.setdefault("stirred", [0] * len(columns["label"]))
         columns.setdefault("complete_below", [_NOTHING] * len(columns["label"]))
-        names = "label", "parity", "twice_spin", "n_found", "hard", "how", "complete_below"
-        for label, parity, twice_spin, n_found, hard, how, complete_below in zip(
+        names = "label", "parity", "twice_spin", "n_found", "hard", "how", "stirred", "complete_below"
+        for label, parity, twice_spin, n_found, hard, how, stirred, complete_below in zip(
             *(columns[name] for name in names), strict=True
         ):
             sector = Sector(label, parity, twice_spin)
             if sector not in sectors:
                 continue
+            if stirred:
+                self.stirred.add(sector)
             whole, pairs = self._roots(sector, n_found, state)
             if whole:
-                yield sector, pairs, Known(n_found, bool(hard), str(how), float(complete_below))
+                yield sector, pairs, Known(n_found, bool(hard), str(how), bool(stirred), float(complete_below))
 
     def _roots(self, sector: Sector, n_found: int, state: dict[str, Any]) -> tuple[bool, Eigenpairs | None]:
         """Whether the known roots of a sector are all there with the accuracy that is wanted now; and the roots."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
-from sqd_mpi.solver.davidson import Step
+from sqd_mpi.solver.davidson import Eigenpairs, Step
 from sqd_mpi.solver.sectors import (
     HOW_DECIDED,
     Aim,
@@ -50,7 +50,8 @@ LEAST_DIMENSION = 100_000
 # A Ritz value from random start vectors decides when its residual norm is below this share of its distance.
 DECISIVE = 0.03
 # Random vectors are stirred into iterations that are slow: where the largest first-order norm falls by less than that a
-# step, or is too large from the start. Late in the iterations too little of them would come into the Ritz vectors.
+# step or is too large from the start; and where that says nothing. Late in the iterations too little of them would come
+# into the Ritz vectors.
 SLOW, LEAST_STIRRED = 0.4, 0.01
 # So far are roots followed then, hartree: a state that lies closely below comes up late. With residual norms of 1e-3
 # one of 300 hard problems lost a state, with 1e-5 one of 1,000, with 1e-6 none.
@@ -83,8 +84,6 @@ class _Sector:
     """Whether they come on slowly."""
     stirred: bool = False
     """Whether they have had a part of random vectors."""
-    sharp: bool = False
-    """Whether they are converged so far that this counts."""
     complete_below: float = -np.inf
     """All its states that lie below are known, hartree."""
     how: str | None = None
@@ -136,12 +135,9 @@ class SectorSearch:
         """Whether the model space is believed and puts the next state of a sector above the bound."""
         if state.hard or not self.believed:
             return False
-        k, outlook = len(state.energies), state.outlook
         missed = max((each.missed for each in self._all), default=0.0)
         depth = max((max(each.depth, each.missed) for each in self._all), default=0.0)
-        return float(outlook.energies[min(k, len(outlook.energies) - 1)]) > bound + max(
-            CAUTION * missed, LEAST_MARGIN
-        ) and outlook.edge > bound + max(CAUTION * depth, LEAST_MARGIN)
+        return _is_above(state.outlook, len(state.energies), bound, missed, depth)
 
     def _order(self, sector: Sector) -> tuple[bool, float]:
         """Cheap looks first, and what may lower the bound."""
@@ -149,25 +145,24 @@ class SectorSearch:
         k = min(len(state.energies), len(state.outlook.energies) - 1)
         return state.hard, float(state.outlook.energies[k])
 
-    def judge(self, task: SectorTask, step: Step, outside: float | None) -> Verdict:
+    def judge(self, task: SectorTask, step: Step, share: ModelShare | None) -> Verdict:
         """What a step of the eigensolver says about the last root of a task; noted for a checkpoint of this step.
 
         Args:
             task: what the sector is solved for.
             step: of the eigensolver.
-            outside: weight outside of the model space of the vector from which the last root started; None if that was
-                the state of the model space itself.
+            share: what the model space holds of the vector from which the last root started; None if that was the state
+                of the model space itself.
         """
-        verdict = self._verdict(task, step, outside)
+        verdict = self._verdict(task, step, share)
         state = self._sectors[task.sector]
         if task.aim is Aim.ROOTS:
-            _follow(state, step)
-            state.slow = state.slow or (outside is not None and outside > LARGEST_OUTSIDE)
+            _follow(state, step, share)
         state.hard = state.hard or verdict is Verdict.UNCLEAR
         state.how = "ritz" if verdict is Verdict.ABOVE else state.how
         return verdict
 
-    def _verdict(self, task: SectorTask, step: Step, outside: float | None) -> Verdict:
+    def _verdict(self, task: SectorTask, step: Step, share: ModelShare | None) -> Verdict:
         bound, last = self.bound, task.count - 1
         energy, residual_norm = float(step.energies[last]), float(step.residual_norms[last])
         if task.aim is Aim.ROOTS:
@@ -175,13 +170,13 @@ class SectorSearch:
         if task.aim is Aim.GUARD:
             return Verdict.ABOVE if decides(energy, residual_norm, bound) else Verdict.OPEN
         small = step.first_order_norms[last] <= LARGEST_FIRST_ORDER
-        if step.iteration == 1 and not (small if outside is None else outside <= LARGEST_OUTSIDE):
+        if step.iteration == 1 and not (small if share is None else share.outside[-1] <= LARGEST_OUTSIDE):
             return Verdict.UNCLEAR
         above = energy + CAUTION * float(step.corrections[last]) > bound + LEAST_MARGIN
         return Verdict.ABOVE if small and above else Verdict.OPEN
 
     def note(
-        self, task: SectorTask, verdict: Verdict, energies: FloatArray, converged: NDArray[np.bool_], share: ModelShare,
+        self, task: SectorTask, verdict: Verdict, pairs: Eigenpairs, share: ModelShare,
         wanted: NDArray[np.bool_] | None = None,
     ) -> bool:  # fmt: skip
         """Take in what the iterations of a task have led to.
@@ -189,16 +184,15 @@ class SectorSearch:
         Args:
             task: what the sector was solved for.
             verdict: with which the iterations ended.
-            energies: (count,) hartree, those that were known before and then the others, each ascending; Ritz values
-                where a root did not converge.
-            converged: (count,) whether each did.
+            pairs: eigenpairs, those that were known before and then the others, each ascending; Ritz values where a
+                root did not converge.
             share: what the model space holds of their vectors.
             wanted: (count,) which of them may be wanted roots; by default all.
 
         Returns:
             whether these are roots of the sector that are known from now on.
         """
-        state, bound = self._sectors[task.sector], self.bound
+        state, bound, energies, converged = self._sectors[task.sector], self.bound, pairs.energies, pairs.converged
         state.lowest = min(state.lowest, float(np.min(energies)))
         if verdict is not Verdict.OPEN:
             return False
@@ -215,7 +209,7 @@ class SectorSearch:
             state.how = "undecided"
         elif task.aim is Aim.GUARD:  # the lowest of all that were not known
             state.complete_below = float(energies[-1])
-        elif task.aim is Aim.ROOTS and state.stirred and state.sharp:
+        elif task.aim is Aim.ROOTS and state.stirred and np.all(pairs.residual_norms <= SHARP):
             state.complete_below = float(energies.max())
         return True
 
@@ -232,10 +226,6 @@ class SectorSearch:
     def tolerance(self, task: SectorTask) -> float:
         """Residual norm down to which roots are followed even if a larger one will do, hartree."""
         return SHARP if task.aim is Aim.ROOTS and self._sectors[task.sector].stirred else np.inf
-
-    def is_stirred(self, sector: Sector) -> bool:
-        """Whether random vectors have come into the iterations of the lowest roots of a sector."""
-        return self._sectors[sector].stirred
 
     def found(
         self, sector: Sector, energies: FloatArray, share: ModelShare, wanted: NDArray[np.bool_] | None = None
@@ -272,7 +262,7 @@ class SectorSearch:
     def state(self) -> dict[Sector, Known]:
         """What `restore` needs of every sector."""
         return {
-            sector: Known(len(state.energies), state.hard, state.how or "", state.complete_below)
+            sector: Known(len(state.energies), state.hard, state.how or "", state.stirred, state.complete_below)
             for sector, state in self._sectors.items()
         }
 
@@ -301,20 +291,47 @@ class SectorSearch:
     def believed(self) -> bool:
         """Whether the model spaces explain every root that was solved, and are but a part of those sectors."""
         solved = [each for each in self._all if len(each.energies) and not each.outlook.complete]
-        return bool(solved) and all(
-            each.outside <= LARGEST_OUTSIDE and each.outlook.size <= LARGEST_PART * each.outlook.dimension
-            for each in solved
-        )
+        return bool(solved) and all(each.outside <= LARGEST_OUTSIDE and _is_part(each.outlook) for each in solved)
 
 
-def _follow(state: _Sector, step: Step) -> None:
-    """Note how the iterations of the lowest roots of a sector come on."""
+def _follow(state: _Sector, step: Step, share: ModelShare | None) -> None:
+    """Note how the iterations of the lowest roots of a sector come on; arguments as of `SectorSearch.judge`."""
     norms = step.first_order_norms
-    if step.iteration == 1:
-        state.first_norms = norms
-    limits = state.first_norms * SLOW ** (step.iteration - 1) if step.iteration > 1 else LARGEST_FIRST_ORDER
-    state.slow = state.slow or bool(np.any(norms > limits))
-    state.sharp = bool(np.all(step.residual_norms <= SHARP))
+    if step.iteration == 1:  # nothing is known of these iterations yet
+        state.first_norms, state.stirred = norms, False
+        state.slow = bool(np.any(norms > LARGEST_FIRST_ORDER)) or _is_doubtful(state.outlook, step, share)
+    elif share is None:  # else the first norms were small already
+        state.slow = state.slow or bool(np.any(norms > state.first_norms * SLOW ** (step.iteration - 1)))
+
+
+def _is_doubtful(outlook: Outlook, step: Step, share: ModelShare | None) -> bool:
+    """Whether a model space will not show that no state lies below the last root, as far as its first step tells."""
+    if share is None:
+        return not _is_part(outlook)
+    count, energy = len(step.energies), float(step.energies[-1])
+    missed = max(float(outlook.energies[:count][-1]), float(share.energies[-1])) - energy
+    depth = max(float(share.diagonals[-1]) - energy, missed)
+    believed = _is_part(outlook) and share.outside[-1] <= LARGEST_OUTSIDE
+    return not (believed and _is_above(outlook, count, energy, missed, depth))
+
+
+def _is_above(outlook: Outlook, n_known: int, bound: float, missed: float, depth: float) -> bool:
+    """Whether a model space puts all states but some known ones above a bound.
+
+    Args:
+        outlook: what it says.
+        n_known: number of known states.
+        bound: hartree.
+        missed, depth: by how much model states and main determinants lie above states at most, hartree.
+    """
+    following = float(outlook.energies[min(n_known, len(outlook.energies) - 1)])
+    margin, depth = (max(CAUTION * value, LEAST_MARGIN) for value in (missed, depth))
+    return following > bound + margin and outlook.edge > bound + depth
+
+
+def _is_part(outlook: Outlook) -> bool:
+    """Whether a model space is so small a part of its sector that it can be judged by what lies outside."""
+    return outlook.size <= LARGEST_PART * outlook.dimension
 
 
 def decides(energy: float, residual_norm: float, bound: float) -> bool:

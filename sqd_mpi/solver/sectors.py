@@ -89,6 +89,8 @@ class Known(NamedTuple):
     """Whether its model space says too little."""
     how: str
     """How it was decided, or nothing."""
+    stirred: bool
+    """Whether random vectors have had a part in its lowest roots."""
     complete_below: float
     """All its states that lie below are known, hartree."""
 

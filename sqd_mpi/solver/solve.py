@@ -162,7 +162,7 @@ class _Solve:
             lock: whether roots that are known are left as they are.
         """
         frame, options, search, sector = self.frame, self.call.options, self.search, task.sector
-        layout, bound = frame.layout(sector), search.bound
+        bound = search.bound
 
         # The operator, and as many basis vectors as fit beside it and the roots that are known.
         operator = self.operators.hamiltonian(sector)
@@ -172,39 +172,10 @@ class _Solve:
         start = self._start_vectors(task, operator, n_locked, stored=lock)
 
         # Iterations, until the roots are converged or enough is known of the sector.
-        finished = self._finished_but(sector)
-        verdict, slow = Verdict.OPEN, False
-
-        def callback(step: Step) -> bool:
-            nonlocal verdict, slow
-            step = step if known is None else step.behind(known)
-            self.history.record(sector, step, shown=task.aim is Aim.ROOTS, tol=search.tolerance(task))
-            if step.iteration == 1 and task.aim is Aim.ROOTS and known is None:
-                self.restart.compare(start.stored_numbers, step)
-                if start.stored_numbers and sector == self.restart.guarded:
-                    search.stirred(sector)
-            verdict = search.judge(task, step, start.outside)
-            slow = search.to_stir(task, step)
-            if self.hook is not None:
-                state = partial(self._state, task, step)
-                n, labels = self.history.n_iterations, frame.space.labels
-                self.stopped = self.hook(Progress(step, n, layout, finished, frame.grid, labels, state))
-            return self.stopped or verdict is not Verdict.OPEN
-
-        def stir(rows: Any, scratch: Any) -> bool:
-            if slow:
-                start.stir(rows, scratch)
-                search.stirred(sector)
-                if options.tol > SHARP:
-                    self.call.log.info(
-                        f"slow iterations: they go on to a residual of {SHARP:g}, lest a lower state stays hidden"
-                    )
-            return slow
-
+        watch = _Watch(self, task, start, known)
         pairs = davidson(
             operator, start.fill, nroots=task.count - n_locked, tol=options.tol, max_iterations=options.max_iterations,
-            max_subspace=n_basis, callback=callback, locked=None if known is None else known.vectors,
-            stir=stir, sharper=lambda: search.tolerance(task),
+            max_subspace=n_basis, callback=watch.step, locked=None if known is None else known.vectors, stir=watch.stir,
         )  # fmt: skip
         self.restart.used = self.restart.used or bool(start.stored_numbers)
         self.history.n_sigma += pairs.n_sigma
@@ -219,7 +190,7 @@ class _Solve:
         together = pairs if known is None else pairs.behind(known)
         share = ModelShare(*self.models[sector].shares(frame.grid, together.vectors))
         wanted = self._wanted_roots(sector, together.vectors)
-        if not search.note(task, verdict, together.energies, together.converged, share, wanted):
+        if not search.note(task, watch.verdict, together, share, wanted):
             return
         order = np.argsort(together.energies, kind="stable")
         self.found[sector] = Found(together.taken(order), wanted[order])
@@ -250,7 +221,7 @@ class _Solve:
         self.usage.count(operator, structure_bytes, own + kept)
         return n_basis
 
-    def _finished_but(self, sector: Sector) -> list[tuple[Layout, FloatArray, FloatArray, FloatArray]]:
+    def finished_but(self, sector: Sector) -> list[tuple[Layout, FloatArray, FloatArray, FloatArray]]:
         """What is known of the other sectors, as in `Progress.finished`."""
         return [
             (self.frame.layout(other), each.pairs.vectors, each.pairs.energies, each.pairs.residual_norms)
@@ -288,7 +259,7 @@ class _Solve:
         parities = np.array([parity_of(self.frame.grid, layout, vector) for vector in vectors])
         return self.frame.sought.parity * parities > -_SURE_PARITY
 
-    def _state(self, task: SectorTask, step: Step) -> dict[str, Any]:
+    def state(self, task: SectorTask, step: Step) -> dict[str, Any]:
         """What a later run needs beside the vectors to go on from here."""
         history, restart = self.history.state(self.call.options.nroots, step), self.restart.state(task, self.search)
         others = [s.twice_spin for s, each in self.found.items() if s != task.sector for _ in each.pairs.energies]
@@ -354,6 +325,52 @@ def _disturb_each_other(known: Eigenpairs, new: Eigenpairs, tol: float) -> bool:
         return bool(new.converged.all())
     couplings = np.minimum(known.residual_norms[:, None], new.residual_norms[None, :])  # at most
     return bool(np.any(couplings**2 > SAME_ENERGY * abs(known.energies[:, None] - new.energies[None, :])))
+
+
+class _Watch:
+    """What the eigensolver asks at every step of a task, on all ranks.
+
+    Args:
+        solve: the solve.
+        task: what a sector is solved for.
+        start: what the iterations start from.
+        known: roots of the sector that are left as they are, or None.
+    """
+
+    def __init__(self, solve: _Solve, task: SectorTask, start: StartVectors, known: Eigenpairs | None) -> None:
+        self.verdict = Verdict.OPEN
+        """What the last step says of the sector."""
+        self._solve, self._task, self._start, self._known = solve, task, start, known
+        self._finished = solve.finished_but(task.sector)
+        self._slow = False
+
+    def step(self, step: Step) -> bool:
+        """Take a step in; whether iterations end here."""
+        solve, task, search = self._solve, self._task, self._solve.search
+        step = step if self._known is None else step.behind(self._known)
+        solve.history.record(task.sector, step, shown=task.aim is Aim.ROOTS, tol=search.tolerance(task))
+        self.verdict = search.judge(task, step, self._start.share)
+        if step.iteration == 1 and task.aim is Aim.ROOTS and self._known is None:
+            solve.restart.compare(self._start.stored_numbers, step)
+            if self._start.stored_numbers and task.sector in solve.restart.stirred:
+                search.stirred(task.sector)
+        self._slow = search.to_stir(task, step)
+        if solve.hook is not None:
+            n, frame, state = solve.history.n_iterations, solve.frame, partial(solve.state, task, step)
+            layout, labels = frame.layout(task.sector), frame.space.labels
+            solve.stopped = solve.hook(Progress(step, n, layout, self._finished, frame.grid, labels, state))
+        return solve.stopped or self.verdict is not Verdict.OPEN
+
+    def stir(self, rows: Any, scratch: Any) -> float:
+        """See `davidson`."""
+        if self._slow:
+            self._start.stir(rows, scratch)
+            self._solve.search.stirred(self._task.sector)
+            if self._solve.call.options.tol > SHARP:
+                self._solve.call.log.info(
+                    f"slow iterations: they go on to a residual of {SHARP:g}, lest a lower state stays hidden"
+                )
+        return self._solve.search.tolerance(self._task)
 
 
 class _Usage:

@@ -13,7 +13,7 @@ from sqd_mpi.distribution.memory import Array, Memory
 from sqd_mpi.distribution.process_grid import ProcessGrid
 from sqd_mpi.solver.model_space import ModelSpace
 from sqd_mpi.solver.random_vectors import fill_random
-from sqd_mpi.solver.sectors import Aim, SectorTask
+from sqd_mpi.solver.sectors import Aim, ModelShare, SectorTask
 
 _N_RANDOM = 2
 _OUTSIDE_SHARE = 1.0  # norm of the part of a random vector over all determinants beside that in the model space
@@ -52,9 +52,9 @@ class StartVectors:
         self._stored: tuple[Any, int, bool] = None, 0, False  # as in `add_stored`
         self.stored_numbers: list[int] = []
         """Which stored eigenvectors lie in the sector and were taken."""
-        self.outside: float | None = None
-        """Weight outside of the model space of what the last root of the task starts from; None if that is a state of
-        the model space."""
+        self.share: ModelShare | None = None
+        """What the model space holds of the vector from which the last root of the task starts; None if that is one of
+        its states."""
 
     def add_known(self, vectors: FloatArray) -> None:
         """Take eigenvectors of the sector, (n, size) slices of this rank in host memory."""
@@ -66,7 +66,7 @@ class StartVectors:
         Args:
             stored: see `files.distributed.StoredVectors`.
             n_skipped: how many of those that lie in the sector are passed over, the first ones.
-            with_guard: whether the next comes from iterations in which random vectors have had a part.
+            with_guard: whether the next comes from iterations that began with random vectors.
         """
         self._stored = stored, n_skipped, with_guard
 
@@ -81,7 +81,7 @@ class StartVectors:
         count = self._fill_stored(out, count, limit - n_guards)
         if count >= n_rows:
             last = self._memory.to_host(out[n_rows - 1])[None, :]
-            self.outside = float(self._model.weight_outside(self._grid, last)[0])
+            self.share = ModelShare(*self._model.shares(self._grid, last))
         if task.aim is Aim.GUARD:
             if not (self._stored[2] and count >= n_rows):
                 count = self._fill_guards(out, count, limit)

@@ -151,14 +151,17 @@ def test_starts_that_do_not_fit_are_refused():
 def test_conv_tol_and_its_kin_have_their_effect(nitrogen):
     arguments = problem(nitrogen, 8, (5, 5))
     sigmas, residuals = [], []
-    for energy in (1e-12, 1e-14, 1e-16):  # slow iterations go on to 1e-12 in any case
-        found = quiet(model_space=5)
+    for energy in (1e-6, 1e-10, 1e-16):
+        found = quiet(model_space=100)  # of which iterations are quick
         found.conv_tol = energy
         residuals.append(found.kernel(*arguments)[1].residual_norm)
         assert residuals[-1] <= np.sqrt(energy)
         assert found.conv_tol == pytest.approx(energy) and found.tol == pytest.approx(np.sqrt(energy))
         sigmas.append(found.result.n_sigma)
     assert sigmas[0] < sigmas[1] < sigmas[2]
+    slow = quiet(model_space=5)
+    slow.conv_tol = 1e-6
+    assert slow.kernel(*arguments)[1].residual_norm <= 1e-6  # so that no lower state stays hidden
     found.conv_tol_residual = 1e-4
     assert found.tol == found.conv_tol_residual == 1e-4
 

@@ -44,10 +44,19 @@ def share(*energies: float, outside: float = 0.02, above: float = 0.0, depth: fl
     return ModelShare(np.full(len(energies), outside), np.array(energies) + above, np.array(energies) + depth)
 
 
-def solve(search: SectorSearch, task: SectorTask, *energies: float, converged: bool = True, **of_share: float) -> bool:
+def pairs(*energies: float, converged: bool = True, norms: float = 0.0) -> SimpleNamespace:
+    """What search needs of eigenpairs."""
+    ones = np.ones(len(energies))
+    return SimpleNamespace(energies=np.array(energies), converged=converged * ones > 0, residual_norms=norms * ones)
+
+
+def solve(
+    search: SectorSearch, task: SectorTask, *energies: float, converged: bool = True, norms: float = 0.0,
+    **of_share: float,
+) -> bool:  # fmt: skip
     """Note what iterations to their end have led to."""
-    found = share(*energies, **of_share)
-    return search.note(task, Verdict.OPEN, np.array(energies), np.full(len(energies), converged), found)
+    found = pairs(*energies, converged=converged, norms=norms)
+    return search.note(task, Verdict.OPEN, found, share(*energies, **of_share))
 
 
 def test_sectors_of_the_lowest_model_states_come_first_the_lowest_before_the_others():
@@ -121,10 +130,10 @@ def test_a_look_that_shows_a_large_first_order_vector_calls_for_random_vectors()
     look = search.next()
     verdict = search.judge(look, step(-1.1, first_order=0.5), None)
     assert verdict is Verdict.UNCLEAR
-    assert not search.note(look, verdict, np.array([-1.1]), np.array([False]), share(-1.1, outside=0.2))
+    assert not search.note(look, verdict, pairs(-1.1, converged=False), share(-1.1, outside=0.2))
     assert search.next() == SectorTask(ODD, 1, Aim.GUARD)
     # The norm says nothing where iterations began from a stored vector; its weight outside does.
-    assert search.judge(look, step(-1.1, first_order=1e-6), outside=0.5) is Verdict.UNCLEAR
+    assert search.judge(look, step(-1.1, first_order=1e-6), share(-1.1, outside=0.5)) is Verdict.UNCLEAR
 
 
 def test_a_large_correction_keeps_a_look_going():
@@ -168,7 +177,7 @@ def stirred(search: SectorSearch, *energies: float, norms: float = 0.1 * SHARP) 
     now = step(*energies, iteration=20, first_order=norms, norms=norms)
     search.judge(task, now, None)
     assert not search.to_stir(task, now)
-    assert solve(search, task, *energies, outside=0.4)
+    assert solve(search, task, *energies, norms=norms, outside=0.4)
 
 
 def test_stirred_iterations_that_have_converged_leave_no_state_below_their_highest_root():
@@ -203,14 +212,42 @@ def test_iterations_that_are_quick_or_all_but_converged_are_not_stirred(first_or
         assert not search.to_stir(task, now)
 
 
-@pytest.mark.parametrize(("first_order", "expected"), [(2 * LEAST_STIRRED, True), (0.5 * LEAST_STIRRED, False)])
-def test_stored_vectors_outside_of_the_model_space_are_stirred_unless_they_have_all_but_converged(
-    first_order, expected
-):
-    search = SectorSearch({EVEN: outlook(-2.0, -1.9)}, 1)
-    task, now = search.next(), step(-2.1, first_order=first_order)
-    search.judge(task, now, 0.5)
-    assert search.to_stir(task, now) is expected
+@pytest.mark.parametrize(
+    ("first_order", "of_share", "expected"),
+    [
+        (2 * LEAST_STIRRED, {"outside": 0.5}, True),
+        (2 * LEAST_STIRRED, {"above": 0.5}, True),
+        (2 * LEAST_STIRRED, {"depth": 9.0}, True),
+        (0.5 * LEAST_STIRRED, {"outside": 0.5}, False),
+        (2 * LEAST_STIRRED, {}, False),
+    ],
+    ids=["weight outside", "much missed", "low determinants outside", "all but converged", "believed"],
+)
+def test_stored_vectors_are_stirred_where_their_sector_would_have_to_be_guarded(first_order, of_share, expected):
+    search = SectorSearch({EVEN: outlook(-2.05, -1.5)}, 1)
+    task, stored = search.next(), share(-2.1, **of_share)
+    for number in (1, 2):  # how far they come in a step says nothing
+        now = step(-2.1, first_order=first_order, iteration=number)
+        search.judge(task, now, stored)
+        assert search.to_stir(task, now) is expected
+
+
+def test_iterations_are_stirred_at_once_where_the_model_space_is_nearly_the_whole_sector():
+    search = SectorSearch({EVEN: outlook(-2.0, -1.9, dimension=400)}, 1)
+    task, now = search.next(), step(-2.1, first_order=2 * LEAST_STIRRED)
+    search.judge(task, now, None)
+    assert search.to_stir(task, now)
+
+
+def test_what_was_stirred_says_nothing_of_iterations_that_begin_anew():
+    """As those in which roots are converged together, one of which a look from a model state has brought."""
+    search = SectorSearch({EVEN: outlook(-2.0, -1.7), ODD: outlook(-1.8)}, 2)
+    stirred(search, -2.1)
+    stirred(search, -1.75)
+    task = SectorTask(EVEN, 2, Aim.ROOTS)
+    search.judge(task, step(-2.1, -1.8, norms=1e-9, first_order=1e-9), share(-2.1, -1.8))
+    assert not search.state()[EVEN].stirred and solve(search, task, -2.1, -1.8, outside=0.4)
+    assert search.bound == -1.8 and search.next() == SectorTask(EVEN, 3, Aim.GUARD)
 
 
 def test_iterations_far_from_an_eigenvector_are_stirred_at_once():
@@ -227,8 +264,8 @@ def test_a_root_that_a_guard_finds_below_known_ones_takes_its_place_among_them()
     task = search.next()
     assert search.judge(task, step(-2.1, -1.5, -1.6, norms=1e-9), None) is Verdict.OPEN
     wanted = np.array([True, True, False])
-    found = np.array([-2.1, -1.5, -1.6])
-    assert search.note(task, Verdict.OPEN, found, np.ones(3, bool), share(*found), wanted)
+    found = -2.1, -1.5, -1.6
+    assert search.note(task, Verdict.OPEN, pairs(*found), share(*found), wanted)
     assert search.bound == -1.5  # the new one is not wanted
     assert search.next() == SectorTask(EVEN, 4, Aim.GUARD)
 
@@ -272,11 +309,11 @@ def test_every_state_of_a_sector_known_settles_it():
 def test_roots_that_are_not_wanted_do_not_count():
     search = SectorSearch({EVEN: outlook(-2.0, -1.9, -1.8)}, 1)
     task = search.next()
-    search.note(task, Verdict.OPEN, np.array([-2.1]), np.array([True]), share(-2.1, outside=0.4), np.array([False]))
+    search.note(task, Verdict.OPEN, pairs(-2.1), share(-2.1, outside=0.4), np.array([False]))
     assert search.bound == np.inf
     task = search.next()
     both = share(-2.1, -2.0, outside=0.4)
-    search.note(task, Verdict.OPEN, np.array([-2.1, -2.0]), np.ones(2, bool), both, np.array([False, True]))
+    search.note(task, Verdict.OPEN, pairs(-2.1, -2.0), both, np.array([False, True]))
     assert search.bound == -2.0 and search.next() is None  # a guard has found it
 
 

@@ -54,7 +54,7 @@ class StringStructure:
         self._alpha: dict[tuple[int, RowRange, bool], lists.AlphaSingles] = {}
         self._alpha_rows: dict[tuple[int, RowRange], SparseRows] = {}
         self._beta_rows: dict[int, tuple[SparseRows, FloatArray]] = {}
-        self._moving_beta: dict[int, tuple[BetaSingles, FloatArray]] = {}
+        self._moving_values: dict[int, FloatArray] = {}
         self._sorted_beta: dict[int, swaps.SortedSingles] = {}
 
     @cached_property
@@ -65,21 +65,20 @@ class StringStructure:
     @cached_property
     def coupled_beta(self) -> list[BetaSingles]:
         """Those beta singles, likewise, that any alpha single is coupled with."""
-        return [lists.of_pairs(each, self.pairs.coupled_beta) for each in self.beta]
+        return [each.of_pairs(self.pairs.coupled_beta) for each in self.beta]
 
     @cached_property
-    def n_moving_beta(self) -> list[IntArray]:
-        """(n_matrices,) numbers of those beta singles, likewise, that have elements where no alpha electron moves."""
-        return [lists.of_pairs(each, self.pairs.moving_beta).matrix_entries for each in self.beta]
+    def moving_beta(self) -> list[BetaSingles]:
+        """Those beta singles, likewise, that have elements where no alpha electron moves."""
+        return [each.of_pairs(self.pairs.moving_beta) for each in self.beta]
 
-    def moving_beta(self, db: int) -> tuple[BetaSingles, FloatArray]:
-        """The beta singles that have elements where no alpha electron moves, and these elements of H_beta."""
-        if db not in self._moving_beta:
-            singles, (_, value) = self.beta[db], self.beta_hamiltonian(db)
-            kept = self.pairs.moving_beta[singles.orbital_pair >> 1]
-            found = lists.of_pairs(singles, self.pairs.moving_beta)
-            self._moving_beta[db] = found, value if found is singles else value[kept]
-        return self._moving_beta[db]
+    def moving_values(self, db: int) -> FloatArray:
+        """Elements of H_beta of the beta singles in `moving_beta`."""
+        if db not in self._moving_values:
+            _, values = self.beta_hamiltonian(db)
+            kept = self.pairs.moving_beta[self.beta[db].orbital_pair >> 1]
+            self._moving_values[db] = values if kept.all() else values[kept]
+        return self._moving_values[db]
 
     @cached_property
     def _rows_are_columns(self) -> bool:
@@ -102,7 +101,7 @@ class StringStructure:
     @cached_property
     def coupled_per_row(self) -> NDArray[np.int32]:
         """Those of them that are coupled with beta electrons."""
-        if self.pairs.coupled_alpha.all():
+        if self.coupled_singles is self.singles:
             return self.singles_per_row
         return lists.singles_per_row(self.layout, self.ia, self.coupled_singles, self.pair_labels)
 
@@ -111,12 +110,6 @@ class StringStructure:
         """Those of the singles from this rank's bra rows that are coupled with beta electrons."""
         coupled = self.pairs.coupled_alpha
         return self.singles if coupled.all() else self.singles.where(coupled[self.singles.pair >> 1])
-
-    @cached_property
-    def has_singles(self) -> NDArray[np.bool_]:
-        """(a,) whether any single, coupled or not, leads from this rank's bra rows to the alpha block at shift da."""
-        shift = (owners(self.layout.alpha_bounds) - self.ia) % self.layout.grid[0]
-        return np.bincount(shift[self.singles.ket], minlength=self.layout.grid[0]) > 0
 
     @cached_property
     def group_sizes(self) -> FloatArray:
@@ -148,7 +141,7 @@ class StringStructure:
         terms, exact = lists.same_spin_terms(layout.beta, columns, layout.beta_bounds, *self.integrals[1], False)
         total = np.concatenate([np.zeros((1, terms.shape[1])), np.cumsum(terms, axis=0)])
         doubles = np.roll(total[column_start[1:]] - total[column_start[:-1]], -self.ib, axis=1)
-        singles = np.stack([entries[:: layout.n_labels] for entries in self.n_moving_beta], axis=1)
+        singles = np.stack([table.matrix_entries[:: layout.n_labels] for table in self.moving_beta], axis=1)
         return doubles + 2.0 * singles, exact
 
     def alpha(self, da: int, rows: RowRange, mirrored: bool = False) -> lists.AlphaSingles:
@@ -240,11 +233,13 @@ class StringStructure:
     @property
     def nbytes(self) -> int:
         """Bytes of all lists and matrices."""
-        parts: list[Any] = [self.singles, *self._alpha.values(), *self._alpha_rows.values()]
-        parts += {id(each): each for each in (*self.beta, *self.coupled_beta)}.values()
-        parts += [each for db, (each, _) in self._moving_beta.items() if each is not self.beta[db]]
+        parts: list[Any] = [*self._alpha.values(), *self._alpha_rows.values()]
+        lists_of_singles = (self.singles, self.coupled_singles, *self.beta, *self.coupled_beta, *self.moving_beta)
+        parts += {id(each): each for each in lists_of_singles}.values()
         parts += [*self._sorted_beta.values(), *(doubles for doubles, _ in self._beta_rows.values())]
-        total = sum(values.nbytes for _, values in self._beta_rows.values()) + self.singles_per_row.nbytes
+        arrays = [values for _, values in self._beta_rows.values()] + [self.singles_per_row, self.coupled_per_row]
+        arrays += self._moving_values.values()
+        total = sum({id(array): array.nbytes for array in arrays}.values())
         return total + sum(lists.array_bytes(part) for part in parts)
 
     def keep_only(self, tasks: list[Task]) -> None:
@@ -255,7 +250,7 @@ class StringStructure:
         self._alpha = {key: singles for key, singles in self._alpha.items() if key in mixed}
         self._alpha_rows = {key: rows for key, rows in self._alpha_rows.items() if key in alpha}
         self._beta_rows = {db: rows for db, rows in self._beta_rows.items() if db in beta}
-        self._moving_beta = {db: singles for db, singles in self._moving_beta.items() if db in beta}
+        self._moving_values = {db: values for db, values in self._moving_values.items() if db in beta}
 
     def rows_of(self, task: Task) -> RowRange:
         """The range of bra rows of a task."""
@@ -285,7 +280,8 @@ class CpuBlock:
         """Every task of this rank's sub-block that may have a connection."""
         a, b, _, _ = self.layout.grid
         found = [Task("mixed", da, db, 0.0) for da in range(a) for db in range(b)]
-        certain = {"mixed"}
+        # S^2 is applied by the tasks of H, to singles that H does not couple as well.
+        certain = {"mixed"} if self.share.pairs.all_coupled else set()
         if interaction.same_spin:
             found += [Task("alpha", da, 0, 0.0) for da in range(a)]
             certain |= {"alpha"} if self.share.alpha_terms[1] else set()
@@ -333,10 +329,7 @@ class CpuBlock:
         wanted = costs.triangle_share(bra.wanted, size) if triangle else costs.wanted_share(bra.wanted)
         seconds = np.einsum("rd,rd->r", counts, per_single) * wanted
         n_groups = min(int(counts.sum()), self._n_threads * layout.n_labels * len(share.pair_labels))
-        # S^2 needs the task even where nothing is coupled.
-        swaps_only = not seconds.any() and share.has_singles[task.da] and share.beta[task.db].column.size > 0
-        if seconds.any() or (swaps_only and not share.pairs.all_coupled):
-            seconds += costs.GROUP_SECONDS * max(n_groups, 1) / len(seconds)
+        seconds += costs.GROUP_SECONDS * n_groups / max(len(seconds), 1) * (seconds.sum() > 0.0)
         return np.asarray(seconds)
 
     def prepare(self, tasks: list[Task]) -> None:
@@ -359,7 +352,7 @@ class CpuBlock:
                 share.alpha_hamiltonian(task.da, share.rows_of(task))
                 self._ket_start[key[0]] = self.layout.ket_rows(key[0])[1]
             elif task.kind == "beta":
-                share.moving_beta(task.db)
+                share.moving_values(task.db)
                 self._own_offset[task.db] = self._ket_offset[key][self._bra.block_row]
 
     def apply(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
@@ -399,12 +392,13 @@ class CpuBlock:
         share = self.share
         bra, beta = self._bra_of(task), share.beta[task.db]
         rows = Rows(bra.offset, bra.stop, ket_offset)
-        singles = self.share.alpha(task.da, self.share.rows_of(task), task.mirrored)
+        singles = share.alpha(task.da, share.rows_of(task), task.mirrored)
         if interaction.is_swap:
             groups = singles.directed.of_sector(self.layout.sector, self.layout.n_labels)
-            swaps.swap_both(ket, sigma, rows, groups, self.share.sorted_beta(task.db), -interaction.swap)
+            swaps.swap_both(ket, sigma, rows, groups, share.sorted_beta(task.db), -interaction.swap)
             return
-        if interaction.coupling is share.coupling and interaction.swap == 0.0:
+        coupled = share.pairs.all_coupled or interaction.coupling is share.coupling
+        if coupled and interaction.swap == 0.0:
             groups, beta = singles.undirected, share.coupled_beta[task.db]
         else:
             groups = singles.directed
@@ -435,7 +429,7 @@ class CpuBlock:
 
     def _apply_beta(self, task: Task, ket: FloatArray, sigma: FloatArray, interaction: Interaction) -> None:
         doubles, _ = self.share.beta_hamiltonian(task.db)
-        singles, single_value = self.share.moving_beta(task.db)
+        singles, single_value = self.share.moving_beta[task.db], self.share.moving_values(task.db)
         if not interaction.same_spin:  # alpha diagonal x beta single only, of any coupling
             doubles = SparseRows(np.zeros_like(doubles.indptr), doubles.column[:0], doubles.value[:0])
             singles = self.share.beta[task.db]

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from sqd_mpi.arrays import FloatArray
 from sqd_mpi.problem.hamiltonian import Hamiltonian
+from sqd_mpi.problem.permutations import pair_index
 
-# Integrals at or below this (hartree) are zeros with rounding noise, as elements of same spin.
+# Integrals at or below this (hartree) are zeros with rounding noise, as `lists.DROPPED_ELEMENT`.
 _ZERO = 1e-14
 
 
@@ -45,10 +46,8 @@ class ConnectedPairs:
 
 def _moves(h1e: FloatArray, eri: FloatArray, p: NDArray[np.int64], q: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(n_pairs,) whether a single p > q of one spin may have an element: h_pq, (pq|rr) or (pr|rq) of any r."""
-    orbitals = np.arange(len(h1e))
-    pair = np.maximum.outer(orbitals, orbitals)
-    pair = pair * (pair + 1) // 2 + np.minimum.outer(orbitals, orbitals)
-    direct, exchange = eri[:, pair.diagonal()], eri[pair[p], pair[q]]
+    r = np.arange(len(h1e))
+    direct, exchange = eri[:, pair_index(r, r)], eri[pair_index(p[:, None], r), pair_index(q[:, None], r)]
     return np.asarray(
         (abs(h1e[p, q]) > _ZERO) | (abs(direct) > _ZERO).any(axis=1) | (abs(exchange) > _ZERO).any(axis=1)
     )

@@ -122,8 +122,8 @@ def alpha_singles(
         lists = out[0][first:last], out[1][first:last], out[2][first:last]
         n_ket = len(layout.ket_rows((ia + da) % a)[0])
         undirected = _groups(key_counts, order, 2, pair_labels, *lists)
-        if coupled is not None and not coupled.all():
-            undirected = _of_pairs(undirected, coupled)
+        if coupled is not None:
+            undirected = undirected.of_pairs(coupled)
         undirected = _with_twins(undirected, n_ket)
         if layout.parity:
             _sort_groups(undirected, bra.stop)
@@ -184,20 +184,6 @@ def beta_singles(layout: Layout, ib: int, norb: int, pair_labels: IntArray) -> l
     rows, column_start = layout.beta_rows(ib)
     singles = layout.beta.singles(rows)
     return column_singles(layout, layout.beta.strings[rows], column_start, ib, norb, pair_labels, singles=singles)
-
-
-def of_pairs(singles: BetaSingles, wanted: NDArray[np.bool_]) -> BetaSingles:
-    """The singles by some orbital pairs, (n_pairs,); the same record if these are all."""
-    kept = wanted[singles.orbital_pair >> 1]
-    if kept.all():
-        return singles
-    n_before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-    return singles._replace(
-        indptr=n_before[singles.indptr],
-        column=singles.column[kept],
-        orbital_pair=singles.orbital_pair[kept],
-        sign=singles.sign[kept],
-    )
 
 
 def column_singles(
@@ -388,23 +374,6 @@ def _same_spin_chunk(bra: Strings, ket: Strings, h1e: FloatArray, eri: FloatArra
 
 def _threads_of_rows(cost: FloatArray, n_threads: int) -> IntArray:
     return np.repeat(np.arange(n_threads), np.diff(split_rows(cost, n_threads)))
-
-
-def _of_pairs(groups: Groups, wanted: NDArray[np.bool_]) -> Groups:
-    """The groups of some orbital pairs, (n_pairs,)."""
-    kept = wanted[groups.pair >> 1]
-    lengths = np.diff(groups.start)
-    single = np.repeat(kept, lengths)
-    n_before = np.concatenate([[0], np.cumsum(kept)])
-    return Groups(
-        n_before[groups.thread_group].astype(np.int64),
-        np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
-        groups.pair[kept],
-        groups.matrix[kept],
-        groups.pair_bra[single],
-        groups.pair_ket[single],
-        groups.pair_sign[single],
-    )
 
 
 def _with_twins(groups: Groups, n_ket: int) -> Groups:

@@ -55,6 +55,23 @@ class Groups(NamedTuple):
         """Lists of sector 0 as those of another, in which alpha label x goes with beta label x XOR sector."""
         return self if sector == 0 else self._replace(matrix=self.matrix ^ np.int32(sector * n_labels))
 
+    def of_pairs(self, wanted: NDArray[np.bool_]) -> Groups:
+        """The groups of some orbital pairs, (n_pairs,); this record itself if these are all."""
+        kept = wanted[self.pair >> 1]
+        if kept.all():
+            return self
+        lengths = np.diff(self.start)
+        single = np.repeat(kept, lengths)
+        return Groups(
+            np.concatenate([[0], np.cumsum(kept)])[self.thread_group].astype(np.int64),
+            np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
+            self.pair[kept],
+            self.matrix[kept],
+            self.pair_bra[single],
+            self.pair_ket[single],
+            self.pair_sign[single],
+        )
+
 
 class BetaSingles(NamedTuple):
     """Singles from a rank's beta columns to the columns of one ket block: a sparse matrix for every y n_labels + d.
@@ -84,6 +101,15 @@ class BetaSingles(NamedTuple):
     def matrix_entries(self) -> IntArray:
         """(n_matrices,) number of singles of every matrix."""
         return self.indptr[self.matrix_row[1:]] - self.indptr[self.matrix_row[:-1]]
+
+    def of_pairs(self, wanted: NDArray[np.bool_]) -> BetaSingles:
+        """The singles by some orbital pairs, (n_pairs,); this record itself if these are all."""
+        kept = wanted[self.orbital_pair >> 1]
+        if kept.all():
+            return self
+        indptr = np.concatenate([[0], np.cumsum(kept)])[self.indptr].astype(np.int64)
+        column, orbital_pair, sign = (array[kept] for array in (self.column, self.orbital_pair, self.sign))
+        return self._replace(indptr=indptr, column=column, orbital_pair=orbital_pair, sign=sign)
 
 
 class SparseRows(NamedTuple):
