@@ -35,19 +35,23 @@ class ConnectedPairs:
     def of(cls, hamiltonian: Hamiltonian) -> ConnectedPairs:
         """Those of a Hamiltonian."""
         p, q = np.tril_indices(hamiltonian.norb)
-        apart, coupled = p != q, abs(hamiltonian.coupling()) > _ZERO
+        apart, coupling = p != q, hamiltonian.coupling()
         h1e, eri = hamiltonian.same_spin(1)
         return cls(
-            coupled_alpha=coupled.any(axis=1) | ~apart,
-            coupled_beta=coupled[apart].any(axis=0) | ~apart,
-            moving_beta=coupled[~apart].any(axis=0) | _moves(h1e, eri, p, q) | ~apart,
+            coupled_alpha=_any(coupling, 1) | ~apart,
+            coupled_beta=_any(coupling, 0, apart[:, None]) | ~apart,
+            moving_beta=_any(coupling, 0, ~apart[:, None]) | _moves(h1e, eri, p, q) | ~apart,
         )
+
+
+def _any(values: FloatArray, axis: int, where: NDArray[np.bool_] | bool = True) -> NDArray[np.bool_]:
+    """Whether any of some values along an axis is not zero; without a copy, as a coupling may be large."""
+    largest, smallest = values.max(axis, where=where, initial=0.0), values.min(axis, where=where, initial=0.0)
+    return np.asarray(np.maximum(largest, -smallest) > _ZERO)
 
 
 def _moves(h1e: FloatArray, eri: FloatArray, p: NDArray[np.int64], q: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(n_pairs,) whether a single p > q of one spin may have an element: h_pq, (pq|rr) or (pr|rq) of any r."""
     r = np.arange(len(h1e))
     direct, exchange = eri[:, pair_index(r, r)], eri[pair_index(p[:, None], r), pair_index(q[:, None], r)]
-    return np.asarray(
-        (abs(h1e[p, q]) > _ZERO) | (abs(direct) > _ZERO).any(axis=1) | (abs(exchange) > _ZERO).any(axis=1)
-    )
+    return (abs(h1e[p, q]) > _ZERO) | _any(direct, 1) | _any(exchange, 1)
